@@ -1,0 +1,85 @@
+"""`windlass COMMAND …`: finds the command's module, runs it, and turns every `WindlassError` into two clear lines.
+
+A command is a module `windlass.cli.NAME` with `configure(parser)` and `run(args) -> int`. Only the chosen one is
+imported, so that `windlass --help` stays fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from windlass import __version__
+from windlass.core.errors import WindlassError
+
+COMMANDS: dict[str, str] = {
+    "demo": "the whole loop on this machine's documents: build, serve, ask, evaluate, improve",
+    "doctor": "what is installed, what is missing, what answers, and what to do about it",
+}
+"""Command -> one line of help, in the order of `--help`."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    known, _ = parser.parse_known_args(arguments[:1])
+    if known.command is None:
+        parser.print_help()
+        return 0
+    module = importlib.import_module(f"windlass.cli.{known.command.replace('-', '_')}")
+    command = argparse.ArgumentParser(
+        prog=f"windlass {known.command}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    module.configure(command)
+    args = command.parse_args(arguments[1:])
+    try:
+        return int(module.run(args))
+    except WindlassError as error:
+        if args.debug:
+            raise
+        print(f"windlass: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"          {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        if args.debug:
+            raise
+        print("windlass: stopped. The same command goes on from here.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        if args.debug:
+            raise
+        print(f"windlass: unexpected {type(error).__name__}: {error}", file=sys.stderr)
+        print(
+            "          This is a fault in windlass. Run again with --debug and report what it prints.", file=sys.stderr
+        )
+        return 70
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS)) + 2
+    listing = "\n".join(f"  {name:<{width}}{line}" for name, line in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="windlass",
+        usage="windlass COMMAND [OPTIONS]",
+        description="Build, adapt, serve and apply generative AI on your own machine, in one loop that only moves up.",
+        epilog=f"commands:\n{listing}\n\n`windlass COMMAND --help` explains a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"windlass {__version__}")
+    parser.add_argument("command", nargs="?", choices=list(COMMANDS), metavar="COMMAND", help="see below")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""The `Store` protocol: everything a workspace remembers besides files. Its conformance suite is
+`tests/conformance/test_store.py`; `core.sqlite_store` is the embedded implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from windlass.core.records import (
+    ArtifactRecord,
+    MetricPoint,
+    ReleaseRecord,
+    RunRecord,
+    RunStatus,
+    ScoreRecord,
+    SpanRecord,
+    TraceSummary,
+)
+
+
+class Store(Protocol):
+    """Writes are durable when the method returns. Safe to share between threads and processes."""
+
+    # artifacts
+    def add_artifact(self, record: ArtifactRecord) -> ArtifactRecord:
+        """Stores the record under the next version of its name; a digest already stored is returned as it is."""
+        ...
+
+    def artifact(self, ref: str) -> ArtifactRecord | None:
+        """By digest, unique digest prefix (8+ digits), `name@version`, or `name` (its newest version)."""
+        ...
+
+    def artifacts(self, kind: str | None = None, name: str | None = None, limit: int = 1000) -> list[ArtifactRecord]:
+        """Newest first."""
+        ...
+
+    def children(self, digest: str) -> list[tuple[str, ArtifactRecord]]:
+        """(role, artifact) of everything made directly from this one."""
+        ...
+
+    # runs
+    def add_run(self, record: RunRecord) -> None: ...
+
+    def end_run(self, run: str, status: RunStatus, ended: float | None, message: str = "") -> None: ...
+
+    def run(self, run: str) -> RunRecord | None: ...
+
+    def runs(self, kind: str | None = None, limit: int = 1000) -> list[RunRecord]:
+        """Newest first."""
+        ...
+
+    def add_metrics(self, run: str, points: Sequence[MetricPoint]) -> None:
+        """A later point of the same (step, name) replaces the earlier: a resumed run repeats steps."""
+        ...
+
+    def metrics(self, run: str, name: str | None = None) -> list[MetricPoint]:
+        """Ordered by name, then step."""
+        ...
+
+    # traces
+    def add_spans(self, spans: Iterable[SpanRecord]) -> int:
+        """All of them or none; returns how many were stored. The same span twice is stored once."""
+        ...
+
+    def trace(self, trace_id: str) -> list[SpanRecord]:
+        """By full id or unique prefix; ordered by start. Empty when unknown."""
+        ...
+
+    def traces(
+        self, *, name: str | None = None, since: float | None = None, limit: int = 100, offset: int = 0
+    ) -> list[TraceSummary]:
+        """Newest first, one per root span; `name` filters on the root span's name."""
+        ...
+
+    # scores
+    def add_score(self, score: ScoreRecord) -> None: ...
+
+    def scores(self, subject: str | None = None, name: str | None = None, limit: int = 100_000) -> list[ScoreRecord]:
+        """Oldest first."""
+        ...
+
+    # releases
+    def add_release(self, release: ReleaseRecord, *, expected: str | None) -> ReleaseRecord:
+        """Appends a change if `expected` (a variant digest, None for 'nothing yet') is what is live now.
+
+        The stored record carries its new `id`. Raises `WorkspaceBusy` if another process changed it first.
+        """
+        ...
+
+    def releases(self, task: str | None = None) -> list[ReleaseRecord]:
+        """Newest first."""
+        ...
+
+    # small facts
+    def get(self, key: str) -> Any:
+        """A JSON value stored by `set`, or None."""
+        ...
+
+    def set(self, key: str, value: Any) -> None: ...
+
+    def close(self) -> None: ...

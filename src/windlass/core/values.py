@@ -1,0 +1,150 @@
+"""The values that travel between models and applications: messages, requests, answers, usage, citations.
+
+Plain frozen dataclasses, free of any storage or transport. The shapes follow the OpenAI chat API, which is
+the wire format of every door windlass has; `ChatRequest.from_wire` and friends live with the doors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """An image by URL or as bytes; exactly one of the two is set."""
+
+    url: str | None = None
+    data: bytes | None = None
+    media_type: str = "image/png"
+
+    def __post_init__(self) -> None:
+        if (self.url is None) == (self.data is None):
+            raise ValueError("ImagePart takes exactly one of url and data")
+
+
+Part = TextPart | ImagePart
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call the model asks for. `arguments` is the JSON text as the model wrote it, unparsed."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Role
+    content: str | Sequence[Part] = ""
+    tool_calls: Sequence[ToolCall] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The text of the message; parts that are not text are left out."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content if isinstance(part, TextPart))
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call in disjoint classes; their sum is what was processed. `None` means not reported.
+
+    Providers report overlapping counts (cached tokens inside the input, reasoning inside the output).
+    Adapters subtract once, here nothing overlaps, so usages add up and prices multiply.
+    """
+
+    input: int | None = None
+    cache_read: int | None = None
+    cache_write: int | None = None
+    output: int | None = None
+    reasoning: int | None = None
+
+    def __add__(self, other: Usage) -> Usage:
+        def plus(a: int | None, b: int | None) -> int | None:
+            return b if a is None else a if b is None else a + b
+
+        return Usage(*(plus(getattr(self, f.name), getattr(other, f.name)) for f in fields(Usage)))
+
+    @property
+    def total(self) -> int | None:
+        """All tokens, or None when no class was reported."""
+        known = [v for f in fields(self) if (v := getattr(self, f.name)) is not None]
+        return sum(known) if known else None
+
+    @property
+    def prompt(self) -> int | None:
+        """Tokens on the prompt's side (input plus cache), as the OpenAI API counts them."""
+        known = [v for v in (self.input, self.cache_read, self.cache_write) if v is not None]
+        return sum(known) if known else None
+
+    @property
+    def completion(self) -> int | None:
+        """Tokens on the completion's side (output plus reasoning), as the OpenAI API counts them."""
+        known = [v for v in (self.output, self.reasoning) if v is not None]
+        return sum(known) if known else None
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A verbatim quotation: `quote == document.text[start:end]`, offsets in characters of the document."""
+
+    document: str
+    """The document's id in its corpus."""
+    title: str
+    heading: str
+    start: int
+    end: int
+    quote: str
+    source: str = ""
+    """Where the document came from: a path, or a `python:` name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One request to a chat model. `None` means: the model's own default."""
+
+    messages: Sequence[Message]
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    stop: Sequence[str] = ()
+    seed: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters beyond these, by their wire name. A model raises `Unsupported` for any it does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatResponse:
+    id: str
+    model: str
+    message: Message
+    finish_reason: FinishReason
+    usage: Usage = field(default_factory=Usage)
+    cost_usd: float | None = None
+    citations: Sequence[Citation] = ()
+    abstained: bool = False
+    """The model declined because it has no grounds for an answer."""
+    trace_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatDelta:
+    """A piece of a streamed answer. The last delta carries the whole `response`."""
+
+    text: str = ""
+    response: ChatResponse | None = None

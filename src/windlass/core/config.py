@@ -95,10 +95,7 @@ def _checked(kind: Any, value: Any, where: str, name: str) -> Any:
         if value not in options:
             raise ConfigError(f"{where}: '{name}' is {value!r}.", f"Allowed: {', '.join(map(repr, options))}.")
         return value
-    if origin in (typing.Union, types.UnionType):
-        kinds = options
-    else:
-        kinds = (kind,)
+    kinds = options if origin in (typing.Union, types.UnionType) else (kind,)
     for one in kinds:
         plain = typing.get_origin(one) or one
         if plain is float and isinstance(value, int) and not isinstance(value, bool):

@@ -127,7 +127,8 @@ class SqliteStore:
         if "malformed" in text or "not a database" in text or "corrupt" in text:
             return WorkspaceCorrupt(
                 f"The workspace file {self.path} is damaged ({text}). Nothing was changed.",
-                f"Restore it from a backup, or move it away and start anew; `sqlite3 {self.path} .recover` saves what can be read.",
+                f"Restore it from a backup, or move it away and start anew; `sqlite3 {self.path} .recover` saves what"
+                " can be read.",
             )
         return WorkspaceError(
             f"The workspace file {self.path} cannot be used: {text}.",
@@ -157,7 +158,8 @@ class SqliteStore:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version > len(MIGRATIONS):
                 raise WorkspaceError(
-                    f"{self.path} was written by a newer windlass (schema {version}, this one knows {len(MIGRATIONS)}).",
+                    f"{self.path} was written by a newer windlass (schema {version}; this one knows"
+                    f" {len(MIGRATIONS)}).",
                     "Upgrade windlass, or use another workspace.",
                 )
             while version < len(MIGRATIONS):
@@ -319,7 +321,8 @@ class SqliteStore:
 
     def metrics(self, run: str, name: str | None = None) -> list[MetricPoint]:
         rows = self._read(
-            "SELECT step, name, value, at FROM metrics WHERE run = ?1 AND (?2 IS NULL OR name = ?2) ORDER BY name, step",
+            "SELECT step, name, value, at FROM metrics WHERE run = ?1 AND (?2 IS NULL OR name = ?2)"
+            " ORDER BY name, step",
             (run, name),
         )
         return [MetricPoint(*row) for row in rows]
@@ -414,7 +417,10 @@ class SqliteStore:
             " WHERE (?1 IS NULL OR subject = ?1) AND (?2 IS NULL OR name = ?2) ORDER BY at, rowid LIMIT ?3",
             (subject, name, limit),
         )
-        return [ScoreRecord(*row[:9], metadata=json.loads(row[9])) for row in rows]
+        return [
+            ScoreRecord(id, subject, name, value, source, author, at, comment, error, json.loads(metadata))
+            for id, subject, name, value, source, author, at, comment, error, metadata in rows
+        ]
 
     # releases ---------------------------------------------------------------------------------------------------
 
@@ -463,11 +469,20 @@ class SqliteStore:
 
 
 def _span(row: tuple[Any, ...]) -> SpanRecord:
+    trace_id, span_id, parent_id, name, operation, start_ns, end_ns, status, error, attributes, input, output = row
     return SpanRecord(
-        *row[:9],
-        attributes=json.loads(row[9]),
-        input=None if row[10] is None else json.loads(row[10]),
-        output=None if row[11] is None else json.loads(row[11]),
+        trace_id,
+        span_id,
+        parent_id,
+        name,
+        operation,
+        start_ns,
+        end_ns,
+        status,
+        error,
+        json.loads(attributes),
+        None if input is None else json.loads(input),
+        None if output is None else json.loads(output),
     )
 
 

@@ -7,24 +7,30 @@ when everything ended before the call is on disk; a killed process loses at most
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import itertools
+import os
 import random
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar, Token
+from contextvars import ContextVar, Token, copy_context
 from types import TracebackType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from windlass.core.errors import WindlassError
-from windlass.core.records import SpanRecord
+from windlass.core.errors import WindlassError, WorkspaceError
+from windlass.core.records import SpanRecord, SpanStatus
 from windlass.core.store import Store
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 _current: ContextVar[Span | None] = ContextVar("windlass_span", default=None)
-_random = random.SystemRandom().getrandbits(64)
-_ids = random.Random(_random)
+_ids = random.Random(random.SystemRandom().getrandbits(128))
 
 
 def current_span() -> Span | None:
@@ -32,49 +38,120 @@ def current_span() -> Span | None:
     return _current.get()
 
 
+def carried(function: Callable[P, R]) -> Callable[P, R]:
+    """`function` for another thread: the spans it opens become children of the span that is open here and now.
+
+    asyncio tasks inherit the context by themselves, threads and executors do not:
+    `executor.submit(carried(work), …)`. May be called many times, also at once.
+    """
+    context = copy_context()
+
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        return context.copy().run(function, *args, **kwargs)  # a context can be entered only once at a time
+
+    return run
+
+
 class Span:
-    """One timed step of a call. Use as a context manager; set what is known by `span["gen_ai.request.model"] = …`."""
+    """One timed step of a call. Use as a context manager; set what is known by `span["gen_ai.request.model"] = …`.
+
+    Values are not copied: `attributes`, `input` and `output` belong to the recorder once the span has ended, which
+    reads them in its own thread. Hand over a copy of what is going to be changed afterwards.
+
+    A generator must not keep a `with span:` open across `yield`, because its caller would see the span as current.
+    It uses `begin()` and `finish()`, and `with span.active():` around its own steps.
+    """
 
     __slots__ = (
-        "_recorder", "_token", "attributes", "end_ns", "error", "input", "name", "operation", "output",
-        "parent_id", "span_id", "start_ns", "trace_id",
+        "_recorder", "_span", "_token", "_trace", "attributes", "end_ns", "error", "input", "name", "operation",
+        "output", "parent", "start_ns",
     )  # fmt: skip
 
     def __init__(self, recorder: Recorder | None, name: str, operation: str, attributes: dict[str, Any]) -> None:
         self._recorder = recorder
+        self._trace = 0
+        self._span = 0
+        self._token: Token[Span | None] | None = None
+        self.parent: Span | None = None
         self.name = name
         self.operation = operation
         self.attributes = attributes
         self.input: Any = None
         self.output: Any = None
         self.error: str | None = None
+        self.start_ns = 0
         self.end_ns = 0
+
+    # Ids are kept as numbers and written out only where somebody reads them, which is the writer thread mostly.
+
+    @property
+    def trace_id(self) -> str:
+        return f"{self._trace:032x}"
+
+    @property
+    def span_id(self) -> str:
+        return f"{self._span:016x}"
+
+    @property
+    def parent_id(self) -> str | None:
+        return None if self.parent is None else self.parent.span_id
+
+    @property
+    def status(self) -> SpanStatus:
+        return "ok" if self.error is None else "error"
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.attributes[key] = value
 
+    def begin(self, parent: Span | None = None) -> Span:
+        """Starts the span without making it current; `parent` None means the span that is current here."""
+        self.parent = parent if parent is not None else _current.get()
+        self._trace = _ids.getrandbits(128) if self.parent is None else self.parent._trace
+        self._span = _ids.getrandbits(64)
+        self.start_ns = time.time_ns()
+        return self
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """Ends a span that `begin` started."""
+        self.end_ns = time.time_ns()
+        if error is not None:
+            if isinstance(error, GeneratorExit):  # whoever reads a stream may stop early; nothing failed
+                self.attributes["windlass.stopped_early"] = True
+            else:
+                self.error = f"{type(error).__name__}: {error}"
+        if self._recorder is not None:
+            self._recorder._ended(self)
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[Span]:
+        """Makes a span that `begin` started current for the length of a block."""
+        token = _current.set(self)
+        try:
+            yield self
+        finally:
+            _current.reset(token)
+
     def __enter__(self) -> Span:
         parent = _current.get()
         if parent is None:
-            self.trace_id = f"{_ids.getrandbits(128):032x}"
-            self.parent_id = None
+            self._trace = _ids.getrandbits(128)
         else:
-            self.trace_id = parent.trace_id
-            self.parent_id = parent.span_id
-        self.span_id = f"{_ids.getrandbits(64):016x}"
-        self._token: Token[Span | None] = _current.set(self)
+            self.parent = parent
+            self._trace = parent._trace
+        self._span = _ids.getrandbits(64)
+        self._token = _current.set(self)
         self.start_ns = time.time_ns()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.end_ns = time.time_ns()
-        _current.reset(self._token)
-        if kind is not None:
-            self.error = f"{kind.__name__}: {error}"
-        if self._recorder is not None:
-            self._recorder._ended(self)
+        assert self._token is not None
+        # A ValueError means that the block is left in another context than it was entered in, which never saw
+        # this span as current: a generator that one thread began and another one closes.
+        with contextlib.suppress(ValueError):
+            _current.reset(self._token)
+        self.finish(error)
 
     def record(self) -> SpanRecord:
         return SpanRecord(
@@ -85,7 +162,7 @@ class Span:
             self.operation,
             self.start_ns,
             self.end_ns,
-            "ok" if self.error is None else "error",
+            self.status,
             self.error,
             self.attributes,
             self.input,
@@ -93,8 +170,21 @@ class Span:
         )
 
 
+class _Flush:
+    """Somebody who waits in `flush` until the writer has been through everything that was queued then."""
+
+    def __init__(self) -> None:
+        self.answered = threading.Event()
+        self.error: WindlassError | None = None
+
+
 class Recorder:
-    """Records spans into a store from one background thread. `redact` sees every span before it is stored."""
+    """Records spans into a store from one background thread; with `store=None` spans only have ids and nest.
+
+    `redact` sees every span before it is stored. At most `limit` spans wait in memory: when the store cannot take
+    them (a full disk), later ones are dropped, counted in `dropped`, and said so on stderr. The process's exit
+    flushes. A forked child records on its own; it must flush before it leaves by `os._exit`.
+    """
 
     def __init__(
         self,
@@ -103,70 +193,150 @@ class Recorder:
         redact: Callable[[SpanRecord], SpanRecord] | None = None,
         interval: float = 0.2,
         batch: int = 512,
+        limit: int = 20_000,
     ) -> None:
         self._store = store
         self._redact = redact
         self._interval = interval
         self._batch = batch
-        self._queue: deque[Span] = deque()
-        self._wake = threading.Condition()
-        self._ended_count = 0
-        self._stored_count = 0
-        self._failure: WindlassError | None = None
+        self._limit = limit
+        self._lock = threading.Lock()
         self._closed = False
+        self._reset()
+        _recorders.add(self)
+
+    def _reset(self) -> None:
+        """Nothing queued, no thread: as new, and in a forked child, whose parent stores what was queued before."""
+        self._queue: deque[Span] = deque()
+        self._waiting: list[_Flush] = []
         self._thread: threading.Thread | None = None
+        self._asleep = True
+        self._urge = threading.Event()
+        self._failure: WindlassError | None = None
+        self._drops = itertools.count(1)  # next() on it is atomic, `+= 1` is not
+        self._dropped = 0
 
     def span(self, name: str, operation: str = "invoke_workflow", **attributes: Any) -> Span:
         """A new span; enter it with `with`. `operation` is an OpenTelemetry GenAI operation name."""
         return Span(self if self._store is not None else None, name, operation, attributes)
 
-    def _ended(self, span: Span) -> None:
-        self._queue.append(span)
-        if self._thread is None:
-            self._start()
-
-    def _start(self) -> None:
-        with self._wake:
-            if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._write_loop, name="windlass-recorder", daemon=True)
-                self._thread.start()
-
-    def _write_loop(self) -> None:
-        while True:
-            with self._wake:
-                self._wake.wait(self._interval)
-                closing = self._closed
-            self._drain()
-            if closing:
-                return
-
-    def _drain(self) -> None:
-        assert self._store is not None
-        while self._queue:
-            taken: list[Span] = []
-            with contextlib.suppress(IndexError):  # the deque ran empty: the batch is what was taken
-                while len(taken) < self._batch:
-                    taken.append(self._queue.popleft())
-            records = [span.record() for span in taken]
-            if self._redact is not None:
-                records = [self._redact(record) for record in records]
-            try:
-                self._store.add_spans(records)
-            except WindlassError as error:
-                self._queue.extendleft(reversed(taken))
-                if self._failure is None:
-                    print(f"windlass: traces are not being stored: {error.message}", file=sys.stderr)
-                self._failure = error
-                return
-            self._failure = None
+    @property
+    def dropped(self) -> int:
+        """How many spans were given up because the queue was full or the recorder closed."""
+        return self._dropped
 
     def flush(self) -> None:
         """Returns when every span that ended before this call is stored; raises what keeps it from that."""
-        raise AssertionError("written next")
+        with self._lock:
+            if self._closed or (self._thread is None and not self._queue):
+                return
+            waiter = _Flush()
+            self._waiting.append(waiter)
+        self._wake()
+        waiter.answered.wait()
+        if waiter.error is not None:
+            raise waiter.error
 
     def close(self) -> None:
-        """Flushes and stops the writer thread."""
-        raise AssertionError("written next")
+        """Flushes and stops the writer thread, also when the flush fails. Spans that end later are dropped."""
+        with self._lock:
+            self._closed = True
+            self._limit = 0
+            thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        atexit.unregister(self._exit)
+        self._urge.set()
+        thread.join()
+        if self._queue:
+            assert self._failure is not None, "the writer leaves spans behind only when the store fails"
+            raise self._failure
+
+    # the caller's side ------------------------------------------------------------------------------------------
+
+    def _ended(self, span: Span) -> None:
+        queue = self._queue
+        if len(queue) >= self._limit:
+            self._drop()
+            return
+        queue.append(span)
+        if self._asleep:
+            self._wake()
+
+    def _drop(self) -> None:
+        self._dropped = next(self._drops)
+        if self._dropped == 1:
+            reason = "the recorder is closed" if self._closed else f"{self._limit} spans are waiting already"
+            print(f"windlass: spans are being dropped: {reason}.", file=sys.stderr)
+
+    def _wake(self) -> None:
+        with self._lock:
+            self._asleep = False
+            self._urge.set()
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._write_loop, name="windlass-recorder", daemon=True)
+                self._thread.start()
+                atexit.register(self._exit)
+
+    def _exit(self) -> None:
+        try:
+            self.close()
+        except WindlassError as error:
+            print(f"windlass: {len(self._queue)} spans were not stored: {error.message}", file=sys.stderr)
+
+    # the writer's side ------------------------------------------------------------------------------------------
+
+    def _write_loop(self) -> None:
+        idle = 0
+        while not self._closed:
+            idle = 0 if self._queue else idle + 1
+            self._drain()
+            if idle > 10:  # nothing for a while: sleep until somebody appends, rather than wake up for ever
+                self._asleep = True
+                # `_ended` appends before it looks at `_asleep`, so one of the two sees what the other did
+                self._urge.wait(None if not self._queue else 0)
+                self._asleep = False
+                idle = 0
+            else:
+                self._urge.wait(self._interval)
+            self._urge.clear()
+        self._drain()
+
+    def _drain(self) -> None:
+        """Stores what is queued now, then answers those who wait for it. What the store did not take stays queued."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        left = len(self._queue)  # only this thread takes from the queue: whatever was there when they asked is in it
+        error: WindlassError | None = None
+        while left > 0 and error is None:
+            spans = [self._queue.popleft() for _ in range(min(left, self._batch))]
+            error = self._store_batch(spans)
+            if error is not None:
+                self._queue.extendleft(reversed(spans))
+            left -= len(spans)
+        for waiter in waiting:
+            waiter.error = error
+            waiter.answered.set()
+
+    def _store_batch(self, spans: list[Span]) -> WindlassError | None:
+        assert self._store is not None
+        try:
+            records = [span.record() for span in spans]
+            if self._redact is not None:
+                records = [self._redact(record) for record in records]
+            self._store.add_spans(records)
+        except WindlassError as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001 - whatever it is, the writer must live and the caller must hear of it
+            failure = WorkspaceError(f"Spans could not be stored: {type(error).__name__}: {error}.")
+            failure.__cause__ = error
+        else:
+            self._failure = None
+            return None
+        if self._failure is None:
+            print(f"windlass: traces are not being stored: {failure.message}", file=sys.stderr)
+        self._failure = failure
+        return failure
 
 
 @contextlib.contextmanager
@@ -177,3 +347,16 @@ def recording(store: Store | None) -> Iterator[Recorder]:
         yield recorder
     finally:
         recorder.close()
+
+
+_recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    _ids.seed(random.SystemRandom().getrandbits(128))  # or the child would draw the same ids as its parent
+    for recorder in list(_recorders):
+        recorder._lock = threading.Lock()
+        recorder._reset()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,1 @@
+"""Metrics as pure functions: arrays in, one value per item out. Means and intervals are made in `statistics`."""

@@ -1,0 +1,105 @@
+"""Confidence intervals of a proportion and of a mean, with clusters where the values have them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from windlass.core.errors import InputError
+from windlass.evaluate.statistics.checks import Clusters, cluster_codes, finite, level_checked
+from windlass.evaluate.statistics.distributions import normal_quantile, t_quantile
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate and the range around it that holds the true value in `level` of all repetitions."""
+
+    estimate: float
+    low: float
+    high: float
+    level: float
+    """Two-sided coverage: 0.95 leaves 2.5 % beyond each end."""
+    n: int
+    """Values it rests on."""
+    clusters: int
+    """Independent groups among them; equal to `n` when the values are independent."""
+    method: str
+
+    def __neg__(self) -> Interval:
+        """The same interval seen from the other side, for scores where less is better."""
+        return Interval(-self.estimate, -self.high, -self.low, self.level, self.n, self.clusters, self.method)
+
+    def __str__(self) -> str:
+        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object. Ends of an interval that nothing bounds become null, as JSON knows no infinity."""
+        return {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Interval:
+        low, high = row["low"], row["high"]
+        return cls(**{**row, "low": -math.inf if low is None else low, "high": math.inf if high is None else high})
+
+
+def wilson_interval(successes: int, n: int, level: float = 0.95) -> Interval:
+    """Wilson's score interval of a proportion of independent trials; stays inside [0, 1] (Wilson 1927)."""
+    level_checked(level)
+    if n <= 0 or not 0 <= successes <= n:
+        raise InputError(f"{successes} successes of {n} trials is not a proportion.")
+    p, z = successes / n, normal_quantile(0.5 + level / 2)
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    # At 0 and n the bound is exactly 0 and 1; rounding would put it a hair beside.
+    low, high = 0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half
+    return Interval(p, low, high, level, n, n, "wilson")
+
+
+@dataclass(frozen=True, slots=True)
+class MeanError:
+    """A mean, its standard error, and the degrees of freedom to judge it with."""
+
+    mean: float
+    error: float
+    freedom: float
+    n: int
+    clusters: int
+
+
+def mean_error(values: ArrayLike, clusters: Clusters | None = None) -> MeanError:
+    """Mean and cluster-robust standard error (CR2) with Bell and McCaffrey's degrees of freedom.
+
+    For a plain mean both have a closed form. A cluster of m values out of n has the leverage m/n, so its squared
+    residual sum is divided by 1 - m/n; Satterthwaite's degrees of freedom follow from the cluster sizes alone.
+    With every value its own cluster this is the textbook standard error with n - 1 degrees of freedom.
+
+    Source: Bell & McCaffrey, "Bias reduction in standard errors for linear regression with multi-stage samples",
+    Survey Methodology 28 (2002); Imbens & Kolesar, "Robust standard errors in small samples", REStat 98 (2016).
+    """
+    x = finite(values)
+    codes, groups = cluster_codes(clusters, x.size)
+    n, mean = x.size, float(x.mean())
+    if groups < 2:
+        return MeanError(mean, math.inf, 0.0, n, groups)
+    sizes = np.bincount(codes, minlength=groups).astype(np.float64)
+    sums = np.bincount(codes, weights=x - mean, minlength=groups)
+    variance = float(np.sum(sums * sums / (1.0 - sizes / n))) / (n * n)
+    q = sizes * sizes / (n - sizes)
+    freedom = n * n / float(np.sum(sizes * sizes) + q.sum() ** 2 - np.sum(q * q))
+    # Rounding of `x - mean` leaves dust where all values are equal: no spread at all is a zero, not 1e-17.
+    if np.ptp(x) == 0.0:
+        variance = 0.0
+    return MeanError(mean, math.sqrt(variance), freedom, n, groups)
+
+
+def mean_interval(values: ArrayLike, clusters: Clusters | None = None, level: float = 0.95) -> Interval:
+    """Student-t interval of a mean, cluster-robust when `clusters` are given. One cluster bounds nothing."""
+    level_checked(level)
+    found = mean_error(values, clusters)
+    half = math.inf if math.isinf(found.error) else t_quantile(0.5 + level / 2, found.freedom) * found.error
+    method = "t" if clusters is None else "t, cluster-robust (CR2)"
+    return Interval(found.mean, found.mean - half, found.mean + half, level, found.n, found.clusters, method)

@@ -10,7 +10,7 @@ import contextlib
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -231,10 +231,13 @@ class SqliteStore:
                 raise InputError(f"The digest prefix '{ref}' fits more than one artifact.", "Give more digits.")
         return rows[0] if rows else None
 
-    def artifacts(self, kind: str | None = None, name: str | None = None, limit: int = 1000) -> list[ArtifactRecord]:
+    def artifacts(
+        self, kind: str | None = None, name: str | None = None, limit: int = 1000, *, run: str | None = None
+    ) -> list[ArtifactRecord]:
         return self._artifact_rows(
-            "WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR name = ?2) ORDER BY created DESC, rowid DESC LIMIT ?3",
-            (kind, name, limit),
+            "WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR name = ?2) AND (?4 IS NULL OR run = ?4)"
+            " ORDER BY created DESC, rowid DESC LIMIT ?3",
+            (kind, name, limit, run),
         )
 
     def children(self, digest: str) -> list[tuple[str, ArtifactRecord]]:
@@ -246,6 +249,13 @@ class SqliteStore:
         rows = self._read(
             f"SELECT digest, kind, name, version, created, size, files, card, run FROM artifacts {where}", parameters
         )
+        parents: dict[str, list[tuple[str, str]]] = {}
+        for child, role, parent in self._read(
+            "SELECT child, role, parent FROM parents WHERE child IN (SELECT value FROM json_each(?))"
+            " ORDER BY child, position",
+            (_dump([row[0] for row in rows]),),
+        ):
+            parents.setdefault(child, []).append((role, parent))
         return [
             ArtifactRecord(
                 digest=digest,
@@ -256,12 +266,7 @@ class SqliteStore:
                 size=size,
                 files=json.loads(files),
                 card=json.loads(card),
-                parents=[
-                    (role, parent)
-                    for role, parent in self._read(
-                        "SELECT role, parent FROM parents WHERE child = ? ORDER BY position", (digest,)
-                    )
-                ],
+                parents=parents.get(digest, []),
                 run=run,
             )
             for digest, kind, name, version, created, size, files, card, run in rows
@@ -362,34 +367,40 @@ class SqliteStore:
         return spans
 
     def traces(
-        self, *, name: str | None = None, since: float | None = None, limit: int = 100, offset: int = 0
+        self,
+        *,
+        name: str | None = None,
+        since: float | None = None,
+        errors: bool | None = None,
+        score: tuple[str, float, float] | None = None,
+        limit: int = 100,
+        offset: int = 0,
     ) -> list[TraceSummary]:
         roots = self._read(
-            "SELECT * FROM spans WHERE parent_id IS NULL AND (?1 IS NULL OR name = ?1)"
-            " AND (?2 IS NULL OR start_ns >= ?2) ORDER BY start_ns DESC LIMIT ?3 OFFSET ?4",
-            (name, None if since is None else int(since * 1e9), limit, offset),
+            "SELECT * FROM spans AS root WHERE parent_id IS NULL AND (?1 IS NULL OR name = ?1)"
+            " AND (?2 IS NULL OR start_ns >= ?2)"
+            " AND (?3 IS NULL OR ?3 = EXISTS"
+            " (SELECT 1 FROM spans WHERE trace_id = root.trace_id AND status = 'error'))"
+            " AND (?4 IS NULL OR EXISTS"
+            " (SELECT 1 FROM scores WHERE subject = root.trace_id AND name = ?4 AND value BETWEEN ?5 AND ?6))"
+            " ORDER BY start_ns DESC LIMIT ?7 OFFSET ?8",
+            (name, None if since is None else int(since * 1e9), errors, *(score or (None, None, None)), limit, offset),
         )
-        return [self._summary(_span(row)) for row in roots]
-
-    def _summary(self, root: SpanRecord) -> TraceSummary:
-        spans = self.trace(root.trace_id)
-        # Only model calls cost tokens; a parent that repeats its children's sum must not count twice.
-        calls = [s for s in spans if _INPUT_TOKENS in s.attributes and not _has_priced_child(s, spans)]
-
-        def total(key: str) -> int | None:
-            known = [s.attributes[key] for s in calls if s.attributes.get(key) is not None]
-            return sum(known) if known else None
-
-        costs = [s.attributes.get(_COST) for s in calls]
-        return TraceSummary(
-            root=root,
-            spans=len(spans),
-            errors=sum(s.status == "error" for s in spans),
-            input_tokens=total(_INPUT_TOKENS),
-            output_tokens=total(_OUTPUT_TOKENS),
-            cost_usd=None if not costs or None in costs else sum(c for c in costs if c is not None),
-            scores={s.name: s.value for s in self.scores(root.trace_id) if s.value is not None},
-        )
+        wanted = _dump([row[0] for row in roots])
+        spans: dict[str, list[SpanRecord]] = {}
+        for row in self._read(
+            "SELECT * FROM spans WHERE trace_id IN (SELECT value FROM json_each(?)) ORDER BY trace_id, start_ns",
+            (wanted,),
+        ):
+            spans.setdefault(row[0], []).append(_span(row))
+        scores: dict[str, dict[str, float]] = {}
+        for subject, score_name, value in self._read(
+            "SELECT subject, name, value FROM scores WHERE value IS NOT NULL"
+            " AND subject IN (SELECT value FROM json_each(?)) ORDER BY at, rowid",
+            (wanted,),
+        ):
+            scores.setdefault(subject, {})[score_name] = value
+        return [_summary(_span(row), spans[row[0]], scores.get(row[0], {})) for row in roots]
 
     # scores -----------------------------------------------------------------------------------------------------
 
@@ -488,3 +499,23 @@ def _span(row: tuple[Any, ...]) -> SpanRecord:
 
 def _has_priced_child(span: SpanRecord, spans: Sequence[SpanRecord]) -> bool:
     return any(s.parent_id == span.span_id and _INPUT_TOKENS in s.attributes for s in spans)
+
+
+def _summary(root: SpanRecord, spans: Sequence[SpanRecord], scores: Mapping[str, float]) -> TraceSummary:
+    # Only model calls cost tokens; a parent that repeats its children's sum must not count twice.
+    calls = [s for s in spans if _INPUT_TOKENS in s.attributes and not _has_priced_child(s, spans)]
+
+    def total(key: str) -> int | None:
+        known = [s.attributes[key] for s in calls if s.attributes.get(key) is not None]
+        return sum(known) if known else None
+
+    costs = [s.attributes.get(_COST) for s in calls]
+    return TraceSummary(
+        root=root,
+        spans=len(spans),
+        errors=sum(s.status == "error" for s in spans),
+        input_tokens=total(_INPUT_TOKENS),
+        output_tokens=total(_OUTPUT_TOKENS),
+        cost_usd=None if not costs or None in costs else sum(c for c in costs if c is not None),
+        scores=scores,
+    )

@@ -30,8 +30,10 @@ class Store(Protocol):
         """By digest, unique digest prefix (8+ digits), `name@version`, or `name` (its newest version)."""
         ...
 
-    def artifacts(self, kind: str | None = None, name: str | None = None, limit: int = 1000) -> list[ArtifactRecord]:
-        """Newest first."""
+    def artifacts(
+        self, kind: str | None = None, name: str | None = None, limit: int = 1000, *, run: str | None = None
+    ) -> list[ArtifactRecord]:
+        """Newest first; `run` keeps those that this run made."""
         ...
 
     def children(self, digest: str) -> list[tuple[str, ArtifactRecord]]:
@@ -67,9 +69,20 @@ class Store(Protocol):
         ...
 
     def traces(
-        self, *, name: str | None = None, since: float | None = None, limit: int = 100, offset: int = 0
+        self,
+        *,
+        name: str | None = None,
+        since: float | None = None,
+        errors: bool | None = None,
+        score: tuple[str, float, float] | None = None,
+        limit: int = 100,
+        offset: int = 0,
     ) -> list[TraceSummary]:
-        """Newest first, one per root span; `name` filters on the root span's name."""
+        """Newest first, one per root span, in a number of queries that does not depend on how many there are.
+
+        `name` filters on the root span's name; `errors` keeps traces with (True) or without (False) a failed span;
+        `score` keeps those that carry a score of this name within these bounds, both included.
+        """
         ...
 
     # scores

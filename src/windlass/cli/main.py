@@ -16,7 +16,7 @@ from windlass import __version__
 from windlass.core.errors import WindlassError
 
 COMMANDS: dict[str, str] = {
-    "demo": "the whole loop on this machine's documents: build, serve, ask, evaluate, improve",
+    "init": "make an empty workspace and a commented windlass.toml in this folder",
     "doctor": "what is installed, what is missing, what answers, and what to do about it",
 }
 """Command -> one line of help, in the order of `--help`."""

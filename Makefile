@@ -1,0 +1,48 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help demo test test-slow lint docs bench clean
+
+help:
+	@echo "make demo       set up, then run the whole loop on this machine's Python documentation"
+	@echo "make test       set up, then run all fast tests"
+	@echo "make test-slow  the long checks: oracles, real processes, the demo itself"
+	@echo "make lint       ruff, mypy --strict, import contracts"
+	@echo "make docs       run every code block of the docs"
+	@echo "make bench      the benchmarks; installs their peers"
+
+# Torch first and by itself: asked for on its own, pip takes a build that fits the machine.
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25"
+	$(BIN)/python -m pip install --quiet "torch>=2.9,<2.14"
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/windlass demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(READY)
+	$(BIN)/python -m pytest tests/test_docs.py -m "slow or not slow"
+
+bench: $(READY)
+	$(BIN)/python -m pip install --quiet --editable ".[bench]"
+	for module in bench/[a-z]*.py; do $(BIN)/python -m bench.$$(basename $$module .py) || exit 1; done
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

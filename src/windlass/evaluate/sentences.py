@@ -1,0 +1,104 @@
+"""The first sentence of a piece of documentation, and whether it would do as a question.
+
+A person who looks something up says what it does in about the words its author chose for the first sentence. Taken
+out of the indexed text, such a sentence asks for the rest of its own passage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+SHORTEST, LONGEST = 25, 250
+_CONTENT_WORDS = 3
+_ROOM_LEFT = 40
+"""Letters and digits that must remain around a question: something has to be left to be found."""
+
+_PARAGRAPH = re.compile(r"\S.*?(?=\n[ \t]*\n|\Z)", re.DOTALL)
+_END = re.compile(r"[.!?][\"')\]`*]*(?=\s|\Z)")
+_ABBREVIATION = re.compile(r"(?:\b(?i:e\.g|i\.e|etc|vs|cf|resp|approx|incl|fig|sec|no|mr|dr|st|al)|\b[A-Z])\.$")
+_RULE = re.compile(r"\s*([^\w\s])\1{2,}\s*$")
+_SIGNATURE = re.compile(
+    r"(?:class |def |async def )?[\w.]+(?:\(.*\))?(?:\s*(?:->|=>)\s*.*)?$|.{0,120}\)\s*-+>\s", re.DOTALL
+)
+_NOT_PROSE = re.compile(r"\s{2,}|>>>|\.\. |\.\.\.|[-+*•|#<$:=~\[{}/\\]|\d+[.)]\s|@\w|.*::=|.*\S {4,}\S", re.DOTALL)
+
+_ROLE = re.compile(r":[\w:+-]+:`~?([^`<]+?)(?:\s*<[^`]*>)?`")
+_LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
+_MARKS = re.compile(r"`+|\*\*|(?<![\w*])\*(?=\w)|(?<=\w)\*(?![\w*])")
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_']*")
+
+_FUNCTION_WORDS = """
+a about above after all also an and any are as at be been before being below but by can cannot could do does each either
+else for from had has have how if in into is it its itself may might more most must no not of off on one only or other
+otherwise out over same shall should so some such than that the their them then there these they this those through to
+too under until up use used uses using very was we were what when where whether which while who will with within without
+would you your
+"""
+_DOCSTRING_WORDS = """
+argument arguments attribute base call called calls class contain contains create false function get given gets helper
+instance instances internal like list make method methods module name new none object objects optional parameter
+parameters raise raises return returned returns see self set sets string takes true type value values
+"""
+_EMPTY_WORDS = frozenset((_FUNCTION_WORDS + _DOCSTRING_WORDS).split())
+
+
+def first_sentence(text: str, start: int, end: int) -> tuple[int, int] | None:
+    """Span of the first sentence of the prose in `text[start:end]`; None where it does not begin with prose.
+
+    Headings' underlines and repeated signatures at the top are passed over; a list, a table or code is not.
+    """
+    for match in _PARAGRAPH.finditer(text, start, end):
+        paragraph = match.group()
+        if _RULE.match(paragraph) or _SIGNATURE.match(paragraph):
+            continue
+        before = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
+        if len(before) >= 4 or _NOT_PROSE.match(paragraph.partition("\n")[0]):
+            return None
+        return match.start(), match.start() + _sentence_length(paragraph)
+    return None
+
+
+def sentences(text: str) -> Iterator[str]:
+    """All sentences, normalised for comparison (see `normal`)."""
+    for match in _PARAGRAPH.finditer(text):
+        paragraph, at = match.group(), 0
+        while at < len(paragraph):
+            length = _sentence_length(paragraph[at:])
+            if sentence := normal(paragraph[at : at + length]):
+                yield sentence
+            at += length
+
+
+def plain(sentence: str) -> str:
+    """The sentence as a person would type it: one line, without reST roles, links' targets and emphasis marks."""
+    text = _LINK.sub(r"\1", _ROLE.sub(r"\1", sentence))
+    return " ".join(_MARKS.sub("", text).split()).rstrip(":")
+
+
+def normal(text: str) -> str:
+    """Lower-case words only: two sentences that differ in markup or line breaks become equal."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def why_no_question(question: str, rest: str) -> str | None:
+    """Why this sentence does not do as a question about `rest`, the text around it; None when it does."""
+    if len(question) < SHORTEST:
+        return "sentence too short"
+    if len(question) > LONGEST:
+        return "sentence too long"
+    words = {word.lower() for word in _WORD.findall(question) if len(word) > 1}
+    if len(words - _EMPTY_WORDS) < _CONTENT_WORDS:
+        return "too few words of its own"
+    if sum(map(str.isalnum, rest)) < _ROOM_LEFT:
+        return "nothing left to find"
+    return None
+
+
+def _sentence_length(paragraph: str) -> int:
+    for match in _END.finditer(paragraph):
+        following = paragraph[match.end() :].lstrip()
+        if following[:1].islower() or _ABBREVIATION.search(paragraph[: match.start() + 1]):
+            continue
+        return match.end()
+    return len(paragraph.rstrip()) or len(paragraph)

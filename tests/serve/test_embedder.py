@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("tokenizers")
+
+from safetensors.torch import save_file  # noqa: E402
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors  # noqa: E402
+
+from windlass.build.transformer.encoder import Encoder, EncoderConfig  # noqa: E402
+from windlass.core.errors import InputError, MissingExtra, Unsupported  # noqa: E402
+from windlass.core.protocols import Embedder  # noqa: E402
+from windlass.serve import embedder as module  # noqa: E402
+from windlass.serve.embedder import MINILM_PACKAGE, MINILM_SHA256, MiniLM, SentenceEncoder  # noqa: E402
+
+TEXTS = [
+    "",
+    " ",
+    "\x00\u200b",
+    "Hello, world!",
+    "Ünïcödé naïve 漢字かな 한국어 🙂🏳️‍🌈 مرحبا",
+    "x" * 500,
+    "word " * 400,
+    "The quick brown fox jumps over the lazy dog. " * 12,
+    "def f(x):\n\treturn {'a': [x ** 2]}\n",
+    *("token " * n for n in range(1, 40, 3)),
+]
+
+
+@pytest.fixture(scope="module")
+def minilm() -> SentenceEncoder:
+    pytest.importorskip(MINILM_PACKAGE)
+    return MiniLM.load()
+
+
+def minilm_folder() -> Path:
+    spec = importlib.util.find_spec(MINILM_PACKAGE)
+    assert spec is not None and spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+@pytest.fixture(scope="session")
+def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random encoder in the layout of sentence-transformers."""
+    folder = tmp_path_factory.mktemp("encoder")
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghij"])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    torch.manual_seed(0)
+    config = EncoderConfig(vocabulary=len(vocabulary), hidden=16, layers=2, heads=2, inner=32, positions=32)
+    (folder / "config.json").write_text(json.dumps(config.to_hf()))
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 12}')
+    save_file(Encoder(config).to_hf(), folder / "model.safetensors")
+    return folder
+
+
+def test_equals_sentence_transformers(minilm: SentenceEncoder) -> None:
+    library = pytest.importorskip("sentence_transformers")
+    peer = library.SentenceTransformer(str(minilm_folder()), device="cpu").encode(TEXTS, show_progress_bar=False)
+    ours = minilm.embed(TEXTS)
+    assert np.abs(ours.vectors - peer).max() < 1e-5
+    assert ours.truncated == 1  # the 400 words; the unbroken 500 letters are a single unknown word
+
+
+def test_the_published_weights_are_found_without_importing_their_package() -> None:
+    pytest.importorskip(MINILM_PACKAGE)
+    code = (
+        "import sys; from windlass.serve.embedder import MiniLM; m = MiniLM.load(); "
+        f"assert m.embed(['a']).vectors.shape == (1, 384); assert {MINILM_PACKAGE!r} not in sys.modules; "
+        "assert 'sentence_transformers' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_is_an_embedder(minilm: SentenceEncoder) -> None:
+    assert isinstance(minilm, Embedder)
+    assert (minilm.name, minilm.dimension, minilm.max_tokens) == ("all-MiniLM-L6-v2", 384, 256)
+
+
+def test_bfloat16_is_near_and_says_so_in_the_digest(minilm: SentenceEncoder) -> None:
+    rough = MiniLM.load(precision="bfloat16")
+    cosine = (rough.embed(TEXTS).vectors * minilm.embed(TEXTS).vectors).sum(1)
+    assert cosine.min() > 0.999
+    assert rough.digest != minilm.digest
+
+
+def test_changed_weights_are_refused_with_both_digests(tmp_path: Path, small_folder: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        SentenceEncoder.from_folder(small_folder, sha256=MINILM_SHA256)
+    assert MINILM_SHA256 in caught.value.message
+    assert caught.value.message.count(" SHA-256 ") == 1
+    assert str(small_folder / "model.safetensors") in caught.value.message
+
+
+def test_package_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MINILM_PACKAGE", "no_such_package_here")
+    with pytest.raises(MissingExtra, match=r"windlass\[rag\]"):
+        MiniLM.load()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=60), max_size=30), st.randoms())
+def test_order_and_company_do_not_matter(small_folder: Path, texts: list[str], random: object) -> None:
+    model = SentenceEncoder.from_folder(small_folder)
+    together = model.embed(texts)
+    assert together.vectors.shape == (len(texts), 16) and together.vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(together.vectors, axis=1), 1, atol=1e-5)
+    alone = [model.embed([text]) for text in texts]
+    for row, single in zip(together.vectors, alone):
+        np.testing.assert_allclose(row, single.vectors[0], atol=1e-5)
+    assert together.tokens == sum(single.tokens for single in alone)
+    assert together.truncated == sum(single.truncated for single in alone)
+
+
+def test_truncation_is_counted_at_the_limit(small_folder: Path) -> None:
+    model = SentenceEncoder.from_folder(small_folder)
+    fits, cut = "a " * 10, "a " * 11  # with [CLS] and [SEP]: 12 and 13
+    assert model.embed([fits]).truncated == 0
+    result = model.embed([cut, fits, cut])
+    assert (result.truncated, result.tokens) == (2, 36)
+    np.testing.assert_allclose(result.vectors[0], result.vectors[1], atol=1e-6)
+
+
+def test_entries_that_are_not_texts_are_named(small_folder: Path) -> None:
+    model = SentenceEncoder.from_folder(small_folder)
+    with pytest.raises(InputError, match="Text 1 is of type int"):
+        model.embed(["a", 3])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="lone surrogate"):
+        model.embed(["a", "b\ud800"])
+    with pytest.raises(InputError, match="list of texts"):
+        model.embed("one text")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_missing_and_broken_files_are_named(tmp_path: Path, small_folder: Path, name: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(small_folder, folder)
+    (folder / name).write_bytes(b"\x00 not this")
+    with pytest.raises(InputError, match=name):
+        SentenceEncoder.from_folder(folder)
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=f"{name} is missing"):
+        SentenceEncoder.from_folder(folder)
+
+
+def test_other_poolings_are_refused(tmp_path: Path, small_folder: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(small_folder, folder)
+    (folder / "pool").mkdir()
+    (folder / "modules.json").write_text(
+        '[{"type": "x.Transformer", "path": ""}, {"type": "x.Pooling", "path": "pool"}]'
+    )
+    (folder / "pool/config.json").write_text('{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}')
+    with pytest.raises(Unsupported, match="pooling by cls_token"):
+        SentenceEncoder.from_folder(folder)
+    (folder / "modules.json").write_text('[{"type": "x.Dense", "path": ""}]')
+    with pytest.raises(Unsupported, match="module Dense"):
+        SentenceEncoder.from_folder(folder)

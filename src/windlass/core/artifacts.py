@@ -106,7 +106,12 @@ class Artifacts:
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
             os.chmod(draft.path, 0o755)
-            os.rename(draft.path, final)
+            try:
+                os.rename(draft.path, final)
+            except OSError:
+                if not final.is_dir():
+                    raise
+                # another thread or process has just made the very same content: theirs is as good
             sync_folder(self.folder)
         record = ArtifactRecord(digest, kind, name, 0, time.time(), size, files, draft.card, draft.parents, run)
         return Artifact(self.store.add_artifact(record), final)

@@ -238,9 +238,11 @@ def _cut_inside(text: str, left: int, right: int, settings: ChunkSettings, price
     """Adds gaps between words, and where even a word is too long, places inside it."""
     step = settings.limit // 8 + 1
     gaps = [left, *(match.end() for match in _GAP.finditer(text, left, right) if match.end() < right), right]
+    last = left
     for a, b in pairwise(gaps):
-        if a > left:
+        if a - last >= settings.limit // 32:  # close enough to cut well, few enough to stay fast
             price.setdefault(a, _WORD)
+            last = a
         for at in range(a + step, b, step) if b - a > settings.limit // 2 else ():
             price.setdefault(at, _ANYWHERE)
 

@@ -1,0 +1,175 @@
+"""Making indexes: from a corpus, or from an index and an adapter. Searching is in `windlass.apply.rag.search`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+
+from windlass.apply.rag.adapter import check_base, load_adapter
+from windlass.apply.rag.chunking import ChunkSettings, Passage, Span, chunk, embedding_text
+from windlass.apply.rag.index_file import FILE, IndexFile, IndexMeta, replace_vectors, write_index
+from windlass.apply.rag.search import HybridIndex
+from windlass.apply.rag.vectors import CachedEmbedder, cache_path
+from windlass.core.artifacts import Artifact
+from windlass.core.documents import Document, read_documents
+from windlass.core.errors import InputError
+from windlass.core.files import write_json
+from windlass.core.progress import Progress
+from windlass.core.protocols import Embedder
+from windlass.core.workspace import Workspace
+
+__all__ = ["HybridIndex", "build_index", "masked_spans", "reindex"]
+
+
+def build_index(
+    ws: Workspace,
+    corpus: Artifact,
+    embedder: Embedder,
+    *,
+    exam: Artifact | None = None,
+    name: str = "index",
+    kinds: Collection[str] | None = None,
+    settings: ChunkSettings | None = None,
+) -> Artifact:
+    """Indexes the documents of `corpus`, or those whose `metadata.kind` is in `kinds`.
+
+    The spans of `exam` (a dataset artifact) are kept out of the index, so that its questions cannot be answered by
+    finding their own text. Interrupted and run again it goes on where it was: finished vectors are in the
+    workspace's cache. Raises `InputError` when there is nothing to index.
+    """
+    settings = settings or ChunkSettings()
+    masked = {} if exam is None else masked_spans(exam)
+    exam_digest = None if exam is None else exam.digest
+    config = {"corpus": corpus.digest, "exam": exam_digest, "kinds": kinds and sorted(kinds)}
+    with (
+        ws.runs.start("index", name, config={**config, "embedder": embedder.digest, **asdict(settings)}) as run,
+        ws.artifacts.build("index", name, run=run.id) as draft,
+        closing(CachedEmbedder(embedder, cache_path(ws.root))) as cached,
+    ):
+        started = time.monotonic()
+        cut = _Cut(corpus, masked, kinds, settings)
+        passages = [passage for _, some in cut.documents for passage in some]
+        with Progress("index", len(passages), "passages") as progress:
+            texts = [embedding_text(passage, settings.context) for passage in passages]
+            embedded = cached.embed_all(texts, "passage", progress)
+        meta = IndexMeta(
+            embedder=embedder.digest,
+            embedder_name=embedder.name,
+            dimension=embedder.dimension,
+            passages=len(passages),
+            documents=len(cut.documents),
+            context=settings.context,
+            corpus=corpus.digest,
+            exam=exam_digest,
+        )
+        write_index(draft.path / FILE, cut.documents, embedded.vectors, meta)
+        report = {**cut.report(), "passages_longer_than_the_embedder_reads": embedded.truncated}
+        write_json(draft.path / "index.json", {**asdict(meta), "chunking": asdict(settings), "report": report})
+        draft.card.update(report, vectors_computed=cached.computed, seconds=round(time.monotonic() - started, 3))
+        draft.add_parent("corpus", corpus)
+        if exam is not None:
+            draft.add_parent("exam", exam)
+        run.log(0, passages=len(passages), vectors_computed=cached.computed)
+    return draft.done
+
+
+def reindex(ws: Workspace, index: Artifact, adapter: Artifact, *, name: str | None = None) -> Artifact:
+    """The same passages with adapted vectors; nothing is embedded again.
+
+    An index that is adapted already is not adapted twice: its plain parent is transformed instead.
+    """
+    name = name or index.record.name
+    loaded = load_adapter(adapter)
+    with closing(IndexFile(index.path / FILE)) as file:
+        if file.meta.adapter is not None:
+            return reindex(ws, ws.artifacts.get(index.parent("base")), adapter, name=name)
+        check_base(loaded, file.meta.embedder, file.meta.embedder_name)
+        vectors = loaded.apply(file.vectors)
+        meta = dataclasses.replace(file.meta, adapter=adapter.digest)
+    with ws.artifacts.build("index", name) as draft:
+        shutil.copyfile(index.path / FILE, draft.path / FILE)
+        replace_vectors(draft.path / FILE, vectors, meta)
+        described = json.loads((index.path / "index.json").read_text(encoding="utf-8"))
+        write_json(draft.path / "index.json", {**described, **asdict(meta)})
+        draft.card.update(index.card, vectors_computed=0)
+        draft.add_parent("base", index)
+        draft.add_parent("adapter", adapter)
+        for role, digest in index.record.parents:
+            draft.add_parent(role, digest)
+    return draft.done
+
+
+def masked_spans(exam: Artifact) -> dict[str, list[Span]]:
+    """Document id -> the spans that the questions of a dataset were made from."""
+    spans: dict[str, list[Span]] = {}
+    path = exam.path / "items.jsonl"
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                item = json.loads(line)
+                if item["document"] is not None and item.get("start") is not None:
+                    spans.setdefault(str(item["document"]), []).append((int(item["start"]), int(item["end"])))
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f"{path}, line {number}: not an item of a dataset ({error!r}).") from error
+    return spans
+
+
+class _Cut:
+    """The documents of a corpus with their passages, and the count of everything that was left out."""
+
+    def __init__(
+        self, corpus: Artifact, masked: dict[str, list[Span]], kinds: Collection[str] | None, settings: ChunkSettings
+    ) -> None:
+        self.documents: list[tuple[Document, Sequence[Passage]]] = []
+        self.read = self.other_kinds = self.without_passages = self.wordless = self.masked = 0
+        unseen = set(masked)
+        for document in self._documents(corpus.path / "documents.jsonl"):
+            unseen.discard(document.id)
+            if kinds is not None and document.metadata.get("kind") not in kinds:
+                self.other_kinds += 1
+                continue
+            hidden = masked.get(document.id, ())
+            found = list(chunk(document, hidden, settings))
+            passages = [p for p in found if any(map(str.isalnum, p.text))]
+            self.masked += len(hidden)
+            self.wordless += len(found) - len(passages)
+            self.without_passages += not passages
+            if passages:
+                self.documents.append((document, passages))
+        if unseen:
+            raise InputError(
+                f"The exam has questions about {len(unseen)} documents that are not in {corpus.ref}, "
+                f"such as '{min(unseen)}'.",
+                "Make the exam from this corpus.",
+            )
+        if not self.documents:
+            raise InputError(
+                f"Nothing to index: {self.read} documents in {corpus.ref}, none with text"
+                + (f" of kind {', '.join(sorted(kinds))}." if kinds is not None else "."),
+                "Check the kinds asked for, and the corpus report for what was dropped.",
+            )
+
+    def _documents(self, path: Path) -> Iterator[Document]:
+        with Progress("cut", None, "documents") as progress:
+            for document in read_documents(path):
+                self.read += 1
+                yield document
+                progress.update(self.read)
+
+    def report(self) -> dict[str, int]:
+        return {
+            "documents_read": self.read,
+            "documents_of_other_kinds": self.other_kinds,
+            "documents_without_passages": self.without_passages,
+            "documents": len(self.documents),
+            "passages": sum(len(passages) for _, passages in self.documents),
+            "characters": sum(len(p.text) for _, passages in self.documents for p in passages),
+            "passages_without_a_word": self.wordless,
+            "masked_spans": self.masked,
+        }

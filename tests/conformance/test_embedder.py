@@ -1,0 +1,74 @@
+"""What every `Embedder` must do. A new implementation adds itself to `MAKERS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from windlass.apply.rag.adapter import AdaptedEmbedder, Adapter
+from windlass.apply.rag.hashing import HashingEmbedder
+from windlass.apply.rag.vectors import CachedEmbedder
+from windlass.core.protocols import Embedder
+
+TEXTS = [
+    "Pumps move water.",
+    "Bread rises.",
+    "",
+    "Pumps move water.",
+    "日本語 äöü 🎈",
+    "a " * 3000,
+    "def f(x):\n    return x",
+]
+
+
+def hashing(folder: Path) -> Embedder:
+    return HashingEmbedder()
+
+
+def cached(folder: Path) -> Embedder:
+    return CachedEmbedder(HashingEmbedder(64), folder / "vectors.db")
+
+
+def adapted(folder: Path) -> Embedder:
+    rng = np.random.default_rng(0)
+    base = HashingEmbedder(64)
+    down, up = (rng.normal(0, 0.1, shape).astype(np.float32) for shape in ((64, 4), (4, 64)))
+    return AdaptedEmbedder(base, Adapter("f" * 64, base.digest, down, up))
+
+
+MAKERS: dict[str, Callable[[Path], Embedder]] = {"hashing": hashing, "cached": cached, "adapted": adapted}
+
+
+@pytest.fixture(params=list(MAKERS))
+def embedder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Embedder]:
+    made = MAKERS[request.param](tmp_path)
+    yield made
+    if isinstance(made, CachedEmbedder):
+        made.close()
+
+
+@pytest.mark.parametrize("kind", ["query", "passage"])
+def test_unit_rows_in_the_order_of_the_texts(embedder: Embedder, kind: str) -> None:
+    assert isinstance(embedder, Embedder)
+    made = embedder.embed(TEXTS, kind)  # type: ignore[arg-type]
+    assert made.vectors.shape == (len(TEXTS), embedder.dimension) and made.vectors.dtype == np.float32
+    assert np.allclose(np.linalg.norm(made.vectors, axis=1), 1, atol=1e-5)
+    assert made.tokens > 0
+    for i, text in enumerate(TEXTS):
+        assert np.allclose(embedder.embed([text], kind).vectors[0], made.vectors[i], atol=1e-5)  # type: ignore[arg-type]
+
+
+def test_like_is_near_and_unlike_is_far(embedder: Embedder) -> None:
+    a, b, c = embedder.embed(["the pump moves water", "a pump moves the water", "violin music"]).vectors
+    assert a @ b > a @ c + 0.2
+
+
+def test_no_texts_give_no_rows(embedder: Embedder) -> None:
+    assert embedder.embed([]).vectors.shape == (0, embedder.dimension)
+
+
+def test_name_and_digest_are_fixed(embedder: Embedder) -> None:
+    assert embedder.name and len(embedder.digest) == 64 and embedder.digest == embedder.digest

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from windlass.core.records import ArtifactRecord, ScoreRecord, SpanRecord
 from windlass.core.sqlite_store import SqliteStore
@@ -34,14 +34,19 @@ def add_trace(store: SqliteStore, number: int, *, error: bool = False, feedback:
 
 
 def queries(store: SqliteStore, work: Callable[[], object]) -> int:
-    """How many statements `work` runs on this thread's connection."""
+    """How many queries `work` runs."""
     seen: list[str] = []
-    connection: sqlite3.Connection = store._connection()
-    connection.set_trace_callback(seen.append)
+    read = store.database.read
+
+    def counted(sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        seen.append(sql)
+        return read(sql, parameters)
+
+    store.database.read = counted  # type: ignore[method-assign]
     try:
         work()
     finally:
-        connection.set_trace_callback(None)
+        store.database.read = read  # type: ignore[method-assign]
     return len(seen)
 
 

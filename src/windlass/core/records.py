@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 RunStatus = Literal["running", "done", "failed", "interrupted"]
 SpanStatus = Literal["ok", "error"]
@@ -82,6 +82,35 @@ class SpanRecord:
         return (self.end_ns - self.start_ns) / 1e6
 
 
+class SpanLike(Protocol):
+    """What a store takes as a span: a `SpanRecord`, or a `core.trace.Span` that has ended, without a copy."""
+
+    @property
+    def trace_id(self) -> str: ...
+    @property
+    def span_id(self) -> str: ...
+    @property
+    def parent_id(self) -> str | None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def operation(self) -> str: ...
+    @property
+    def start_ns(self) -> int: ...
+    @property
+    def end_ns(self) -> int: ...
+    @property
+    def status(self) -> SpanStatus: ...
+    @property
+    def error(self) -> str | None: ...
+    @property
+    def attributes(self) -> Mapping[str, Any]: ...
+    @property
+    def input(self) -> Any: ...
+    @property
+    def output(self) -> Any: ...
+
+
 @dataclass(frozen=True, slots=True)
 class ScoreRecord:
     """A judgement. `value` is None exactly when `error` says why there is none: an error is not a 0."""
@@ -125,6 +154,6 @@ class TraceSummary:
     input_tokens: int | None
     output_tokens: int | None
     cost_usd: float | None
-    """None when any priced span has no known price."""
+    """None when the price of any call is unknown."""
     scores: Mapping[str, float]
     """Latest value by score name."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from windlass.core.records import (
@@ -13,6 +13,7 @@ from windlass.core.records import (
     RunRecord,
     RunStatus,
     ScoreRecord,
+    SpanLike,
     SpanRecord,
     TraceSummary,
 )
@@ -23,11 +24,18 @@ class Store(Protocol):
 
     # artifacts
     def add_artifact(self, record: ArtifactRecord) -> ArtifactRecord:
-        """Stores the record under the next version of its name; a digest already stored is returned as it is."""
+        """Stores the record under the next version of its name, and returns it with that version.
+
+        A digest that has this name already is returned as it is. Known content under a new name gets version 1 (or
+        the next) of that name and keeps its card and run.
+        """
         ...
 
     def artifact(self, ref: str) -> ArtifactRecord | None:
-        """By digest, unique digest prefix (8+ digits), `name@version`, or `name` (its newest version)."""
+        """By digest, unique digest prefix (8+ digits), `name@version`, `name@latest`, or `name` (its newest version).
+
+        Raises `InputError` when a prefix fits several or the version is no number.
+        """
         ...
 
     def artifacts(
@@ -37,13 +45,25 @@ class Store(Protocol):
         ...
 
     def children(self, digest: str) -> list[tuple[str, ArtifactRecord]]:
-        """(role, artifact) of everything made directly from this one."""
+        """(role, artifact) of everything made directly from this one, oldest first."""
         ...
 
     # runs
-    def add_run(self, record: RunRecord) -> None: ...
+    def add_run(self, record: RunRecord) -> None:
+        """Raises `InputError` when there is a run of that id."""
+        ...
 
-    def end_run(self, run: str, status: RunStatus, ended: float | None, message: str = "") -> None: ...
+    def end_run(
+        self,
+        run: str,
+        status: RunStatus,
+        ended: float | None,
+        message: str = "",
+        *,
+        environment: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Changes how a run stands; `environment` replaces the one it began with. Raises `NotFound`."""
+        ...
 
     def run(self, run: str) -> RunRecord | None: ...
 
@@ -52,7 +72,10 @@ class Store(Protocol):
         ...
 
     def add_metrics(self, run: str, points: Sequence[MetricPoint]) -> None:
-        """A later point of the same (step, name) replaces the earlier: a resumed run repeats steps."""
+        """A later point of the same (step, name) replaces the earlier: a resumed run repeats steps.
+
+        All of them or none. NaN and infinities are kept. Raises `NotFound` for an unknown run.
+        """
         ...
 
     def metrics(self, run: str, name: str | None = None) -> list[MetricPoint]:
@@ -60,12 +83,18 @@ class Store(Protocol):
         ...
 
     # traces
-    def add_spans(self, spans: Iterable[SpanRecord]) -> int:
-        """All of them or none; returns how many were stored. The same span twice is stored once."""
+    def add_spans(self, spans: Iterable[SpanLike]) -> int:
+        """All of them or none; returns how many. The same span twice is stored once, as it was the last time.
+
+        Texts are stored without secrets (`core.redact`), values that JSON does not know in their nearest plain form.
+        """
         ...
 
     def trace(self, trace_id: str) -> list[SpanRecord]:
-        """By full id or unique prefix; ordered by start. Empty when unknown."""
+        """By full id or unique prefix; ordered by start. Empty when unknown.
+
+        Raises `InputError` when a prefix fits several.
+        """
         ...
 
     def traces(
@@ -86,7 +115,9 @@ class Store(Protocol):
         ...
 
     # scores
-    def add_score(self, score: ScoreRecord) -> None: ...
+    def add_score(self, score: ScoreRecord) -> None:
+        """Raises `InputError` when it has neither or both of value and error, or when its id is taken."""
+        ...
 
     def scores(self, subject: str | None = None, name: str | None = None, limit: int = 100_000) -> list[ScoreRecord]:
         """Oldest first."""

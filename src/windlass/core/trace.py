@@ -1,7 +1,7 @@
 """The trace recorder: spans that cost their caller next to nothing and are safe once flushed.
 
 `Recorder.span` opens a span under the one that is open in this context (thread or asyncio task). When it ends,
-the caller only appends it to a queue; one writer thread redacts, encodes and stores batches. `flush()` returns
+the caller only appends it to a queue; one writer thread encodes and stores batches. `flush()` returns
 when everything ended before the call is on disk; a killed process loses at most what was not yet flushed.
 """
 
@@ -181,9 +181,10 @@ class _Flush:
 class Recorder:
     """Records spans into a store from one background thread; with `store=None` spans only have ids and nest.
 
-    `redact` sees every span before it is stored. At most `limit` spans wait in memory: when the store cannot take
-    them (a full disk), later ones are dropped, counted in `dropped`, and said so on stderr. The process's exit
-    flushes. A forked child records on its own; it must flush before it leaves by `os._exit`.
+    The store strikes out secrets by itself; `redact` may change spans further before they get there. At most `limit`
+    spans wait in memory: when the store cannot take them (a full disk), later ones are dropped, counted in `dropped`,
+    and said so on stderr. The process's exit flushes. A forked child records on its own; it must flush before it
+    leaves by `os._exit`.
     """
 
     def __init__(
@@ -321,10 +322,10 @@ class Recorder:
     def _store_batch(self, spans: list[Span]) -> WindlassError | None:
         assert self._store is not None
         try:
-            records = [span.record() for span in spans]
-            if self._redact is not None:
-                records = [self._redact(record) for record in records]
-            self._store.add_spans(records)
+            if self._redact is None:
+                self._store.add_spans(spans)
+            else:
+                self._store.add_spans([self._redact(span.record()) for span in spans])
         except WindlassError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - whatever it is, the writer must live and the caller must hear of it

@@ -46,8 +46,9 @@ def corpus_of(ws: Workspace, docs: Sequence[Document]) -> Artifact:
     return draft.done
 
 
-def exam_of(ws: Workspace, items: Sequence[dict[str, object]]) -> Artifact:
+def exam_of(ws: Workspace, items: Sequence[dict[str, object]], withheld: Sequence[str] = ()) -> Artifact:
     with ws.artifacts.build("dataset", "exam") as draft:
+        (draft.path / "exam.json").write_text(json.dumps({"withheld": list(withheld)}))
         (draft.path / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     return draft.done
 
@@ -122,11 +123,13 @@ def test_what_is_masked_is_not_in_the_file(ws: Workspace) -> None:
         ws, [{"document": "s", "start": start, "end": start + len(secret)}, {"document": None, "start": None}]
     )
     index = build_index(ws, corpus_of(ws, docs), HashingEmbedder(), exam=exam)
-    assert index.card["masked_spans"] == 1
+    assert index.card["masked_spans"] == 2 and index.card["documents_withheld"] == 1
     assert dict(index.record.parents) == {"corpus": index.parent("corpus"), "exam": exam.digest}
     assert b"zebra" not in (index.path / FILE).read_bytes()
     opened = HybridIndex.open(index, HashingEmbedder())
     assert {h.citation.quote for h in opened.search("x", 99, {"document": "s"})} == {"Before it.", "After it."}
+    assert min(h.citation.start for h in opened.search("x", 99, {"document": "d1"})) > 4
+    assert opened.search("x", 99, {"document": "d2"}) == []
 
 
 def test_an_exam_of_another_corpus_is_refused(ws: Workspace) -> None:

@@ -6,9 +6,9 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from windlass.apply.rag.adapter import check_base, load_adapter
@@ -24,7 +24,7 @@ from windlass.core.progress import Progress
 from windlass.core.protocols import Embedder
 from windlass.core.workspace import Workspace
 
-__all__ = ["HybridIndex", "build_index", "masked_spans", "reindex"]
+__all__ = ["HybridIndex", "build_index", "reindex"]
 
 
 def build_index(
@@ -39,12 +39,11 @@ def build_index(
 ) -> Artifact:
     """Indexes the documents of `corpus`, or those whose `metadata.kind` is in `kinds`.
 
-    The spans of `exam` (a dataset artifact) are kept out of the index, so that its questions cannot be answered by
-    finding their own text. Interrupted and run again it goes on where it was: finished vectors are in the
+    What the dataset `exam` hides (see `Hidden`) is kept out of the index. Interrupted and run again it goes on where it was: finished vectors are in the
     workspace's cache. Raises `InputError` when there is nothing to index.
     """
     settings = settings or ChunkSettings()
-    masked = {} if exam is None else masked_spans(exam)
+    hidden = hidden_by(exam)
     exam_digest = None if exam is None else exam.digest
     config = {"corpus": corpus.digest, "exam": exam_digest, "kinds": kinds and sorted(kinds)}
     with (
@@ -53,7 +52,7 @@ def build_index(
         closing(CachedEmbedder(embedder, cache_path(ws.root))) as cached,
     ):
         started = time.monotonic()
-        cut = _Cut(corpus, masked, kinds, settings)
+        cut = _Cut(corpus, hidden, kinds, settings)
         passages = [passage for _, some in cut.documents for passage in some]
         with Progress("index", len(passages), "passages") as progress:
             texts = [embedding_text(passage, settings.context) for passage in passages]
@@ -105,39 +104,57 @@ def reindex(ws: Workspace, index: Artifact, adapter: Artifact, *, name: str | No
     return draft.done
 
 
-def masked_spans(exam: Artifact) -> dict[str, list[Span]]:
-    """Document id -> the spans that the questions of a dataset were made from."""
-    spans: dict[str, list[Span]] = {}
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """What an index must not hold, so that an exam's questions are not answered by finding their own text."""
+
+    spans: Mapping[str, Sequence[Span]]
+    """Document id -> spans that questions were made from."""
+    documents: frozenset[str]
+    """Whole documents, whose questions are to have no answer."""
+
+
+def hidden_by(exam: Artifact | None) -> Hidden:
+    """Reads `items.jsonl` (`source` or `document`, `start`, `end`) and `exam.json` (`withheld`) of a dataset."""
+    if exam is None:
+        return Hidden({}, frozenset())
+    spans: dict[str, set[Span]] = {}
     path = exam.path / "items.jsonl"
     with path.open(encoding="utf-8", newline="\n") as file:
         for number, line in enumerate(file, start=1):
             try:
                 item = json.loads(line)
-                if item["document"] is not None and item.get("start") is not None:
-                    spans.setdefault(str(item["document"]), []).append((int(item["start"]), int(item["end"])))
-            except (ValueError, KeyError, TypeError) as error:
+                document = item.get("source") or item["document"]
+                if document is not None and item.get("start") is not None:
+                    spans.setdefault(str(document), set()).add((int(item["start"]), int(item["end"])))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise InputError(f"{path}, line {number}: not an item of a dataset ({error!r}).") from error
-    return spans
+    described = exam.path / "exam.json"
+    withheld = json.loads(described.read_text(encoding="utf-8"))["withheld"] if described.is_file() else ()
+    return Hidden({document: sorted(found) for document, found in spans.items()}, frozenset(withheld))
 
 
 class _Cut:
     """The documents of a corpus with their passages, and the count of everything that was left out."""
 
     def __init__(
-        self, corpus: Artifact, masked: dict[str, list[Span]], kinds: Collection[str] | None, settings: ChunkSettings
+        self, corpus: Artifact, hidden: Hidden, kinds: Collection[str] | None, settings: ChunkSettings
     ) -> None:
         self.documents: list[tuple[Document, Sequence[Passage]]] = []
-        self.read = self.other_kinds = self.without_passages = self.wordless = self.masked = 0
-        unseen = set(masked)
+        self.read = self.other_kinds = self.withheld = self.without_passages = self.wordless = self.masked = 0
+        unseen = set(hidden.spans) | hidden.documents
         for document in self._documents(corpus.path / "documents.jsonl"):
             unseen.discard(document.id)
             if kinds is not None and document.metadata.get("kind") not in kinds:
                 self.other_kinds += 1
                 continue
-            hidden = masked.get(document.id, ())
-            found = list(chunk(document, hidden, settings))
+            if document.id in hidden.documents:
+                self.withheld += 1
+                continue
+            masked = hidden.spans.get(document.id, ())
+            found = list(chunk(document, masked, settings))
             passages = [p for p in found if any(map(str.isalnum, p.text))]
-            self.masked += len(hidden)
+            self.masked += len(masked)
             self.wordless += len(found) - len(passages)
             self.without_passages += not passages
             if passages:
@@ -166,6 +183,7 @@ class _Cut:
         return {
             "documents_read": self.read,
             "documents_of_other_kinds": self.other_kinds,
+            "documents_withheld": self.withheld,
             "documents_without_passages": self.without_passages,
             "documents": len(self.documents),
             "passages": sum(len(passages) for _, passages in self.documents),

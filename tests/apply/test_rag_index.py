@@ -119,9 +119,12 @@ def test_what_is_masked_is_not_in_the_file(ws: Workspace) -> None:
     text = f"Before it. {secret} After it."
     docs.append(Document("s", "s.md", "The zebra secret sleeps", text, "markdown", [Section(11, 1, secret)]))
     start = text.index(secret)
-    exam = exam_of(
-        ws, [{"document": "s", "start": start, "end": start + len(secret)}, {"document": None, "start": None}]
-    )
+    items = [
+        {"document": "s", "start": start, "end": start + len(secret)},
+        {"document": None, "start": None},
+        {"document": None, "source": "d1", "start": 0, "end": 4},
+    ]
+    exam = exam_of(ws, items, withheld=["d2"])
     index = build_index(ws, corpus_of(ws, docs), HashingEmbedder(), exam=exam)
     assert index.card["masked_spans"] == 2 and index.card["documents_withheld"] == 1
     assert dict(index.record.parents) == {"corpus": index.parent("corpus"), "exam": exam.digest}

@@ -39,8 +39,8 @@ def build_index(
 ) -> Artifact:
     """Indexes the documents of `corpus`, or those whose `metadata.kind` is in `kinds`.
 
-    What the dataset `exam` hides (see `Hidden`) is kept out of the index. Interrupted and run again it goes on where it was: finished vectors are in the
-    workspace's cache. Raises `InputError` when there is nothing to index.
+    What the dataset `exam` hides (see `Hidden`) is kept out of the index. Interrupted and run again the build goes on
+    where it was: finished vectors are in the workspace's cache. Raises `InputError` when there is nothing to index.
     """
     settings = settings or ChunkSettings()
     hidden = hidden_by(exam)

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from windlass.build.corpus.building import build_corpus
-from windlass.build.corpus.reading import corpus_documents, corpus_report, training_text
+from windlass.build.corpus.reading import corpus_documents, corpus_report, training_documents, training_text
 
-__all__ = ["build_corpus", "corpus_documents", "corpus_report", "training_text"]
+__all__ = ["build_corpus", "corpus_documents", "corpus_report", "training_documents", "training_text"]

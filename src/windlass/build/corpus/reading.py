@@ -31,8 +31,8 @@ def corpus_report(corpus: Artifact) -> dict[str, Any]:
     return dict(json.loads((corpus.path / REPORT).read_text(encoding="utf-8")))
 
 
-def training_text(corpus: Artifact, split: Split, kinds: Collection[str] | None = None) -> Iterator[str]:
-    """Texts to train (or test) a language model on, one per document.
+def training_documents(corpus: Artifact, split: Split, kinds: Collection[str] | None = None) -> Iterator[Document]:
+    """The documents to train (or test) a language model on.
 
     `kinds` None means every kind except `docstring`, whose text the `source` documents hold already; a corpus that
     has no source documents gives its docstrings. Raises `InputError` when there is no such document.
@@ -51,7 +51,12 @@ def training_text(corpus: Artifact, split: Split, kinds: Collection[str] | None 
             f"{corpus.ref} has no {split} documents of kind {', '.join(sorted(kinds))}.",
             "Make a corpus of more files, or with another held-out share.",
         )
-    return (document.text for document in corpus_documents(corpus, split, kinds))
+    return corpus_documents(corpus, split, kinds)
+
+
+def training_text(corpus: Artifact, split: Split, kinds: Collection[str] | None = None) -> Iterator[str]:
+    """The texts of `training_documents`, one per document."""
+    return (document.text for document in training_documents(corpus, split, kinds))
 
 
 def _check(corpus: Artifact) -> None:

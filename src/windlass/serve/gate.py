@@ -1,0 +1,109 @@
+"""What every request passes before anything reads it: is it meant for this server, and may its sender be here?
+
+- **Host**: a web page elsewhere can point its own name at 127.0.0.1 and then talk to this server as to itself (DNS
+  rebinding). A server on loopback therefore answers only to loopback names.
+- **Key**: compared in constant time. A browser, which cannot send a bearer token by itself, may give the key as the
+  password of HTTP Basic.
+- Other origins get no CORS headers, and `/v1` takes JSON bodies only, which a foreign page cannot send unasked.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import time
+from collections.abc import Collection
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from windlass.serve.errors import HttpError, error_response
+from windlass.serve.metrics import Metrics
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+OPEN_PATHS = frozenset({"/health"})
+"""Answered without a key: a health check holds no secret and must not need one."""
+
+REQUESTS = "windlass_requests_total"
+SECONDS = "windlass_request_seconds"
+
+
+class Gate:
+    """ASGI middleware: checks host and key, and counts every request with its status and duration."""
+
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, hosts: Collection[str] | None = LOOPBACK, api_key: str | None = None
+    ) -> None:
+        self._app = app
+        self._hosts = hosts
+        self._key = None if api_key is None else _hash(api_key.encode())
+        self._metrics = metrics
+        metrics.declare(REQUESTS, "counter", "Requests answered, by path and status.")
+        metrics.declare(SECONDS, "histogram", "Seconds from a request's arrival to the last byte of its answer.")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            refusal = self._refusal(scope)
+            await (self._app if refusal is None else error_response(refusal))(scope, receive, watched)
+        finally:
+            # The route as declared, not the path as sent: a client must not be able to make up label values.
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.add(REQUESTS, path=route, status=str(status))
+            self._metrics.observe(SECONDS, time.perf_counter() - started, path=route)
+
+    def _refusal(self, scope: Scope) -> HttpError | None:
+        headers = Headers(scope=scope)
+        if self._hosts is not None and _host(headers.get("host", "")) not in self._hosts:
+            return HttpError(
+                421,
+                "This server does not answer to the host name of this request.",
+                f"Use one of: {', '.join(sorted(self._hosts))}.",
+                code="wrong_host",
+            )
+        if self._key is None or scope["path"] in OPEN_PATHS:
+            return None
+        if hmac.compare_digest(_hash(_given_key(headers.get("authorization", ""))), self._key):
+            return None
+        return HttpError(
+            401,
+            "The API key is missing or wrong.",
+            "Send it as 'Authorization: Bearer KEY'.",
+            code="invalid_api_key",
+            headers={"WWW-Authenticate": 'Basic realm="windlass: any name, the API key as password"'},
+        )
+
+
+def _host(header: str) -> str:
+    """The host name without its port; an IPv6 address keeps its brackets."""
+    name, colon, port = header.rpartition(":")
+    return (name if colon and port.isdigit() else header).lower()
+
+
+def _given_key(authorization: str) -> bytes:
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip().encode()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(value, validate=True).partition(b":")[2]
+        except binascii.Error:
+            return b""
+    return b""
+
+
+def _hash(key: bytes) -> bytes:
+    """Keys are compared by digest, so that not even their length shows in the time it takes."""
+    return hashlib.sha256(key).digest()

@@ -17,6 +17,13 @@ from windlass.core.errors import WindlassError
 
 COMMANDS: dict[str, str] = {
     "init": "make an empty workspace and a commented windlass.toml in this folder",
+    "releases": "what each task serves and served, with every promotion and rollback",
+    "rollback": "make a task serve the variant that was live before",
+    "traces": "recorded calls; one as a waterfall of its spans",
+    "feedback": "score an answer: up or down, and which document would have been right",
+    "lineage": "from an answer, a generated token or an artifact back to the source documents",
+    "artifacts": "what was made: corpora, models, indexes, adapters, variants, experiments",
+    "runs": "executions with their configuration, environment and curves",
     "doctor": "what is installed, what is missing, what answers, and what to do about it",
 }
 """Command -> one line of help, in the order of `--help`."""

@@ -1,0 +1,32 @@
+"""Lists what each task serves and served: every promotion and rollback with its reason, newest first."""
+
+from __future__ import annotations
+
+import argparse
+
+from windlass.cli.workspace import add_option, opened
+from windlass.loop.lineage import shortened
+from windlass.loop.release import history
+from windlass.loop.text import ago, table
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("task", nargs="?", help="only this task; default: all")
+    add_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    with opened(args) as ws:
+        rows = []
+        live: set[str] = set()
+        for row in history(ws, args.task):
+            variant = ws.store.artifact(row.variant)
+            name = f"{variant.ref if variant else 'missing'} {row.variant[:12]}"
+            state = "" if row.task in live else "LIVE"
+            live.add(row.task)
+            rows.append([str(row.id), row.task, state, row.action, name, ago(row.at), shortened(row.reason, 90)])
+    if not rows:
+        print("Nothing is released yet. `windlass demo` builds and releases a first variant.")
+        return 0
+    print(table(["id", "task", "", "change", "variant", "when", "reason"], rows, right=(0,)))
+    return 0

@@ -1,0 +1,50 @@
+"""Lists recorded calls, newest first; with an id, shows one as a waterfall of its spans."""
+
+from __future__ import annotations
+
+import argparse
+
+from windlass.cli.workspace import add_option, opened
+from windlass.core.errors import NotFound
+from windlass.loop.lineage import asked, find_spans, shortened
+from windlass.loop.text import ago, table, waterfall
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", nargs="?", help="a trace (or its first digits) or a response; default: list them")
+    parser.add_argument("--name", help="only calls of this name, such as assistant")
+    parser.add_argument("--limit", type=int, default=20, help="how many to list; default: 20")
+    add_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    with opened(args) as ws:
+        if args.id:
+            spans = find_spans(ws, args.id)
+            if not spans:
+                raise NotFound(f"There is no trace '{args.id}' in this workspace.", "`windlass traces` lists them.")
+            print(waterfall(spans))
+            return 0
+        rows = []
+        for one in ws.store.traces(name=args.name, limit=args.limit):
+            tokens = [one.input_tokens, one.output_tokens]
+            rows.append(
+                [
+                    one.root.trace_id[:12],
+                    one.root.name,
+                    ago(one.root.start_ns / 1e9),
+                    f"{one.root.duration_ms:,.1f}",
+                    str(one.spans),
+                    str(one.errors) if one.errors else "",
+                    " + ".join("?" if count is None else f"{count:,}" for count in tokens) if any(tokens) else "",
+                    "?" if one.cost_usd is None else f"{one.cost_usd:.6f}",
+                    " ".join(f"{name}={value:g}" for name, value in one.scores.items()),
+                    shortened(asked(one.root), 50),
+                ]
+            )
+    if not rows:
+        print("No traces yet. Every call of `windlass ask` and of the server leaves one.")
+        return 0
+    header = ["trace", "name", "when", "ms", "spans", "errors", "tokens", "USD", "scores", "asked"]
+    print(table(header, rows, right=(3, 4, 5, 7)))
+    return 0

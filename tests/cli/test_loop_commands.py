@@ -1,0 +1,101 @@
+"""Releases, traces, feedback, lineage, artifacts and runs on the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from windlass.cli.main import main
+from windlass.core.workspace import Workspace
+from windlass.loop import release
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    with Workspace(tmp_path) as ws:
+        for name in ("first", "second"):
+            with ws.runs.start("adapt", name, seed=1) as run, ws.artifacts.build("variant", name, run=run.id) as draft:
+                (draft.path / "variant.json").write_text(f'"{name}"')
+                draft.card = {"purpose": name}
+                for step in range(10):
+                    run.log(step, loss=10.0 - step)
+            release.promote(ws, "assistant", draft.done, None, f"the {name}")
+        with ws.recorder.span("assistant") as root:
+            root.input = [{"role": "user", "content": "How is a rope spliced?"}]
+            root["windlass.variant.digest"] = draft.done.digest
+            root["gen_ai.response.id"] = "chatcmpl-77"
+            with ws.recorder.span("generate", "chat") as call:
+                call.attributes.update({"gen_ai.usage.input_tokens": 1200, "windlass.cost.usd": None})
+            root.output = {"role": "assistant", "content": "By tucking strands."}
+    yield tmp_path
+
+
+def say(home: Path, capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> str:
+    assert main([*words, "--workspace", str(home)]) == status
+    captured = capsys.readouterr()
+    return captured.out if status == 0 else captured.err
+
+
+def test_releases_and_rollback(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listing = say(home, capsys, "releases")
+    assert listing.index("second@1") < listing.index("first@1")
+    assert listing.count("LIVE") == 1
+    assert "serves first@1" in say(home, capsys, "rollback", "--reason", "too slow")
+    assert "too slow" in say(home, capsys, "releases", "assistant")
+    assert "nothing before it" in say(home, capsys, "rollback", status=2)
+    assert "Nothing is released" in say(home, capsys, "rollback", "unknown", status=2)
+
+
+def test_traces_as_list_and_waterfall(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listing = say(home, capsys, "traces")
+    assert "How is a rope spliced?" in listing
+    assert "1,200 + ?" in listing
+    trace = listing.splitlines()[2].split()[0]
+    shown = say(home, capsys, "traces", trace)
+    assert "  generate" in shown
+    assert "1,200 + ? tokens, cost unknown" in shown
+    assert "answered  By tucking strands." in shown
+    assert shown == say(home, capsys, "traces", "chatcmpl-77")
+    assert "no trace 'ffffffff'" in say(home, capsys, "traces", "ffffffff", status=2)
+
+
+def test_feedback_is_stored_and_shown(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "down, by ann" in say(home, capsys, "feedback", "chatcmpl-77", "down", "--document", "d1", "--author", "ann")
+    assert "feedback=0" in say(home, capsys, "traces")
+    with Workspace(home) as ws:
+        (score,) = ws.store.scores(name="feedback")
+    assert (score.source, score.metadata) == ("user", {"correct_document": "d1"})
+
+
+def test_lineage_as_text_and_json(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "variant second@1" in say(home, capsys, "lineage", "chatcmpl-77")
+    graph = json.loads(say(home, capsys, "lineage", "second", "--json"))
+    assert {node["kind"] for node in graph["nodes"]} == {"variant", "release", "run"}
+    assert "no trace, response or artifact" in say(home, capsys, "lineage", "nothing", status=2)
+
+
+def test_artifacts_and_runs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listing = say(home, capsys, "artifacts", "--kind", "variant")
+    assert listing.count(" variant ") == 2
+    shown = say(home, capsys, "artifacts", "first@1", "--verify")
+    assert '"purpose": "first"' in shown
+    assert "files as they were stored" in shown
+    with Workspace(home) as ws:
+        artifact = ws.artifacts.get("first")
+    (artifact.path / "variant.json").write_text("changed")
+    assert "was changed or lost" in say(home, capsys, "artifacts", "first", "--verify", status=1)
+    runs = say(home, capsys, "runs")
+    assert runs.count("done") == 2
+    identifier = artifact.record.run or ""
+    assert "█▇▆▆▅▄▃▃▂▁" in say(home, capsys, "runs", identifier)
+    assert "no run 'x'" in say(home, capsys, "runs", "x", status=2)
+
+
+def test_an_empty_workspace_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Workspace(tmp_path):
+        pass
+    for command in ("releases", "traces", "artifacts", "runs"):
+        assert "windlass" in say(tmp_path, capsys, command)

@@ -1,0 +1,58 @@
+"""The key/value cache: what attention needs to remember of the positions already read."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from windlass.build.transformer.config import DecoderConfig
+from windlass.core.errors import InputError
+
+
+class KVCache:
+    """Keys and values of `length` positions for every layer, in buffers of `capacity` positions.
+
+    Allocated once, so decoding copies only the new position. All sequences of the batch have the same length.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        *,
+        batch: int = 1,
+        capacity: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.capacity = min(capacity or config.context, config.context)
+        self.length = 0
+        shape = (config.layers, batch, config.kv_heads, self.capacity, config.head_dim)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+
+    @property
+    def room(self) -> int:
+        """How many more positions fit."""
+        return self.capacity - self.length
+
+    def extend(self, layer: int, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores the new positions of one layer; returns keys and values of all S positions (views)."""
+        end = self.length + k_BKTD.shape[2]
+        if end > self.capacity:
+            raise InputError(
+                f"The sequence grows to {end} tokens, but the model reads at most {self.capacity}.",
+                "Shorten the prompt or ask for fewer new tokens.",
+            )
+        self.keys[layer, :, :, self.length : end] = k_BKTD
+        self.values[layer, :, :, self.length : end] = v_BKTD
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    def advance(self, positions: int) -> None:
+        """Called once per forward pass, after the last layer."""
+        self.length += positions
+
+    def truncate(self, length: int) -> None:
+        """Forgets the positions from `length` on (to share a prefix, or to take back a guess)."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot truncate a cache of {self.length} positions to {length}")
+        self.length = length

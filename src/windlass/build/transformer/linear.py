@@ -1,0 +1,32 @@
+"""A linear map without bias whose arithmetic follows its input.
+
+Weights stay in float32 and are cast to the dtype of the activations they meet, so the precision of a whole
+forward pass is decided in one visible place: the dtype of the residual stream. No autocast context is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Linear(nn.Module):
+    """y = x W^T with W of shape (outputs, inputs), as in `torch.nn.Linear`."""
+
+    __call__: Callable[..., Tensor]
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+def fused(x: Tensor, *maps: Linear) -> tuple[Tensor, ...]:
+    """Several maps of the same input as one matrix product: fewer, larger products keep the cores busier."""
+    weight = torch.cat([m.weight.to(x.dtype) for m in maps])
+    return torch.split(F.linear(x, weight), [m.weight.shape[0] for m in maps], dim=-1)

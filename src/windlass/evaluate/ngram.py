@@ -105,7 +105,8 @@ class NGram:
             p[ends] = np.where(known, smoothed.share[at], 0.0) + smoothed.left[prefix] * p[ends]
             numbers = np.full(len(symbols), -1, np.int64)
             numbers[ends[known]] = at[known]
-        return np.log(p[symbols != self.alphabet])
+        logs: Floats = np.log(p[symbols != self.alphabet])
+        return logs
 
     def _smooth(self, k: int, *, top: bool) -> _Smoothed:
         if (k, top) not in self._smoothed:

@@ -10,7 +10,7 @@ import base64
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 LIMIT = 8 << 20
@@ -57,9 +57,22 @@ def _other(value: Any) -> Any:
     return str(value)
 
 
-_encode = json.JSONEncoder(
+_encoder = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"), default=_other
-).encode
+)
+
+
+def _made_once() -> Callable[[Any], str]:
+    """`_encoder.encode`, without making a new C encoder per call, which takes as long as encoding 500 characters."""
+    make = getattr(json.encoder, "c_make_encoder", None)
+    text = getattr(json.encoder, "encode_basestring", None)
+    if make is None or text is None:  # another Python than CPython
+        return _encoder.encode
+    chunks = make(None, _other, text, None, ":", ",", False, False, False)
+    return lambda value: "".join(chunks(value, 0))
+
+
+_encode = _made_once()
 
 
 def _plain(value: Any, depth: int) -> Any:

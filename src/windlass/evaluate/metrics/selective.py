@@ -93,3 +93,22 @@ def _flags(**columns: ArrayLike) -> tuple[NDArray[np.bool_], ...]:
         if array.dtype != np.bool_ and not np.isin(array, (0, 1)).all():
             raise InputError(f"'{name}' holds values other than true and false.")
     return tuple(array.astype(bool) for array in arrays.values())
+
+
+def best_threshold(answerable: ArrayLike, confidence: ArrayLike, correct: ArrayLike) -> float:
+    """The confidence below which abstaining serves most questions right (see `right_outcome`). Fit it on `dev` items.
+
+    It lies midway between two neighbouring confidences; among equally good ones the lowest is taken, so that a tie
+    is decided for answering. It is -inf where never abstaining is best.
+    """
+    can, right = _flags(answerable=answerable, correct=correct)
+    values = finite(confidence, "confidences")
+    if values.size != can.size:
+        raise InputError(f"There are {can.size} items but {values.size} confidences.")
+    order = np.argsort(values, kind="stable")
+    values, can, right = values[order], can[order], right[order]
+    # served[i]: the i least sure questions are abstained from, the others answered.
+    served = np.concatenate([[0], np.cumsum(~can)]) + np.concatenate([np.cumsum((can & right)[::-1])[::-1], [0]])
+    cuts = np.concatenate([[-np.inf], (values[:-1] + values[1:]) / 2, [np.nextafter(values[-1], np.inf)]])
+    possible = np.concatenate([[True], values[:-1] < values[1:], [True]])
+    return float(cuts[np.argmax(np.where(possible, served, -1))])

@@ -64,7 +64,7 @@ def differences(incumbent: ArrayLike, candidate: ArrayLike) -> NDArray[np.float6
 
 
 def sign_flip_p(
-    difference: ArrayLike, clusters: Clusters | None = None, *, seed: int = 0, permutations: int = 19_999
+    difference: ArrayLike, clusters: Clusters | None = None, *, seed: int = 0, permutations: int = 4_999
 ) -> float:
     """Two-sided p-value of 'the systems are exchangeable': under it every cluster's difference may flip its sign.
 

@@ -1,0 +1,118 @@
+"""Reports and experiments as plain text tables and as Markdown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from windlass.core.files import write_json
+from windlass.evaluate.experiment import Experiment, SystemReport
+from windlass.evaluate.outcomes import METRICS
+from windlass.evaluate.statistics.intervals import Interval
+
+_RATES = (
+    ("abstention_precision", "abstentions that were right"),
+    ("abstention_recall", "unanswerable questions abstained from"),
+    ("answered_accuracy", "answers that were right"),
+    ("coverage", "answerable questions answered"),
+)
+
+
+def render_report(report: SystemReport) -> str:
+    """One system: every metric with its interval."""
+    rows = [["metric", "score", "interval", "items", "clusters"]]
+    for name, interval in report.metrics.items():
+        rows.append([METRICS[name].label, *_cells(interval)])
+    if report.auroc:
+        rows.append(["AUROC of the confidence", *_cells(report.auroc)])
+    return f"{report.name}: {_counts(report)}\n\n{_aligned(rows)}\n\n{_abstentions(report)}"
+
+
+def render_experiment(experiment: Experiment) -> str:
+    """Both systems side by side, the paired differences and the verdict."""
+    return "\n\n".join([_headline(experiment), _aligned(_rows(experiment)), _verdict(experiment)])
+
+
+def experiment_markdown(experiment: Experiment) -> str:
+    """The same as the README of a stored experiment."""
+    header, *rows = _rows(experiment)
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
+    table = "\n".join(lines)
+    return (
+        f"# {experiment.candidate.name} against {experiment.incumbent.name}\n\n{_headline(experiment)}\n\n{table}\n\n"
+        f"**{experiment.verdict.decision}**: {experiment.verdict.reason}\n\n"
+        f"Dataset {experiment.dataset}, split {experiment.split}, seed {experiment.seed}. Differences are candidate "
+        "minus incumbent over the same items; intervals are cluster-robust; p is a cluster sign-flip test, corrected "
+        "for the number of metrics (Holm).\n"
+    )
+
+
+def write_experiment(folder: Path, experiment: Experiment) -> None:
+    """Writes `experiment.json` and `README.md`, the files of an artifact of kind `experiment`."""
+    write_json(folder / "experiment.json", experiment.to_json())
+    (folder / "README.md").write_text(experiment_markdown(experiment), encoding="utf-8")
+
+
+def _headline(experiment: Experiment) -> str:
+    answerable = sum(item.answerable for item in experiment.items)
+    clusters = len({item.cluster for item in experiment.items})
+    failed = f"; {experiment.excluded:,} left out because a system failed on them" if experiment.excluded else ""
+    names = f"{experiment.candidate.name} against {experiment.incumbent.name}"
+    return (
+        f"{names}: {len(experiment.items):,} {experiment.split} "
+        f"questions ({answerable:,} with an answer) in {clusters:,} clusters{failed}."
+    )
+
+
+def _rows(experiment: Experiment) -> list[list[str]]:
+    rows = [["metric", experiment.incumbent.name, experiment.candidate.name, "difference", "better/worse", "p (Holm)"]]
+    for one in experiment.comparisons:
+        d = one.difference
+        digits = 1 if one.metric == "latency_ms" else 3
+        rows.append(
+            [
+                METRICS[one.metric].label,
+                f"{experiment.incumbent.metrics[one.metric].estimate:.{digits}f}",
+                f"{experiment.candidate.metrics[one.metric].estimate:.{digits}f}",
+                f"{d.estimate:+.{digits}f} [{d.low:+.{digits}f}, {d.high:+.{digits}f}]",
+                f"{one.better:,}/{one.worse:,}",
+                "<0.001" if one.p_holm < 0.001 else f"{one.p_holm:.3f}",
+            ]
+        )
+    return rows
+
+
+def _verdict(experiment: Experiment) -> str:
+    verdict = experiment.verdict
+    return f"{verdict.decision}: {verdict.reason}"
+
+
+def _cells(interval: Interval) -> list[str]:
+    digits = 1 if interval.high > 10 else 3
+    bounds = f"[{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+    return [f"{interval.estimate:.{digits}f}", bounds, f"{interval.n:,}", f"{interval.clusters:,}"]
+
+
+def _counts(report: SystemReport) -> str:
+    errors = f", {report.errors:,} failed and not scored" if report.errors else ""
+    answerable = report.selective.answerable if report.selective else 0
+    return f"{report.items:,} questions scored, {answerable:,} of them with an answer{errors}"
+
+
+def _abstentions(report: SystemReport) -> str:
+    if report.selective is None:
+        return "The system failed on every question."
+    rates = []
+    for name, label in _RATES:
+        value = getattr(report.selective, name)
+        rates.append(f"{label}: {'none to count' if value is None else f'{100 * value:.1f} %'}")
+    return "\n".join(rates)
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip()
+        for row in rows
+    ]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    return "\n".join(lines)

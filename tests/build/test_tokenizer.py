@@ -102,8 +102,8 @@ def test_transformers_loads_the_same_tokenizer(tokenizer: Tokenizer, artifact: A
 
 
 def test_a_line_break_and_its_indentation_are_one_token(tokenizer: Tokenizer) -> None:
-    tokens = [tokenizer.id_to_token(i) for i in tokenizer.encode("if x:\n        return y\n").ids]
-    assert "Ċ" + "Ġ" * 8 in tokens and "return" in tokens
+    tokens = [tokenizer.id_to_token(i) for i in tokenizer.encode("y = x\n        return f(y)\n    if").ids]
+    assert "Ċ" + "Ġ" * 8 in tokens and "return" in tokens and ")Ċ" + "Ġ" * 4 in tokens
 
 
 def test_the_same_corpus_gives_the_same_digest(workspace: Workspace, corpus: Artifact, artifact: Artifact) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError, MissingExtra, WindlassError
 from windlass.core.files import write_json
 from windlass.core.progress import Progress
+from windlass.core.tables import table
 from windlass.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -31,13 +32,13 @@ PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)"
     r"|[^\r\n\p{L}\p{N}]?+\p{L}+"
     r"|\p{N}{1,2}"
-    r"| ?[^\s\p{L}\p{N}]++"
+    r"| ?[^\s\p{L}\p{N}]++(?:\n+[ \t]*)?"
     r"|\n+[ \t]*"
-    r"|[ \t]+(?=\S)"
+    r"|\s+(?!\S)"
     r"|\s+"
 )
-"""Words with the mark before them, numbers by two digits, runs of marks, and a line break *with its indentation*: in
-code that is one token where the patterns of GPT-2 and GPT-4 take two or more."""
+"""Words with the mark before them, numbers by two digits, runs of marks, and a line break *with its indentation*, also
+behind marks: `):` and the start of the next line are one token where the pattern of GPT-4 takes three."""
 
 SMALLEST = 320
 LARGEST = 1 << 17
@@ -106,8 +107,8 @@ def train_tokenizer(
         train_cpu = time.process_time() - cpu
         check_lossless(tokenizer, random_texts(_RANDOM_TEXTS))
         trained = measure(tokenizer, _Feed(training_text(corpus, "train", kinds), max_bytes))
-        heldout = _heldout(tokenizer, corpus)
-        unseen = heldout["all"].bytes_per_token if heldout else None
+        heldout = evaluate_tokenizer(tokenizer, corpus)
+        unseen = heldout["all"]["bytes_per_token"] if heldout else None
         size = tokenizer.get_vocab_size()
         report = {
             "vocab_size_asked": vocab_size,
@@ -115,7 +116,7 @@ def train_tokenizer(
             "trained_on_bytes": feed.bytes,
             "trained_on_all": not feed.cut,
             "train": trained.as_json(),
-            "heldout": {kind: count.as_json() for kind, count in heldout.items()},
+            "heldout": heldout,
             "lossless_random_texts": _RANDOM_TEXTS,
         }
         tokenizer.save(str(draft.path / "tokenizer.json"))
@@ -179,7 +180,8 @@ def load_tokenizer(tokenizer: Artifact | Path) -> Tokenizer:
     folder = tokenizer if isinstance(tokenizer, Path) else tokenizer.path
     file = folder / "tokenizer.json"
     if not file.is_file():
-        raise InputError(f"{folder} holds no tokenizer.json.", "Name a tokenizer or a model.")
+        what = f"{folder} holds" if isinstance(tokenizer, Path) else f"{tokenizer.ref} ({tokenizer.kind}) holds"
+        raise InputError(f"{what} no tokenizer.json.", "Name a tokenizer or a model.")
     loaded = Tokenizer.from_file(str(file))
     loaded.encode_special_tokens = True
     return loaded
@@ -246,18 +248,29 @@ class _Feed:
                 self._progress.update(self.bytes)
 
 
-def _heldout(tokenizer: Tokenizer, corpus: Artifact) -> dict[str, TokenCount]:
-    """Measures of the held-out text by kind and of all, each checked to come back unchanged; empty if there is none."""
-    kept = corpus_report(corpus)["kept"]
+def evaluate_tokenizer(tokenizer: Tokenizer, corpus: Artifact) -> dict[str, dict[str, Any]]:
+    """Measures on the held-out text, by kind and for `all` together; empty when the corpus holds nothing out.
+
+    Each text is checked to come back unchanged.
+    """
     counts: dict[str, TokenCount] = {}
-    for kind, row in kept.items():
+    for kind, row in corpus_report(corpus)["kept"].items():
         if kind != "all" and row["heldout_documents"]:
             check_lossless(tokenizer, training_text(corpus, "heldout", [kind]))
             counts[kind] = measure(tokenizer, training_text(corpus, "heldout", [kind]))
     if counts:
         columns = ("documents", "bytes", "words", "tokens")
         counts["all"] = TokenCount(*(sum(getattr(c, column) for c in counts.values()) for column in columns))
-    return counts
+    return {kind: count.as_json() for kind, count in counts.items()}
+
+
+def tokenizer_summary(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table of measures: name of the text -> what `TokenCount.as_json` gives."""
+    columns = ("documents", "bytes", "tokens", "bytes_per_token", "fertility")
+    return table(
+        ("text", "documents", "bytes", "tokens", "bytes/token", "tokens/word"),
+        ((name, *(row[column] for column in columns)) for name, row in rows.items()),
+    )
 
 
 def tokenizer_report(tokenizer: Artifact) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from windlass.core.errors import WindlassError
 
 COMMANDS: dict[str, str] = {
     "init": "make an empty workspace and a commented windlass.toml in this folder",
+    "corpus": "read, clean, deduplicate and split documents; say what was left out and why",
+    "tokenizer": "train or measure a byte-level BPE tokenizer",
     "releases": "what each task serves and served, with every promotion and rollback",
     "rollback": "make a task serve the variant that was live before",
     "traces": "recorded calls; one as a waterfall of its spans",

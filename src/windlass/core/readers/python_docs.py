@@ -47,7 +47,6 @@ _SKIPPED_FOLDERS = {
     "pydoc_data": "generated tables",
     "site-packages": "not of the standard library",
     "dist-packages": "not of the standard library",
-    "__pycache__": "not source",
     "__phello__": "tests",
 }
 _SHORTEST_TOPIC = 120
@@ -231,7 +230,7 @@ def _all(tree: ast.Module) -> set[str]:
 
 
 def _library_files(folder: Path, root: Path, report: ReadReport) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
+    for path in sorted(p for p in folder.iterdir() if p.name != "__pycache__"):
         name = f"python:{path.relative_to(root).as_posix()}"
         if path.is_dir():
             reason = _SKIPPED_FOLDERS.get(path.name) or ("generated tables" if path.name[:7] == "config-" else "")

@@ -15,7 +15,14 @@ from scipy.stats import bootstrap as scipy_bootstrap
 from windlass.core.errors import InputError
 from windlass.evaluate.statistics.bootstrap import bootstrap, bootstrap_mean
 from windlass.evaluate.statistics.distributions import t_cdf, t_quantile
-from windlass.evaluate.statistics.intervals import Interval, mean_error, mean_interval, wilson_interval
+from windlass.evaluate.statistics.intervals import (
+    Interval,
+    _freedom_correlated,
+    _freedom_independent,
+    mean_error,
+    mean_interval,
+    wilson_interval,
+)
 from windlass.evaluate.statistics.multiple import holm
 from windlass.evaluate.statistics.paired import mcnemar_mid_p, paired_difference, sign_flip_p
 from windlass.evaluate.statistics.power import items_for_effect, items_for_half_width, minimum_detectable_effect
@@ -62,7 +69,7 @@ def test_equal_clusters_are_a_t_test_on_cluster_means() -> None:
 
 
 def test_cr2_is_the_matrix_formula() -> None:
-    """The closed form beside Bell and McCaffrey's definition computed with explicit matrices."""
+    """The closed forms beside Bell and McCaffrey's definition computed with explicit matrices."""
     sizes = [1, 4, 2, 9, 3, 3]
     codes = np.repeat(np.arange(len(sizes)), sizes)
     n = codes.size
@@ -77,10 +84,16 @@ def test_cr2_is_the_matrix_formula() -> None:
         adjust = vectors @ np.diag(values**-0.5) @ vectors.T
         variance += float(np.ones(m) @ adjust @ residual[inside]) ** 2 / n**2
         columns.append(annihilator[:, inside] @ adjust @ np.ones(m) / n)
-    gram = np.stack(columns, axis=1).T @ np.stack(columns, axis=1)
     ours = mean_error(x, codes)
     assert ours.error == pytest.approx(math.sqrt(variance))
-    assert ours.freedom == pytest.approx(np.trace(gram) ** 2 / np.trace(gram @ gram))
+    weights = np.stack(columns, axis=1)
+    freedoms = []
+    for working in (np.eye(n), (codes[:, None] == codes).astype(float)):
+        spread = weights.T @ working @ weights
+        freedoms.append(np.trace(spread) ** 2 / np.trace(spread @ spread))
+    assert ours.freedom == pytest.approx(min(freedoms))
+    assert _freedom_independent(np.array(sizes, float)) == pytest.approx(freedoms[0])
+    assert _freedom_correlated(np.array(sizes, float)) == pytest.approx(freedoms[1])
 
 
 def test_one_cluster_bounds_nothing() -> None:

@@ -21,15 +21,16 @@ def render_report(report: SystemReport) -> str:
     """One system: every metric with its interval."""
     rows = [["metric", "score", "interval", "items", "clusters"]]
     for name, interval in report.metrics.items():
-        rows.append([METRICS[name].label, *_cells(interval)])
+        rows.append([METRICS[name].label, *_cells(interval, _digits(name))])
     if report.auroc:
-        rows.append(["AUROC of the confidence", *_cells(report.auroc)])
+        rows.append(["AUROC of the confidence", *_cells(report.auroc, 3)])
     return f"{report.name}: {_counts(report)}\n\n{_aligned(rows)}\n\n{_abstentions(report)}"
 
 
 def render_experiment(experiment: Experiment) -> str:
     """Both systems side by side, the paired differences and the verdict."""
-    return "\n\n".join([_headline(experiment), _aligned(_rows(experiment)), _verdict(experiment)])
+    verdict = f"{experiment.verdict.decision}: {experiment.verdict.reason}"
+    return "\n\n".join([_headline(experiment), _aligned(_rows(experiment)), verdict])
 
 
 def experiment_markdown(experiment: Experiment) -> str:
@@ -67,7 +68,7 @@ def _rows(experiment: Experiment) -> list[list[str]]:
     rows = [["metric", experiment.incumbent.name, experiment.candidate.name, "difference", "better/worse", "p (Holm)"]]
     for one in experiment.comparisons:
         d = one.difference
-        digits = 1 if one.metric == "latency_ms" else 3
+        digits = _digits(one.metric)
         rows.append(
             [
                 METRICS[one.metric].label,
@@ -81,13 +82,11 @@ def _rows(experiment: Experiment) -> list[list[str]]:
     return rows
 
 
-def _verdict(experiment: Experiment) -> str:
-    verdict = experiment.verdict
-    return f"{verdict.decision}: {verdict.reason}"
+def _digits(metric: str) -> int:
+    return 1 if metric == "latency_ms" else 3
 
 
-def _cells(interval: Interval) -> list[str]:
-    digits = 1 if interval.high > 10 else 3
+def _cells(interval: Interval, digits: int) -> list[str]:
     bounds = f"[{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
     return [f"{interval.estimate:.{digits}f}", bounds, f"{interval.n:,}", f"{interval.clusters:,}"]
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from windlass.core.errors import InputError
 from windlass.evaluate.statistics.checks import Clusters, cluster_codes, finite, level_checked
@@ -71,11 +71,13 @@ class MeanError:
 
 
 def mean_error(values: ArrayLike, clusters: Clusters | None = None) -> MeanError:
-    """Mean and cluster-robust standard error (CR2) with Bell and McCaffrey's degrees of freedom.
+    """Mean and cluster-robust standard error (CR2), with Satterthwaite's degrees of freedom.
 
     For a plain mean both have a closed form. A cluster of m values out of n has the leverage m/n, so its squared
-    residual sum is divided by 1 - m/n; Satterthwaite's degrees of freedom follow from the cluster sizes alone.
-    With every value its own cluster this is the textbook standard error with n - 1 degrees of freedom.
+    residual sum is divided by 1 - m/n. The degrees of freedom depend on how values of a cluster correlate, which the
+    data tell badly: they are computed for no and for full correlation and the smaller number is taken, because the
+    first alone (Bell & McCaffrey's) rejects slightly too often when clusters differ in size. With every value its
+    own cluster this is the textbook standard error with n - 1 degrees of freedom.
 
     Source: Bell & McCaffrey, "Bias reduction in standard errors for linear regression with multi-stage samples",
     Survey Methodology 28 (2002); Imbens & Kolesar, "Robust standard errors in small samples", REStat 98 (2016).
@@ -88,8 +90,7 @@ def mean_error(values: ArrayLike, clusters: Clusters | None = None) -> MeanError
     sizes = np.bincount(codes, minlength=groups).astype(np.float64)
     sums = np.bincount(codes, weights=x - mean, minlength=groups)
     variance = float(np.sum(sums * sums / (1.0 - sizes / n))) / (n * n)
-    q = sizes * sizes / (n - sizes)
-    freedom = n * n / float(np.sum(sizes * sizes) + q.sum() ** 2 - np.sum(q * q))
+    freedom = min(_freedom_independent(sizes), _freedom_correlated(sizes))
     # Rounding of `x - mean` leaves dust where all values are equal: no spread at all is a zero, not 1e-17.
     if np.ptp(x) == 0.0:
         variance = 0.0
@@ -103,3 +104,22 @@ def mean_interval(values: ArrayLike, clusters: Clusters | None = None, level: fl
     half = math.inf if math.isinf(found.error) else t_quantile(0.5 + level / 2, found.freedom) * found.error
     method = "t" if clusters is None else "t, cluster-robust (CR2)"
     return Interval(found.mean, found.mean - half, found.mean + half, level, found.n, found.clusters, method)
+
+
+def _freedom_independent(sizes: NDArray[np.float64]) -> float:
+    """Satterthwaite's tr(B)^2 / tr(B^2), B the covariance of the scaled residual sums of independent values."""
+    n = sizes.sum()
+    q = sizes * sizes / (n - sizes)
+    return float(n * n / (np.sum(sizes * sizes) + q.sum() ** 2 - np.sum(q * q)))
+
+
+def _freedom_correlated(sizes: NDArray[np.float64]) -> float:
+    """The same where all values of a cluster are equal: B[g, h] = c_g c_h (1[g = h] - w_g - w_h + sum w^2)."""
+    w = sizes / sizes.sum()
+    c2 = sizes * sizes / (1.0 - w)
+    squares = np.sum(w * w)
+    zeroth, first, second = c2.sum(), np.sum(c2 * w), np.sum(c2 * w * w)
+    trace = np.sum(c2 * (1.0 - 2.0 * w + squares))
+    diagonal = np.sum(c2 * c2 * (1.0 + 2.0 * (squares - 2.0 * w)))
+    everywhere = 2.0 * zeroth * second + (squares * zeroth) ** 2 + 2.0 * first**2 - 4.0 * squares * zeroth * first
+    return float(trace**2 / (diagonal + everywhere))

@@ -1,0 +1,164 @@
+"""Asking a question: the answer arrives as it is written, then with its numbered quotations.
+
+A page without scripts posts the form and gets the whole page back. With scripts the same post asks for
+`application/x-ndjson`: lines of `{"text": piece}` and at the end one `{"html": answer}` that the server rendered,
+so that the browser never builds markup from what a model wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from urllib.parse import urlencode
+
+from starlette.responses import Response, StreamingResponse
+
+from windlass.core.errors import InputError, WindlassError
+from windlass.core.protocols import ChatModel
+from windlass.core.values import ChatRequest, ChatResponse, Citation, Message
+from windlass.studio.web import Studio, Visit
+
+MAX_QUESTION = 8_000
+"""Characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the answer template shows."""
+
+    question: str
+    model: str
+    response: ChatResponse
+    variant: str | None
+    """The artifact behind the model, as `name@version`."""
+    latency_ms: float
+    parts: Sequence[tuple[str, int | None]]
+    """The text in pieces: (text, None), or ("[2]", 2) for a reference to a quotation. Empty when it is nothing but
+    the quotations, which are shown anyway."""
+    quotes: Sequence[tuple[Citation, str | None]]
+    """Each citation with the address of its document's page, None when the document is not in this workspace."""
+
+
+def show(visit: Visit) -> Response:
+    return visit.page("ask.html", "ask", **_choices(visit), question=visit.query("q"), answer=None)
+
+
+def answer(visit: Visit) -> Response:
+    question = visit.form.get("question", "").strip()
+    if not question:
+        raise InputError("The question is empty.", "Type a question and press Enter.")
+    if len(question) > MAX_QUESTION:
+        raise InputError(f"The question has {len(question):,} characters.", f"At most {MAX_QUESTION:,} are taken.")
+    name, model = _choose(visit.studio, visit.form.get("model", ""))
+    request = ChatRequest([Message("user", question)])
+    started = time.monotonic()
+    if visit.accepts("application/x-ndjson"):
+        return StreamingResponse(
+            _stream(visit.studio, name, model, question, request),
+            media_type="application/x-ndjson",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+    response = model.complete(request)
+    shown = _answer(visit.studio, name, model, question, response, started)
+    return visit.page("ask.html", "ask", **_choices(visit, name), question=question, answer=shown)
+
+
+def _choices(visit: Visit, chosen: str = "") -> dict[str, object]:
+    models = list(visit.studio.models)
+    default = chosen or visit.query("model") or ("assistant" if "assistant" in models else next(iter(models), ""))
+    return {"models": models, "chosen": default}
+
+
+def _choose(studio: Studio, name: str) -> tuple[str, ChatModel]:
+    if not studio.models:
+        raise InputError("This server serves no model yet.", "Run `windlass demo`, then `windlass serve`.")
+    if not name:
+        name = "assistant" if "assistant" in studio.models else next(iter(studio.models))
+    if name not in studio.models:
+        raise InputError(f"There is no model '{name[:80]}' here.", f"There are: {', '.join(studio.models)}.")
+    return name, studio.models[name]
+
+
+def _answer(
+    studio: Studio, name: str, model: ChatModel, question: str, response: ChatResponse, started: float
+) -> Answer:
+    digest = model.digest
+    record = studio.ws.store.artifact(digest) if digest else None
+    return Answer(
+        question,
+        name,
+        response,
+        record.ref if record else None,
+        (time.monotonic() - started) * 1000,
+        [] if only_quotes(response) else references(response.message.text, len(response.citations)),
+        [(citation, document_address(studio, digest, citation)) for citation in response.citations],
+    )
+
+
+def references(text: str, quotes: int) -> list[tuple[str, int | None]]:
+    """Splits `text` at its `[n]` that name one of the quotations."""
+    pieces: list[tuple[str, int | None]] = []
+    for piece in re.split(r"(\[\d{1,3}\])", text):
+        number = int(piece[1:-1]) if re.fullmatch(r"\[\d{1,3}\]", piece) else 0
+        if piece:
+            pieces.append((piece, number if 1 <= number <= quotes else None))
+    return pieces
+
+
+def only_quotes(response: ChatResponse) -> bool:
+    """Whether the text consists of the quotations and their numbers alone."""
+    rest = response.message.text
+    for citation in sorted(response.citations, key=lambda c: -len(c.quote)):
+        rest = rest.replace(citation.quote, "")
+    return bool(response.citations) and not re.sub(r"\[\d{1,3}\]|[\s\"“”>*-]", "", rest)
+
+
+def document_address(studio: Studio, digest: str | None, citation: Citation) -> str | None:
+    """The page of the cited document, opened at the quotation; `digest` names what answered."""
+    corpus = studio.corpora.behind(digest)
+    if corpus is None:
+        return None
+    place = urlencode({"id": citation.document, "start": citation.start, "end": citation.end})
+    return f"/artifacts/{corpus}/document?{place}#quote"
+
+
+def _stream(studio: Studio, name: str, model: ChatModel, question: str, request: ChatRequest) -> Iterator[str]:
+    """Lines of JSON. The model runs in one thread from start to end, because its trace spans belong to a context."""
+    queue: SimpleQueue[dict[str, object]] = SimpleQueue()
+    gone = threading.Event()
+
+    def work() -> None:
+        started = time.monotonic()
+        try:
+            response: ChatResponse | None = None
+            for delta in model.stream(request):
+                if gone.is_set():
+                    break
+                if delta.text:
+                    queue.put({"text": delta.text})
+                response = delta.response or response
+            if response is not None:
+                shown = _answer(studio, name, model, question, response, started)
+                queue.put({"html": studio.render("_answer.html", answer=shown), "end": True})
+            else:
+                queue.put({"error": f"{name} stopped without an answer.", "hint": "Ask again.", "end": True})
+        except WindlassError as error:
+            queue.put({"error": error.message, "hint": error.hint, "end": True})
+        except Exception as error:
+            queue.put({"error": f"Unexpected {type(error).__name__}: {error}", "hint": "", "end": True})
+            raise
+
+    threading.Thread(target=work, name="windlass-ask", daemon=True).start()
+    try:
+        while True:
+            item = queue.get()
+            yield json.dumps(item, ensure_ascii=False) + "\n"
+            if "end" in item:
+                return
+    finally:
+        gone.set()

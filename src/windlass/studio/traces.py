@@ -1,0 +1,175 @@
+"""The list of traces, and one trace as a waterfall of its spans."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from windlass.core.errors import NotFound
+from windlass.core.records import SpanRecord
+from windlass.core.values import Citation
+from windlass.studio.ask import document_address
+from windlass.studio.web import Studio, Visit
+
+PAGE = 50
+MAX_ROWS = 1_000
+"""Spans drawn on one page; the page says when there are more."""
+MAX_PAYLOAD = 20_000
+"""Characters of an input or output shown before the page points to the whole."""
+SINCE = {"hour": 3600, "day": 86_400, "week": 604_800}
+GOOD = (0.5, math.inf)
+BAD = (-math.inf, math.nextafter(0.5, 0))
+
+
+def listing(visit: Visit) -> Response:
+    page = visit.whole("page", 1, low=1)
+    filters = {key: visit.query(key) for key in ("name", "status", "score", "rating", "since")}
+    score = filters["score"] or "feedback"
+    bounds = {"good": GOOD, "bad": BAD}.get(filters["rating"])
+    if bounds is None and filters["score"]:
+        bounds = (-math.inf, math.inf)
+    found = visit.ws.store.traces(
+        name=filters["name"] or None,
+        since=time.time() - SINCE[filters["since"]] if filters["since"] in SINCE else None,
+        errors={"error": True, "ok": False}.get(filters["status"]),
+        score=(score, *bounds) if bounds else None,
+        limit=PAGE + 1,
+        offset=(page - 1) * PAGE,
+    )
+    return visit.page(
+        "traces.html",
+        "traces",
+        traces=found[:PAGE],
+        filters=filters,
+        filtered=any(filters.values()),
+        page=page,
+        more=len(found) > PAGE,
+        slowest=max((t.root.duration_ms for t in found[:PAGE]), default=0.0),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One bar of the waterfall; `left` and `width` are percentages of the trace's length."""
+
+    span: SpanRecord
+    depth: int
+    left: float
+    width: float
+    start_ms: float
+
+
+def waterfall(spans: Sequence[SpanRecord]) -> list[Row]:
+    """Children under their parent, by start; a span whose parent is unknown stands at the top level."""
+    begin = min(s.start_ns for s in spans)
+    length = max(1, max(s.end_ns for s in spans) - begin)
+    known = {s.span_id for s in spans}
+    below: dict[str | None, list[SpanRecord]] = {}
+    for span in sorted(spans, key=lambda s: (s.start_ns, -s.end_ns)):
+        below.setdefault(span.parent_id if span.parent_id in known else None, []).append(span)
+
+    def rows() -> Iterator[Row]:
+        stack = [(span, 0) for span in reversed(below.get(None, []))]
+        while stack:
+            span, depth = stack.pop()
+            left = 100 * (span.start_ns - begin) / length
+            width = max(0.4, 100 * (span.end_ns - span.start_ns) / length)
+            yield Row(span, depth, min(left, 99.6), min(width, 100 - min(left, 99.6)), (span.start_ns - begin) / 1e6)
+            stack.extend((child, depth + 1) for child in reversed(below.pop(span.span_id, [])))
+
+    return list(rows())
+
+
+def spans_of(visit: Visit, trace: str) -> list[SpanRecord]:
+    """The spans of a trace, also of one that ended a moment ago. Raises `NotFound`."""
+    if re.fullmatch(r"[0-9a-f]{6,32}", trace):
+        for last in (False, True):
+            if spans := visit.ws.store.trace(trace):
+                return spans
+            if not last:
+                visit.ws.recorder.flush()
+    raise NotFound(f"There is no trace '{trace[:64]}' in this workspace.", "The list of traces shows what there is.")
+
+
+def show(visit: Visit) -> Response:
+    spans = spans_of(visit, visit.path("trace"))
+    rows = waterfall(spans)
+    wanted = visit.query("span") or rows[0].span.span_id
+    chosen = next((row for row in rows if row.span.span_id == wanted), rows[0])
+    root = rows[0].span
+    scores = visit.ws.store.scores(root.trace_id)[::-1]
+    return visit.page(
+        "trace.html",
+        "traces",
+        root=root,
+        rows=rows[:MAX_ROWS],
+        count=len(rows),
+        chosen=chosen,
+        details=span_view(visit.studio, chosen.span),
+        answer=_quotes(visit.studio, root),
+        total_ms=(max(s.end_ns for s in spans) - min(s.start_ns for s in spans)) / 1e6,
+        errors=[s for s in spans if s.status == "error"],
+        scores=scores,
+        given=next((s.value for s in scores if s.name == "feedback" and s.source == "user"), None),
+    )
+
+
+def details(visit: Visit) -> Response:
+    """The panel of one span, for the page to put in place."""
+    for span in spans_of(visit, visit.path("trace")):
+        if span.span_id == visit.path("span"):
+            return HTMLResponse(visit.studio.render("_span.html", details=span_view(visit.studio, span)))
+    raise NotFound(f"The trace has no span '{visit.path('span')[:64]}'.", "Load the trace's page again.")
+
+
+def raw(visit: Visit) -> Response:
+    """The whole trace as JSON."""
+    spans = spans_of(visit, visit.path("trace"))
+    return JSONResponse([{field: getattr(s, field) for field in SpanRecord.__slots__} for s in spans])
+
+
+def span_view(studio: Studio, span: SpanRecord) -> dict[str, Any]:
+    """What the panel of a span shows: its attributes, digests as links, and its payloads."""
+    digests: list[tuple[str, str, str | None]] = []
+    plain: list[tuple[str, Any]] = []
+    for key, value in sorted(span.attributes.items()):
+        if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
+            record = studio.ws.store.artifact(value)
+            digests.append((key, value, record.ref if record else None))
+        else:
+            plain.append((key, value))
+    return {
+        "span": span,
+        "digests": digests,
+        "plain": plain,
+        "payloads": [(n, _payload(v)) for n, v in (("Input", span.input), ("Output", span.output)) if v is not None],
+    }
+
+
+def _payload(value: Any) -> dict[str, Any]:
+    """Messages as messages, everything else as JSON, cut where it gets too long."""
+    messages = value.get("messages") if isinstance(value, Mapping) and len(value) == 1 else value
+    is_chat = (
+        isinstance(messages, Sequence)
+        and not isinstance(messages, str)
+        and len(messages) > 0
+        and all(isinstance(m, Mapping) and "role" in m and isinstance(m.get("content"), str) for m in messages)
+    )
+    return {"messages": messages if is_chat else None, "value": value, "limit": MAX_PAYLOAD}
+
+
+def _quotes(studio: Studio, root: SpanRecord) -> list[tuple[Citation, str | None]]:
+    """The citations that an assistant's root span holds, with the addresses of their documents."""
+    held = root.output.get("citations") if isinstance(root.output, Mapping) else None
+    if not isinstance(held, Sequence):
+        return []
+    digest = root.attributes.get("windlass.index.digest") or root.attributes.get("windlass.variant.digest")
+    names = set(Citation.__slots__)
+    quotes = [Citation(**c) for c in held if isinstance(c, Mapping) and names - {"source"} <= set(c) <= names]
+    return [(quote, document_address(studio, digest, quote)) for quote in quotes]

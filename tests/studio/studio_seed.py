@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from starlette.testclient import TestClient
+
 from windlass.core.artifacts import Artifact
 from windlass.core.documents import Document, Section, write_documents
 from windlass.core.protocols import ChatModel
@@ -73,6 +75,25 @@ class Seeded:
     traces: list[str]
     broken: str
     hostile: str
+
+
+@dataclass(frozen=True)
+class Site:
+    """A seeded workspace with its pages, without a socket."""
+
+    ws: Workspace
+    seeded: Seeded
+    models: Mapping[str, ChatModel]
+    client: TestClient
+
+
+@dataclass(frozen=True)
+class Live:
+    """The same pages behind a real socket, for the browser."""
+
+    ws: Workspace
+    seeded: Seeded
+    origin: str
 
 
 class Quoting:

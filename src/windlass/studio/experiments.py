@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -125,7 +125,7 @@ def _view(artifact: Artifact) -> View:
     return View(artifact.record, experiment, rows, _items(experiment))
 
 
-def _row(experiment: Experiment, comparison: Comparison, decisions: dict[str, str]) -> Row:
+def _row(experiment: Experiment, comparison: Comparison, decisions: Mapping[str, str]) -> Row:
     name, metric = comparison.metric, METRICS[comparison.metric]
     incumbent, candidate = experiment.incumbent.metrics[name], experiment.candidate.metrics[name]
     judged = name == experiment.policy.primary or name in experiment.policy.guards
@@ -150,7 +150,7 @@ def _items(experiment: Experiment) -> list[Item]:
     if not kept:
         return []
     items = [item for item, _, _ in kept]
-    before, after = (columns(items, [pair[side] for pair in kept]) for side in (1, 2))
+    before, after = columns(items, [a for _, a, _ in kept]), columns(items, [b for _, _, b in kept])
     both = metric.applies(before) & metric.applies(after)
     values = zip(both.tolist(), metric.values(before).tolist(), metric.values(after).tolist(), strict=True)
     found = [

@@ -1,8 +1,8 @@
 """Layered drawing of a directed graph (Sugiyama, Tagawa and Toda 1981), small and without dependencies.
 
-Nodes stand in columns, each to the right of everything it was made from. Edges that cross columns run through
-invisible waypoints, so that they pass between boxes and not through them. Sweeps that sort each column by the mean
-position of its neighbours remove most crossings.
+Nodes stand in rows, each above everything it was made from. Edges that cross rows run through invisible waypoints,
+so that they pass between boxes and not through them. Sweeps that sort each row by the mean position of its
+neighbours remove most crossings.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import itertools
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-WIDTH, HEIGHT = 184, 50
+WIDTH, HEIGHT = 212, 50
 """Of a box, in pixels."""
-GAP_X, GAP_Y = 48, 18
+GAP_X, GAP_Y = 20, 42
 WAYPOINT = 8
-"""Height that a passing edge takes in a column."""
+"""Width that a passing edge takes in a row."""
 MARGIN = 12
-SWEEPS = 6
+SWEEPS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +31,23 @@ class Layout:
 
 
 def layout(nodes: Sequence[str], edges: Sequence[tuple[str, str]]) -> Layout:
-    """Places `nodes`; an edge (a, b) puts a to the left of b. Edges that would close a circle bend backwards."""
+    """Places `nodes`; an edge (a, b) puts a above b. Edges that would close a circle bend backwards."""
     ranks = _ranks(nodes, edges)
-    columns: list[list[Hashable]] = [[] for _ in range(max(ranks.values(), default=0) + 1)]
+    rows: list[list[Hashable]] = [[] for _ in range(max(ranks.values(), default=0) + 1)]
     for node in nodes:
-        columns[ranks[node]].append(node)
+        rows[ranks[node]].append(node)
     chains: list[list[Hashable]] = []
     for number, (a, b) in enumerate(edges):
         chain: list[Hashable] = [a]
-        for column in range(ranks[a] + 1, ranks[b]):
-            waypoint = (number, column)
-            columns[column].append(waypoint)
-            chain.append(waypoint)
+        for row in range(ranks[a] + 1, ranks[b]):
+            rows[row].append((number, row))
+            chain.append((number, row))
         chains.append([*chain, b])
-    _uncross(columns, chains)
-    places, height = _place(columns)
+    _uncross(rows, chains)
+    places, width = _place(rows)
     boxes = {node: places[node] for node in nodes}
-    paths = [(a, b, _curve([places[point] for point in chain])) for (a, b), chain in zip(edges, chains, strict=True)]
-    width = 2 * MARGIN + len(columns) * (WIDTH + GAP_X) - GAP_X
-    return Layout(width, height, boxes, paths)
+    paths = [(a, b, _curve(places, chain)) for (a, b), chain in zip(edges, chains, strict=True)]
+    return Layout(width, 2 * MARGIN + len(rows) * (HEIGHT + GAP_Y) - GAP_Y, boxes, paths)
 
 
 def _ranks(nodes: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str, int]:
@@ -77,51 +75,56 @@ def _ranks(nodes: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str, 
     return ranks
 
 
-def _uncross(columns: list[list[Hashable]], chains: Sequence[Sequence[Hashable]]) -> None:
-    before: dict[Hashable, list[Hashable]] = {}
-    after: dict[Hashable, list[Hashable]] = {}
+def _uncross(rows: list[list[Hashable]], chains: Sequence[Sequence[Hashable]]) -> None:
+    above: dict[Hashable, list[Hashable]] = {}
+    below: dict[Hashable, list[Hashable]] = {}
     for chain in chains:
         for a, b in itertools.pairwise(chain):
-            before.setdefault(b, []).append(a)
-            after.setdefault(a, []).append(b)
+            above.setdefault(b, []).append(a)
+            below.setdefault(a, []).append(b)
     for sweep in range(SWEEPS):
-        neighbours = before if sweep % 2 == 0 else after
-        spots = {item: i / max(1, len(column) - 1) for column in columns for i, item in enumerate(column)}
-        for column in columns if sweep % 2 == 0 else reversed(columns):
+        neighbours = above if sweep % 2 == 0 else below
+        spots = {item: i / max(1, len(row) - 1) for row in rows for i, item in enumerate(row)}
+        for row in rows if sweep % 2 == 0 else reversed(rows):
             mean = {
                 item: sum(spots[n] for n in near) / len(near) if (near := neighbours.get(item)) else spots[item]
-                for item in column
+                for item in row
             }
-            column.sort(key=mean.__getitem__)
-            spots.update({item: i / max(1, len(column) - 1) for i, item in enumerate(column)})
+            row.sort(key=mean.__getitem__)
+            spots.update({item: i / max(1, len(row) - 1) for i, item in enumerate(row)})
 
 
-def _place(columns: Sequence[Sequence[Hashable]]) -> tuple[dict[Hashable, tuple[int, int]], int]:
-    def tall(item: Hashable) -> int:
-        return WAYPOINT if isinstance(item, tuple) else HEIGHT
+def _wide(item: Hashable) -> int:
+    return WAYPOINT if isinstance(item, tuple) else WIDTH
 
-    heights = [sum(tall(i) for i in column) + GAP_Y * max(0, len(column) - 1) for column in columns]
-    whole = max(heights, default=0)
+
+def _place(rows: Sequence[Sequence[Hashable]]) -> tuple[dict[Hashable, tuple[int, int]], int]:
+    """Left and top of everything, each row centred; and the width of the whole."""
+    widths = [sum(map(_wide, row)) + GAP_X * max(0, len(row) - 1) for row in rows]
+    whole = max(widths, default=0)
     places: dict[Hashable, tuple[int, int]] = {}
-    for number, (column, height) in enumerate(zip(columns, heights, strict=True)):
-        y = MARGIN + (whole - height) // 2
-        for item in column:
-            places[item] = (MARGIN + number * (WIDTH + GAP_X), y)
-            y += tall(item) + GAP_Y
+    for number, (row, width) in enumerate(zip(rows, widths, strict=True)):
+        x = MARGIN + (whole - width) // 2
+        for item in row:
+            places[item] = (x, MARGIN + number * (HEIGHT + GAP_Y))
+            x += _wide(item) + GAP_X
     return places, whole + 2 * MARGIN
 
 
-def _curve(points: Sequence[tuple[int, int]]) -> str:
-    """From the right side of the first box, straight through the columns of the waypoints, to the last box's left."""
-    (x, y), *middle, (last_x, last_y) = points
-    here = (x + WIDTH, y + HEIGHT // 2)
-    path = f"M{here[0]} {here[1]}"
-    for point_x, point_y in [*middle, (last_x, last_y + HEIGHT // 2 - WAYPOINT // 2)]:
-        there = (point_x, point_y + WAYPOINT // 2)
-        half = (here[0] + there[0]) // 2
-        path += f"C{half} {here[1]} {half} {there[1]} {there[0]} {there[1]}"
-        if (point_x, point_y) in middle:
-            path += f"h{WIDTH}"
-            there = (there[0] + WIDTH, there[1])
-        here = there
+def _curve(places: Mapping[Hashable, tuple[int, int]], chain: Sequence[Hashable]) -> str:
+    """From the underside of the first box, straight through the rows of the waypoints, to the top of the last box."""
+
+    def centre(item: Hashable) -> int:
+        return places[item][0] + _wide(item) // 2
+
+    x, y = centre(chain[0]), places[chain[0]][1] + HEIGHT
+    path = f"M{x} {y}"
+    for item in chain[1:]:
+        to_x, to_y = centre(item), places[item][1]
+        half = (y + to_y) // 2
+        path += f"C{x} {half} {to_x} {half} {to_x} {to_y}"
+        x, y = to_x, to_y
+        if isinstance(item, tuple):
+            y += HEIGHT
+            path += f"V{y}"
     return path

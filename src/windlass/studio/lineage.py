@@ -1,133 +1,151 @@
-"""Lineage as a drawing: from an answer or an artifact back to the documents it rests on, and on to what used it."""
+"""Lineage as a drawing: from an answer, a generated token or an artifact back to the documents it rests on."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from starlette.responses import Response
 
-from windlass.core.errors import NotFound
-from windlass.core.records import ArtifactRecord
-from windlass.core.workspace import Workspace
-from windlass.studio.format import preview
+from windlass.core import semconv
+from windlass.core.records import SpanRecord
+from windlass.loop.lineage import LineageGraph, Node, answered, find_spans, lineage
+from windlass.studio.ask import document_address
 from windlass.studio.layers import HEIGHT, WIDTH, layout
-from windlass.studio.traces import spans_of
+from windlass.studio.traces import citations
 from windlass.studio.web import Visit
 
-MAX_NODES = 120
+MAX_NODES = 100
 """Boxes drawn; the page says how many more there are."""
+MAX_TOKENS = 600
+"""Tokens of a generated text offered for following back."""
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
-    id: str
-    kind: str
-    label: str
-    detail: str
+class Box:
+    node: Node
+    x: int
+    y: int
     address: str | None
+    note: str
+    """A second fact beside the kind."""
 
 
 def show(visit: Visit) -> Response:
     identifier = visit.path("id")
-    record = visit.ws.store.artifact(identifier)
-    if record is not None:
-        nodes, edges, left_out = _family(visit.ws, [record.digest])
-        chosen, title, address = record.digest, record.ref, f"/artifacts/{record.digest}"
-    elif re.fullmatch(r"[0-9a-f]{6,32}", identifier):
-        nodes, edges, left_out, chosen = _answer(visit, identifier)
-        title, address = nodes[chosen].label, f"/traces/{chosen}"
-    else:
-        raise NotFound(
-            f"There is nothing called '{identifier[:80]}' in this workspace.",
-            "Lineage is drawn for an artifact or a trace.",
-        )
-    drawing = layout(list(nodes), [(a, b) for a, _, b in edges])
+    token = visit.whole("token", 0) if visit.query("token") else None
+    visit.ws.recorder.flush()  # an answer of a moment ago can be followed at once
+    graph = lineage(visit.ws, identifier, token=token)
+    spans = find_spans(visit.ws, identifier)
+    kept = {node.id: node for node in graph.nodes[:MAX_NODES]}
+    edges = [edge for edge in graph.edges if edge[0] in kept and edge[1] in kept]
+    edges += _used_for(visit, graph, kept)
+    drawing = layout(list(kept), [(a, b) for a, b, _ in edges])
+    addresses = _addresses(visit, graph, kept.values(), spans)
+    root = kept[graph.root]
     return visit.page(
         "lineage.html",
-        "",
-        title=title,
-        address=address,
-        chosen=chosen,
-        count=len(nodes),
-        left_out=left_out,
+        "traces" if spans else "artifacts",
+        root=root,
+        address=addresses.get(graph.root),
+        left_out=len(graph.nodes) - len(graph.nodes[:MAX_NODES]),
         drawing=drawing,
-        boxes=[(nodes[key], x, y) for key, (x, y) in drawing.boxes.items()],
-        paths=[(path, role) for (_, _, path), (_, role, _) in zip(drawing.paths, edges, strict=True)],
-        edges=[(nodes[a].label, role, nodes[b].label) for a, role, b in edges],
+        boxes=[Box(kept[key], x, y, addresses.get(key), _note(kept[key])) for key, (x, y) in drawing.boxes.items()],
+        paths=[(path, role) for (_, _, path), (_, _, role) in zip(drawing.paths, edges, strict=True)],
+        edges=[(kept[a], role, kept[b], _facts(kept[b].detail)) for a, b, role in edges],
         box=(WIDTH, HEIGHT),
+        trace=spans[0].trace_id if spans else None,
+        tokens=_tokens(visit, spans) if spans else [],
+        token=token,
     )
 
 
-Edges = list[tuple[str, str, str]]
-"""(made from, role, gave), by node id."""
+def _used_for(visit: Visit, graph: LineageGraph, kept: dict[str, Node]) -> list[tuple[str, str, str]]:
+    """What was made directly from the artifact that is looked at."""
+    edges = []
+    for role, child in visit.ws.store.children(graph.root):
+        if child.digest not in kept and len(kept) < MAX_NODES:
+            kept[child.digest] = Node(child.digest, child.kind, child.ref, {"created": child.created})
+            edges.append((child.digest, graph.root, role))
+    return edges
 
 
-def _family(ws: Workspace, digests: list[str], *, descend: bool = True) -> tuple[dict[str, Node], Edges, int]:
-    """Everything the artifacts were made from, and, when `descend`, what was made from them directly."""
-    nodes: dict[str, Node] = {}
-    edges: Edges = []
-    waiting = list(dict.fromkeys(digests))
-    while waiting and len(nodes) < MAX_NODES:
-        digest = waiting.pop(0)
-        if digest in nodes:
-            continue
-        record = ws.store.artifact(digest)
-        nodes[digest] = _artifact_node(digest, record)
-        for role, parent in record.parents if record else ():
-            edges.append((parent, role, digest))
-            waiting.append(parent)
-    left_out = len(set(waiting) - set(nodes))
-    if descend:
-        for digest in digests:
-            for role, child in ws.store.children(digest):
-                if child.digest not in nodes and len(nodes) < MAX_NODES:
-                    nodes[child.digest] = _artifact_node(child.digest, child)
-                    edges.append((digest, role, child.digest))
-    edges = [edge for edge in dict.fromkeys(edges) if edge[0] in nodes and edge[2] in nodes]
-    return nodes, edges, left_out
+def _addresses(visit: Visit, graph: LineageGraph, nodes: Iterable[Node], spans: Sequence[SpanRecord]) -> dict[str, str]:
+    """Node id -> page."""
+    corpora = {a: b for a, b, role in graph.edges if role == "in"}
+    quotes = {}
+    if spans:
+        root, index = _root(spans), _digest(spans, semconv.INDEX_DIGEST)
+        for number, cited in enumerate(citations(root), start=1):
+            quotes[f"citation:{root.trace_id}:{number}"] = document_address(visit.studio, index, cited)
+    found: dict[str, str | None] = {}
+    for node in nodes:
+        if node.kind in ("answer", "token"):
+            found[node.id] = f"/traces/{spans[0].trace_id}" if spans else None
+        elif node.kind == "citation":
+            found[node.id] = quotes.get(node.id)
+        elif node.kind == "document" and node.id in corpora:
+            found[node.id] = f"/artifacts/{corpora[node.id]}/document?{urlencode({'id': node.detail['id']})}"
+        elif node.kind == "verbatim":
+            found[node.id] = _place(node, graph, corpora)
+        elif node.kind == "run":
+            found[node.id] = f"/runs/{quote(node.id, safe='')}"
+        elif node.kind == "release":
+            found[node.id] = "/releases"
+        elif node.kind == "sources":
+            found[node.id] = f"/artifacts/{node.id.partition(':')[2]}/documents"
+        elif node.kind == "traces":
+            found[node.id] = f"/artifacts/{node.id.partition(':')[2]}"
+        elif node.kind == "experiment":
+            found[node.id] = f"/experiments/{node.id}"
+        elif len(node.id) == 64 and node.kind != "missing":
+            found[node.id] = f"/artifacts/{node.id}"
+    return {key: address for key, address in found.items() if address}
 
 
-def _artifact_node(digest: str, record: ArtifactRecord | None) -> Node:
-    if record is None:
-        return Node(digest, "unknown", digest[:12], "not in this workspace", None)
-    return Node(digest, record.kind, record.ref, "", f"/artifacts/{digest}")
+def _place(node: Node, graph: LineageGraph, corpora: Mapping[str, str]) -> str | None:
+    """The passage of the training text that a `verbatim` node stands for."""
+    document = next((b for a, b, _ in graph.edges if a == node.id and b in corpora), None)
+    start = node.id.rpartition(":")[2]
+    if document is None or not start.isdigit():
+        return None
+    span = {"start": start, "end": int(start) + int(node.detail.get("length", 0))}
+    known = next(n for n in graph.nodes if n.id == document)
+    return f"/artifacts/{corpora[document]}/document?{urlencode({'id': known.detail['id'], **span})}#quote"
 
 
-def _answer(visit: Visit, trace: str) -> tuple[dict[str, Node], Edges, int, str]:
-    """An answer: the artifacts its spans name, and the documents it quotes."""
-    spans = spans_of(visit, trace)
-    root = next((s for s in spans if s.parent_id is None), spans[0])
-    used: dict[str, str] = {}
+def _note(node: Node) -> str:
+    if node.kind == "citation":
+        return "verbatim" if node.detail.get("verbatim") else "not verbatim"
+    return str(node.detail.get("source") or node.detail.get("occurrences") or node.detail.get("status") or "")
+
+
+def _facts(detail: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What the list below the drawing says of a box beyond its label."""
+    return [
+        (key, value) for key, value in detail.items() if key in ("quote", "matched", "source", "reason", "revision")
+    ]
+
+
+def _root(spans: Sequence[SpanRecord]) -> SpanRecord:
+    return next((span for span in spans if span.parent_id is None), spans[0])
+
+
+def _digest(spans: Sequence[SpanRecord], key: str) -> str | None:
+    return next((span.attributes[key] for span in spans if span.attributes.get(key)), None)
+
+
+def _tokens(visit: Visit, spans: Sequence[SpanRecord]) -> list[str]:
+    """The text a model of this workspace wrote in the trace, cut into its tokens; empty when none did."""
     for span in spans:
-        for key, value in span.attributes.items():
-            if key.startswith("windlass.") and key.endswith(".digest") and isinstance(value, str):
-                used.setdefault(value, key.split(".")[1])
-    nodes, edges, left_out = _family(visit.ws, list(used), descend=False)
-    inner = {a for a, _, _ in edges}
-    label = preview(root.input) or root.name
-    nodes[root.trace_id] = Node(root.trace_id, "answer", label, root.name, f"/traces/{root.trace_id}")
-    # What reaches the answer through another artifact needs no arrow of its own.
-    edges.extend((digest, role, root.trace_id) for digest, role in used.items() if digest not in inner)
-    corpus = visit.studio.corpora.behind(next(iter(used), None))
-    for cited in _cited(root.output):
-        key = f"document {cited['document']}"
-        place = urlencode({"id": cited["document"], "start": cited["start"], "end": cited["end"]})
-        if key not in nodes:
-            nodes[key] = Node(
-                key,
-                "document",
-                str(cited.get("title", cited["document"])),
-                "quoted",
-                f"/artifacts/{corpus}/document?{place}#quote" if corpus else None,
-            )
-            edges.append((key, "quoted", corpus if corpus in nodes else root.trace_id))
-    return nodes, edges, left_out, root.trace_id
+        digest = span.attributes.get(semconv.MODEL_DIGEST)
+        if span.operation in ("chat", "text_completion") and isinstance(digest, str):
+            model = visit.ws.artifacts.find(digest)
+            if model is not None and model.kind == "model" and "tokenizer.json" in model.record.files:
+                from windlass.loop.token_lineage import token_spans
 
-
-def _cited(output: Any) -> list[Mapping[str, Any]]:
-    held = output.get("citations", ()) if isinstance(output, Mapping) else ()
-    return [c for c in held if isinstance(c, Mapping) and {"document", "start", "end"} <= set(c)]
+                text = answered(span)
+                return [text[start:end] for start, end in token_spans(model, text)[:MAX_TOKENS]]
+    return []

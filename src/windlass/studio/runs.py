@@ -34,13 +34,14 @@ def _run(visit: Visit) -> RunRecord:
 def show(visit: Visit) -> Response:
     run = _run(visit)
     made = visit.ws.store.artifacts(run=run.id)
-    points = visit.ws.store.metrics(run.id)
+    drawn = curves(visit.ws.store.metrics(run.id), baselines(run, made))
     return visit.page(
         "run.html",
         "runs",
         run=run,
         made=made,
-        curves=curves(points, baselines(run, made)),
+        curves=[curve for curve in drawn if curve["points"] > 1],
+        single=[(curve["name"], curve["last"]) for curve in drawn if curve["points"] == 1],
         environment=_flat(run.environment),
         config=_flat(run.config),
         now=time.time(),
@@ -82,7 +83,7 @@ def curves(points: Sequence[MetricPoint], lines: Mapping[str, float]) -> list[di
                 "steps": [p.step for p in kept],
                 "values": [p.value if math.isfinite(p.value) else None for p in kept],
                 "points": len(all_points),
-                "last": all_points[-1].value,
+                "last": last if math.isfinite(last := all_points[-1].value) else None,
                 "step": all_points[-1].step,
                 "lines": dict(sorted(lines.items(), key=lambda item: item[1])) if bits else {},
             }

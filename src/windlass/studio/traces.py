@@ -11,9 +11,11 @@ from typing import Any
 
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from windlass.core import semconv
 from windlass.core.errors import NotFound
 from windlass.core.records import SpanRecord
 from windlass.core.values import Citation
+from windlass.loop.lineage import citations_of
 from windlass.studio.ask import document_address
 from windlass.studio.web import Studio, Visit
 
@@ -153,7 +155,12 @@ def span_view(studio: Studio, span: SpanRecord) -> dict[str, Any]:
 
 
 def _payload(value: Any) -> dict[str, Any]:
-    """Messages as messages, everything else as JSON, cut where it gets too long."""
+    """Messages as messages, an answer's text before the rest of it, everything else as JSON."""
+    text = ""
+    if isinstance(value, Mapping):
+        key = next((k for k in ("content", "answer", "text") if isinstance(value.get(k), str)), None)
+        if key is not None:
+            text, value = value[key], {k: v for k, v in value.items() if k != key}
     messages = value.get("messages") if isinstance(value, Mapping) and len(value) == 1 else value
     is_chat = (
         isinstance(messages, Sequence)
@@ -161,15 +168,18 @@ def _payload(value: Any) -> dict[str, Any]:
         and len(messages) > 0
         and all(isinstance(m, Mapping) and "role" in m and isinstance(m.get("content"), str) for m in messages)
     )
-    return {"messages": messages if is_chat else None, "value": value, "limit": MAX_PAYLOAD}
+    return {"text": text, "messages": messages if is_chat else None, "value": value, "limit": MAX_PAYLOAD}
+
+
+def citations(root: SpanRecord) -> list[Citation]:
+    """The citations that an assistant's root span holds."""
+    names = set(Citation.__slots__)
+    return [
+        Citation(**{k: v for k, v in c.items() if k in names}) for c in citations_of(root) if names <= {*c, "source"}
+    ]
 
 
 def _quotes(studio: Studio, root: SpanRecord) -> list[tuple[Citation, str | None]]:
-    """The citations that an assistant's root span holds, with the addresses of their documents."""
-    held = root.output.get("citations") if isinstance(root.output, Mapping) else None
-    if not isinstance(held, Sequence):
-        return []
-    digest = root.attributes.get("windlass.index.digest") or root.attributes.get("windlass.variant.digest")
-    names = set(Citation.__slots__)
-    quotes = [Citation(**c) for c in held if isinstance(c, Mapping) and names - {"source"} <= set(c) <= names]
-    return [(quote, document_address(studio, digest, quote)) for quote in quotes]
+    """The same with the addresses of their documents."""
+    digest = root.attributes.get(semconv.INDEX_DIGEST) or root.attributes.get(semconv.VARIANT_DIGEST)
+    return [(quote, document_address(studio, digest, quote)) for quote in citations(root)]

@@ -89,7 +89,7 @@
     const response = await fetch(root.dataset.source);
     if (!response.ok) return;
     const { status, curves } = await response.json();
-    for (const curve of curves) {
+    for (const curve of curves.filter((c) => c.points > 1)) {
       const figure = root.querySelector(`[data-metric="${CSS.escape(curve.name)}"]`);
       if (!figure) return location.reload(); // a metric that the page did not know yet
       draw(figure, curve);

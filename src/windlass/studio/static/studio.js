@@ -101,6 +101,7 @@ trace?.addEventListener("click", (event) => {
   choose(link);
 });
 
+$("nav a[aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
 $(".graph .here")?.scrollIntoView({ inline: "center", block: "nearest" });
 
 // feedback ------------------------------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlencode
@@ -325,22 +327,25 @@ def test_only_the_studios_own_forms_change_anything(site: Site, headers: dict[st
     assert len(site.ws.store.scores()) == before + (status == 303)
 
 
-def test_a_foreign_host_name_reads_nothing(site: Site) -> None:
-    for address in ("/", f"/traces/{site.seeded.traces[0]}", f"/runs/{site.seeded.run}/metrics.json"):
-        response = site.client.get(address, headers={"Host": "evil.example:8080"})
-        assert response.status_code == 421
-        assert site.seeded.traces[0] not in response.text
-    assert site.client.get("/", headers={"Host": "127.0.0.1:8080"}).status_code == 200
-    assert site.client.get("/", headers={"Host": "[::1]:8080"}).status_code == 200
-
-
-def test_hosts_can_be_named_or_left_open(tmp_path: Path) -> None:
+def test_a_full_house_says_so_and_frees_its_places(tmp_path: Path) -> None:
     with Workspace(tmp_path) as ws:
-        named = TestClient(Starlette(routes=routes(ws, {}, hosts=["box.lan"])), base_url="http://box.lan")
-        assert named.get("/").status_code == 200
-        assert named.get("/", headers={"Host": "localhost"}).status_code == 421
-        open_ = TestClient(Starlette(routes=routes(ws, {}, hosts=None)), base_url="http://anything")
-        assert open_.get("/").status_code == 200
+        asked, go = threading.Semaphore(0), threading.Event()
+
+        class Slow(Failing):
+            def complete(self, request: ChatRequest) -> ChatResponse:
+                asked.release()
+                assert go.wait(20)
+                return ChatResponse("chatcmpl-1", "remote", Message("assistant", "Done."), "stop")
+
+        client = TestClient(Starlette(routes=routes(ws, {"remote": Slow()})), base_url="http://localhost")
+        with ThreadPoolExecutor(8) as pool:
+            waiting = [pool.submit(post, client, "/ask", question="Why?") for _ in range(8)]
+            for _ in range(8):
+                assert asked.acquire(timeout=20)
+            assert post(client, "/ask", question="Why?").status_code == 429
+            go.set()
+            assert [w.result().status_code for w in waiting] == [200] * 8
+        assert post(client, "/ask", question="Why?").status_code == 200
 
 
 def test_the_routes_leave_the_api_alone(site: Site) -> None:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from starlette.routing import BaseRoute, Mount, Route
 
 from windlass.core.protocols import ChatModel
 from windlass.core.workspace import Workspace
 from windlass.studio import artifacts, ask, experiments, feedback, lineage, overview, releases, runs, traces
-from windlass.studio.web import LOOPBACK, Static, Studio
+from windlass.studio.web import Static, Studio
 
 
-def routes(
-    ws: Workspace, models: Mapping[str, ChatModel], *, hosts: Collection[str] | None = LOOPBACK
-) -> list[BaseRoute]:
-    """Routes for `/`, `/ask`, `/traces`, … and `/static`; `/v1`, `/health` and `/metrics` are left to the server.
+def routes(ws: Workspace, models: Mapping[str, ChatModel]) -> list[BaseRoute]:
+    """Routes for `/`, `/ask`, `/traces`, … and `/static`, to be given to `serve.app.create_app(routes=…)`.
 
-    `models` are what the ask box offers, the first one by default ("assistant" where there is one). `hosts` are
-    the host names, without port, that pages answer to; a server that listens beyond loopback passes the names it
-    is reached by, or None for any.
+    `models` are what the ask box offers, "assistant" by default where there is one. The pages show everything the
+    workspace holds: the server's gate decides which hosts and keys may read them.
     """
-    studio = Studio(ws, models, hosts)
+    studio = Studio(ws, models)
     pages = {
         "/": overview.show,
         "/ask": ask.show,

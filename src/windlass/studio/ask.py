@@ -21,7 +21,7 @@ from starlette.responses import Response, StreamingResponse
 from windlass.core.errors import InputError, WindlassError
 from windlass.core.protocols import ChatModel
 from windlass.core.values import ChatRequest, ChatResponse, Citation, Message
-from windlass.studio.web import Studio, Visit
+from windlass.studio.web import Refused, Studio, Visit
 
 MAX_QUESTION = 8_000
 """Characters."""
@@ -56,6 +56,8 @@ def answer(visit: Visit) -> Response:
         raise InputError(f"The question has {len(question):,} characters.", f"At most {MAX_QUESTION:,} are taken.")
     name, model = _choose(visit.studio, visit.form.get("model", ""))
     request = ChatRequest([Message("user", question)])
+    if not visit.studio.asking.acquire(blocking=False):
+        raise Refused("Too many questions are being answered just now.", "Ask again in a moment.", status=429)
     started = time.monotonic()
     if visit.accepts("application/x-ndjson"):
         return StreamingResponse(
@@ -63,7 +65,10 @@ def answer(visit: Visit) -> Response:
             media_type="application/x-ndjson",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
-    response = model.complete(request)
+    try:
+        response = model.complete(request)
+    finally:
+        visit.studio.asking.release()
     shown = _answer(visit.studio, name, model, question, response, started)
     return visit.page("ask.html", "ask", **_choices(visit, name), question=question, answer=shown)
 
@@ -128,7 +133,10 @@ def document_address(studio: Studio, digest: str | None, citation: Citation) -> 
 
 
 def _stream(studio: Studio, name: str, model: ChatModel, question: str, request: ChatRequest) -> Iterator[str]:
-    """Lines of JSON. The model runs in one thread from start to end, because its trace spans belong to a context."""
+    """Lines of JSON. The model runs in one thread from start to end, because its trace spans belong to a context.
+
+    It starts at once and frees its place when it ends, whether or not anyone still reads.
+    """
     queue: SimpleQueue[dict[str, object]] = SimpleQueue()
     gone = threading.Event()
 
@@ -152,13 +160,18 @@ def _stream(studio: Studio, name: str, model: ChatModel, question: str, request:
         except Exception as error:
             queue.put({"error": f"Unexpected {type(error).__name__}: {error}", "hint": "", "end": True})
             raise
+        finally:
+            studio.asking.release()
+
+    def read() -> Iterator[str]:
+        try:
+            while True:
+                item = queue.get()
+                yield json.dumps(item, ensure_ascii=False) + "\n"
+                if "end" in item:
+                    return
+        finally:
+            gone.set()
 
     threading.Thread(target=work, name="windlass-ask", daemon=True).start()
-    try:
-        while True:
-            item = queue.get()
-            yield json.dumps(item, ensure_ascii=False) + "\n"
-            if "end" in item:
-                return
-    finally:
-        gone.set()
+    return read()

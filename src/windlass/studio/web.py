@@ -1,15 +1,15 @@
 """What every page of the studio goes through: the door checks, the templates, the headers.
 
 The studio runs no inline script or style and loads nothing from elsewhere, so its policy can forbid both. A
-changing request is taken only from the studio's own pages (`Sec-Fetch-Site`, else `Origin`), and a request for
-another host name than the expected ones is refused, which stops a foreign page that points its own name at this
-machine from reading traces.
+changing request is taken only from the studio's own pages (`Sec-Fetch-Site`, else `Origin`). Host names and keys are
+checked before, by the server's gate.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Collection, Mapping
+import threading
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,9 @@ from windlass.studio.documents import Corpora
 from windlass.studio.format import FILTERS
 
 HERE = Path(__file__).parent
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 MAX_FORM_BYTES = 64_000
+MAX_ASKING = 8
+"""Questions answered at once; they share the processor with the API."""
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -60,11 +61,11 @@ NAVIGATION = (
 
 @dataclass(slots=True)
 class Studio:
-    """What pages read from. `hosts` are the names this server answers to; None means any."""
+    """What pages read from."""
 
     ws: Workspace
     models: Mapping[str, ChatModel]
-    hosts: Collection[str] | None
+    asking: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(MAX_ASKING))
     corpora: Corpora = field(init=False)
     templates: jinja2.Environment = field(init=False)
 
@@ -89,7 +90,6 @@ class Studio:
 
         async def answer(request: Request) -> Response:
             try:
-                self._check_host(request)
                 visit = Visit(self, request, await _form(request) if request.method == "POST" else {})
                 response = await run_in_threadpool(handler, visit)
             except WindlassError as error:
@@ -100,15 +100,6 @@ class Studio:
             return response
 
         return answer
-
-    def _check_host(self, request: Request) -> None:
-        host = request.url.hostname or ""
-        if self.hosts is not None and host.lower() not in self.hosts:
-            raise Refused(
-                f"This server does not answer for the host name '{host}'.",
-                f"Open it as {' or '.join(sorted(self.hosts))}.",
-                status=421,
-            )
 
     def _failed(self, request: Request, error: WindlassError) -> Response:
         status = (

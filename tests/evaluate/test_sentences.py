@@ -62,3 +62,10 @@ REST = "Here is what remains of the passage around the question, long enough to 
 )
 def test_why_no_question(question: str, rest: str, reason: str | None) -> None:
     assert why_no_question(question, rest) == reason
+
+
+def test_an_endless_paragraph_takes_linear_time() -> None:
+    """2 MB without a blank line: a quadratic splitter would need minutes for it."""
+    text = "The quick brown fox jumps over the lazy dog again. " * 40_000
+    assert sum(1 for _ in sentences(text)) == 40_000
+    assert first_sentence(text, 0, len(text)) == (0, 50)

@@ -16,6 +16,7 @@ _ROOM_LEFT = 40
 
 _PARAGRAPH = re.compile(r"\S.*?(?=\n[ \t]*\n|\Z)", re.DOTALL)
 _END = re.compile(r"[.!?][\"')\]`*]*(?=\s|\Z)")
+_NEXT = re.compile(r"\s*\S")
 _ABBREVIATION = re.compile(r"(?:\b(?i:e\.g|i\.e|etc|vs|cf|resp|approx|incl|fig|sec|no|mr|dr|st|al)|\b[A-Z])\.$")
 _RULE = re.compile(r"\s*([^\w\s])\1{2,}\s*$")
 _SIGNATURE = re.compile(
@@ -55,19 +56,20 @@ def first_sentence(text: str, start: int, end: int) -> tuple[int, int] | None:
         before = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
         if len(before) >= 4 or _NOT_PROSE.match(paragraph.partition("\n")[0]):
             return None
-        return match.start(), match.start() + _sentence_length(paragraph)
+        end = match.start() + len(paragraph.rstrip())
+        return match.start(), _sentence_end(text, match.start(), end)
     return None
 
 
 def sentences(text: str) -> Iterator[str]:
     """All sentences, normalised for comparison (see `normal`)."""
     for match in _PARAGRAPH.finditer(text):
-        paragraph, at = match.group(), 0
-        while at < len(paragraph):
-            length = _sentence_length(paragraph[at:])
-            if sentence := normal(paragraph[at : at + length]):
+        at, end = match.span()
+        while at < end:
+            after = _sentence_end(text, at, end)
+            if sentence := normal(text[at:after]):
                 yield sentence
-            at += length
+            at = after
 
 
 def plain(sentence: str) -> str:
@@ -95,10 +97,12 @@ def why_no_question(question: str, rest: str) -> str | None:
     return None
 
 
-def _sentence_length(paragraph: str) -> int:
-    for match in _END.finditer(paragraph):
-        following = paragraph[match.end() :].lstrip()
-        if following[:1].islower() or _ABBREVIATION.search(paragraph[: match.start() + 1]):
+def _sentence_end(text: str, start: int, end: int) -> int:
+    """Where the sentence that begins at `start` ends; `end` is the end of its paragraph."""
+    for match in _END.finditer(text, start, end):
+        following = _NEXT.match(text, match.end(), end)
+        if following and following.group()[-1].islower():
             continue
-        return match.end()
-    return len(paragraph.rstrip()) or len(paragraph)
+        if not _ABBREVIATION.search(text[max(start, match.start() - 10) : match.start() + 1]):
+            return match.end()
+    return end

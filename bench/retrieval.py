@@ -216,7 +216,9 @@ def main() -> int:
             for label, settings in SETTINGS.items():
                 rankings = documents_ranked(index.with_settings(settings), collection.questions, 10, vectors)
                 scores[label] = ndcg(judge(rankings, collection.relevances), 10)
-            sizes = f"{len(collection.documents)} documents, {len(index)} passages, {len(collection.questions)} questions"
+            sizes = (
+                f"{len(collection.documents)} documents, {len(index)} passages, {len(collection.questions)} questions"
+            )
             print(f"\n{name}: {sizes}")
             ours = scores["hybrid (default)"]
             for label, values in scores.items():

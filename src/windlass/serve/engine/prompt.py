@@ -1,0 +1,147 @@
+"""From messages to the tokens a model reads.
+
+A model whose folder carries a chat template reads the conversation through it. A **base model**, which has none, only
+knows how to go on with a text: it takes exactly one user message and continues it, as `/v1/completions` does.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tokenizers import Tokenizer
+
+from windlass.core.errors import InputError, MissingExtra, Unsupported
+from windlass.core.values import Message, TextPart
+
+
+class Prompt:
+    """Turns messages into token ids with the tokenizer and the template of one model folder."""
+
+    def __init__(self, folder: Path, bos: int | None) -> None:
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise InputError(f"{path} is missing.", "A model folder holds its tokenizer; export the model again.")
+        try:
+            self.tokenizer: Tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:
+            raise InputError(f"{path} is not a tokenizer ({error}).", "Export the model again.") from error
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+        self._bos = bos
+        self._settings = _read(folder / "tokenizer_config.json")
+        self._template = _template(folder, self._settings)
+
+    @property
+    def is_base(self) -> bool:
+        """Whether the model has no chat template."""
+        return self._template is None
+
+    def tokens(self, messages: Sequence[Message], *, raw: bool = False) -> list[int]:
+        """Token ids of a conversation; `raw`: of its one user message as it stands, also where there is a template.
+
+        Raises `InputError` for an empty prompt, `Unsupported` for anything the model cannot read.
+        """
+        for number, message in enumerate(messages):
+            if not isinstance(message.content, str) and not all(isinstance(p, TextPart) for p in message.content):
+                raise Unsupported(f"messages[{number}] holds an image.", "This model reads text only.")
+        if self._template is None or raw:
+            ids = self._encode(_only_user_text(messages), special=True)
+            if self._bos is not None and ids[:1] != [self._bos]:
+                ids = [self._bos, *ids]
+        else:
+            ids = self._encode(self._render(messages), special=False)
+        if not ids:
+            raise InputError("The prompt is empty.", "Write at least one character.")
+        return ids
+
+    def _encode(self, text: str, *, special: bool) -> list[int]:
+        try:
+            return list(self.tokenizer.encode(text, add_special_tokens=special).ids)
+        except (UnicodeEncodeError, TypeError) as error:
+            raise InputError(f"The prompt is not valid Unicode ({error}).") from error
+
+    def _render(self, messages: Sequence[Message]) -> str:
+        from jinja2 import TemplateError
+
+        assert self._template is not None
+        turns = [_as_template_sees(message) for message in messages]
+        special = {name: _token_text(self._settings.get(name)) for name in ("bos_token", "eos_token", "pad_token")}
+        try:
+            return str(self._template.render(messages=turns, add_generation_prompt=True, **special))
+        except (TemplateError, TypeError) as error:
+            raise InputError(f"The model's chat template refuses these messages: {error}.") from error
+
+
+def _only_user_text(messages: Sequence[Message]) -> str:
+    if len(messages) != 1 or messages[0].role != "user":
+        roles = ", ".join(message.role for message in messages) or "none"
+        raise Unsupported(
+            f"This is a base model: it continues one user message, but the messages are: {roles}.",
+            "Put everything it shall read into a single user message.",
+        )
+    return messages[0].text
+
+
+def _as_template_sees(message: Message) -> dict[str, Any]:
+    turn: dict[str, Any] = {"role": message.role, "content": message.text}
+    if message.tool_calls:
+        turn["tool_calls"] = [
+            {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
+            for c in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        turn["tool_call_id"] = message.tool_call_id
+    if message.name is not None:
+        turn["name"] = message.name
+    return turn
+
+
+def _template(folder: Path, settings: Mapping[str, Any]) -> Any:
+    """The compiled chat template, from `chat_template.jinja` or tokenizer_config.json; None when there is none.
+
+    A template is code from a file of the model's maker, so it runs in Jinja's sandbox.
+    """
+    path = folder / "chat_template.jinja"
+    source = path.read_text(encoding="utf-8") if path.is_file() else settings.get("chat_template")
+    if source is None:
+        return None
+    if not isinstance(source, str):
+        raise Unsupported(f"{folder}: several chat templates.", "Keep the one that shall be used.")
+    try:
+        from jinja2 import TemplateError, TemplateSyntaxError
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+    except ImportError as missing:
+        raise MissingExtra("A chat template", "serve") from missing
+
+    def refuse(message: str) -> NoReturn:
+        raise TemplateError(message)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().astimezone().strftime(form)
+    try:
+        return environment.from_string(source)
+    except TemplateSyntaxError as error:
+        raise InputError(f"{folder}: the chat template is broken at line {error.lineno}: {error.message}.") from error
+
+
+def _token_text(value: Any) -> str:
+    """A special token in tokenizer_config.json is a string, or a table with its `content`."""
+    return str(value.get("content", "")) if isinstance(value, Mapping) else str(value or "")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}).") from error
+    return value if isinstance(value, dict) else {}

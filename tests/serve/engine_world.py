@@ -1,0 +1,56 @@
+"""Small random models in model folders, for the tests of the engine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from windlass.build.transformer.config import DecoderConfig
+from windlass.build.transformer.decoder import Decoder
+from windlass.build.transformer.hf import save_decoder
+from windlass.build.transformer.init import initialise
+
+END = "<|endoftext|>"
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}"
+    "<{{ m.role }}>{{ m.content }}</>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def byte_tokenizer() -> Tokenizer:
+    """Single bytes and a few merges, so that characters are split between tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=280, special_tokens=[END], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(["the cat sat on the mat, the end " * 20, "äöü 日本 🎈"], trainer)
+    return tokenizer
+
+
+def make_folder(folder: Path, *, context: int = 128, template: str | None = None, eos: bool = False) -> Path:
+    """A random decoder that does not repeat itself; it never ends by itself unless `eos`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = byte_tokenizer()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = DecoderConfig(
+        vocab_size=tokenizer.get_vocab_size(), hidden=32, layers=2, heads=4, kv_heads=2, head_dim=8, ffn=64,
+        context=context,
+    )  # fmt: skip
+    model = Decoder(config)
+    initialise(model, 0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.3)
+    bos = tokenizer.token_to_id(END)
+    save_decoder(model, folder, bos=bos, eos=bos if eos else None)
+    settings = {"bos_token": END, "eos_token": {"content": END}}
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(settings | ({"chat_template": template} if template else {}))
+    )
+    return folder

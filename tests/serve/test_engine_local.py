@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("tokenizers")
+
+from engine_world import END, TEMPLATE, make_folder  # noqa: E402
+
+from windlass.build.transformer.hf import load_decoder  # noqa: E402
+from windlass.core.errors import InputError, Unsupported  # noqa: E402
+from windlass.core.sqlite_store import SqliteStore  # noqa: E402
+from windlass.core.trace import Recorder  # noqa: E402
+from windlass.core.values import ChatRequest, ImagePart, Message, TextPart  # noqa: E402
+from windlass.serve.engine import LocalModel  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("model") / "base")
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> LocalModel:
+    return LocalModel.load(folder, name="tiny")
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
+    pytest.importorskip("jinja2")
+    return LocalModel.load(make_folder(tmp_path_factory.mktemp("model") / "chat", template=TEMPLATE))
+
+
+def ask(text: str = "the cat", **settings: object) -> ChatRequest:
+    return ChatRequest([Message("user", text)], **settings)  # type: ignore[arg-type]
+
+
+def test_greedy_text_equals_transformers(folder: Path, model: LocalModel) -> None:
+    transformers = pytest.importorskip("transformers")
+    peer = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = model._prompt.tokenizer
+    ids = [tokenizer.token_to_id(END), *tokenizer.encode("the cat").ids]
+    prompt = torch.tensor([ids])
+    settings = {"max_new_tokens": 40, "do_sample": False, "attention_mask": torch.ones_like(prompt), "pad_token_id": 0}
+    made = peer.generate(prompt, **settings)[0, len(ids) :]
+    response = model.complete(ask(temperature=0, max_tokens=40))
+    assert response.message.text == tokenizer.decode(made.tolist())
+    assert (response.usage.input, response.usage.output, response.finish_reason) == (len(ids), 40, "length")
+
+
+def test_each_token_is_the_one_a_pass_without_cache_would_choose(folder: Path, model: LocalModel) -> None:
+    decoder = load_decoder(folder)
+    ids = model._prompt.tokens([Message("user", "on the mat")])
+    with torch.inference_mode():
+        for _ in range(30):
+            ids.append(int(decoder(torch.tensor([ids]))[0, -1].argmax()))
+    text = model.complete(ask("on the mat", temperature=0, max_tokens=30)).message.text
+    assert text == model._prompt.tokenizer.decode(ids[-30:])
+
+
+def test_deltas_add_up_to_the_message_and_are_many(model: LocalModel) -> None:
+    deltas = list(model.stream(ask(seed=1, max_tokens=60)))
+    assert deltas[-1].response is not None and all(d.response is None for d in deltas[:-1])
+    assert "".join(d.text for d in deltas) == deltas[-1].response.message.text
+    assert len(deltas) > 10
+
+
+def test_the_same_seed_gives_the_same_text_also_in_company(model: LocalModel) -> None:
+    alone = model.complete(ask(seed=5, max_tokens=50)).message.text
+    assert alone != model.complete(ask(seed=6, max_tokens=50)).message.text
+    texts: dict[int, str] = {}
+
+    def work(i: int) -> None:
+        texts[i] = model.complete(ask(seed=5, max_tokens=50)).message.text
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(texts.values()) == {alone}
+
+
+def test_requests_progress_side_by_side(model: LocalModel) -> None:
+    long, short = model.stream(ask(seed=1)), model.stream(ask(seed=2, max_tokens=3))
+    next(long)
+    assert list(short)[-1].response is not None  # while the long one is in the middle of its answer
+    assert list(long)[-1].response is not None
+
+
+def test_stop_strings_end_the_text_before_them(model: LocalModel) -> None:
+    whole = model.complete(ask(temperature=0, max_tokens=60)).message.text
+    stop = whole[20:24]
+    response = model.complete(ask(temperature=0, max_tokens=60, stop=[stop]))
+    assert response.finish_reason == "stop" and response.message.text == whole[: whole.index(stop)]
+    assert response.usage.output is not None and response.usage.output < 60
+
+
+def test_the_end_token_ends_the_text(tmp_path: Path) -> None:
+    ending = make_folder(tmp_path / "model", eos=True)
+    configuration = json.loads((ending / "generation_config.json").read_text())
+    plain = LocalModel.load(ending)
+    whole = plain.complete(ask(temperature=0, max_tokens=20)).message.text
+    # declare the third token of the greedy text to be the end
+    third = plain._prompt.tokenizer.encode(whole).ids[2]
+    (ending / "generation_config.json").write_text(json.dumps(configuration | {"eos_token_id": [0, third]}))
+    response = LocalModel.load(ending).complete(ask(temperature=0, max_tokens=20))
+    assert response.finish_reason == "stop" and whole.startswith(response.message.text)
+    assert response.usage.output is not None and response.usage.output <= 20
+
+
+def test_the_window_is_filled_to_the_last_position_and_never_beyond(model: LocalModel) -> None:
+    response = model.complete(ask(seed=1))
+    assert (response.usage.total, response.finish_reason) == (model.context, "length")
+    room = model.context - (response.usage.input or 0)
+    assert model.complete(ask(seed=1, max_tokens=room)).usage.output == room
+    with pytest.raises(InputError, match=f"max_tokens is {room + 1}.*has room for {room}"):
+        model.complete(ask(max_tokens=room + 1))
+
+
+def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(model: LocalModel) -> None:
+    with pytest.raises(InputError, match=rf"The prompt has \d+ tokens.*at most {model.context}"):
+        model.complete(ask("x" * 200))
+
+
+def test_long_prompts_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = LocalModel.load(make_folder(tmp_path / "model", context=400))
+    at_once = long.complete(ask("the mat sat " * 20, temperature=0, max_tokens=20))
+    monkeypatch.setattr("windlass.serve.engine.local.PREFILL_CHUNK", 7)
+    assert long.complete(ask("the mat sat " * 20, temperature=0, max_tokens=20)).message == at_once.message
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"temperature": 3.0}, "temperature"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"stop": [""]}, "stop"),
+    ],
+)
+def test_values_out_of_range_are_refused(model: LocalModel, settings: dict[str, object], match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        model.complete(ask(**settings))
+
+
+def test_unknown_parameters_and_images_are_refused(model: LocalModel, chat: LocalModel) -> None:
+    with pytest.raises(Unsupported, match="'logit_bias'"):
+        model.complete(ask(extra={"logit_bias": {"1": 2}}))
+    for one in (model, chat):
+        with pytest.raises(Unsupported, match="image"):
+            one.complete(ChatRequest([Message("user", [TextPart("see"), ImagePart(url="http://x/y.png")])]))
+
+
+def test_a_base_model_takes_one_user_message(model: LocalModel) -> None:
+    assert model.is_base
+    for roles in (["system", "user"], ["assistant"], ["user", "assistant", "user"], []):
+        with pytest.raises(Unsupported, match="base model"):
+            model.complete(ChatRequest([Message(role, "x") for role in roles]))  # type: ignore[arg-type]
+
+
+def test_an_empty_prompt_is_the_beginning_of_a_document(model: LocalModel) -> None:
+    assert model.complete(ask("", max_tokens=3)).usage.input == 1
+
+
+def test_a_chat_template_is_used_unless_the_prompt_is_raw(chat: LocalModel) -> None:
+    messages = [Message("system", "s"), Message("user", "hé"), Message("assistant", "a"), Message("user", "q")]
+    decode = chat._prompt.tokenizer.decode
+    shown = decode(chat._prompt.tokens(messages), skip_special_tokens=False)
+    assert shown == f"{END}<system>s</><user>hé</><assistant>a</><user>q</><assistant>"
+    raw = chat._prompt.tokens([Message("user", "q")], raw=True)
+    assert decode(raw, skip_special_tokens=False) == f"{END}q"
+    assert not chat.is_base
+    response = chat.complete(ask("q", max_tokens=2, extra={"raw_prompt": True}))
+    assert response.usage.input == 2
+
+
+def test_what_a_template_refuses_is_an_error_of_the_request(chat: LocalModel) -> None:
+    with pytest.raises(InputError, match="no tools here"):
+        chat.complete(ChatRequest([Message("tool", "x")]))
+
+
+def test_a_template_cannot_reach_python(tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    evil = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
+    with pytest.raises(InputError, match="chat template refuses"):
+        LocalModel.load(make_folder(tmp_path / "evil", template=evil)).complete(ask())
+    with pytest.raises(InputError, match="broken at line 1"):
+        LocalModel.load(make_folder(tmp_path / "broken", template="{% for %}"))
+
+
+def test_calls_are_traced(folder: Path, tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "windlass.db")
+    recorder = Recorder(store)
+    traced = LocalModel.load(folder, name="tiny", recorder=recorder)
+    response = traced.complete(ask(seed=3, max_tokens=5, stop=["zzz"]))
+    assert response.trace_id is not None
+    with pytest.raises(InputError):
+        traced.complete(ask("x" * 999))
+    left = traced.stream(ask(seed=3))
+    next(left)
+    left.close()  # type: ignore[attr-defined]
+    recorder.flush()
+    (span,) = store.trace(response.trace_id)
+    assert (span.name, span.operation, span.status) == ("chat", "chat", "ok")
+    assert span.input == [{"role": "user", "content": "the cat", "tool_calls": [], "tool_call_id": None, "name": None}]
+    assert span.output == {"role": "assistant", "content": response.message.text}
+    wanted = {
+        "gen_ai.request.model": "tiny", "gen_ai.request.seed": 3, "gen_ai.request.max_tokens": 5,
+        "gen_ai.usage.input_tokens": response.usage.input, "gen_ai.usage.output_tokens": 5,
+        "gen_ai.response.finish_reasons": ["length"], "windlass.model.digest": traced.digest, "windlass.cost.usd": None,
+    }  # fmt: skip
+    assert wanted.items() <= span.attributes.items()
+    roots = [summary.root for summary in store.traces()]
+    assert sorted(root.status for root in roots) == ["error", "ok", "ok"]
+    (stopped,) = [root for root in roots if root.attributes.get("windlass.stopped_early")]
+    assert stopped.attributes["gen_ai.usage.output_tokens"] >= 1
+    store.close()
+
+
+def test_a_reader_that_leaves_ends_the_work(model: LocalModel) -> None:
+    steps = 0
+    read = model._decoder.prefill
+
+    def counted(*arguments: object) -> object:
+        nonlocal steps
+        steps += 1
+        return read(*arguments)
+
+    model._decoder.prefill = counted
+    try:
+        stream = model.stream(ask(seed=1))
+        next(stream)
+        stream.close()  # type: ignore[attr-defined]
+        seen = steps
+        time.sleep(0.1)
+    finally:
+        del model._decoder.prefill
+    assert steps == seen < 10
+
+
+def test_the_digest_is_of_the_files(folder: Path, tmp_path: Path, model: LocalModel) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    assert LocalModel.load(copy).digest == model.digest
+    (copy / "generation_config.json").write_text("{}")
+    assert LocalModel.load(copy).digest != model.digest
+    assert LocalModel.load(copy, digest="abc").digest == "abc"
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_broken_and_missing_files_are_named(folder: Path, tmp_path: Path, name: str) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / name).write_bytes(b"no")
+    with pytest.raises(InputError, match=name):
+        LocalModel.load(copy)
+    (copy / name).unlink()
+    with pytest.raises(InputError, match=name):
+        LocalModel.load(copy)
+
+
+def test_a_tokenizer_larger_than_the_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    value = json.loads((copy / "tokenizer.json").read_text())
+    value["added_tokens"].append({**value["added_tokens"][0], "id": 5000, "content": "<|more|>"})
+    (copy / "tokenizer.json").write_text(json.dumps(value))
+    with pytest.raises(InputError, match="the tokenizer knows"):
+        LocalModel.load(copy)

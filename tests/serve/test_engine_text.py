@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("tokenizers")
+pytest.importorskip("torch")
+
+from engine_world import byte_tokenizer
+from tokenizers import Tokenizer, decoders, models
+
+from windlass.core.errors import InputError
+from windlass.serve.engine.text import Detokenizer, StopStrings, Text
+
+BYTE_LEVEL = byte_tokenizer()
+
+
+def sentencepiece_like() -> Tokenizer:
+    """A word at the start loses its leading space, unknown characters are single bytes: the decoder of Llama 2."""
+    vocabulary = {"<unk>": 0, "▁a": 1, "▁cat": 2, "s": 3, **{f"<0x{i:02X}>": i + 4 for i in range(256)}}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return tokenizer
+
+
+LLAMA = sentencepiece_like()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.integers(1, 279), max_size=40))
+def test_pieces_of_any_bytes_add_up_to_the_whole(ids: list[int]) -> None:
+    text = Detokenizer(BYTE_LEVEL.decode)
+    pieces = [text.push(token) for token in ids]
+    assert "".join(pieces) + text.finish() == BYTE_LEVEL.decode(ids)
+
+
+WORDS = [[1], [2], [3], *([byte + 4 for byte in character.encode()] for character in "é日🎈")]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(WORDS), max_size=15))
+def test_pieces_add_up_with_another_decoder(words: list[list[int]]) -> None:
+    ids = [token for word in words for token in word]
+    text = Detokenizer(LLAMA.decode)
+    pieces = [text.push(token) for token in ids]
+    assert "".join(pieces) + text.finish() == LLAMA.decode(ids)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(alphabet="abc äé日本🎈\n", max_size=30))
+def test_pieces_of_valid_text_are_valid(original: str) -> None:
+    text = Detokenizer(BYTE_LEVEL.decode)
+    pieces = [text.push(token) for token in BYTE_LEVEL.encode(original).ids]
+    assert "\ufffd" not in "".join(pieces) and "".join(pieces) == original and text.finish() == ""
+
+
+def test_the_window_stays_short() -> None:
+    longest = 0
+
+    def decode(ids: list[int]) -> str:
+        nonlocal longest
+        longest = max(longest, len(ids))
+        return str(BYTE_LEVEL.decode(ids))
+
+    text = Detokenizer(decode)  # type: ignore[arg-type]
+    for token in BYTE_LEVEL.encode("the cat sat on the mat 🎈 " * 50).ids:
+        text.push(token)
+    assert longest <= 10
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.text(alphabet="ab", max_size=4), max_size=12),
+    st.lists(st.text("ab", min_size=1, max_size=4), max_size=3),
+)
+def test_stop_strings_cut_where_a_search_in_the_whole_text_would(pieces: list[str], stops: list[str]) -> None:
+    whole = "".join(pieces)
+    cut = min((at for stop in stops if (at := whole.find(stop)) >= 0), default=None)
+    guard = StopStrings(stops)
+    shown = ""
+    for piece in pieces:
+        shown += guard.push(piece)
+        assert whole.startswith(shown)
+        if guard.found is not None:
+            break
+    shown += guard.finish()
+    # Where two stop strings overlap, the one that is complete first decides: what was shown cannot be taken back.
+    if cut is None:
+        assert shown == whole and guard.found is None
+    else:
+        assert guard.found in stops and whole.startswith(shown + (guard.found or ""))
+        assert not any(stop in shown for stop in stops)
+
+
+def test_text_is_held_back_only_while_it_may_be_a_stop_string() -> None:
+    guard = StopStrings(["END"])
+    assert [guard.push(p) for p in ("a", " E", "N", "x", "E", "ND!")] == ["a", " ", "", "ENx", "", ""]
+    assert guard.found == "END" and guard.push("more") == "" and guard.finish() == ""
+
+
+def test_a_stop_string_across_tokens_and_characters() -> None:
+    text = Text(BYTE_LEVEL.decode, ["日本"])
+    shown = "".join(text.push(token) for token in BYTE_LEVEL.encode("ab 日日本 c").ids)
+    assert (shown + text.finish(), text.stopped) == ("ab 日", True)
+
+
+def test_empty_stop_strings_are_refused() -> None:
+    with pytest.raises(InputError, match="empty"):
+        StopStrings(["a", ""])

@@ -61,7 +61,7 @@ def test_every_document_is_kept_or_dropped_with_a_reason(workspace: Workspace) -
         page("short", "Too short."),
         page("table", "1.0 | 2.5 | 3.7\n" * 30),
         page("blob", "QUJDREVGR0hJSktMTU5P" * 40),
-        page("again", "the same line every time, over and over\n" * 40 + prose(9)),
+        page("again", "the same line every time, over and over\n" * 200 + prose(9)),
         page("dirty", "not canonical \r\n" + prose(4)),
         page("first", prose(5)),
         page("source of first", long, kind="source"),

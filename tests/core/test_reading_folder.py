@@ -154,3 +154,19 @@ def test_the_source_says_what_it_is_without_absolute_paths(tmp_path: Path) -> No
     source = Folder(tmp_path)
     assert source.name == f"the folder {tmp_path.name}"
     assert str(tmp_path) not in source.name
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("# The page\n\ntext\n\n# Another\n", "The page"),
+        ("An opening line.\n\n# The page\n\n## Part\n", "The page"),
+        ("- a list first\n\n## Summary\n\ntext\n\n## Motivation\n", "name"),
+        ("Number: 12\nTitle: What it is about\nStatus: Final\n\n# Abstract\n\n# More\n", "What it is about"),
+        ("---\ntitle: From the front\n---\n# Heading\n", "From the front"),
+        ("No heading at all.", "name"),
+    ],
+)
+def test_the_title_is_what_names_the_page(tmp_path: Path, text: str, title: str) -> None:
+    (tmp_path / "name.md").write_text(text)
+    assert read_folder(tmp_path)[0][0].title == title

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from windlass.core.documents import Document, DocumentFormat
+from windlass.core.documents import Document, DocumentFormat, Section
 from windlass.core.errors import InputError
 from windlass.core.readers.headings import markdown_sections, rst_sections, split_front_matter
 from windlass.core.readers.html import read_html
@@ -36,6 +36,7 @@ _BARE_NAMES = frozenset(
     {"README", "LICENSE", "COPYING", "NEWS", "CHANGES", "CHANGELOG", "AUTHORS", "INSTALL", "NOTICE"}
 )
 _FOREIGN_FOLDERS = frozenset({"__pycache__", "node_modules", "site-packages", "venv", "env", "CVS"})
+_HEADER_TITLE = re.compile(r"(?:[\w-]+:[ \t]\S.*\n){0,5}Title:[ \t]+(\S.*)", re.IGNORECASE)
 _HTML_CHARSET = re.compile(rb"""<meta[^>]{0,200}charset\s*=\s*["']?([\w-]{2,40})""", re.IGNORECASE)
 _CODING = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]{2,40})", re.MULTILINE)  # PEP 263
 
@@ -139,10 +140,18 @@ def _documents(text: str, name: str, format: DocumentFormat, report: ReadReport)
     if not text:
         report.skip(name, "empty", "no text besides its markup")
         return []
-    stem = name.rpartition("/")[2].rpartition(".")[0] or name
-    title = title or (sections[0].heading if sections else stem)
+    title = title or _title(text, sections) or name.rpartition("/")[2].rpartition(".")[0] or name
     metadata = {"kind": "page", "module": "", "cluster": name}
     return [Document(name, name, title, text, format, tuple(sections), metadata)]
+
+
+def _title(text: str, sections: Sequence[Section]) -> str:
+    """The title that a header line names, or the first heading if it opens the page or is alone on its level."""
+    if match := _HEADER_TITLE.match(text):
+        return match[1]
+    if sections and (sections[0].start == 0 or sum(s.level == sections[0].level for s in sections) == 1):
+        return sections[0].heading
+    return ""
 
 
 def _python_documents(text: str, name: str, report: ReadReport) -> list[Document]:

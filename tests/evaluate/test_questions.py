@@ -133,6 +133,13 @@ def test_a_sentence_in_two_documents_is_no_question() -> None:
     assert exam.dropped["same sentence in another document"] == 6
 
 
+def test_a_folder_of_copies_gets_a_warning() -> None:
+    twins = [dataclasses.replace(p, id=f"{p.id}.html", source=f"{p.id}.html") for p in PAGES[1:]]
+    exam = derive([*PAGES, *twins])
+    assert {item.source for item in exam.items} == {"p0.md"}
+    assert any("copies of pages" in warning for warning in exam.warnings)
+
+
 def test_withheld_but_told_elsewhere_is_dropped() -> None:
     """A page that stays repeats the second sentence of every page: then nothing withheld is really unanswerable."""
     rest = " ".join(line.split(". ", 1)[1] for p in PAGES for line in p.text.splitlines() if line.startswith("The "))

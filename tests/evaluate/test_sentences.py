@@ -18,9 +18,16 @@ from windlass.evaluate.sentences import first_sentence, normal, plain, sentences
         ("====\n\nBelow a rule. More.", "Below a rule."),
         ("Is it 'quoted.' Yes.", "Is it 'quoted.'"),
         ("Calls os.path.join twice. More.", "Calls os.path.join twice."),
+        ("Ends before a list\n- of things", "Ends before a list"),
+        ("- a list\n- of things\n\nThen prose. More.", "Then prose."),
+        ("    indented code\n\nProse here.", "Prose here."),
+        ("```sh\nrun. this\n\n# That\n```\nProse here. More.", "Prose here."),
+        ("Run this:\n```\ncode. More code.\n```", "Run this:"),
+        ("<!-- added: v1\n\nNot. This. -->\n\nProse here.", "Prose here."),
+        ("```\nnever closed\n\nProse.", None),
         ("- a list\n- of things", None),
-        ("    indented code\n\nProse.", None),
-        (">>> doctest()\n\nProse.", None),
+        ("> a quotation", None),
+        (">>> doctest()\n'x'", None),
         ("| a | table |\n|---|---|", None),
         ("", None),
         ("\n\n", None),
@@ -40,6 +47,12 @@ def test_the_span_lies_in_the_part_that_was_asked_about() -> None:
 def test_plain_is_what_a_person_would_type() -> None:
     written = "Run :func:`~asyncio.run` or the ``__main__`` *entry\n point* of [this tool](https://x.org/a), see:"
     assert plain(written) == "Run asyncio.run or the __main__ entry point of this tool, see"
+
+
+def test_plain_knows_markdown_and_leaves_names_alone() -> None:
+    assert plain("An _abstract_ [stream][], see [here][x-1] or snake_case_name and my\\_file.") == (
+        "An abstract stream, see here or snake_case_name and my_file."
+    )
 
 
 def test_sentences_of_a_text_are_normalised() -> None:

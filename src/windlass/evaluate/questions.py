@@ -29,12 +29,13 @@ Split = Literal["harvest", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("harvest", "dev", "test")
 SHARES: Mapping[Split, float] = {"harvest": 0.40, "dev": 0.15, "test": 0.45}
 
-_FEW_CLUSTERS = 40
+_FEW_CLUSTERS = 100
 """With fewer clusters than this, hashes alone would leave a split short: they are dealt out in turn instead."""
 _FEW_FILES = 12
 """With fewer files than this, sections stand in as clusters."""
 _TELLING = 40
 """A sentence this long that stands in two documents tells the same in both."""
+_SHARED = "same sentence in another document"
 _ENOUGH = 200
 """Fewer test questions than this get a warning: the gate will hardly decide on them."""
 
@@ -185,7 +186,7 @@ def derive(
         key=lambda item: (SPLITS.index(item.split), item.cluster, item.source, item.start),
     )
     hidden = [] if by_section else _hidden(documents, withheld, {candidate.cluster for candidate in pool.candidates})
-    return Exam(items, hidden, len(pages), dict(pool.dropped.most_common()), _warnings(items, by_section))
+    return Exam(items, hidden, len(pages), dict(pool.dropped.most_common()), _warnings(items, by_section, pool.dropped))
 
 
 def count(items: Iterable[ExamItem]) -> dict[str, dict[str, int]]:
@@ -260,7 +261,7 @@ def _drop_shared(pool: _Pool, pages: Sequence[Document]) -> None:
     for candidate in pool.candidates:
         raw = normal(candidate.document.text[slice(*candidate.span)])
         if asked[normal(candidate.question)] > 1 or len(owners[raw]) > 1:
-            pool.dropped["same sentence in another document"] += 1
+            pool.dropped[_SHARED] += 1
         else:
             kept.append(candidate)
     pool.candidates = kept
@@ -367,12 +368,17 @@ def _item(candidate: _Candidate, split: Split, withheld: bool, by_section: bool)
 # report --------------------------------------------------------------------------------------------------------------
 
 
-def _warnings(items: Sequence[ExamItem], by_section: bool) -> list[str]:
+def _warnings(items: Sequence[ExamItem], by_section: bool, dropped: Mapping[str, int]) -> list[str]:
     counts = count(items)
     found = []
     if by_section:
         found.append(
             f"Fewer than {_FEW_FILES} files: sections stand in as clusters, so the splits are less independent."
+        )
+    if dropped.get(_SHARED, 0) > len(items):
+        found.append(
+            f"{dropped[_SHARED]} first sentences stand in more than one document and ask for none: the documents seem "
+            "to hold copies of pages, for example as Markdown and as HTML."
         )
     test = counts["test"]
     if test["answerable"] < _ENOUGH:

@@ -10,11 +10,19 @@ import re
 from collections.abc import Iterator
 
 SHORTEST, LONGEST = 25, 250
+_CODE_INDENT = 4
 _CONTENT_WORDS = 3
 _ROOM_LEFT = 40
 """Letters and digits that must remain around a question: something has to be left to be found."""
 
-_PARAGRAPH = re.compile(r"\S.*?(?=\n[ \t]*\n|\Z)", re.DOTALL)
+_BLOCK = re.compile(
+    r"""[ \t]*(?:
+        (?P<fence>```|~~~).*?(?:^[ \t]*(?P=fence)[`~]*[ \t]*$|\Z)   # code between fences, blank lines and all
+      | <!--.*?(?:-->|\Z)
+      | (?P<paragraph>\S.*?)(?=\n[ \t]*\n|\n[ \t]*(?:```|~~~|[-*+][ ]|\d{1,2}[.)][ ])|\Z)
+    )""",
+    re.DOTALL | re.MULTILINE | re.VERBOSE,
+)
 _END = re.compile(r"[.!?][\"')\]`*]*(?=\s|\Z)")
 _NEXT = re.compile(r"\s*\S")
 _ABBREVIATION = re.compile(r"(?:\b(?i:e\.g|i\.e|etc|vs|cf|resp|approx|incl|fig|sec|no|mr|dr|st|al)|\b[A-Z])\.$")
@@ -22,11 +30,12 @@ _RULE = re.compile(r"\s*([^\w\s])\1{2,}\s*$")
 _SIGNATURE = re.compile(
     r"(?:class |def |async def )?[\w.]+(?:\(.*\))?(?:\s*(?:->|=>)\s*.*)?$|.{0,120}\)\s*-+>\s", re.DOTALL
 )
-_NOT_PROSE = re.compile(r"\s{2,}|>>>|\.\. |\.\.\.|[-+*•|#<$:=~\[{}/\\]|\d+[.)]\s|@\w|.*::=|.*\S {4,}\S", re.DOTALL)
+_NOT_PROSE = re.compile(r"\s{2,}|>|\.\. |\.\.\.|[-+*•|#<$:=~\[{}/\\]|\d+[.)]\s|@\w|.*::=|.*\S {4,}\S", re.DOTALL)
 
 _ROLE = re.compile(r":[\w:+-]+:`~?([^`<]+?)(?:\s*<[^`]*>)?`")
-_LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
-_MARKS = re.compile(r"`+|\*\*|(?<![\w*])\*(?=\w)|(?<=\w)\*(?![\w*])")
+_LINK = re.compile(r"!?\[([^\[\]]*)\](?:\([^)]*\)|\[[^\]]*\])")
+_EMPHASIS = re.compile(r"(?<![\w_])_([^_\s][^_]*)_(?![\w_])")
+_MARKS = re.compile(r"`+|\*\*|(?<![\w*])\*(?=\w)|(?<=\w)\*(?![\w*])|\\(?=[_*\[\]<>])")
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_']*")
 
 _FUNCTION_WORDS = """
@@ -45,26 +54,23 @@ _EMPTY_WORDS = frozenset((_FUNCTION_WORDS + _DOCSTRING_WORDS).split())
 
 
 def first_sentence(text: str, start: int, end: int) -> tuple[int, int] | None:
-    """Span of the first sentence of the prose in `text[start:end]`; None where it does not begin with prose.
+    """Span of the first sentence of prose in `text[start:end]`; None where there is none.
 
-    Headings' underlines and repeated signatures at the top are passed over; a list, a table or code is not.
+    Headings' underlines, repeated signatures, code, comments, lists and tables above it are passed over.
     """
-    for match in _PARAGRAPH.finditer(text, start, end):
-        paragraph = match.group()
-        if _RULE.match(paragraph) or _SIGNATURE.match(paragraph):
+    for at, stop in _paragraphs(text, start, end):
+        paragraph = text[at:stop]
+        indent = at - text.rfind("\n", 0, at) - 1
+        if _RULE.match(paragraph) or _SIGNATURE.match(paragraph) or indent >= _CODE_INDENT:
             continue
-        before = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
-        if len(before) >= 4 or _NOT_PROSE.match(paragraph.partition("\n")[0]):
-            return None
-        end = match.start() + len(paragraph.rstrip())
-        return match.start(), _sentence_end(text, match.start(), end)
+        if not _NOT_PROSE.match(paragraph.partition("\n")[0]):
+            return at, _sentence_end(text, at, stop)
     return None
 
 
 def sentences(text: str) -> Iterator[str]:
     """All sentences, normalised for comparison (see `normal`)."""
-    for match in _PARAGRAPH.finditer(text):
-        at, end = match.span()
+    for at, end in _paragraphs(text, 0, len(text)):
         while at < end:
             after = _sentence_end(text, at, end)
             if sentence := normal(text[at:after]):
@@ -74,7 +80,7 @@ def sentences(text: str) -> Iterator[str]:
 
 def plain(sentence: str) -> str:
     """The sentence as a person would type it: one line, without reST roles, links' targets and emphasis marks."""
-    text = _LINK.sub(r"\1", _ROLE.sub(r"\1", sentence))
+    text = _EMPHASIS.sub(r"\1", _LINK.sub(r"\1", _ROLE.sub(r"\1", sentence)))
     return " ".join(_MARKS.sub("", text).split()).rstrip(":")
 
 
@@ -95,6 +101,13 @@ def why_no_question(question: str, rest: str) -> str | None:
     if sum(map(str.isalnum, rest)) < _ROOM_LEFT:
         return "nothing left to find"
     return None
+
+
+def _paragraphs(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    for match in _BLOCK.finditer(text, start, end):
+        if match["paragraph"]:
+            at = match.start("paragraph")
+            yield at, at + len(match["paragraph"].rstrip())
 
 
 def _sentence_end(text: str, start: int, end: int) -> int:

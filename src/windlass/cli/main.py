@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "init": "make an empty workspace and a commented windlass.toml in this folder",
     "corpus": "read, clean, deduplicate and split documents; say what was left out and why",
     "tokenizer": "train or measure a byte-level BPE tokenizer",
+    "exam": "derive questions with known answers from a corpus, or show them",
     "releases": "what each task serves and served, with every promotion and rollback",
     "rollback": "make a task serve the variant that was live before",
     "traces": "recorded calls; one as a waterfall of its spans",

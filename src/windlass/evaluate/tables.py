@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from windlass.core.artifacts import Artifact
 from windlass.core.files import write_json
 from windlass.evaluate.experiment import Experiment, SystemReport
 from windlass.evaluate.outcomes import METRICS
@@ -15,6 +16,23 @@ _RATES = (
     ("answered_accuracy", "answers that were right"),
     ("coverage", "answerable questions answered"),
 )
+
+
+def render_exam(exam: Artifact) -> str:
+    """What an exam holds: questions per split, what did not become one and why, and its warnings."""
+    card = exam.card
+    rows = [["split", "answerable", "unanswerable", "clusters"]]
+    for split, counts in card["counts"].items():
+        rows.append([split, *(f"{counts[key]:,}" for key in rows[0][1:])])
+    lines = [
+        f"{exam.ref} · {exam.digest[:12]}: {card['items']:,} questions; the index leaves out "
+        f"{card['withheld_documents']:,} documents",
+        _aligned(rows),
+        "First sentences that did not become questions:\n"
+        + "\n".join(f"  {number:>7,}  {reason}" for reason, number in card["dropped"].items()),
+        *(f"Warning: {warning}" for warning in card["warnings"]),
+    ]
+    return "\n\n".join(lines)
 
 
 def render_report(report: SystemReport) -> str:

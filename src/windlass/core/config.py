@@ -8,12 +8,13 @@ import os
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from windlass.core.errors import ConfigError
+from windlass.core.pricing import Price
 
 FILE = "windlass.toml"
 T = TypeVar("T")
@@ -41,17 +42,19 @@ class ServeConfig:
 class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    """`[prices."provider/model"]` or `[prices."model"]`, in US dollars per million tokens; see `core.pricing`."""
 
 
 def load_config(home: Path) -> Config:
     """Reads `home/windlass.toml`; an absent file means the defaults."""
     path = home / FILE
-    if not path.exists():
-        return Config()
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}.", "Mend the line it names.") from error
+    except FileNotFoundError:
+        return Config()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.", "Check the file's permissions.") from error
     return strict(Config, values, where=str(path))
@@ -60,7 +63,9 @@ def load_config(home: Path) -> Config:
 def strict(kind: type[T], values: Mapping[str, Any], *, where: str, prefix: str = "") -> T:
     """Makes the dataclass `kind` from `values`, refusing unknown keys and values of another type.
 
-    `where` names the file in messages. Nested dataclasses, `Literal`, optional and plain types are understood.
+    `where` names the file in messages. Understood are nested dataclasses, `Literal`, unions, `tuple[X, ...]` and
+    other lists, `dict[str, X]`, `Path` (from text), `Any`, and plain types. A whole number is a number; a truth value
+    is neither. Checks of the dataclass's own (`ValueError` in `__post_init__`) are reported in the same way.
     """
     hints = typing.get_type_hints(kind)
     known = {f.name: hints[f.name] for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
@@ -78,7 +83,11 @@ def strict(kind: type[T], values: Mapping[str, Any], *, where: str, prefix: str 
         return kind(**arguments)
     except TypeError as error:
         missing = [f.name for f in dataclasses.fields(kind) if f.name not in arguments and _required(f)]  # type: ignore[arg-type]
+        if not missing:
+            raise
         raise ConfigError(f"{where}: missing {', '.join(prefix + m for m in missing)}.") from error
+    except ValueError as error:
+        raise ConfigError(f"{where}: {prefix[:-1] or 'settings'}: {error}.") from error
 
 
 def _required(item: dataclasses.Field[Any]) -> bool:
@@ -86,26 +95,71 @@ def _required(item: dataclasses.Field[Any]) -> bool:
 
 
 def _checked(kind: Any, value: Any, where: str, name: str) -> Any:
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{where}: '{name}' must be a table.", f"Write [{name}] and its keys below it.")
-        return strict(kind, value, where=where, prefix=f"{name}.")
     origin, options = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return strict(kind, _table(value, where, name), where=where, prefix=f"{name}.")
     if origin is typing.Literal:
-        if value not in options:
+        if not any(value == option and type(value) is type(option) for option in options):
             raise ConfigError(f"{where}: '{name}' is {value!r}.", f"Allowed: {', '.join(map(repr, options))}.")
         return value
-    kinds = options if origin in (typing.Union, types.UnionType) else (kind,)
-    for one in kinds:
-        plain = typing.get_origin(one) or one
-        if plain is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        if plain is tuple and isinstance(value, list):
-            return tuple(value)
-        if isinstance(plain, type) and isinstance(value, plain) and not (isinstance(value, bool) and plain is int):
-            return value
-    wanted = " or ".join(getattr(k, "__name__", str(k)) for k in kinds)
-    raise ConfigError(f"{where}: '{name}' is {value!r}, but must be of type {wanted}.")
+    if origin in (typing.Union, types.UnionType):
+        return _first_that_fits(options, value, where, name)
+    if origin in (dict, Mapping):
+        return {
+            key: _checked(options[1], item, where, f"{name}.{key}") for key, item in _table(value, where, name).items()
+        }
+    if origin in (tuple, list, Sequence):
+        return _items(origin, options, value, where, name)
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if isinstance(kind, type) and isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
+        return value
+    raise ConfigError(f"{where}: '{name}' is {value!r}, but must be {_called(kind)}.")
+
+
+def _table(value: Any, where: str, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: '{name}' must be a table.", f"Write [{name}] and its keys below it.")
+    return value
+
+
+def _items(origin: Any, options: tuple[Any, ...], value: Any, where: str, name: str) -> Any:
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{where}: '{name}' is {value!r}, but must be a list.", 'Write ["a", "b"].')
+    if origin is tuple and options[-1] is not Ellipsis:
+        if len(options) != len(value):
+            raise ConfigError(f"{where}: '{name}' must have {len(options)} items, but has {len(value)}.")
+        kinds = options
+    else:
+        kinds = (options[0],) * len(value)
+    items = [_checked(k, item, where, f"{name}[{i}]") for i, (k, item) in enumerate(zip(kinds, value))]
+    return items if origin is list else tuple(items)
+
+
+def _first_that_fits(options: tuple[Any, ...], value: Any, where: str, name: str) -> Any:
+    kinds = [option for option in options if option is not type(None)]
+    if value is None and len(kinds) < len(options):
+        return None
+    if type(value) in kinds:  # an int stays an int where int | float is allowed
+        return value
+    errors: list[ConfigError] = []
+    for kind in kinds:
+        try:
+            return _checked(kind, value, where, name)
+        except ConfigError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    raise ConfigError(f"{where}: '{name}' is {value!r}, but must be {' or '.join(map(_called, kinds))}.")
+
+
+def _called(kind: Any) -> str:
+    names = {str: "text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+    return names.get(kind) or str(getattr(kind, "__name__", kind))
 
 
 def secret(variable: str) -> str | None:

@@ -28,7 +28,7 @@ _FAMILIES: tuple[tuple[str, re.Pattern[str], re.Pattern[str]], ...] = tuple(
             r"\b(?:gh[a-z]_|github_pat_|hf_|gsk_|[sr]k_live_|[sr]k_test_)\w{12,}",
         ),
         (r"A(?=[\w-]{19})(?<=\bA)(?:KIA|SIA|Iza)", r"\bA(?:KIA|SIA|Iza)[\w-]{16,}"),
-        (r"J(?=[\w-]{8,}\.)(?<=\beyJ)", r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?"),
+        (r"J(?<=\beyJ)(?=[\w-]{8,}\.)", r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?"),
         # In prose "Basic mathematics" and "bearer certificates" are no secrets: a token is long and has a digit or '='.
         (
             r"B(?:earer|EARER|asic) +[\w.~+/=-]{12}",

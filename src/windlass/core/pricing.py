@@ -1,0 +1,93 @@
+"""What a model call costs, from a dated table of public list prices in the package, which `windlass.toml` can extend.
+
+Nothing is fetched: a price list that changes by itself makes yesterday's figures wrong. What the table does not know
+has no price, which is None and never 0.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from windlass.core.values import Usage
+
+_DATED = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8})$")
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """US dollars per million tokens of each class. None: not sold, or not known."""
+
+    input: float
+    output: float | None = None
+    """None for models that only read, such as embedders."""
+    cache_read: float | None = None
+    cache_write: float | None = None
+    reasoning: float | None = None
+    """None: as output."""
+    as_of: str = ""
+    """The day on which this was the list price."""
+    source: str = ""
+
+    def of(self, usage: Usage) -> float | None:
+        """The cost of `usage` in US dollars; None when a class that was used has no price, or counts are missing."""
+        if usage.prompt is None or (self.output is not None and usage.completion is None):
+            return None
+        total = 0.0
+        for tokens, dollars in (
+            (usage.input, self.input),
+            (usage.cache_read, self.cache_read),
+            (usage.cache_write, self.cache_write),
+            (usage.output, self.output),
+            (usage.reasoning, self.output if self.reasoning is None else self.reasoning),
+        ):
+            if tokens:
+                if dollars is None:
+                    return None
+                total += tokens * dollars
+        return total / 1e6
+
+
+@cache
+def list_prices() -> Mapping[str, Price]:
+    """The table in the package: "provider/model" -> price."""
+    table = json.loads(resources.files("windlass.core").joinpath("prices.json").read_text(encoding="utf-8"))
+    return {
+        f"{provider}/{model}": Price(**numbers, as_of=entry["as_of"], source=entry["source"])
+        for provider, entry in table.items()
+        for model, numbers in entry["models"].items()
+    }
+
+
+def price(
+    model: str, usage: Usage, provider: str | None = None, *, extra: Mapping[str, Price] | None = None
+) -> float | None:
+    """The cost of a call in US dollars, or None when it is not known.
+
+    `model` is the name the provider answered with; a date at its end may be missing in the table. `extra` (the
+    `[prices]` of `windlass.toml`) goes before the table. Without `provider`, a model that several providers sell at
+    different prices has none.
+    """
+    known = find(model, provider, extra=extra)
+    return None if known is None else known.of(usage)
+
+
+def find(model: str, provider: str | None = None, *, extra: Mapping[str, Price] | None = None) -> Price | None:
+    """The price that applies to `model`."""
+    for table in (extra or {}, list_prices()):
+        for name in (model, _DATED.sub("", model)):
+            if provider is not None:
+                exact = table.get(f"{provider}/{name}") or (table.get(name) if table is extra else None)
+                if exact is not None:
+                    return exact
+                continue
+            found = {p for key, p in table.items() if key == name or key.partition("/")[2] == name}
+            if len(found) == 1:
+                return found.pop()
+            if found:
+                return None
+    return None

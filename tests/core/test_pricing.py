@@ -1,0 +1,85 @@
+"""Prices: known ones multiply, unknown ones are None."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+
+from windlass.core.pricing import Price, find, list_prices, price
+from windlass.core.values import Usage
+
+
+def test_every_entry_of_the_table_is_dated_and_plausible() -> None:
+    table = list_prices()
+    assert len(table) >= 12
+    for name, entry in table.items():
+        provider, _, model = name.partition("/")
+        assert provider
+        assert model
+        assert datetime.date.fromisoformat(entry.as_of)
+        assert entry.source.startswith("https://")
+        assert 0 < entry.input < 100, name
+        assert entry.output is None or entry.input < entry.output < 200, name
+        assert entry.cache_read is None or 0 < entry.cache_read < entry.input, name
+        assert entry.cache_write is None or entry.cache_write >= entry.input, name
+
+
+def test_classes_are_priced_apart_and_added() -> None:
+    usage = Usage(input=1_000, cache_read=10_000, cache_write=2_000, output=300, reasoning=200)
+    cost = price("claude-sonnet-4-5", usage, "anthropic")
+    assert cost == pytest.approx((1_000 * 3 + 10_000 * 0.3 + 2_000 * 3.75 + 500 * 15) / 1e6)
+
+
+def test_a_dated_name_has_the_price_of_its_model() -> None:
+    usage = Usage(input=1_000_000, output=1_000_000)
+    assert price("gpt-4.1-mini-2025-04-14", usage) == price("gpt-4.1-mini", usage) == pytest.approx(2.0)
+    assert price("claude-haiku-4-5-20251001", usage) == pytest.approx(6.0)
+    assert price("gpt-4.1-mini-preview", usage) is None
+
+
+def test_embedders_have_no_output() -> None:
+    assert price("text-embedding-3-small", Usage(input=1_000_000)) == pytest.approx(0.02)
+    assert price("text-embedding-3-small", Usage(input=5, output=1)) is None
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [Usage(), Usage(input=5), Usage(output=5), Usage(input=5, output=5, cache_write=1)],
+    ids=["nothing", "no output", "no input", "a class without a price"],
+)
+def test_what_is_not_known_is_none(usage: Usage) -> None:
+    assert price("gpt-4.1", usage) is None
+
+
+def test_unknown_models_and_providers_have_no_price() -> None:
+    usage = Usage(input=5, output=5)
+    assert price("nobody-knows", usage) is None
+    assert price("gpt-4.1", usage, "localhost") is None
+    assert price("", usage) is None
+
+
+def test_zero_tokens_cost_nothing_and_free_is_a_price() -> None:
+    assert price("gpt-4.1", Usage(input=0, output=0)) == 0.0
+    assert price("mine", Usage(input=5, output=5), extra={"mine": Price(0.0, 0.0)}) == 0.0
+
+
+def test_own_prices_go_before_the_table() -> None:
+    usage = Usage(input=1_000_000, output=0)
+    extra = {
+        "openai/gpt-4.1": Price(1.5, 6.0),
+        "mine": Price(0.25, 1.0),
+        "a/shared": Price(1.0),
+        "b/shared": Price(2.0),
+    }
+    assert price("gpt-4.1", usage, extra=extra) == 1.5
+    assert price("gpt-4.1", usage, "openai", extra=extra) == 1.5
+    assert price("gpt-4.1-2025-04-14", usage, "openai", extra=extra) == 1.5
+    assert price("mine", usage, "anything", extra=extra) == 0.25
+    assert price("shared", usage, "b", extra=extra) == 2.0
+    assert find("shared", extra=extra) is None, "two providers, two prices"
+
+
+def test_reasoning_is_priced_as_output_unless_said_otherwise() -> None:
+    assert Price(1.0, 2.0).of(Usage(input=0, output=0, reasoning=1_000_000)) == 2.0
+    assert Price(1.0, 2.0, reasoning=3.0).of(Usage(input=0, reasoning=1_000_000)) == 3.0

@@ -35,6 +35,8 @@ _FEW_FILES = 12
 """With fewer files than this, sections stand in as clusters."""
 _TELLING = 40
 """A sentence this long that stands in two documents tells the same in both."""
+_WITHHELD_CLUSTERS = 20
+"""From about so many clusters of a split, or more, its unanswerable questions come where the files allow it."""
 _SHARED = "same sentence in another document"
 _ENOUGH = 200
 """Fewer test questions than this get a warning: the gate will hardly decide on them."""
@@ -326,11 +328,19 @@ def _assign(sizes: Mapping[str, int], seed: int) -> dict[str, Split]:
 def _withhold(
     sizes: Mapping[str, int], splits: Mapping[str, Split], share: float, keep: Collection[str], seed: int
 ) -> frozenset[str]:
-    """Clusters to withhold: in every split about `share` of its questions, by clusters small enough to fit."""
+    """Clusters to withhold: in every split about `share` of its questions.
+
+    Small clusters come first: the same number of questions from more files says more about abstention, and fewer
+    documents go missing from the index. A cluster that would overshoot the share by as much again is left alone.
+    """
     chosen: set[str] = set()
     for split in SPLITS:
-        inside = sorted((c for c in sizes if splits[c] == split), key=lambda c: _chance(c, seed, "withhold"))
-        wanted = share * sum(sizes[cluster] for cluster in inside)
+        wanted = share * sum(size for cluster, size in sizes.items() if splits[cluster] == split)
+        small = max(1.0, wanted / _WITHHELD_CLUSTERS)
+        inside = sorted(
+            (cluster for cluster in sizes if splits[cluster] == split),
+            key=lambda cluster: (sizes[cluster] > small, _chance(cluster, seed, "withhold")),
+        )
         have = 0
         for cluster in inside:
             if cluster not in keep and have < wanted and have + sizes[cluster] <= 2 * wanted:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from windlass.core import semconv
@@ -54,7 +56,6 @@ class GraphBuilder:
         self.ws = ws
         self._nodes: dict[str, Node] = {}
         self._edges: dict[tuple[str, str, str], None] = {}
-        self._documents: dict[str, dict[str, Document]] = {}
 
     def add(self, identifier: str, kind: str, label: str, **detail: Any) -> str:
         self._nodes.setdefault(identifier, Node(identifier, kind, label, detail))
@@ -128,10 +129,7 @@ class GraphBuilder:
     # documents ------------------------------------------------------------------------------------------------------
 
     def documents(self, corpus: str) -> dict[str, Document]:
-        if corpus not in self._documents:
-            path = self.ws.artifacts.get(corpus).path / "documents.jsonl"
-            self._documents[corpus] = {document.id: document for document in read_documents(path)}
-        return self._documents[corpus]
+        return _documents(self.ws.artifacts.get(corpus).path / "documents.jsonl")
 
     def document(self, corpus: str, identifier: str) -> str:
         known = self.documents(corpus).get(identifier)
@@ -222,6 +220,12 @@ def _answer(builder: GraphBuilder, spans: Sequence[SpanRecord]) -> str:
 def _corpus_behind(ws: Workspace, index: str | None) -> str | None:
     record = ws.store.artifact(index) if index else None
     return next((digest for role, digest in record.parents if role == "corpus"), None) if record else None
+
+
+@lru_cache(maxsize=2)
+def _documents(path: Path) -> dict[str, Document]:
+    """A corpus never changes under its path, and a server draws many graphs over the same one."""
+    return {document.id: document for document in read_documents(path)}
 
 
 # reading spans ------------------------------------------------------------------------------------------------------

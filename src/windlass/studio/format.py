@@ -49,7 +49,7 @@ def duration(milliseconds: float | None) -> str:
         return NONE
     if milliseconds < 1:
         return f"{milliseconds * 1000:.0f} µs"
-    if milliseconds < 1000:
+    if milliseconds < 999.5:
         return f"{milliseconds:.3g} ms" if milliseconds < 100 else f"{milliseconds:.0f} ms"
     seconds = milliseconds / 1000
     if seconds < 60:

@@ -22,7 +22,9 @@ def scale(values: Iterable[float], *, wanted: int = 5, margin: float = 0.06) -> 
     """A scale that holds all finite `values` with a margin, and about `wanted` ticks at steps of 1, 2 or 5."""
     finite = [v for v in values if math.isfinite(v)] or [0.0]
     low, high = min(finite), max(finite)
-    room = (high - low) * margin or abs(high) * margin or 0.05
+    room = (high - low) * margin
+    if high - low < 1e-9 * max(1.0, abs(low), abs(high)):  # one value, as far as a drawing can tell
+        room = max(0.01, abs(high) * margin)
     low, high = low - room, high + room
     rough = (high - low) / wanted
     power = 10.0 ** math.floor(math.log10(rough))

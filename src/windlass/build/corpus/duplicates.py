@@ -25,7 +25,7 @@ ROWS = 6
 """A pair of similarity s becomes a candidate with probability 1 - (1 - s^6)^20: 0.998 at 0.8, 0.27 at 0.5."""
 
 _TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+")  # scripts without spaces: by character
-_BLOCK = 4096
+_BLOCK = 1024
 _U64 = (1 << 64) - 1
 
 
@@ -43,17 +43,22 @@ _PLACE = np.array([_mix(1000 + i) | 1 for i in range(WORDS_PER_SHINGLE)], np.uin
 _BAND = np.array([_mix(2000 + i) | 1 for i in range(ROWS)], np.uint64)
 
 
+def words(text: str) -> list[str]:
+    """The words of a text, letter case ignored."""
+    return _TOKEN.findall(text.lower())
+
+
 def shingles(text: str) -> NDArray[np.uint64]:
     """Sorted distinct 64-bit hashes of every run of 5 words, letter case ignored. Empty when there is no word."""
-    tokens = _TOKEN.findall(text.lower())
-    words = np.fromiter((zlib.crc32(token.encode()) for token in tokens), np.uint64, len(tokens))
+    tokens = words(text)
+    numbers = np.fromiter(map(zlib.crc32, map(str.encode, tokens)), np.uint64, len(tokens))
     size = min(WORDS_PER_SHINGLE, len(tokens))
     if not size:
-        return words
-    count = len(words) - size + 1
+        return numbers
+    count = len(numbers) - size + 1
     hashes = np.zeros(count, np.uint64)
     for i in range(size):  # the place matters: "a b" is not "b a"
-        hashes += words[i : i + count] * _PLACE[i]
+        hashes += numbers[i : i + count] * _PLACE[i]
         hashes ^= hashes >> np.uint64(29)
     return np.unique(hashes)
 

@@ -16,9 +16,10 @@ import pytest
 
 from windlass.apply.providers import http as http_module
 from windlass.apply.providers.http import Endpoint
-from windlass.apply.providers.openai_compatible import OpenAIChat, OpenAIEmbedder
-from windlass.core.config import ModelConfig
+from windlass.apply.providers.openai_compatible import OpenAIChat, OpenAIEmbedder, prices_at
+from windlass.core.config import Config, ModelConfig
 from windlass.core.errors import ConfigError, ProviderError, Unsupported
+from windlass.core.pricing import Price
 from windlass.core.values import ChatRequest, ImagePart, Message, TextPart, ToolCall, Usage
 
 KEY = "sk-very-secret-key"
@@ -121,7 +122,7 @@ def ask(text: str = "Hi", **parameters: Any) -> ChatRequest:
 
 def test_a_completion(server: Loopback, endpoint: Endpoint) -> None:
     server.answer(reply())
-    response = OpenAIChat(endpoint, "m", price=lambda model, usage: 0.5 if model == "m-2026" else None).complete(ask())
+    response = OpenAIChat(endpoint, "m", price_of=lambda model, usage: 0.5 if model == "m-2026" else None).complete(ask())
     assert response.message.text == "Hello!" and response.model == "m-2026" and response.finish_reason == "stop"
     assert response.usage == Usage(input=12, cache_read=8, output=5, reasoning=4)
     assert response.usage.prompt == 20 and response.usage.completion == 9
@@ -327,8 +328,17 @@ def test_a_wrong_base_url_is_refused(url: str) -> None:
 
 def test_from_config_names_what_is_missing() -> None:
     with pytest.raises(ConfigError, match="no model"):
-        OpenAIChat.from_config(ModelConfig(base_url="http://127.0.0.1:1/v1"))
-    assert OpenAIChat.from_config(ModelConfig(base_url="http://127.0.0.1:1/v1", model="m")).name == "m"
+        OpenAIChat.from_config(Config(ModelConfig(base_url="http://127.0.0.1:1/v1")))
+    assert OpenAIChat.from_config(Config(ModelConfig("http://127.0.0.1:1/v1", "m"))).name == "m"
+
+
+def test_a_price_belongs_to_the_seller_not_to_the_name(server: Loopback) -> None:
+    usage = Usage(input=1_000_000, output=0)
+    assert prices_at("api.openai.com")("gpt-4o", usage) == 2.5
+    assert prices_at("127.0.0.1")("gpt-4o", usage) is None
+    mine = Config(ModelConfig(server.url, "m"), prices={"m-2026": Price(input=1e6, output=1e6, cache_read=0.0)})
+    server.answer(reply())
+    assert OpenAIChat.from_config(mine).complete(ask()).cost_usd == 12 + 5 + 4
 
 
 def embeddings(count: int, *, plain: bool = False) -> tuple[int, dict[str, str], bytes]:

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from windlass.apply.providers.http import Endpoint
-from windlass.core.config import ModelConfig
+from windlass.core.config import Config
 from windlass.core.errors import ConfigError, ProviderError, Unsupported
 from windlass.core.files import sha256_json
+from windlass.core.pricing import Price, price
 from windlass.core.protocols import Embeddings, EmbedKind
 from windlass.core.values import (
     ChatDelta,
@@ -46,13 +47,23 @@ _FINISH: Mapping[str, FinishReason] = {
     "content_filter": "content_filter",
 }
 
-Price = Callable[[str, Usage], float | None]
-"""US dollars for (model, usage); None when the price or a count is not known."""
+PriceOf = Callable[[str, Usage], float | None]
+"""US dollars for (model that answered, usage); None when the price or a count is not known."""
+
+_SELLERS: Mapping[str, str] = {
+    "api.openai.com": "openai",
+    "api.anthropic.com": "anthropic",
+    "generativelanguage.googleapis.com": "google",
+    "api.mistral.ai": "mistral",
+    "api.deepseek.com": "deepseek",
+}
+"""Host -> its name in the price table. A model of the same name elsewhere has no known price."""
 
 
-def unknown_price(model: str, usage: Usage) -> float | None:
-    """No table, no price."""
-    return None
+def prices_at(host: str, extra: Mapping[str, Price] | None = None) -> PriceOf:
+    """Prices of the seller behind `host`; `extra` is the `[prices]` of windlass.toml."""
+    seller = _SELLERS.get(host, host)
+    return lambda model, usage: price(model, usage, seller, extra=extra)
 
 
 class OpenAIChat:
@@ -60,19 +71,20 @@ class OpenAIChat:
 
     digest: str | None = None
 
-    def __init__(self, endpoint: Endpoint, model: str, *, price: Price = unknown_price) -> None:
+    def __init__(self, endpoint: Endpoint, model: str, *, price_of: PriceOf | None = None) -> None:
         self._endpoint = endpoint
         self._model = model
-        self._price = price
+        self._price = price_of or prices_at(endpoint.host)
 
     @classmethod
-    def from_config(cls, config: ModelConfig, *, price: Price = unknown_price) -> OpenAIChat:
-        """From `[model]` in windlass.toml. Raises `ConfigError` when it is incomplete."""
-        if not config.base_url or not config.model:
-            missing = "base_url" if not config.base_url else "model"
+    def from_config(cls, config: Config) -> OpenAIChat:
+        """From `[model]` and `[prices]` in windlass.toml. Raises `ConfigError` when `[model]` is incomplete."""
+        settings = config.model
+        if not settings.base_url or not settings.model:
+            missing = "base_url" if not settings.base_url else "model"
             raise ConfigError(f"windlass.toml: [model] has no {missing}.", "Set both base_url and model.")
-        endpoint = Endpoint(config.base_url, api_key_env=config.api_key_env, timeout=config.timeout_s)
-        return cls(endpoint, config.model, price=price)
+        endpoint = Endpoint(settings.base_url, api_key_env=settings.api_key_env, timeout=settings.timeout_s)
+        return cls(endpoint, settings.model, price_of=prices_at(endpoint.host, config.prices))
 
     @property
     def name(self) -> str:

@@ -122,7 +122,9 @@ def ask(text: str = "Hi", **parameters: Any) -> ChatRequest:
 
 def test_a_completion(server: Loopback, endpoint: Endpoint) -> None:
     server.answer(reply())
-    response = OpenAIChat(endpoint, "m", price_of=lambda model, usage: 0.5 if model == "m-2026" else None).complete(ask())
+    response = OpenAIChat(endpoint, "m", price_of=lambda model, usage: 0.5 if model == "m-2026" else None).complete(
+        ask()
+    )
     assert response.message.text == "Hello!" and response.model == "m-2026" and response.finish_reason == "stop"
     assert response.usage == Usage(input=12, cache_read=8, output=5, reasoning=4)
     assert response.usage.prompt == 20 and response.usage.completion == 9

@@ -53,8 +53,9 @@ def _build(args: argparse.Namespace) -> int:
 def _search(args: argparse.Namespace) -> int:
     from windlass.apply.rag.search import HybridIndex
     from windlass.core.errors import InputError
-    from windlass.loop.assemble import load_embedder
-    from windlass.loop.text import shortened, table
+    from windlass.loop.lineage import shortened
+    from windlass.loop.text import table
+    from windlass.serve.embedder import MiniLM
 
     where: dict[str, list[str]] = {}
     for pair in args.where:
@@ -65,8 +66,7 @@ def _search(args: argparse.Namespace) -> int:
     with opened(args) as ws:
         artifact = ws.artifacts.get(args.index)
         adapter = next((digest for role, digest in artifact.record.parents if role == "adapter"), None)
-        embedder = load_embedder(artifact)
-        index = HybridIndex.open(artifact, embedder, None if adapter is None else ws.artifacts.get(adapter))
+        index = HybridIndex.open(artifact, MiniLM.load(), None if adapter is None else ws.artifacts.get(adapter))
         started = time.perf_counter()
         hits = index.search(args.query, args.k, where or None)
         took = time.perf_counter() - started

@@ -34,6 +34,7 @@ class Database:
         # Connections are lent for one operation each, so that threads that come and go leave none behind.
         self._idle: list[sqlite3.Connection] = []
         self._lent = 0
+        self._forking = False
         self._lock = threading.Condition(threading.Lock())
         _open.add(self)
         self._migrate(migrations)
@@ -68,6 +69,8 @@ class Database:
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
+            while self._forking:
+                self._lock.wait()
             self._lent += 1
             connection = self._idle.pop() if self._idle else None
         try:
@@ -118,12 +121,15 @@ class Database:
 
     def _before_fork(self) -> None:
         self._lock.acquire()
+        self._forking = True  # or threads that keep on working might never all pause at once
         while self._lent:
             self._lock.wait()
         while self._idle:
             self._idle.pop().close()
 
     def _after_fork(self) -> None:
+        self._forking = False
+        self._lock.notify_all()
         self._lock.release()
 
     # errors -----------------------------------------------------------------------------------------------------

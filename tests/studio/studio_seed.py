@@ -12,6 +12,7 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
+from windlass.apply.assistant import sources
 from windlass.core.artifacts import Artifact
 from windlass.core.documents import Document, Section, write_documents
 from windlass.core.protocols import ChatModel
@@ -126,9 +127,10 @@ class Quoting:
                 span.output = [{"document": d.id, "score": n} for n, d, _ in found]
                 time.sleep(0.004)
             cited = [_citation(d, line) for n, d, line in found if n > 0]
-            text = "\n\n".join(f"{c.quote} [{i}]" for i, c in enumerate(cited, 1))
+            text = "\n\n".join(f"“{c.quote}” [{i}]" for i, c in enumerate(cited, 1))
+            text += f"\n\n{sources(cited)}" if cited else ""
             message = Message("assistant", text or "The documents hold no answer to this question.")
-            root.output = {"text": message.text, "citations": [asdict(c) for c in cited], "abstained": not cited}
+            root.output = {"answer": message.text, "citations": [asdict(c) for c in cited]}
             trace = root.trace_id
         usage = Usage(input=len(question.split()), output=0)
         return ChatResponse(
@@ -305,7 +307,7 @@ def _traces(
             )  # fmt: skip
 
         asked = [{"role": "user", "content": question}]
-        answer = {"text": f"{line} [1]", "citations": [asdict(citation)], "abstained": False}
+        answer = {"answer": f"{line} [1]", "citations": [asdict(citation)]}
         usage = {"gen_ai.usage.input_tokens": 9 + number % 5, "gen_ai.usage.output_tokens": 0, "windlass.cost.usd": 0.0}
         spans = [
             span(1, None, "assistant", "invoke_workflow", 0, 1, digests, (asked, answer)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -303,3 +304,13 @@ def test_the_pages_work_without_scripts(browser: Browser, live: Live) -> None:
     page.locator(".waterfall a", has_text="retrieve").click()
     expect(page.locator("#details h2")).to_have_text("retrieve")
     context.close()
+
+
+def test_a_question_that_failed_stays_in_the_box(page: Page, live: Live) -> None:
+    page.goto(live.origin + "/ask")
+    line = json.dumps({"error": "The endpoint is down.", "hint": "Start it.", "end": True}) + "\n"
+    page.route("**/ask", lambda route: route.fulfill(content_type="application/x-ndjson", body=line))
+    page.locator("#q").fill("Where is an exception handled?")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_have_text("The endpoint is down. Start it.")
+    expect(page.locator("#q")).to_have_value("Where is an exception handled?")

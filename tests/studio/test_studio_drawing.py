@@ -14,12 +14,13 @@ pytest.importorskip("starlette", reason="needs windlass[serve]")
 from hypothesis import given
 from hypothesis import strategies as st
 
+from windlass.apply.assistant import sources
 from windlass.core.documents import Document, Section
 from windlass.core.records import MetricPoint, SpanRecord
 from windlass.core.values import ChatResponse, Citation, Message
 from windlass.studio import format as write
 from windlass.studio.artifacts import pieces
-from windlass.studio.ask import only_quotes, references
+from windlass.studio.ask import only_quotes, references, without_sources
 from windlass.studio.layers import HEIGHT, WIDTH, layout
 from windlass.studio.runs import MAX_POINTS, baselines, curves, thin
 from windlass.studio.scale import scale
@@ -139,6 +140,14 @@ def test_references_are_those_of_quotations_that_exist() -> None:
 )
 def test_an_answer_of_nothing_but_quotations_is_known(text: str, alone: bool) -> None:
     assert only_quotes(quoted("One.", "Two.", text=text)) is alone
+
+
+def test_the_list_of_sources_is_left_to_the_page() -> None:
+    response = quoted("One.", "Two.", text="")
+    text = f"“One.” [1]\n\n“Two.” [2]\n\n{sources(response.citations)}"
+    response = quoted("One.", "Two.", text=text)
+    assert without_sources(response) == "“One.” [1]\n\n“Two.” [2]"
+    assert only_quotes(response)
 
 
 def test_an_answer_without_quotations_is_not_only_quotations() -> None:

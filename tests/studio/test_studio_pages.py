@@ -280,6 +280,8 @@ def test_feedback_becomes_a_score_of_the_trace(site: Site) -> None:
     assert len(site.ws.store.scores(trace)) == before + 1
     assert (score.name, score.value, score.source, score.comment) == ("feedback", 0.0, "user", HOSTILE)
     assert score.metadata == {"correct_document": "python:with"}
+    wrong = post(site.client, "/feedback", "application/json", subject=trace, value="1", correct_document="python:with")
+    assert (wrong.status_code, wrong.json()["error"]) == (400, "A good answer needs no other document.")
     again = post(site.client, "/feedback", "application/json", subject=trace, value="1")
     assert again.json()["value"] == 1.0
     assert site.ws.store.scores(trace)[-1].value == 1.0

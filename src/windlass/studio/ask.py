@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response, StreamingResponse
 
+from windlass.apply.assistant import sources
 from windlass.core.errors import InputError, WindlassError
 from windlass.core.protocols import ChatModel
 from windlass.core.values import ChatRequest, ChatResponse, Citation, Message
@@ -100,7 +101,7 @@ def _answer(
         response,
         record.ref if record else None,
         (time.monotonic() - started) * 1000,
-        [] if only_quotes(response) else references(response.message.text, len(response.citations)),
+        [] if only_quotes(response) else references(without_sources(response), len(response.citations)),
         [(citation, document_address(studio, digest, citation)) for citation in response.citations],
     )
 
@@ -115,9 +116,15 @@ def references(text: str, quotes: int) -> list[tuple[str, int | None]]:
     return pieces
 
 
+def without_sources(response: ChatResponse) -> str:
+    """The text without the list of sources that an assistant adds for readers of plain text."""
+    text = response.message.text
+    return text.removesuffix(sources(response.citations)).rstrip() if response.citations else text
+
+
 def only_quotes(response: ChatResponse) -> bool:
     """Whether the text consists of the quotations and their numbers alone."""
-    rest = response.message.text
+    rest = without_sources(response)
     for citation in sorted(response.citations, key=lambda c: -len(c.quote)):
         rest = rest.replace(citation.quote, "")
     return bool(response.citations) and not re.sub(r"\[\d{1,3}\]|[\s\"“”>*-]", "", rest)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
-import time
-
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from windlass.core.errors import InputError
-from windlass.core.records import ScoreRecord
+from windlass.loop.feedback import give_feedback
 from windlass.studio.traces import spans_of
 from windlass.studio.web import Visit
 
@@ -17,7 +14,7 @@ MAX_COMMENT = 4_000
 
 
 def store(visit: Visit) -> Response:
-    """Stores a new score; a later one of the same reader counts instead of the earlier, which stays on record."""
+    """Stores a new score; a later one of the same answer counts instead of the earlier, which stays on record."""
     trace = spans_of(visit, visit.form.get("subject", ""))[0].trace_id
     value = visit.form.get("value")
     if value not in ("0", "1"):
@@ -25,19 +22,10 @@ def store(visit: Visit) -> Response:
     comment = visit.form.get("comment", "").strip()
     if len(comment) > MAX_COMMENT:
         raise InputError(f"The comment has {len(comment):,} characters.", f"At most {MAX_COMMENT:,} are taken.")
-    document = visit.form.get("correct_document", "").strip()
-    score = ScoreRecord(
-        id=secrets.token_hex(12),
-        subject=trace,
-        name="feedback",
-        value=float(value),
-        source="user",
-        author="studio",
-        at=time.time(),
-        comment=comment,
-        metadata={"correct_document": document} if document else {},
+    document = visit.form.get("correct_document", "").strip() or None
+    score = give_feedback(
+        visit.ws, trace, good=value == "1", correct_document=document, comment=comment, author="studio"
     )
-    visit.ws.store.add_score(score)
     if visit.accepts("application/json"):
         return JSONResponse({"score": score.id, "trace": trace, "value": score.value})
     return RedirectResponse(f"/traces/{trace}#scores", status_code=303)

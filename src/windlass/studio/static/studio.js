@@ -162,10 +162,12 @@ async function ask(question) {
   const text = element("div", "text writing");
   answer.append(element("h2", "question", question), text);
   $("#answers").prepend(answer);
+  const body = new URLSearchParams(new FormData(form));
+  form.question.value = ""; // at once: what is typed while the answer comes is the next question
   button.disabled = true;
   try {
     const response = await fetch(form.action, {
-      method: "POST", body: new URLSearchParams(new FormData(form)), headers: { Accept: "application/x-ndjson, application/json" },
+      method: "POST", body, headers: { Accept: "application/x-ndjson, application/json" },
     });
     if (!response.ok) throw new Error(Object.values(await response.json()).join(" "));
     for await (const item of lines(response.body)) {
@@ -174,7 +176,6 @@ async function ask(question) {
       if (item.html) {
         answer.insertAdjacentHTML("afterend", item.html);
         answer.remove();
-        form.question.value = "";
       }
     }
   } catch (error) {
@@ -182,6 +183,7 @@ async function ask(question) {
     const notice = element("p", "notice", error.message);
     notice.setAttribute("role", "alert");
     answer.append(notice);
+    if (!form.question.value) form.question.value = question;
   } finally {
     button.disabled = false;
   }

@@ -61,9 +61,8 @@ def test_all_of_core_together_loads_nothing_heavy() -> None:
 
 
 def test_the_help_of_the_command_line_imports_no_command() -> None:
-    loaded = modules_after(
-        "from windlass.cli.main import main\ntry:\n    main(['--help'])\nexcept SystemExit as exit:\n    assert not exit.code"
-    )
+    run = "try:\n    main(['--help'])\nexcept SystemExit as exit:\n    assert not exit.code"
+    loaded = modules_after(f"from windlass.cli.main import main\n{run}")
     assert {name for name in loaded if name.startswith("windlass")} == {
         "windlass", "windlass.cli", "windlass.cli.main", "windlass.core", "windlass.core.errors",
     }  # fmt: skip

@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     with opened(args) as ws:
         if args.id is None:
             rows = []
-            for r in ws.store.runs(args.kind, limit=args.limit):
+            for r in ws.runs.list(args.kind, limit=args.limit):
                 took = f"{r.ended - r.started:,.1f} s" if r.ended else ""
                 rows.append([r.id, r.kind, r.name, r.status, ago(r.started), took, r.message])
             print(
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
                 else "No runs yet. `windlass demo` makes some."
             )
             return 0
-        record = ws.store.run(args.id)
+        record = ws.runs.get(args.id)
         if record is None:
             raise NotFound(f"There is no run '{args.id}' in this workspace.", "`windlass runs` lists them.")
         message = f": {record.message}" if record.message else ""

@@ -36,6 +36,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             error TEXT, attributes TEXT NOT NULL, input TEXT, output TEXT, UNIQUE (trace_id, span_id)
         )""",
         "CREATE INDEX spans_roots ON spans (start_ns) WHERE parent_id IS NULL",
+        "CREATE INDEX spans_errors ON spans (trace_id) WHERE status = 'error'",
         "CREATE INDEX spans_named_roots ON spans (name, start_ns) WHERE parent_id IS NULL",
         """CREATE TABLE scores (
             id TEXT PRIMARY KEY, subject TEXT NOT NULL, name TEXT NOT NULL, value REAL, source TEXT NOT NULL,

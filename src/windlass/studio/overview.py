@@ -29,7 +29,7 @@ def show(visit: Visit) -> Response:
         live=live_releases(visit.ws),
         traces=traces[:8],
         lately=_lately(traces),
-        runs=store.runs(limit=6),
+        runs=visit.ws.runs.list(limit=6),
         now=time.time(),
         experiment=experiments.read(visit.ws, found[0].digest) if found else None,
     )

@@ -20,12 +20,12 @@ MAX_POINTS = 1_500
 
 def listing(visit: Visit) -> Response:
     kind = visit.query("kind")
-    runs = visit.ws.store.runs(kind=kind or None, limit=500)
+    runs = visit.ws.runs.list(kind or None, limit=500)
     return visit.page("runs.html", "runs", runs=runs, kind=kind, now=time.time())
 
 
 def _run(visit: Visit) -> RunRecord:
-    record = visit.ws.store.run(visit.path("run"))
+    record = visit.ws.runs.get(visit.path("run"))
     if record is None:
         raise NotFound(f"There is no run '{visit.path('run')[:80]}'.", "The list of runs shows what there is.")
     return record

@@ -1,0 +1,46 @@
+"""The lists of traces walk an index from its newest end: their cost does not grow with the number of traces."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from windlass.core.records import SpanRecord
+from windlass.core.sqlite_store import SqliteStore
+
+
+@pytest.mark.parametrize(
+    ("filters", "index"),
+    [
+        ({}, "spans_roots"),
+        ({"since": 5.0}, "spans_roots"),
+        ({"name": "assistant"}, "spans_named_roots"),
+        ({"name": "assistant", "since": 5.0}, "spans_named_roots"),
+        ({"errors": False}, "spans_roots"),
+        ({"score": ("feedback", 0.0, 1.0)}, "spans_roots"),
+    ],
+)
+def test_traces_are_read_in_the_order_of_an_index(tmp_path: Path, filters: dict[str, Any], index: str) -> None:
+    store = SqliteStore(tmp_path / "w.db")
+    store.add_spans(
+        SpanRecord(f"{n:032x}", f"{1:016x}", None, "assistant", "chat", n, n, "ok", None, {}) for n in range(50)
+    )
+    plans: list[str] = []
+    read = store.database.read
+
+    def explained(sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        plans.append("\n".join(row[3] for row in read(f"EXPLAIN QUERY PLAN {sql}", parameters)))
+        return read(sql, parameters)
+
+    store.database.read = explained  # type: ignore[method-assign]
+    store.traces(**filters)
+    roots, parts, scores = plans
+    assert re.search(rf"(SCAN|SEARCH) root USING INDEX {index}\b", roots), roots
+    assert "TEMP B-TREE FOR ORDER BY" not in roots, roots
+    assert "SEARCH spans USING INDEX" in parts, parts
+    assert "SEARCH scores USING INDEX" in scores, scores
+    store.close()

@@ -48,7 +48,7 @@ def data_folder() -> Path:
     return found / "retrieval" if (found / "retrieval").is_dir() else found
 
 
-def _read(path: Path) -> str:
+def read(path: Path) -> str:
     with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
         return file.read()
 
@@ -66,7 +66,7 @@ def _collection(
 
 
 def cranfield(folder: Path) -> Collection:
-    text = _read(folder / "cranfield" / "cran.all.1400.xml.gz")
+    text = read(folder / "cranfield" / "cran.all.1400.xml.gz")
     documents = []
     for part in re.findall(r"<doc>(.*?)</doc>", text, re.DOTALL):
         number, title, body = (
@@ -76,7 +76,7 @@ def cranfield(folder: Path) -> Collection:
         title = " ".join(title.split())
         if body:
             documents.append(Document(number, number, title, body))
-    asked = re.findall(r"<title>(.*?)</title>", _read(folder / "cranfield" / "cran.qry.xml.gz"), re.DOTALL)
+    asked = re.findall(r"<title>(.*?)</title>", read(folder / "cranfield" / "cran.qry.xml.gz"), re.DOTALL)
     questions = {i: " ".join(q.split()) for i, q in enumerate(asked, start=1)}
     rows = [line.split() for line in (folder / "cranfield" / "cranqrel.trec.txt").read_text().splitlines() if line]
     return _collection(documents, questions, [(int(r[0]), r[2]) for r in rows if int(r[3]) > 0])
@@ -90,7 +90,7 @@ def cacm(folder: Path) -> Collection:
             yield number.strip(), {k: v.strip() for k, v in zip(fields[1::2], fields[2::2])}
 
     documents = []
-    for number, fields in records(_read(folder / "cacm" / "cacm.all.gz")):
+    for number, fields in records(read(folder / "cacm" / "cacm.all.gz")):
         title = " ".join(fields.get("T", "").split())
         documents.append(Document(number, number, title, f"{title}\n\n{fields.get('W', '')}".strip()))
     asked = records((folder / "cacm" / "query.text").read_text())
@@ -100,7 +100,7 @@ def cacm(folder: Path) -> Collection:
 
 
 def xquad(folder: Path) -> Collection:
-    data = json.loads(_read(folder.parent / "qa" / "xquad" / "xquad.en.json.gz"))["data"]
+    data = json.loads(read(folder.parent / "qa" / "xquad" / "xquad.en.json.gz"))["data"]
     documents, questions, judged = [], {}, []
     for a, article in enumerate(data):
         for p, paragraph in enumerate(article["paragraphs"]):
@@ -154,9 +154,9 @@ SETTINGS: dict[str, SearchSettings] = {
 def chunking(ws: Workspace, folder: Path, embedder: Embedder) -> dict[str, float]:
     """Share of the references' characters in the five best passages: ours, and fixed windows of equal mean length."""
     pages = {
-        p.name.removesuffix(".md.gz"): _read(p) for p in sorted((folder / "chunking_eval" / "corpora").glob("*.gz"))
+        p.name.removesuffix(".md.gz"): read(p) for p in sorted((folder / "chunking_eval" / "corpora").glob("*.gz"))
     }
-    rows = list(csv.DictReader(_read(folder / "chunking_eval" / "questions.csv.gz").splitlines(keepends=True)))
+    rows = list(csv.DictReader(read(folder / "chunking_eval" / "questions.csv.gz").splitlines(keepends=True)))
     rows = [row for row in rows if row["corpus_id"] in pages]
     ours = opened(
         ws, [Document(name, name, name, text, "markdown") for name, text in pages.items()], "chunks", embedder

@@ -55,14 +55,14 @@ def features_of(index: HybridIndex, terms: Sequence[str], ranked: Ranked) -> Fea
     """The five numbers for one question, given its stems and its ranking of at least ten, shape (5,)."""
     if not len(ranked.rows):
         return np.zeros(len(FEATURES))
-    dense = np.sort(ranked.dense.astype(np.float64))[::-1]
-    first = float(ranked.dense[0])
+    dense = ranked.dense[:_DEPTH].astype(np.float64)
+    first = float(dense[0])
     ranks = (int(ranked.dense_rank[0]), int(ranked.bm25_rank[0]))
     agreement = sum(1.0 / rank if rank else 0.0 for rank in ranks) / 2
     return np.array(
         [
             first,
-            first - float(dense[:_DEPTH].mean()),
+            first - float(dense.mean()),
             index.lexical.coverage(terms, ranked.rows[:1]),
             index.lexical.coverage(terms, ranked.rows[:3]),
             agreement,

@@ -21,7 +21,7 @@ class QuoteSettings:
 
     quotes: int = 3
     """At most so many, each from another passage."""
-    passages: int = 4
+    passages: int = 3
     """The best passages whose sentences are read."""
     length: int = 320
     """A quotation grows by the sentences around the best one until it is this long."""

@@ -211,7 +211,7 @@ def test_a_killed_build_leaves_nothing_half_and_goes_on(ws: Workspace) -> None:
     assert ws.artifacts.find("index") is None
     embedder = Counting()
     made = build_index(ws, corpus, embedder)
-    assert embedder.texts == made.card["passages"] - 128
+    assert embedder.texts == made.card["passages"] - 64
 
 
 def test_two_builds_at_once_do_not_disturb_each_other(ws: Workspace) -> None:

@@ -24,6 +24,13 @@ K1, B = 1.2, 0.75
 _LEAST_IDF = 1e-6
 """FTS5 gives this weight to a term that more than half of the passages hold."""
 
+_FUNCTION_WORDS = (
+    "about all an and any are as at be been but by can could did do does for from had has have how i if in into is it "
+    "its many me more most much my no not of on or our she should so some than that the their them there these they "
+    "this those to was we were what when where which who whom whose why will with would you your a"
+)
+"""Left out of `coverage`: in a small collection, counting cannot tell that a missing "how" means nothing."""
+
 Scores = NDArray[np.float32]
 Query = Callable[[str, tuple[object, ...]], list[tuple[object, ...]]]
 
@@ -81,6 +88,7 @@ class Lexical:
         self._kept, self._keep = 0, keep
         self._lock = threading.Lock()
         self.tokenizer = Tokenizer()
+        self._function_words = frozenset(self.tokenizer.terms([_FUNCTION_WORDS])[0])
 
     def postings(self, term: str) -> Postings:
         with self._lock:
@@ -119,10 +127,12 @@ class Lexical:
     def coverage(self, terms: Sequence[str], rows: NDArray[np.int64]) -> float:
         """Share of the query's terms, weighted by rarity, that the passages `rows` hold between them.
 
-        A term that no passage of the index holds weighs as much as the rarest; common words weigh next to nothing.
+        A term that no passage of the index holds weighs most of all, common words weigh next to nothing.
         """
         held = total = 0.0
         for term in dict.fromkeys(terms):
+            if term in self._function_words:
+                continue
             postings = self.postings(term)
             total += postings.idf
             if len(postings.rows):

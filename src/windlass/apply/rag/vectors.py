@@ -25,7 +25,7 @@ Vectors = NDArray[np.float32]
 
 _WINDOW = 2048
 """Texts are sorted by length within windows: batches are even, and the rate shown stays honest to the end."""
-_BATCH = 64
+_BATCH = 32
 
 
 def cache_path(root: Path) -> Path:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ class AdaptSettings:
     """How much a lexical score of 1 (the best of its question) adds to a cosine similarity."""
     held_back: float = 0.2
     """Share of the clusters of questions on which the number of epochs is chosen."""
+    keep: Literal["best", "last"] = "best"
+    """`last` keeps the last epoch however bad it is, and never stops early: for showing what a gate is good for."""
 
     def __post_init__(self) -> None:
         if min(self.rank, self.epochs, self.patience, self.batch) < 1:
@@ -191,7 +193,7 @@ class _Training:
             run.log(epoch, loss=total / len(order), held_back_loss=held)
             if progress is not None:
                 progress(epoch, f"loss {total / len(order):.3f}, held back {held:.3f}")
-            if held < best.loss:
+            if held < best.loss or s.keep == "last":
                 best = _Best(epoch, held, down.detach().clone(), up.detach().clone())
             elif epoch - best.epoch >= s.patience:
                 break

@@ -1,0 +1,90 @@
+"""The composition root: the one place where the rooms are put together into models that answer."""
+
+from __future__ import annotations
+
+from windlass.apply.assistant import Assistant
+from windlass.apply.rag.index_file import FILE, IndexFile
+from windlass.apply.rag.search import HybridIndex
+from windlass.apply.rag.vectors import CachedEmbedder, cache_path
+from windlass.core.artifacts import Artifact
+from windlass.core.errors import InputError
+from windlass.core.protocols import ChatModel, Embedder
+from windlass.core.trace import Recorder
+from windlass.core.workspace import Workspace
+from windlass.loop.release import live, live_variant
+from windlass.loop.variant import VariantSpec, parts, read_variant
+
+TASK = "assistant"
+
+
+def load_assistant(
+    ws: Workspace,
+    variant: Artifact | None = None,
+    *,
+    embedder: Embedder | None = None,
+    recorder: Recorder | None = None,
+    task: str = TASK,
+) -> Assistant:
+    """The assistant of a variant; None means what the task serves. `embedder` defaults to the one of its index.
+
+    Calls are recorded in the workspace unless another `recorder` is given. Raises `NotFound` when nothing is
+    released, `InputError` when the variant belongs to another embedder.
+    """
+    variant = variant or live_variant(ws, task)
+    spec = read_variant(variant)
+    index, adapter = parts(ws, variant)
+    opened = HybridIndex.open(index, embedder or load_embedder(index), adapter, spec.settings.search)
+    return Assistant(
+        opened,
+        spec.settings,
+        ws.recorder if recorder is None else recorder,
+        _writer(ws, spec),
+        name=spec.task,
+        digest=variant.digest,
+    )
+
+
+def load_embedder(index: Artifact) -> Embedder:
+    """The embedder whose vectors an index holds. Raises `InputError` when windlass has none of that digest."""
+    from windlass.serve.embedder import MiniLM
+
+    file = IndexFile(index.path / FILE)
+    try:
+        wanted, name = file.meta.embedder, file.meta.embedder_name
+    finally:
+        file.close()
+    for precision in ("float32", "bfloat16"):
+        embedder = MiniLM.load(precision=precision)
+        if embedder.digest == wanted:
+            return embedder
+    raise InputError(
+        f"{index.ref} holds vectors of {name} ({wanted[:12]}), which is not an embedder of this installation.",
+        "Build the index again with `windlass index`.",
+    )
+
+
+def cached(ws: Workspace, embedder: Embedder) -> CachedEmbedder:
+    """The embedder with the workspace's vector cache before it: for questions that are asked again and again."""
+    return CachedEmbedder(embedder, cache_path(ws.root))
+
+
+def load_models(ws: Workspace) -> dict[str, ChatModel]:
+    """Everything this workspace can serve by name: its newest language models, and the assistant once released."""
+    from windlass.serve.engine.local import LocalModel
+
+    models: dict[str, ChatModel] = {}
+    for record in ws.store.artifacts("model"):  # newest first
+        if record.name not in models:
+            artifact = ws.artifacts.get(record.digest)
+            models[record.name] = LocalModel.load(
+                artifact.path, name=record.name, digest=record.digest, recorder=ws.recorder
+            )
+    if live(ws, TASK) is not None:
+        models[TASK] = load_assistant(ws)
+    return models
+
+
+def _writer(ws: Workspace, spec: VariantSpec) -> ChatModel | None:
+    if spec.model is None:
+        return None
+    raise InputError(f"The variant wants the model '{spec.model}', which cannot be reached.")

@@ -1,0 +1,223 @@
+"""A candidate: the live variant with an adapter trained on the harvest, and settings fitted on the exam's `dev` split.
+
+Nothing here ever receives a test question. Three recipes:
+
+- `learned`: what a turn makes.
+- `shuffled`: the answers are dealt out to the wrong questions and the last epoch is kept. Deliberately worse; a gate
+  that lets it pass is broken.
+- `same`: an adapter that changes nothing, under the incumbent's settings. For watching how often the gate errs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from windlass.apply.assistant import AssistantSettings
+from windlass.apply.rag.abstention import evidence, fit
+from windlass.apply.rag.fusion import SearchSettings
+from windlass.apply.rag.index import reindex
+from windlass.apply.rag.search import HybridIndex
+from windlass.build.adapt.contrastive import AdaptSettings, Examples, train_adapter
+from windlass.core.artifacts import Artifact
+from windlass.core.errors import InputError
+from windlass.core.protocols import Embedder
+from windlass.core.workspace import Workspace
+from windlass.evaluate.metrics.retrieval import judged_ranks, ndcg
+from windlass.evaluate.outcomes import rank_of
+from windlass.evaluate.questions import ExamItem, load_items
+from windlass.loop.harvest import HarvestItem, check_leak, load_harvest
+from windlass.loop.variant import VariantSpec, make_variant, parts, read_variant
+
+RecipeKind = Literal["learned", "shuffled", "same"]
+Tell = Callable[[str], object]
+
+WEIGHTS = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+"""Weights of the dense score among which the dev questions choose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    kind: RecipeKind = "learned"
+    seed: int = 0
+    adapt: AdaptSettings = field(default_factory=AdaptSettings)
+    candidates: int = 64
+    """Passages that each question's own search puts into the pool that all questions are compared with."""
+    pool: int = 12_000
+    """Most passages in that pool; beyond it the rest is drawn at random."""
+
+
+def first_variant(
+    ws: Workspace, index: Artifact, exam: Artifact, embedder: Embedder, *, spec: VariantSpec | None = None
+) -> Artifact:
+    """The variant to begin with: the default search, and an abstention rule fitted on the exam's dev questions."""
+    spec = spec or VariantSpec()
+    opened = HybridIndex.open(index, embedder, None, spec.settings.search)
+    settings = fit_abstention(opened, spec.settings, load_items(exam, "dev"))
+    return make_variant(ws, replace(spec, settings=settings), index, card={"recipe": "first", "exam": exam.digest})
+
+
+def make_candidate(
+    ws: Workspace,
+    incumbent: Artifact,
+    dataset: Artifact,
+    exam: Artifact,
+    embedder: Embedder,
+    recipe: Recipe | None = None,
+    *,
+    key: str = "",
+    tell: Tell = lambda _: None,
+) -> Artifact:
+    """Trains, adapts the index and fits the settings. The same arguments give the same variant.
+
+    `key` goes on the card, for finding it again. Raises `InputError` when the dataset touches the exam's dev or test
+    questions, or holds too little.
+    """
+    recipe = recipe or Recipe()
+    check_leak(dataset, exam)
+    spec = read_variant(incumbent)
+    base = plain_index(ws, incumbent)
+    opened = HybridIndex.open(base, embedder, None, spec.settings.search)
+    examples, facts = gather(opened, load_harvest(dataset), recipe)
+    shape = f"{len(examples.questions):,} questions against {len(examples.passages):,} passages"
+    tell(f"train an adapter ({recipe.kind}) on {shape}")
+    adapter = train_adapter(
+        ws,
+        dataset,
+        examples,
+        embedder=embedder.digest,
+        settings=_adapt_settings(recipe),
+        seed=recipe.seed,
+        name=f"{spec.task}-adapter",
+        card={"recipe": recipe.kind, **facts},
+        progress=lambda epoch, note: tell(f"epoch {epoch}: {note}"),
+    )
+    tell(f"adapt the index: {len(opened):,} passages")
+    index = reindex(ws, base, adapter, name=f"{spec.task}-index")
+    settings = spec.settings
+    if recipe.kind != "same":
+        adapted = HybridIndex.open(index, embedder, adapter, settings.search)
+        settings = fit_settings(adapted, settings, load_items(exam, "dev"))
+        tell(f"fitted on dev questions: dense weight {settings.search.dense:g}")
+    card = {"recipe": recipe.kind, "seed": recipe.seed, "turn": key}
+    return make_variant(ws, replace(spec, settings=settings), index, adapter, card=card)
+
+
+def plain_index(ws: Workspace, variant: Artifact) -> Artifact:
+    """The variant's index before any adapter: every adapter starts from the embedder's own vectors."""
+    index, adapter = parts(ws, variant)
+    return index if adapter is None else ws.artifacts.get(index.parent("base"))
+
+
+def _adapt_settings(recipe: Recipe) -> AdaptSettings:
+    if recipe.kind == "shuffled":
+        return replace(recipe.adapt, keep="last")
+    if recipe.kind == "same":
+        return replace(recipe.adapt, learning_rate=1e-30, epochs=1)  # `up` stays zero in float32: the identity
+    return recipe.adapt
+
+
+# what the adapter learns from ---------------------------------------------------------------------------------------
+
+
+def gather(index: HybridIndex, items: Sequence[HarvestItem], recipe: Recipe) -> tuple[Examples, dict[str, Any]]:
+    """Vectors, lexical scores and answers of the harvested questions, and the facts for the adapter's card."""
+    owners = index.documents_of(np.arange(len(index)))
+    rows_of: dict[str, list[int]] = {}
+    for row, document in enumerate(owners):
+        rows_of.setdefault(document, []).append(row)
+    usable = [item for item in items if item.document in rows_of]
+    if not usable:
+        raise InputError(
+            f"None of the {len(items):,} harvested documents is in the index.", "Harvest from traces of this index."
+        )
+    answers = [item.document for item in usable]
+    if recipe.kind == "shuffled":
+        answers = _dealt_wrongly(answers, recipe.seed)
+    questions = [item.question for item in usable]
+    vectors = index.embed(questions).vectors
+    needed = [
+        rows_of[d]
+        for item, answer in zip(usable, answers, strict=True)
+        for d in (answer, *item.negatives)
+        if d in rows_of
+    ]
+    pool = _pool(index, questions, vectors, [row for rows in needed for row in rows], recipe)
+    place = {row: at for at, row in enumerate(pool.tolist())}
+    positive = np.zeros((len(usable), len(pool)), np.bool_)
+    for number, answer in enumerate(answers):
+        positive[number, [place[row] for row in rows_of[answer]]] = True
+    names = {name: number for number, name in enumerate(dict.fromkeys(item.cluster for item in usable))}
+    examples = Examples(
+        questions=vectors,
+        passages=np.ascontiguousarray(index.vectors[pool]),
+        lexical=_lexical(index, questions, pool),
+        positive=positive,
+        clusters=np.array([names[item.cluster] for item in usable], np.int64),
+    )
+    return examples, {"harvested": len(items), "not_in_the_index": len(items) - len(usable), "pool": len(pool)}
+
+
+def _pool(
+    index: HybridIndex, questions: Sequence[str], vectors: np.ndarray, needed: Sequence[int], recipe: Recipe
+) -> np.ndarray:
+    """Rows of the passages that all questions are compared with, ascending."""
+    must = np.unique(np.array(needed, np.int64))
+    found = [ranked.rows for ranked in index.rank_many(questions, recipe.candidates, vectors=vectors)]
+    more = np.setdiff1d(np.unique(np.concatenate(found)), must)
+    room = max(recipe.pool - len(must), 0)
+    if len(more) > room:
+        more = np.random.default_rng(recipe.seed).choice(more, room, replace=False)
+    return np.sort(np.concatenate([must, more]))
+
+
+def _lexical(index: HybridIndex, questions: Sequence[str], pool: np.ndarray) -> np.ndarray:
+    """BM25 of the pool's passages, 1 for the best passage of the whole index, as the weighted fusion scales it."""
+    scores = np.zeros((len(questions), len(pool)), np.float32)
+    for number, terms in enumerate(index.lexical.tokenizer.terms(questions)):
+        all_scores = index.lexical.scores(terms)
+        most = float(all_scores.max(initial=0.0))
+        if most > 0:
+            scores[number] = all_scores[pool] / most
+    return scores
+
+
+def _dealt_wrongly(answers: Sequence[str], seed: int) -> list[str]:
+    """The same answers, each given to the next question of a random order: hardly any is where it belongs."""
+    order = np.random.default_rng(seed).permutation(len(answers))
+    dealt = list(answers)
+    for here, there in zip(order.tolist(), np.roll(order, 1).tolist(), strict=True):
+        dealt[here] = answers[there]
+    return dealt
+
+
+# what is fitted on dev questions ------------------------------------------------------------------------------------
+
+
+def fit_settings(index: HybridIndex, settings: AssistantSettings, dev: Sequence[ExamItem]) -> AssistantSettings:
+    """The weight of the dense score with the best nDCG@10 on the dev questions, then the abstention rule."""
+    answerable = [item for item in dev if item.answerable]
+    if not answerable:
+        return settings
+    questions = [item.question for item in answerable]
+    vectors = index.embed(questions).vectors
+
+    def quality(search: SearchSettings) -> float:
+        rankings = index.with_settings(search).rank_many(questions, 20, vectors=vectors)
+        ranks = [rank_of(item, index.documents_of(r.rows)) for item, r in zip(answerable, rankings, strict=True)]
+        return float(ndcg(judged_ranks(np.array(ranks), 10), 10).mean())
+
+    options = [replace(settings.search, fusion="weighted", dense=weight) for weight in WEIGHTS]
+    search = max(options, key=quality)
+    return fit_abstention(index.with_settings(search), replace(settings, search=search), dev)
+
+
+def fit_abstention(index: HybridIndex, settings: AssistantSettings, dev: Sequence[ExamItem]) -> AssistantSettings:
+    """The abstention rule of the dev questions; unchanged when they do not hold both kinds."""
+    answerable = [item.answerable for item in dev]
+    if len(set(answerable)) < 2:
+        return settings
+    return replace(settings, abstention=fit(evidence(index, [item.question for item in dev]), answerable))

@@ -219,7 +219,13 @@ with Workspace(Path(sys.argv[1])) as ws:
 """
 
 
-@pytest.mark.parametrize("stage", ["harvested", "epoch 2", "adapt the index", "compare on", "GO"])
+def slowly(stage: str) -> object:
+    return pytest.param(stage, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    "stage", ["compare on", "GO", slowly("harvested"), slowly("epoch 2"), slowly("adapt the index")]
+)
 def test_killed_anywhere_and_run_again(ws: Workspace, stage: str) -> None:
     """After a kill at each stage: nothing half promoted, and the next turn ends as an undisturbed one does."""
     command = [sys.executable, "-c", KILLED, str(ws.home), str(Path(__file__).parent)]

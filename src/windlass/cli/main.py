@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "tokenizer": "train or measure a byte-level BPE tokenizer",
     "exam": "derive questions with known answers from a corpus, or show them",
     "index": "make a searchable index of a corpus, or search one",
+    "turn": "learn from feedback: train a candidate, compare it on unseen questions, promote or refuse it",
     "releases": "what each task serves and served, with every promotion and rollback",
     "rollback": "make a task serve the variant that was live before",
     "traces": "recorded calls; one as a waterfall of its spans",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from windlass.apply.assistant import Assistant
+from windlass.apply.providers.openai_compatible import OpenAIChat
 from windlass.apply.rag.index_file import FILE, IndexFile
 from windlass.apply.rag.search import HybridIndex
 from windlass.apply.rag.vectors import CachedEmbedder, cache_path
 from windlass.core.artifacts import Artifact
-from windlass.core.errors import InputError
+from windlass.core.errors import ConfigError, InputError
 from windlass.core.protocols import ChatModel, Embedder
 from windlass.core.trace import Recorder
 from windlass.core.workspace import Workspace
@@ -24,11 +25,13 @@ def load_assistant(
     embedder: Embedder | None = None,
     recorder: Recorder | None = None,
     task: str = TASK,
+    writes: bool = True,
 ) -> Assistant:
     """The assistant of a variant; None means what the task serves. `embedder` defaults to the one of its index.
 
-    Calls are recorded in the workspace unless another `recorder` is given. Raises `NotFound` when nothing is
-    released, `InputError` when the variant belongs to another embedder.
+    The language model that windlass.toml names, if any, writes the answers; with `writes` False they are quotations
+    all the same. Calls are recorded in the workspace unless another `recorder` is given. Raises `NotFound` when nothing
+    is released, `InputError` when the variant belongs to another embedder, `ConfigError` when its model is not set up.
     """
     variant = variant or live_variant(ws, task)
     spec = read_variant(variant)
@@ -38,7 +41,7 @@ def load_assistant(
         opened,
         spec.settings,
         ws.recorder if recorder is None else recorder,
-        _writer(ws, spec),
+        _writer(ws, spec) if writes else None,
         name=spec.task,
         digest=variant.digest,
     )
@@ -85,6 +88,19 @@ def load_models(ws: Workspace) -> dict[str, ChatModel]:
 
 
 def _writer(ws: Workspace, spec: VariantSpec) -> ChatModel | None:
-    if spec.model is None:
-        return None
-    raise InputError(f"The variant wants the model '{spec.model}', which cannot be reached.")
+    """The language model that writes: the one in windlass.toml, which must be the variant's if that names one."""
+    configured = ws.config.model
+    if not configured.base_url and not configured.model:
+        if spec.model is None:
+            return None
+        raise ConfigError(
+            f"This variant of '{spec.task}' writes with '{spec.model}', but windlass.toml names no model.",
+            "Set base_url and model under [model].",
+        )
+    model = OpenAIChat.from_config(ws.config)
+    if spec.model not in (None, model.name):
+        raise ConfigError(
+            f"This variant of '{spec.task}' writes with '{spec.model}', but windlass.toml names '{model.name}'.",
+            "Set the variant's model under [model], or roll back.",
+        )
+    return model

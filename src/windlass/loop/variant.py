@@ -26,7 +26,8 @@ class VariantSpec:
     task: str = "assistant"
     settings: AssistantSettings = field(default_factory=AssistantSettings)
     model: str | None = None
-    """Name of the language model that writes the answers; None: the answers are quotations."""
+    """Name of the language model that must write the answers; None: whichever windlass.toml names, or else none, and
+    then the answers are quotations."""
 
 
 def make_variant(

@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "exam": "derive questions with known answers from a corpus, or show them",
     "index": "make a searchable index of a corpus, or search one",
     "turn": "learn from feedback: train a candidate, compare it on unseen questions, promote or refuse it",
+    "ask": "ask the documents: an answer with citations, or that they do not hold one",
     "releases": "what each task serves and served, with every promotion and rollback",
     "rollback": "make a task serve the variant that was live before",
     "traces": "recorded calls; one as a waterfall of its spans",

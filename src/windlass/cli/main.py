@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "tokenizer": "train or measure a byte-level BPE tokenizer",
     "exam": "derive questions with known answers from a corpus, or show them",
     "index": "make a searchable index of a corpus, or search one",
+    "evaluate": "score a variant on its exam, or compare two, with intervals and a verdict",
     "turn": "learn from feedback: train a candidate, compare it on unseen questions, promote or refuse it",
     "ask": "ask the documents: an answer with citations, or that they do not hold one",
     "releases": "what each task serves and served, with every promotion and rollback",

@@ -69,6 +69,10 @@ class SystemReport:
     """Of the confidence: does it tell questions with an answer from those without? None without confidences or
     without one of the two kinds."""
 
+    def to_json(self) -> dict[str, Any]:
+        plain: dict[str, Any] = _plain(self)
+        return plain
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:

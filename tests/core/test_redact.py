@@ -84,6 +84,13 @@ def test_values_of_secret_looking_variables_are_struck_out_wherever_they_stand()
     assert redact("came later on") == MARK
 
 
+def test_variables_may_be_named_that_do_not_look_secret() -> None:
+    assert (
+        Redactor({"ACCESS": "abcdefgh", "OTHER": "ijklmnop"}, names=["ACCESS"])("abcdefgh ijklmnop")
+        == f"{MARK} ijklmnop"
+    )
+
+
 def test_a_secret_that_contains_another_is_struck_out_whole() -> None:
     assert Redactor({"A_KEY": "abcdefgh", "B_KEY": "abcdefgh-and-more"})("abcdefgh-and-more") == MARK
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -217,17 +218,38 @@ def test_a_failing_store_is_reported_and_nothing_is_lost(capsys: pytest.CaptureF
 
 
 def test_close_raises_what_was_lost_and_stops_the_thread(capsys: pytest.CaptureFixture[str]) -> None:
-    store: Any = Broken(RuntimeError("a fault in the store"))
+    store: Any = Broken(DiskFull("No space left on the disk."))
     recorder = Recorder(store)
     with recorder.span("one"):
         pass
-    with pytest.raises(WorkspaceError, match="RuntimeError: a fault in the store"):
+    with pytest.raises(DiskFull, match="No space left"):
         recorder.close()
     assert not [t for t in threading.enumerate() if t.name == "windlass-recorder"]
     with recorder.span("late"):
         pass
     assert recorder.dropped == 1
     assert "recorder is closed" in capsys.readouterr().err
+
+
+def test_a_span_that_cannot_be_stored_does_not_keep_the_others_out(
+    store: SqliteStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def hook(record: SpanRecord) -> SpanRecord:
+        if record.input == "bad":
+            raise KeyError("no such rule")
+        return replace(record, input="seen")
+
+    recorder = Recorder(store, redact=hook)
+    for value in ("good", "bad", "good"):
+        with recorder.span(f"a {value} one") as span:
+            span.input = value
+    with pytest.raises(WorkspaceError, match="Span 'a bad one' cannot be stored: KeyError"):
+        recorder.flush()
+    recorder.flush()
+    assert [(t.root.name, t.root.input) for t in store.traces()] == [("a good one", "seen")] * 2
+    assert recorder.dropped == 1
+    recorder.close()
+    assert "a bad one" in capsys.readouterr().err
 
 
 def test_the_queue_is_bounded_and_drops_are_counted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 MARK = "[redacted]"
 
@@ -55,18 +55,20 @@ _SHORTEST = 8
 class Redactor:
     """Call it with text, plain or JSON, and get the text without secrets.
 
-    `refresh` reads the environment again: keys may be set after the start.
+    `names` are further variables of the environment that hold secrets, whatever they are called. `refresh` reads the
+    environment again: keys may be set after the start.
     """
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None, *, names: Collection[str] = ()) -> None:
         self._environment = os.environ if environment is None else environment
+        self._names = frozenset(names)
         self._values: tuple[str, ...] = ()
         self.refresh()
 
     def refresh(self) -> None:
         values = set()
         for name, value in self._environment.items():
-            if len(value) >= _SHORTEST and _NAMES.search(name):
+            if len(value) >= _SHORTEST and (name in self._names or _NAMES.search(name)):
                 values.add(value)
                 values.add(json.dumps(value, ensure_ascii=False)[1:-1])  # as it stands inside JSON text
         self._values = tuple(sorted(values, key=len, reverse=True))

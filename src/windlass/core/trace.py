@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar, Token, copy_context
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
@@ -229,7 +229,7 @@ class Recorder:
 
     @property
     def dropped(self) -> int:
-        """How many spans were given up because the queue was full or the recorder closed."""
+        """How many spans were given up: the queue was full, the recorder closed, or they could not be stored."""
         return self._dropped
 
     def flush(self) -> None:
@@ -315,17 +315,20 @@ class Recorder:
             waiting, self._waiting = self._waiting, []
         left = len(self._queue)  # only this thread takes from the queue: whatever was there when they asked is in it
         error: WindlassError | None = None
-        while left > 0 and error is None:
+        while left > 0:
             spans = [self._queue.popleft() for _ in range(min(left, self._batch))]
-            error = self._store_batch(spans)
-            if error is not None:
-                self._queue.extendleft(reversed(spans))
             left -= len(spans)
+            kept, problem = self._store_batch(spans)
+            error = error or problem
+            if kept:
+                self._queue.extendleft(reversed(kept))
+                break
         for waiter in waiting:
             waiter.error = error
             waiter.answered.set()
 
-    def _store_batch(self, spans: list[Span]) -> WindlassError | None:
+    def _store_batch(self, spans: Sequence[Span]) -> tuple[Sequence[Span], WindlassError | None]:
+        """Returns the spans to try again later, and what went wrong."""
         assert self._store is not None
         try:
             if self._redact is None:
@@ -333,16 +336,30 @@ class Recorder:
             else:
                 self._store.add_spans([self._redact(span.record()) for span in spans])
         except WindlassError as error:
-            failure = error
-        except Exception as error:  # noqa: BLE001 - whatever it is, the writer must live and the caller must hear of it
-            failure = WorkspaceError(f"Spans could not be stored: {type(error).__name__}: {error}.")
-            failure.__cause__ = error
-        else:
-            self._failure = None
-            return None
-        if self._failure is None:
-            print(f"windlass: traces are not being stored: {failure.message}", file=sys.stderr)
-        self._failure = failure
+            if self._failure is None:
+                print(f"windlass: traces are not being stored: {error.message}", file=sys.stderr)
+            self._failure = error
+            return spans, error
+        except Exception as error:  # noqa: BLE001 - a fault in `redact` or the store must not keep all other spans out
+            return self._store_singly(spans) if len(spans) > 1 else ((), self._unstorable(spans[0], error))
+        self._failure = None
+        return (), None
+
+    def _store_singly(self, spans: Sequence[Span]) -> tuple[Sequence[Span], WindlassError | None]:
+        """Finds the span that made its batch fail, and stores the others."""
+        problem: WindlassError | None = None
+        for done, span in enumerate(spans):
+            kept, found = self._store_batch([span])
+            problem = problem or found
+            if kept:
+                return spans[done:], problem
+        return (), problem
+
+    def _unstorable(self, span: Span, error: Exception) -> WindlassError:
+        self._dropped = next(self._drops)
+        failure = WorkspaceError(f"Span '{span.name}' cannot be stored: {type(error).__name__}: {error}.")
+        failure.__cause__ = error
+        print(f"windlass: {failure.message}", file=sys.stderr)
         return failure
 
 

@@ -9,6 +9,7 @@ from windlass.core.artifacts import Artifacts
 from windlass.core.config import Config, load_config
 from windlass.core.errors import InputError, NotFound
 from windlass.core.files import disk_errors
+from windlass.core.redact import Redactor
 from windlass.core.runs import Runs
 from windlass.core.sqlite_store import SqliteStore
 from windlass.core.store import Store
@@ -34,7 +35,9 @@ class Workspace:
                     f"Cannot write to {self.home}.", "Choose a folder of yours with --workspace."
                 ) from error
         self.config: Config = load_config(self.home)
-        self.store: Store = SqliteStore(self.root / "windlass.db")
+        self.store: Store = SqliteStore(
+            self.root / "windlass.db", redact=Redactor(names=[self.config.model.api_key_env])
+        )
         self.artifacts = Artifacts(self.root / "artifacts", self.store)
         self.runs = Runs(self.root / "runs", self.store)
 

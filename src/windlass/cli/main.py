@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "lineage": "from an answer, a generated token or an artifact back to the source documents",
     "artifacts": "what was made: corpora, models, indexes, adapters, variants, experiments",
     "runs": "executions with their configuration, environment and curves",
+    "serve": "one server: models and assistant by the OpenAI API, and the studio",
     "doctor": "what is installed, what is missing, what answers, and what to do about it",
 }
 """Command -> one line of help, in the order of `--help`."""

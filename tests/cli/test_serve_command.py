@@ -1,0 +1,106 @@
+"""`windlass serve` as a user runs it: a real process, the official client, a signal."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+for _name in ("torch", "tokenizers", "uvicorn", "openai", "httpx2"):
+    pytest.importorskip(_name)
+
+sys.path.append(str(Path(__file__).parents[1] / "serve"))
+
+import httpx2 as httpx  # noqa: E402
+import openai  # noqa: E402
+from engine_world import make_folder  # noqa: E402
+
+from windlass.core.workspace import Workspace  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    with Workspace(folder) as ws, ws.artifacts.build("model", "tiny") as draft:
+        make_folder(draft.path)
+    return folder
+
+
+def start(home: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
+    program = [sys.executable, "-m", "windlass", "serve", "--workspace", str(home), *options]
+    return subprocess.Popen(
+        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment
+    )
+
+
+def greeting(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None and process.stderr is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("Ctrl-C"):
+            return "".join(lines)
+    raise AssertionError(f"{''.join(lines)}\n{process.stderr.read()}")
+
+
+@pytest.fixture(scope="module")
+def server(home: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    with start(home, "--port", "0") as process:
+        try:
+            yield process, greeting(process)
+        finally:
+            process.kill()
+
+
+def address(text: str) -> str:
+    found = re.search(r"OpenAI API  (\S+)", text)
+    assert found
+    return found[1]
+
+
+def test_models_answer_the_official_client_and_a_signal_ends_it_in_order(
+    server: tuple[subprocess.Popen[str], str], home: Path
+) -> None:
+    process, text = server
+    assert "Models      tiny" in text and "curl http://127.0.0.1:" in text
+    with openai.OpenAI(base_url=address(text), api_key="unused", max_retries=0) as client:
+        assert "tiny" in [model.id for model in client.models.list()]
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "the cat"}], "max_tokens": 8, "seed": 1}
+        answer = client.chat.completions.create(**body)
+        streamed = "".join(
+            c.choices[0].delta.content or "" for c in client.chat.completions.create(**body, stream=True)
+        )
+        assert streamed == answer.choices[0].message.content and answer.usage.completion_tokens == 8
+        with pytest.raises(openai.BadRequestError, match="base model"):
+            client.chat.completions.create(model="tiny", messages=[{"role": "system", "content": "x"}])
+    page = httpx.get(address(text).removesuffix("/v1"))
+    assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
+
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    assert process.stdout is not None and "Stopped" in process.stdout.read()
+    with Workspace(home) as ws:  # the recorder was flushed before the process ended
+        (span,) = ws.store.trace(answer.windlass["trace_id"])
+        assert span.attributes["windlass.model.digest"] == ws.artifacts.get("tiny").digest
+
+
+def test_a_port_in_use_is_one_clear_message(home: Path) -> None:
+    from windlass.serve.run import listen
+
+    with listen("127.0.0.1", 0) as taken, start(home, "--port", str(taken.getsockname()[1])) as process:
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 2 and "is in use" in err and "--port" in err and "Traceback" not in err
+    assert "Loading" not in out
+
+
+def test_the_open_net_needs_a_key(home: Path) -> None:
+    with start(home, "--host", "0.0.0.0") as process:
+        assert "no API key is set" in process.communicate(timeout=60)[1] and process.returncode == 2
+    with start(home, "--host", "0.0.0.0", "--api-key-env", "NO_SUCH_KEY") as process:
+        assert "NO_SUCH_KEY is empty" in process.communicate(timeout=60)[1] and process.returncode == 2

@@ -56,7 +56,7 @@ def planted(questions: int = 240, seed: int = 0, noise: float = 1.0) -> Examples
         return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
 
     lexical = rng.random((questions, questions)).astype(np.float32) * 0.1
-    return Examples(unit(asked), unit(passages), lexical, np.eye(questions, dtype=bool), np.arange(questions) // 4)
+    return Examples(unit(asked), unit(passages), lexical, np.eye(questions, dtype=bool), np.arange(questions) % 5 == 0)
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_stays_the_identity_when_there_is_nothing_to_learn(ws: Workspace, datase
         examples.passages,
         examples.lexical,
         np.eye(len(examples.questions), dtype=bool)[rng.permutation(len(examples.questions))],
-        examples.clusters,
+        examples.held,
     )
     artifact = train_adapter(
         ws, dataset, shuffled, embedder="e" * 64, settings=AdaptSettings(rank=4, learning_rate=0.05)
@@ -135,11 +135,11 @@ def test_interrupted_training_leaves_no_adapter(ws: Workspace, dataset: Artifact
 def test_refuses_what_cannot_be_learned_from() -> None:
     good = planted(40)
     with pytest.raises(InputError, match="no passage that answers"):
-        Examples(good.questions, good.passages, good.lexical, np.zeros((40, 40), bool), good.clusters)
-    with pytest.raises(InputError, match="fewer than two clusters"):
-        Examples(good.questions, good.passages, good.lexical, good.positive, np.zeros(40, np.int64))
+        Examples(good.questions, good.passages, good.lexical, np.zeros((40, 40), bool), good.held)
+    with pytest.raises(InputError, match="too few to learn from"):
+        Examples(good.questions, good.passages, good.lexical, good.positive, np.zeros(40, bool))
     with pytest.raises(InputError, match="lexical scores"):
-        Examples(good.questions, good.passages, good.lexical[:, 1:], good.positive, good.clusters)
-    for wrong in ({"rank": 0}, {"temperature": 0.0}, {"held_back": 1.0}):
+        Examples(good.questions, good.passages, good.lexical[:, 1:], good.positive, good.held)
+    for wrong in ({"rank": 0}, {"temperature": 0.0}, {"patience": 0}):
         with pytest.raises(InputError):
             AdaptSettings(**wrong)  # type: ignore[arg-type]

@@ -35,8 +35,10 @@ from windlass.loop.variant import VariantSpec, make_variant, parts, read_variant
 RecipeKind = Literal["learned", "shuffled", "same"]
 Tell = Callable[[str], object]
 
-WEIGHTS = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+WEIGHTS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 """Weights of the dense score among which the dev questions choose."""
+CONTEXT_WEIGHTS = (1.0, 2.0, 4.0)
+"""Weights of words in titles and headings among which they choose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Recipe:
     kind: RecipeKind = "learned"
     seed: int = 0
     adapt: AdaptSettings = field(default_factory=AdaptSettings)
-    candidates: int = 64
+    candidates: int = 20
     """Passages that each question's own search puts into the pool that all questions are compared with."""
     pool: int = 12_000
     """Most passages in that pool; beyond it the rest is drawn at random."""
@@ -80,9 +82,14 @@ def make_candidate(
     check_leak(dataset, exam)
     spec = read_variant(incumbent)
     base = plain_index(ws, incumbent)
+    dev = load_items(exam, "dev")
     opened = HybridIndex.open(base, embedder, None, spec.settings.search)
-    examples, facts = gather(opened, load_harvest(dataset), recipe)
-    shape = f"{len(examples.questions):,} questions against {len(examples.passages):,} passages"
+    search = spec.settings.search
+    if recipe.kind == "learned":  # the adapter is trained on top of the lexical scores that it will be fused with
+        search = fit_search(opened, search, dev, CONTEXT_WEIGHTS)
+    opened = opened.with_settings(search)
+    examples, facts = gather(opened, load_harvest(dataset), dev, recipe)
+    shape = f"{int((~examples.held).sum()):,} questions against {len(examples.passages):,} passages"
     tell(f"train an adapter ({recipe.kind}) on {shape}")
     adapter = train_adapter(
         ws,
@@ -99,9 +106,10 @@ def make_candidate(
     index = reindex(ws, base, adapter, name=f"{spec.task}-index")
     settings = spec.settings
     if recipe.kind != "same":
-        adapted = HybridIndex.open(index, embedder, adapter, settings.search)
-        settings = fit_settings(adapted, settings, load_items(exam, "dev"))
-        tell(f"fitted on dev questions: dense weight {settings.search.dense:g}")
+        adapted = HybridIndex.open(index, embedder, adapter, search)
+        search = fit_search(adapted, search, dev, (search.context_weight,))
+        settings = fit_abstention(adapted.with_settings(search), replace(settings, search=search), dev)
+        tell(f"fitted on dev questions: dense weight {search.dense:g}, weight of titles {search.context_weight:g}")
     card = {"recipe": recipe.kind, "seed": recipe.seed, "turn": key}
     return make_variant(ws, replace(spec, settings=settings), index, adapter, card=card)
 
@@ -123,11 +131,15 @@ def _adapt_settings(recipe: Recipe) -> AdaptSettings:
 # what the adapter learns from ---------------------------------------------------------------------------------------
 
 
-def gather(index: HybridIndex, items: Sequence[HarvestItem], recipe: Recipe) -> tuple[Examples, dict[str, Any]]:
-    """Vectors, lexical scores and answers of the harvested questions, and the facts for the adapter's card."""
-    owners = index.documents_of(np.arange(len(index)))
+def gather(
+    index: HybridIndex, items: Sequence[HarvestItem], dev: Sequence[ExamItem], recipe: Recipe
+) -> tuple[Examples, dict[str, Any]]:
+    """Vectors, lexical scores and answers of the harvested questions, and the facts for the adapter's card.
+
+    The dev questions are held back, to choose the epoch; without any, a fifth of the harvested files is.
+    """
     rows_of: dict[str, list[int]] = {}
-    for row, document in enumerate(owners):
+    for row, document in enumerate(index.documents_of(np.arange(len(index)))):
         rows_of.setdefault(document, []).append(row)
     usable = [item for item in items if item.document in rows_of]
     if not usable:
@@ -137,28 +149,35 @@ def gather(index: HybridIndex, items: Sequence[HarvestItem], recipe: Recipe) -> 
     answers = [item.document for item in usable]
     if recipe.kind == "shuffled":
         answers = _dealt_wrongly(answers, recipe.seed)
-    questions = [item.question for item in usable]
+    checks = [(item.question, item.document) for item in dev if item.document in rows_of]
+    held = np.array([False] * len(usable) + [True] * len(checks))
+    if not checks:
+        held = _hold_back([item.cluster for item in usable], recipe.seed)
+    questions = [item.question for item in usable] + [question for question, _ in checks]
+    answers += [str(document) for _, document in checks]
     vectors = index.embed(questions).vectors
-    needed = [
-        rows_of[d]
-        for item, answer in zip(usable, answers, strict=True)
-        for d in (answer, *item.negatives)
-        if d in rows_of
-    ]
-    pool = _pool(index, questions, vectors, [row for rows in needed for row in rows], recipe)
-    place = {row: at for at, row in enumerate(pool.tolist())}
-    positive = np.zeros((len(usable), len(pool)), np.bool_)
+    needed = [*answers, *(document for item in usable for document in item.negatives if document in rows_of)]
+    pool = _pool(index, questions, vectors, [row for document in needed for row in rows_of[document]], recipe)
+    positive = np.zeros((len(questions), len(pool)), np.bool_)
     for number, answer in enumerate(answers):
-        positive[number, [place[row] for row in rows_of[answer]]] = True
-    names = {name: number for number, name in enumerate(dict.fromkeys(item.cluster for item in usable))}
+        positive[number, np.searchsorted(pool, rows_of[answer])] = True
     examples = Examples(
         questions=vectors,
         passages=np.ascontiguousarray(index.vectors[pool]),
         lexical=_lexical(index, questions, pool),
         positive=positive,
-        clusters=np.array([names[item.cluster] for item in usable], np.int64),
+        held=held,
     )
     return examples, {"harvested": len(items), "not_in_the_index": len(items) - len(usable), "pool": len(pool)}
+
+
+def _hold_back(clusters: Sequence[str], seed: int, share: float = 0.2) -> np.ndarray:
+    """Whole clusters, at least one, about `share` of the questions."""
+    names, sizes = np.unique(clusters, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    taken = np.cumsum(sizes[order]) <= share * len(clusters)
+    taken[0] = True
+    return np.isin(clusters, names[order[taken]])
 
 
 def _pool(
@@ -197,22 +216,30 @@ def _dealt_wrongly(answers: Sequence[str], seed: int) -> list[str]:
 # what is fitted on dev questions ------------------------------------------------------------------------------------
 
 
-def fit_settings(index: HybridIndex, settings: AssistantSettings, dev: Sequence[ExamItem]) -> AssistantSettings:
-    """The weight of the dense score with the best nDCG@10 on the dev questions, then the abstention rule."""
+def fit_search(
+    index: HybridIndex, search: SearchSettings, dev: Sequence[ExamItem], contexts: Sequence[float]
+) -> SearchSettings:
+    """The weights of the weighted fusion with the best nDCG@10 on the dev questions; unchanged without any."""
     answerable = [item for item in dev if item.answerable]
     if not answerable:
-        return settings
+        return search
     questions = [item.question for item in answerable]
     vectors = index.embed(questions).vectors
 
-    def quality(search: SearchSettings) -> float:
-        rankings = index.with_settings(search).rank_many(questions, 20, vectors=vectors)
+    def quality(option: SearchSettings, opened: HybridIndex) -> float:
+        rankings = opened.with_settings(option).rank_many(questions, 20, vectors=vectors)
         ranks = [rank_of(item, index.documents_of(r.rows)) for item, r in zip(answerable, rankings, strict=True)]
         return float(ndcg(judged_ranks(np.array(ranks), 10), 10).mean())
 
-    options = [replace(settings.search, fusion="weighted", dense=weight) for weight in WEIGHTS]
-    search = max(options, key=quality)
-    return fit_abstention(index.with_settings(search), replace(settings, search=search), dev)
+    best, found = search, -1.0
+    for context in contexts:
+        opened = index.with_settings(replace(search, context_weight=context))  # reads postings once for all weights
+        for dense in WEIGHTS:
+            option = replace(search, fusion="weighted", dense=dense, context_weight=context)
+            value = quality(option, opened)
+            if value > found:
+                best, found = option, value
+    return best
 
 
 def fit_abstention(index: HybridIndex, settings: AssistantSettings, dev: Sequence[ExamItem]) -> AssistantSettings:

@@ -47,8 +47,6 @@ class AdaptSettings:
     temperature: float = 0.05
     lexical_weight: float = 0.2
     """How much a lexical score of 1 (the best of its question) adds to a cosine similarity."""
-    held_back: float = 0.2
-    """Share of the clusters of questions on which the number of epochs is chosen."""
     keep: Literal["best", "last"] = "best"
     """`last` keeps the last epoch however bad it is, and never stops early: for showing what a gate is good for."""
 
@@ -57,8 +55,6 @@ class AdaptSettings:
             raise InputError("rank, epochs, patience and batch must be at least 1.")
         if self.learning_rate <= 0 or self.temperature <= 0 or self.lexical_weight < 0:
             raise InputError("learning_rate and temperature must be above 0, lexical_weight not below 0.")
-        if not 0 < self.held_back < 1:
-            raise InputError(f"held_back is {self.held_back}, but must lie between 0 and 1.", "0.2 is usual.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +69,21 @@ class Examples:
     """Shape (Q, P), from 0 to 1: the other retriever's score of each passage for each question."""
     positive: NDArray[np.bool_]
     """Shape (Q, P). Every question has at least one."""
-    clusters: NDArray[np.int64]
-    """Shape (Q,): questions that are not independent of each other share a number."""
+    held: NDArray[np.bool_]
+    """Shape (Q,): questions that are not trained on but choose the epoch; best from other files than the rest."""
 
     def __post_init__(self) -> None:
         shape = (len(self.questions), len(self.passages))
-        if self.lexical.shape != shape or self.positive.shape != shape or self.clusters.shape != shape[:1]:
+        if self.lexical.shape != shape or self.positive.shape != shape or self.held.shape != shape[:1]:
             raise InputError(
                 f"{shape[0]} questions and {shape[1]} passages, but lexical scores {self.lexical.shape}, "
-                f"positives {self.positive.shape} and clusters {self.clusters.shape}."
+                f"positives {self.positive.shape} and held {self.held.shape}."
             )
         if not self.positive.any(1).all():
             raise InputError("A question has no passage that answers it.", "Leave such questions out.")
-        if len(np.unique(self.clusters)) < 2:
+        if self.held.all() or not self.held.any():
             raise InputError(
-                f"{shape[0]} questions in fewer than two clusters are too few to learn from.",
+                f"{shape[0]} questions, of which {int(self.held.sum())} are held back: too few to learn from.",
                 "Collect feedback on more questions.",
             )
 
@@ -120,7 +116,7 @@ def train_adapter(
 ) -> Artifact:
     """Trains an adapter for the embedder with digest `embedder` and stores it as an artifact of kind `adapter`.
 
-    The best epoch on held-back clusters is kept; that may be epoch 0, the identity. `progress` is told the epochs
+    The best epoch on the held-back questions is kept; that may be epoch 0, the identity. `progress` is told the epochs
     done and a note. The same arguments give the same adapter.
     """
     settings = settings or AdaptSettings()
@@ -136,7 +132,7 @@ def train_adapter(
         draft.add_parent("dataset", dataset)
         draft.card = {
             "description": "Low-rank residual on the vectors of a frozen embedder, for questions and passages alike.",
-            "questions": len(examples.questions),
+            "questions": len(training.fitted),
             "held_back_questions": len(training.held),
             "passages": len(examples.passages),
             "epoch": best.epoch,
@@ -168,7 +164,8 @@ class _Training:
         self.passages = torch.tensor(examples.passages)
         self.lexical = torch.tensor(examples.lexical)
         self.positive = torch.tensor(examples.positive)
-        self.held, self.fitted = _hold_back(examples.clusters, settings.held_back, seed)
+        self.held = torch.tensor(np.flatnonzero(examples.held))
+        self.fitted = torch.tensor(np.flatnonzero(~examples.held))
         self.first_loss = float("nan")
 
     def fit(self, run: Run, progress: Callable[[int, str], object] | None) -> _Best:
@@ -206,16 +203,6 @@ class _Training:
     @torch.no_grad()
     def held_loss(self, down: Tensor, up: Tensor) -> float:
         return float(info_nce(self.logits(self.held, down, up), self.positive[self.held]))
-
-
-def _hold_back(clusters: NDArray[np.int64], share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Rows held back and rows fitted: whole clusters, at least one question on either side."""
-    names, sizes = np.unique(clusters, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(names))
-    taken = np.cumsum(sizes[order]) <= share * len(clusters)
-    taken[0], taken[-1] = True, False
-    held = np.isin(clusters, names[order[taken]])
-    return torch.tensor(np.flatnonzero(held)), torch.tensor(np.flatnonzero(~held))
 
 
 def _save(folder: Path, down: Tensor, up: Tensor, embedder: str) -> None:

@@ -128,10 +128,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--users", type=int, default=None, help="questions asked in each turn; default: all there are")
     parser.add_argument("--workspace", type=Path)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the embedder")
     arguments = parser.parse_args(argv)
     from windlass.serve.embedder import MiniLM
 
-    embedder = MiniLM.load()
+    embedder = MiniLM.load(precision=arguments.precision)
     temporary = None if arguments.workspace else tempfile.TemporaryDirectory()
     folder = arguments.workspace or Path(temporary.name if temporary else ".")
     all_scores: list[Scores] = []

@@ -43,7 +43,7 @@ class NoisyEmbedder:
         return Embeddings(vectors, sum(len(text.split()) for text in texts))
 
     def _one(self, text: str, kind: EmbedKind) -> NDArray[np.float32]:
-        words = re.findall(r"[a-z]{5,}", text.lower())
+        words = re.findall(r"[a-z]{5,}|[0-9]+", text.lower())
         vector = np.sum([_vector(word[:5]) for word in words], axis=0) if words else np.ones(DIMENSION)
         vector = vector / np.linalg.norm(vector)
         if kind == "query":
@@ -67,10 +67,10 @@ def write_pages(folder: Path, count: int = 200, seed: int = 0) -> None:
     rng = random.Random(seed)
     stems = ["".join(rng.choice("bdfgklmnprst") + rng.choice("aeiou") for _ in range(3)) for _ in range(400)]
     for number in range(count):
-        words = rng.sample(stems, 7)
+        words = [rng.choice(stems[:20]), *rng.sample(stems[20:], 6)]
         asked = " ".join(f"{stem}or" for stem in words)
         said = " ".join(f"{stem}um" for stem in words * 2)
-        more = " ".join(f"{rng.choice(stems)}is" for _ in range(8))
+        more = " ".join(f"{rng.choice(stems)}is" for _ in range(8)) + f" {words[0]}or"  # a word that BM25 can find
         (folder / f"page{number:03}.md").write_text(
             f"# Part {number}\n\nThis {asked} was measured. It says {said} and {more} in all.\n", encoding="utf-8"
         )

@@ -1,0 +1,91 @@
+"""What a candidate is trained on and fitted to, against the search it will be part of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from loop_world import NoisyEmbedder, make_world
+
+from windlass.apply.rag.fusion import SearchSettings
+from windlass.apply.rag.search import HybridIndex
+from windlass.core.errors import InputError
+from windlass.core.workspace import Workspace
+from windlass.evaluate.questions import ExamItem, load_items
+from windlass.loop.candidate import Recipe, _dealt_wrongly, fit_search, gather
+from windlass.loop.harvest import HarvestItem
+
+
+@pytest.fixture(scope="module")
+def ws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    with make_world(tmp_path_factory.mktemp("candidate"), pages=120) as workspace:
+        yield workspace
+
+
+@pytest.fixture(scope="module")
+def index(ws: Workspace) -> HybridIndex:
+    return HybridIndex.open(ws.artifacts.get("index"), NoisyEmbedder())
+
+
+def items(ws: Workspace, split: str) -> list[ExamItem]:
+    return [i for i in load_items(ws.artifacts.get("exam")) if i.split == split and i.answerable]
+
+
+def harvested(ws: Workspace) -> list[HarvestItem]:
+    return [
+        HarvestItem(i.id, i.question, str(i.document), [], "corrected", i.cluster, []) for i in items(ws, "harvest")
+    ]
+
+
+def test_examples_hold_every_answer_and_what_searches_find(ws: Workspace, index: HybridIndex) -> None:
+    learned, dev = harvested(ws), items(ws, "dev")
+    examples, facts = gather(index, learned, dev, Recipe(candidates=5))
+    assert examples.held.sum() == len(dev)
+    assert len(examples.questions) == len(learned) + len(dev)
+    assert facts["pool"] == len(examples.passages) < len(index)
+    assert len(np.unique(index.vectors, axis=0)) == len(index)  # so that a vector tells which passage it is
+    rows = [np.flatnonzero((index.vectors == vector).all(1))[0] for vector in examples.passages]
+    for number, item in enumerate(learned):
+        answers = {index.documents_of(np.array([rows[at]]))[0] for at in np.flatnonzero(examples.positive[number])}
+        assert answers == {item.document}
+    for number, ranked in enumerate(index.rank_many([item.question for item in learned], 5)):
+        assert set(ranked.rows.tolist()) <= set(rows)
+        scores = index.lexical.scores(index.lexical.tokenizer.terms([learned[number].question])[0])
+        np.testing.assert_allclose(examples.lexical[number] * scores.max(), scores[rows], atol=1e-5)
+    assert examples.lexical.max() == pytest.approx(1.0)
+
+
+def test_a_small_pool_keeps_all_answers(ws: Workspace, index: HybridIndex) -> None:
+    examples, _ = gather(index, harvested(ws), items(ws, "dev"), Recipe(pool=10))
+    assert examples.positive.any(1).all()
+    assert len(examples.passages) == examples.positive.any(0).sum()
+
+
+def test_without_dev_questions_whole_files_are_held_back(ws: Workspace, index: HybridIndex) -> None:
+    learned = harvested(ws)
+    examples, _ = gather(index, learned, [], Recipe())
+    assert 0 < examples.held.sum() < 0.4 * len(learned)
+
+
+def test_unknown_documents_are_counted_and_none_is_refused(ws: Workspace, index: HybridIndex) -> None:
+    stranger = HarvestItem("x", "Where?", "no such document", [], "approved", "c", [])
+    _, facts = gather(index, [*harvested(ws), stranger], items(ws, "dev"), Recipe())
+    assert facts["not_in_the_index"] == 1
+    with pytest.raises(InputError, match="None of the 1 harvested"):
+        gather(index, [stranger], items(ws, "dev"), Recipe())
+
+
+def test_shuffled_answers_are_the_same_answers_elsewhere() -> None:
+    answers = [f"d{i}" for i in range(100)]
+    dealt = _dealt_wrongly(answers, 3)
+    assert sorted(dealt) == sorted(answers)
+    assert not any(a == b for a, b in zip(answers, dealt, strict=True))
+
+
+def test_fitted_weights_are_the_best_of_those_tried(ws: Workspace, index: HybridIndex) -> None:
+    dev = items(ws, "dev")
+    fitted = fit_search(index, SearchSettings("rrf", dense=0.5), dev, (1.0,))
+    assert fitted.fusion == "weighted"
+    assert fit_search(index, fitted, dev, (1.0,)) == fitted
+    assert fit_search(index, SearchSettings(), [], (1.0,)) == SearchSettings()

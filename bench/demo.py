@@ -78,7 +78,9 @@ def prepared(home: Path, seed: int, embedder: Embedder, users: int | None) -> Wo
         release.promote(ws, "assistant", first, None, "the first")
     asked = [item for item in load_items(exam, "harvest") if item.answerable][:users]
     live = ws.artifacts.get(release.history(ws, "assistant")[-1].variant)
-    simulate_users(ws, load_assistant(ws, live, embedder=cached(ws, embedder), writes=False), asked)
+    assistant = load_assistant(ws, live, embedder=cached(ws, embedder), writes=False)
+    assistant.index.embed([item.question for item in asked])  # all at once is quicker; the vectors are kept
+    simulate_users(ws, assistant, asked)
     return ws
 
 

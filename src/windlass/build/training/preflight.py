@@ -1,0 +1,60 @@
+"""What can be found out before minutes are spent: does everything fit together, is there enough text, memory, disk?"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from windlass.build.training.recipe import Recipe
+from windlass.build.training.shard import Shard
+from windlass.core.errors import DiskFull, InputError
+
+_STATES = 3
+"""Weights and at most two moments of the optimizer, in float32."""
+
+
+def check_inputs(corpus: Any, tokenizer: Any) -> None:
+    """Right kinds, and a tokenizer that was trained on this corpus is not demanded, only said when it was not."""
+    if corpus.kind != "corpus":
+        raise InputError(f"{corpus.ref} is of kind '{corpus.kind}', not a corpus.", "Name a corpus artifact first.")
+    if tokenizer.kind != "tokenizer":
+        raise InputError(f"{tokenizer.ref} is of kind '{tokenizer.kind}', not a tokenizer.", "Name a tokenizer second.")
+
+
+def separator_of(vocabulary: dict[str, int], special: str, where: str) -> int:
+    """The token between documents."""
+    if special not in vocabulary:
+        raise InputError(f"The tokenizer {where} has no token {special!r}.", "Train it with `windlass tokenizer train`.")
+    return vocabulary[special]
+
+
+def check_text(train: Shard, heldout: Shard, recipe: Recipe) -> list[str]:
+    """Enough tokens for one sequence; every token number known to the model. One line about what there is."""
+    context, vocab = recipe.model.context, recipe.model.vocab_size
+    if len(train) < context + 1:
+        raise InputError(
+            f"The training text has {len(train):,} tokens, fewer than one sequence of {context + 1}.",
+            "Give more text or a shorter context.",
+        )
+    for name, shard in (("training", train), ("held-out", heldout)):
+        highest = int(shard.tokens.max())
+        if highest >= vocab:
+            raise InputError(f"The {name} text holds token {highest}, but the vocabulary ends at {vocab - 1}.")
+    lines = [
+        f"training text: {train.documents:,} documents, {train.bytes:,} bytes, {len(train):,} tokens "
+        f"({train.bytes / len(train):.2f} bytes each)",
+        f"held-out text: {heldout.documents:,} documents, {heldout.bytes:,} bytes, {len(heldout):,} tokens",
+    ]
+    if len(train) < 20 * vocab:
+        lines.append(f"warning: only {len(train) / vocab:.0f} training tokens per token of the vocabulary")
+    return lines
+
+
+def check_disk(folder: Path, recipe: Recipe) -> str:
+    """Room for two checkpoints (the old one goes when the new one is whole) and the model."""
+    need = recipe.model.parameters * 4 * (2 * _STATES + 1)
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        raise DiskFull(f"{folder} has {free / 1e6:,.0f} MB free, but the run needs {need / 1e6:,.0f} MB.", "Free some space.")
+    return f"disk: needs {need / 1e6:,.0f} MB, {free / 1e6:,.0f} MB free"

@@ -1,0 +1,232 @@
+"""`pretrain`: a corpus and a tokenizer in, a model artifact out, resumable at any moment."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from windlass.build.corpus import training_text
+from windlass.build.tokenizer import END_OF_TEXT, load_tokenizer
+from windlass.build.training import checkpoint
+from windlass.build.training.card import model_card
+from windlass.build.training.compiling import activations, loss_function
+from windlass.build.training.heldout import HeldOut, score
+from windlass.build.training.interrupt import deferred_interrupt
+from windlass.build.training.loop import StepReport, TrainState, steps
+from windlass.build.training.optimizers import Optimizers
+from windlass.build.training.pace import UNPLANNED, Pace
+from windlass.build.training.preflight import check_disk, check_inputs, check_text, separator_of
+from windlass.build.training.recipe import Recipe, derive
+from windlass.build.training.schedule import fresh
+from windlass.build.training.settings import PretrainSettings
+from windlass.build.training.shard import Shard, write_shard
+from windlass.build.transformer.decoder import Decoder
+from windlass.build.transformer.hf import save_decoder
+from windlass.build.transformer.init import initialise
+from windlass.core.artifacts import Artifact
+from windlass.core.files import exclusive
+from windlass.core.progress import Progress
+from windlass.core.runs import Run
+from windlass.core.workspace import Workspace
+
+KIND = "pretrain"
+Say = Callable[[str], None]
+
+
+def pretrain(
+    ws: Workspace, corpus: Artifact, tokenizer: Artifact, settings: PretrainSettings, *, say: Say = print
+) -> Artifact:
+    """Trains a decoder and stores it as an artifact of kind `model` in Hugging Face layout.
+
+    A run with the same inputs and settings that was interrupted or killed is taken up where its last checkpoint
+    stands. Metrics of the run: train_loss, lr, tokens_per_s, gradient_norm by step, heldout_bpb at the end. Ctrl-C saves a
+    checkpoint, ends the run as `interrupted`, and raises KeyboardInterrupt.
+    """
+    started = time.monotonic()
+    check_inputs(corpus, tokenizer)
+    config = {"corpus": corpus.digest, "tokenizer": tokenizer.digest, "settings": asdict(settings)}
+    run = _resumable(ws, config) or ws.runs.start(KIND, settings.name, config=config, seed=settings.seed)
+    with exclusive(run.folder / "lock", f"the run {run.id}"), run:
+        job = _prepare(run, corpus, tokenizer, settings, say)
+        pace = None
+        if settings.budget_s is not None:
+            pace = Pace(settings.budget_s, job.elapsed_before, started)
+            pace.reserve_s = _evaluation_seconds(job)
+        loss = _train(run, job, settings, pace, started, say)
+        heldout = _evaluate(run, job, settings)
+        say(f"held-out: {heldout.bits_per_byte:.4f} bits per byte over {heldout.bytes:,} bytes")
+        artifact = _store(ws, run, job, corpus, tokenizer, settings, heldout, loss)
+        for state in run.folder.glob("state-*.safetensors"):
+            state.unlink()  # the model artifact holds the weights now
+        return artifact
+
+
+def finished(ws: Workspace, corpus: Artifact, tokenizer: Artifact, settings: PretrainSettings) -> Artifact | None:
+    """The model that an earlier run with the same inputs and settings made, if any."""
+    config = {"corpus": corpus.digest, "tokenizer": tokenizer.digest, "settings": asdict(settings)}
+    done = {r.id for r in ws.store.runs(KIND) if r.status == "done" and _same(r.config, config)}
+    for record in ws.store.artifacts("model"):
+        if record.run in done:
+            return ws.artifacts.get(record.digest)
+    return None
+
+
+@dataclass(slots=True)
+class _Job:
+    recipe: Recipe
+    train: Shard
+    heldout: Shard
+    state: TrainState
+    separator: int
+    elapsed_before: float = 0.0
+    loss: float = float("nan")
+
+
+def _same(stored: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Configurations as JSON gives them back: tuples have become lists."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return bool(plain(stored) == plain(config))
+
+
+def _resumable(ws: Workspace, config: Mapping[str, Any]) -> Run | None:
+    """The newest unfinished run of the same configuration; a killed one still says `running`."""
+    for record in ws.store.runs(KIND):
+        if record.status != "done" and _same(record.config, config) and (ws.runs.folder / record.id).is_dir():
+            return ws.runs.resume(record.id)
+    return None
+
+
+def _prepare(run: Run, corpus: Artifact, tokenizer: Artifact, settings: PretrainSettings, say: Say) -> _Job:
+    loaded = load_tokenizer(tokenizer)
+    separator = separator_of(loaded.get_vocab(), END_OF_TEXT, tokenizer.ref)
+    recipe, derivations = derive(settings, loaded.get_vocab_size())
+    for line in derivations:
+        say(f"  {line}")
+    say(f"  {check_disk(run.folder, recipe)}")
+    train = write_shard(run.folder / "train.bin", training_text(corpus, "train", settings.kinds), loaded, separator)
+    heldout = write_shard(run.folder / "heldout.bin", training_text(corpus, "heldout", settings.kinds), loaded, separator)
+    for line in check_text(train, heldout, recipe):
+        say(f"  {line}")
+    model = Decoder(recipe.model)
+    initialise(model, settings.seed)
+    plan = UNPLANNED if settings.steps is None else fresh(settings.steps, recipe.cooldown)
+    job = _Job(recipe, train, heldout, TrainState(model, Optimizers(model, recipe), plan), separator)
+    saved = checkpoint.load(run.folder)
+    if saved is not None:
+        job.state.load(saved.tensors, saved.facts)
+        job.elapsed_before, job.loss = saved.facts["elapsed"], saved.facts["loss"]
+        say(f"  going on from step {job.state.step:,} after {job.elapsed_before:.0f} s of training")
+    return job
+
+
+def _evaluation_seconds(job: _Job) -> float:
+    """How long the final evaluation and saving will take: one window is timed, and a margin added."""
+    context = job.recipe.model.context
+    sample = Shard(job.heldout.tokens[: 1 + context * 9], 1, 1, job.separator)
+    score(job.state.model, sample, dtype=torch.bfloat16)
+    began = time.perf_counter()
+    counted = score(job.state.model, sample, dtype=torch.bfloat16).tokens
+    return 1.3 * (time.perf_counter() - began) * len(job.heldout) / counted + 1.0
+
+
+def _train(run: Run, job: _Job, settings: PretrainSettings, pace: Pace | None, started: float, say: Say) -> float:
+    """Runs the loop to its end; returns the mean training loss of the last steps."""
+    state, recipe = job.state, job.recipe
+    loss_of, how = loss_function(state.model, settings)
+    say(f"  {how}")
+
+    def save() -> None:
+        elapsed = job.elapsed_before + time.monotonic() - started
+        checkpoint.save(run.folder, state.step, state.tensors(), {**state.facts(), "elapsed": elapsed, "loss": job.loss})
+
+    saved_at = time.monotonic()
+    with deferred_interrupt() as interrupt, Progress("pre-training", None, "steps") as progress:
+        for report in steps(state, job.train, recipe, loss_of, settings.seed, pace):
+            job.loss = report.loss if job.loss != job.loss else 0.98 * job.loss + 0.02 * report.loss
+            _log(run, report, recipe)
+            progress.total = state.plan.steps if state.plan != UNPLANNED else None
+            progress.update(report.step, _note(report, recipe, pace))
+            if interrupt.requested:
+                save()
+                raise KeyboardInterrupt
+            due = (
+                time.monotonic() - saved_at >= settings.checkpoint_seconds
+                if settings.checkpoint_steps is None
+                else report.step % settings.checkpoint_steps == 0
+            )
+            if due:
+                save()
+                saved_at = time.monotonic()
+    return job.loss
+
+
+def _log(run: Run, report: StepReport, recipe: Recipe) -> None:
+    run.log(
+        report.step,
+        train_loss=report.loss,
+        lr=recipe.matrix_rate * report.multiplier,
+        tokens_per_s=recipe.batch_tokens / report.seconds,
+        gradient_norm=report.gradient_norm,
+    )
+
+
+def _note(report: StepReport, recipe: Recipe, pace: Pace | None) -> str:
+    note = f"loss {report.loss:.3f} · {recipe.batch_tokens / report.seconds:,.0f} tokens/s"
+    return note if pace is None else f"{note} · {max(pace.left, 0):,.0f} s of the budget left"
+
+
+def _evaluate(run: Run, job: _Job, settings: PretrainSettings) -> HeldOut:
+    with Progress("held-out", len(job.heldout) - 1, "tokens") as progress:
+        heldout = score(job.state.model, job.heldout, dtype=activations(settings), tick=progress.update)
+    run.log(job.state.step, heldout_bpb=heldout.bits_per_byte)
+    return heldout
+
+
+def _store(
+    ws: Workspace,
+    run: Run,
+    job: _Job,
+    corpus: Artifact,
+    tokenizer: Artifact,
+    settings: PretrainSettings,
+    heldout: HeldOut,
+    loss: float,
+) -> Artifact:
+    state, recipe = job.state, job.recipe
+    with ws.artifacts.build("model", settings.name, run=run.id) as draft:
+        draft.add_parent("corpus", corpus)
+        draft.add_parent("tokenizer", tokenizer)
+        save_decoder(state.model, draft.path, bos=job.separator, eos=job.separator)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            _copy(tokenizer.path / name, draft.path / name)
+        card = model_card(settings, recipe, corpus, tokenizer, job.train, heldout, state.step, loss)
+        (draft.path / "README.md").write_text(card, encoding="utf-8")
+        draft.card.update(
+            {
+                "description": f"Decoder of {recipe.model.parameters:,} parameters pre-trained on {corpus.ref}",
+                "licence": corpus.card.get("licence"),
+                "parameters": recipe.model.parameters,
+                "steps": state.step,
+                "tokens_seen": state.step * recipe.batch_tokens,
+                "train_loss": loss,
+                "heldout_bpb": heldout.bits_per_byte,
+                "heldout_bytes": heldout.bytes,
+                "recipe": recipe.as_json(),
+            }
+        )
+    return draft.done
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)

@@ -20,6 +20,14 @@ SMALL = DecoderConfig(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def make(config: DecoderConfig = SMALL, seed: int = 1) -> Decoder:
     """A decoder all of whose weights matter: initialisation leaves some at zero and norms at one."""
     model = Decoder(config)
@@ -136,6 +144,19 @@ def test_later_tokens_do_not_change_earlier_logits():
         before, after = model(x), model(changed)
     assert torch.equal(before[:, :40], after[:, :40])
     assert not torch.equal(before[:, 40:], after[:, 40:])
+
+
+def test_short_attention_for_training_equals_the_fused_kernel():
+    model = make()
+    x = tokens(SMALL, 2, 100)
+    gradients = []
+    for training in (True, False):
+        model.train(training)
+        model.zero_grad()
+        model(x).square().mean().backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    for explicit, kernel in zip(*gradients, strict=True):
+        torch.testing.assert_close(explicit, kernel, atol=1e-5, rtol=1e-3)
 
 
 def test_bfloat16_activations_stay_near_float32():

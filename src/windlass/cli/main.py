@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "evaluate": "score a variant on its exam, or compare two, with intervals and a verdict",
     "turn": "learn from feedback: train a candidate, compare it on unseen questions, promote or refuse it",
     "ask": "ask the documents: an answer with citations, or that they do not hold one",
+    "pretrain": "train a small language model from a corpus, beside honest baselines",
     "releases": "what each task serves and served, with every promotion and rollback",
     "rollback": "make a task serve the variant that was live before",
     "traces": "recorded calls; one as a waterfall of its spans",

@@ -22,6 +22,11 @@ def model_card(
     """Markdown. Holds nothing that differs between two equal runs, so that equal runs make the same artifact."""
     model = recipe.model
     seen = steps * recipe.batch_tokens
+    shape = f"{model.layers} layers, width {model.hidden}, {model.heads} heads, {model.kv_heads} key/value heads"
+    training = (
+        f"{steps:,} steps of {recipe.batch_tokens:,} tokens = {seen:,} tokens ({seen / len(train):.2f} epochs), "
+        f"{settings.precision} activations, seed {settings.seed}"
+    )
     licence = corpus.card.get("licence") or "that of the documents it was trained on"
     return f"""# {settings.name}
 
@@ -30,11 +35,11 @@ pre-trained from random weights on one machine by windlass.
 
 | | |
 |---|---|
-| parameters | {model.parameters:,} ({model.layers} layers, width {model.hidden}, {model.heads} heads, {model.kv_heads} key/value heads) |
+| parameters | {model.parameters:,} ({shape}) |
 | vocabulary, context | {model.vocab_size:,} byte-level BPE tokens, {model.context} tokens |
 | corpus | {corpus.ref} `{corpus.digest[:12]}`: {train.documents:,} documents, {train.bytes:,} bytes to train on |
 | tokenizer | {tokenizer.ref} `{tokenizer.digest[:12]}` |
-| training | {steps:,} steps of {recipe.batch_tokens:,} tokens = {seen:,} tokens ({seen / len(train):.2f} epochs), {settings.precision} activations, seed {settings.seed} |
+| training | {training} |
 | last training loss | {final_loss:.4f} nats a token |
 | held-out bits per byte | **{heldout.bits_per_byte:.4f}** over {heldout.bytes:,} bytes ({heldout.tokens:,} tokens) |
 

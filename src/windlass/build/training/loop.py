@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ class TrainState:
     model: Decoder
     optimizers: Optimizers
     plan: Plan
-    data: DataState = DataState()
+    data: DataState = field(default_factory=DataState)
     step: int = 0
     """Steps done."""
 
@@ -69,7 +69,9 @@ class StepReport:
     seconds: float
 
 
-def steps(state: TrainState, shard: Shard, recipe: Recipe, loss_of: LossFunction, seed: int, pace: Pace | None) -> Iterator[StepReport]:
+def steps(
+    state: TrainState, shard: Shard, recipe: Recipe, loss_of: LossFunction, seed: int, pace: Pace | None
+) -> Iterator[StepReport]:
     """Trains until the plan's end, yielding after every step; `state` is then whole and may be saved.
 
     With a `pace` the plan follows the clock. Raises `WindlassError` when the loss is no longer a number; the weights

@@ -25,7 +25,9 @@ def check_inputs(corpus: Any, tokenizer: Any) -> None:
 def separator_of(vocabulary: dict[str, int], special: str, where: str) -> int:
     """The token between documents."""
     if special not in vocabulary:
-        raise InputError(f"The tokenizer {where} has no token {special!r}.", "Train it with `windlass tokenizer train`.")
+        raise InputError(
+            f"The tokenizer {where} has no token {special!r}.", "Train it with `windlass tokenizer train`."
+        )
     return vocabulary[special]
 
 
@@ -56,5 +58,7 @@ def check_disk(folder: Path, recipe: Recipe) -> str:
     need = recipe.model.parameters * 4 * (2 * _STATES + 1)
     free = shutil.disk_usage(folder).free
     if free < need:
-        raise DiskFull(f"{folder} has {free / 1e6:,.0f} MB free, but the run needs {need / 1e6:,.0f} MB.", "Free some space.")
+        raise DiskFull(
+            f"{folder} has {free / 1e6:,.0f} MB free, but the run needs {need / 1e6:,.0f} MB.", "Free some space."
+        )
     return f"disk: needs {need / 1e6:,.0f} MB, {free / 1e6:,.0f} MB free"

@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,8 +44,8 @@ def pretrain(
     """Trains a decoder and stores it as an artifact of kind `model` in Hugging Face layout.
 
     A run with the same inputs and settings that was interrupted or killed is taken up where its last checkpoint
-    stands. Metrics of the run: train_loss, lr, tokens_per_s, gradient_norm by step, heldout_bpb at the end. Ctrl-C saves a
-    checkpoint, ends the run as `interrupted`, and raises KeyboardInterrupt.
+    stands. Metrics of the run: train_loss, lr, tokens_per_s, gradient_norm by step, heldout_bpb at the end. Ctrl-C
+    saves a checkpoint, ends the run as `interrupted`, and raises KeyboardInterrupt.
     """
     started = time.monotonic()
     check_inputs(corpus, tokenizer)
@@ -57,7 +56,7 @@ def pretrain(
         pace = None
         if settings.budget_s is not None:
             pace = Pace(settings.budget_s, job.elapsed_before, started)
-            pace.reserve_s = _evaluation_seconds(job)
+            pace.reserve_s = _evaluation_seconds(job, activations(settings))
         loss = _train(run, job, settings, pace, started, say)
         heldout = _evaluate(run, job, settings)
         say(f"held-out: {heldout.bits_per_byte:.4f} bits per byte over {heldout.bytes:,} bytes")
@@ -115,7 +114,9 @@ def _prepare(run: Run, corpus: Artifact, tokenizer: Artifact, settings: Pretrain
         say(f"  {line}")
     say(f"  {check_disk(run.folder, recipe)}")
     train = write_shard(run.folder / "train.bin", training_text(corpus, "train", settings.kinds), loaded, separator)
-    heldout = write_shard(run.folder / "heldout.bin", training_text(corpus, "heldout", settings.kinds), loaded, separator)
+    heldout = write_shard(
+        run.folder / "heldout.bin", training_text(corpus, "heldout", settings.kinds), loaded, separator
+    )
     for line in check_text(train, heldout, recipe):
         say(f"  {line}")
     model = Decoder(recipe.model)
@@ -130,14 +131,16 @@ def _prepare(run: Run, corpus: Artifact, tokenizer: Artifact, settings: Pretrain
     return job
 
 
-def _evaluation_seconds(job: _Job) -> float:
-    """How long the final evaluation and saving will take: one window is timed, and a margin added."""
+def _evaluation_seconds(job: _Job, dtype: torch.dtype | None) -> float:
+    """How long the final evaluation and saving will take: a few windows are timed, and a margin added."""
     context = job.recipe.model.context
     sample = Shard(job.heldout.tokens[: 1 + context * 9], 1, 1, job.separator)
-    score(job.state.model, sample, dtype=torch.bfloat16)
-    began = time.perf_counter()
-    counted = score(job.state.model, sample, dtype=torch.bfloat16).tokens
-    return 1.3 * (time.perf_counter() - began) * len(job.heldout) / counted + 1.0
+    seconds = []
+    for _ in range(3):  # the fastest of three: the first one warms up, and others may be using the machine
+        began = time.perf_counter()
+        counted = score(job.state.model, sample, dtype=dtype).tokens
+        seconds.append(time.perf_counter() - began)
+    return 1.3 * min(seconds) * len(job.heldout) / counted + 1.0
 
 
 def _train(run: Run, job: _Job, settings: PretrainSettings, pace: Pace | None, started: float, say: Say) -> float:
@@ -147,8 +150,11 @@ def _train(run: Run, job: _Job, settings: PretrainSettings, pace: Pace | None, s
     say(f"  {how}")
 
     def save() -> None:
+        run.flush()  # a resumed run repeats the steps after the checkpoint, never those before it
         elapsed = job.elapsed_before + time.monotonic() - started
-        checkpoint.save(run.folder, state.step, state.tensors(), {**state.facts(), "elapsed": elapsed, "loss": job.loss})
+        checkpoint.save(
+            run.folder, state.step, state.tensors(), {**state.facts(), "elapsed": elapsed, "loss": job.loss}
+        )
 
     saved_at = time.monotonic()
     with deferred_interrupt() as interrupt, Progress("pre-training", None, "steps") as progress:
@@ -209,7 +215,7 @@ def _store(
         draft.add_parent("tokenizer", tokenizer)
         save_decoder(state.model, draft.path, bos=job.separator, eos=job.separator)
         for name in ("tokenizer.json", "tokenizer_config.json"):
-            _copy(tokenizer.path / name, draft.path / name)
+            shutil.copyfile(tokenizer.path / name, draft.path / name)
         card = model_card(settings, recipe, corpus, tokenizer, job.train, heldout, state.step, loss)
         (draft.path / "README.md").write_text(card, encoding="utf-8")
         draft.card.update(
@@ -226,7 +232,3 @@ def _store(
             }
         )
     return draft.done
-
-
-def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)

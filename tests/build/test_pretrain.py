@@ -1,0 +1,278 @@
+"""Pre-training end to end on a small corpus: the artifact, exact resume after kill -9, interrupts, time, bad input."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from windlass.build.corpus import build_corpus
+from windlass.build.tokenizer import load_tokenizer, train_tokenizer
+from windlass.build.training import checkpoint
+from windlass.build.training.heldout import score
+from windlass.build.training.pretrain import finished, pretrain
+from windlass.build.training.settings import PretrainSettings
+from windlass.build.training.shard import Shard, write_shard
+from windlass.build.transformer.hf import load_decoder
+from windlass.core.errors import InputError, WindlassError
+from windlass.core.readers import Folder
+from windlass.core.workspace import Workspace
+
+TINY = {"depth": 1, "context": 32, "batch": 4, "compile": "no", "seed": 5}
+STEPS = 90
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Small matrices gain nothing from threads, and bitwise equality holds for equal numbers of them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def words(count: int, seed: int) -> str:
+    generator = np.random.default_rng(seed)
+    vocabulary = ["wind", "lass", "the", "rope", "turns", "slowly", "heavy", "load", "and", "holds", "pawl", "drum"]
+    return " ".join(vocabulary[i] for i in generator.integers(len(vocabulary), size=count)) + ".\n"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, one_thread) -> Path:
+    """A workspace with a corpus and a tokenizer."""
+    home = tmp_path_factory.mktemp("home")
+    texts = home / "texts"
+    texts.mkdir()
+    for i in range(30):
+        (texts / f"part{i}.txt").write_text(words(300, i), encoding="utf-8")
+    with Workspace(home) as ws:
+        corpus = build_corpus(ws, Folder(texts), heldout=0.2)
+        train_tokenizer(ws, corpus, 330)
+    return home
+
+
+def curve(ws: Workspace, run: str, name: str = "train_loss") -> list[tuple[int, float]]:
+    return [(p.step, p.value) for p in ws.store.metrics(run, name)]
+
+
+def run_pretrain(home: Path, **settings):
+    with Workspace(home) as ws:
+        said: list[str] = []
+        artifact = pretrain(
+            ws,
+            ws.artifacts.get("corpus"),
+            ws.artifacts.get("tokenizer"),
+            PretrainSettings(**{**TINY, **settings}),
+            say=said.append,
+        )
+        return artifact, said
+
+
+def test_makes_a_model_that_transformers_loads(home):
+    artifact, said = run_pretrain(home, steps=STEPS, name="whole")
+    assert artifact.kind == "model"
+    assert [role for role, _ in artifact.record.parents] == ["corpus", "tokenizer"]
+    with Workspace(home) as ws:
+        losses = curve(ws, artifact.record.run)
+        assert [step for step, _ in losses] == list(range(1, STEPS + 1))
+        first, last = losses[0][1], losses[-1][1]
+        assert first == pytest.approx(math.log(330), rel=0.05), "a fresh model guesses uniformly"
+        assert last < 0.6 * first
+        assert curve(ws, artifact.record.run, "heldout_bpb") == [(STEPS, artifact.card["heldout_bpb"])]
+        for name in ("lr", "tokens_per_s", "gradient_norm"):
+            assert len(curve(ws, artifact.record.run, name)) == STEPS
+        assert (
+            finished(
+                ws,
+                ws.artifacts.get("corpus"),
+                ws.artifacts.get("tokenizer"),
+                PretrainSettings(**TINY, steps=STEPS, name="whole"),
+            ).digest
+            == artifact.digest
+        )
+    assert any("width 64 = 64 x depth" in line for line in said)
+    assert artifact.card["heldout_bpb"] < 3
+    assert f"{artifact.card['heldout_bpb']:.4f}" in (artifact.path / "README.md").read_text()
+
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(artifact.path, dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(artifact.path)
+    ids = tokenizer("the heavy load turns slowly", return_tensors="pt").input_ids
+    ours = load_decoder(artifact.path)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(ids), theirs(ids).logits, atol=1e-4, rtol=1e-4)
+
+
+SCRIPT = """
+import sys, json
+from pathlib import Path
+from windlass.build.training.pretrain import pretrain
+from windlass.build.training.settings import PretrainSettings
+from windlass.core.workspace import Workspace
+with Workspace(Path(sys.argv[1])) as ws:
+    settings = PretrainSettings(**json.loads(sys.argv[2]))
+    artifact = pretrain(ws, ws.artifacts.get("corpus"), ws.artifacts.get("tokenizer"), settings)
+    print(artifact.digest, artifact.record.run)
+"""
+
+
+def start(home: Path, settings: dict) -> subprocess.Popen:
+    source = str(Path(__file__).parents[2] / "src")
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(home), json.dumps(settings)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def wait_for_step(process: subprocess.Popen, home: Path, name: str, step: int) -> None:
+    """Until the run called `name` has a checkpoint at or behind `step`."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"ended before it could be stopped: {process.communicate()}"
+        with Workspace(home) as ws:
+            runs = [r for r in ws.store.runs("pretrain") if r.name == name]
+        if runs:
+            path = home / ".windlass" / "runs" / runs[0].id / checkpoint.FILE
+            if path.exists() and json.loads(path.read_text())["step"] >= step:
+                return
+        time.sleep(0.01)
+    raise AssertionError("no checkpoint in 120 s")
+
+
+def test_killed_twice_and_resumed_gives_bitwise_the_same_losses_and_model(home):
+    settings = {**TINY, "batch": 8, "context": 96, "steps": 100, "checkpoint_steps": 5}
+    straight, _ = run_pretrain(home, **settings, name="straight")
+    for step in (10, 40):
+        process = start(home, {**settings, "name": "killed"})
+        wait_for_step(process, home, "killed", step)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    process = start(home, {**settings, "name": "killed"})
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "going on from step" in out
+    _, run = out.split()[-2:]
+    with Workspace(home) as ws:
+        assert len([r for r in ws.store.runs("pretrain") if r.name == "killed"]) == 1, "one run, taken up twice"
+        assert curve(ws, run) == curve(ws, straight.record.run)
+        assert len(curve(ws, run)) == 100
+        model = ws.artifacts.get("killed")
+    assert model.record.files["model.safetensors"] == straight.record.files["model.safetensors"]
+
+
+def test_interrupt_saves_and_the_run_says_so(home):
+    settings = {**TINY, "steps": 100_000, "checkpoint_steps": 10, "name": "interrupted"}
+    process = start(home, settings)
+    wait_for_step(process, home, "interrupted", 10)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in err
+    with Workspace(home) as ws:
+        record = next(r for r in ws.store.runs("pretrain") if r.name == "interrupted")
+        assert record.status == "interrupted"
+        last = max(step for step, _ in curve(ws, record.id))
+        saved = json.loads((home / ".windlass/runs" / record.id / checkpoint.FILE).read_text())
+        assert saved["step"] == last, "the step that was running when Ctrl-C came is kept"
+
+
+@pytest.mark.slow
+def test_time_budget_is_kept_and_used(home):
+    began = time.monotonic()
+    artifact, _ = run_pretrain(home, minutes=0.25, name="timed")
+    took = time.monotonic() - began
+    assert took < 15.5
+    assert took > 9, "most of the budget is used"
+    with Workspace(home) as ws:
+        rates = [value for _, value in curve(ws, artifact.record.run, "lr")]
+    assert rates[-1] < 0.1 * max(rates), "the rate came down before time was up"
+
+
+def test_a_loss_that_is_no_number_stops_the_run(home, monkeypatch):
+    import windlass.build.training.pretrain as module
+
+    def poisoned(model, settings):
+        count = iter(range(100))
+        return lambda tokens: model(tokens[:, :-1]).sum() * (float("nan") if next(count) == 3 else 1e-6), "poisoned"
+
+    monkeypatch.setattr(module, "loss_function", poisoned)
+    with pytest.raises(WindlassError, match="loss became nan in step 4"):
+        run_pretrain(home, steps=10, name="poisoned")
+    with Workspace(home) as ws:
+        assert next(r for r in ws.store.runs("pretrain") if r.name == "poisoned").status == "failed"
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, 1, {"w": torch.ones(3)}, {"a": 1})
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_json", full)
+        with pytest.raises(WindlassError, match="No space left"):
+            checkpoint.save(tmp_path, 2, {"w": torch.zeros(3)}, {"a": 2})
+    loaded = checkpoint.load(tmp_path)
+    assert loaded.facts == {"a": 1}
+    assert torch.equal(loaded.tensors["w"], torch.ones(3))
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+    checkpoint.save(tmp_path, 3, {"w": torch.zeros(3)}, {"a": 3})
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+    (tmp_path / checkpoint.FILE).write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize("length", [2, 17, 33, 34, 49, 50, 200, 1000])
+def test_heldout_predicts_every_token_once_and_equals_the_definition(home, tmp_path, length):
+    """On a text shorter than the context, the score is that of one plain forward pass."""
+    with Workspace(home) as ws:
+        model = load_decoder(ws.artifacts.get("whole").path)
+    tokens = np.random.default_rng(0).integers(330, size=length).astype("<u2")
+    found = score(model, Shard(tokens, 1, 100, 0), batch=3)
+    assert found.tokens == length - 1
+    if length <= model.config.context + 1:
+        ids = torch.from_numpy(tokens.astype(np.int64))[None]
+        with torch.inference_mode():
+            log_p = model(ids[:, :-1]).log_softmax(-1).gather(-1, ids[:, 1:, None])
+        assert found.nats == pytest.approx(-float(log_p.sum()), rel=1e-5)
+    assert found.bits_per_byte == pytest.approx(found.nats / math.log(2) / 100)
+
+
+def test_a_shard_holds_every_document_behind_a_separator(home, tmp_path):
+    with Workspace(home) as ws:
+        tokenizer = load_tokenizer(ws.artifacts.get("tokenizer"))
+    texts = ["the rope\n", "", "héavy load"]
+    shard = write_shard(tmp_path / "s.bin", texts, tokenizer, 0)
+    parts = " ".join(map(str, shard.tokens)).split(" ")
+    assert parts.count("0") == 4
+    assert shard.documents == 3
+    assert shard.bytes == sum(len(t.encode()) for t in texts)
+    assert tokenizer.decode(list(shard.tokens)) == "".join(texts)
+    again = write_shard(tmp_path / "s.bin", iter(()), tokenizer, 0)
+    assert np.array_equal(again.tokens, shard.tokens), "a finished shard is taken as it is"
+    with pytest.raises(InputError, match="no text"):
+        write_shard(tmp_path / "e.bin", ["", ""], tokenizer, 0)
+
+
+def test_wrong_inputs_are_refused(home):
+    with Workspace(home) as ws:
+        corpus, tokenizer = ws.artifacts.get("corpus"), ws.artifacts.get("tokenizer")
+        with pytest.raises(InputError, match="not a corpus"):
+            pretrain(ws, tokenizer, corpus, PretrainSettings(steps=1))
+        with pytest.raises(InputError, match="fewer than one sequence"):
+            pretrain(ws, corpus, tokenizer, PretrainSettings(steps=1, context=100_000), say=lambda line: None)
+    for wrong in ({"depth": 0}, {"steps": 0}, {"minutes": -1.0}, {"steps": 1, "minutes": 1.0}, {"context": 0}):
+        with pytest.raises(InputError):
+            PretrainSettings(**wrong)

@@ -13,6 +13,7 @@ import torch
 from windlass.build.corpus import training_text
 from windlass.build.tokenizer import END_OF_TEXT, load_tokenizer
 from windlass.build.training import checkpoint
+from windlass.build.training.bigram import bigram_start
 from windlass.build.training.card import model_card
 from windlass.build.training.compiling import activations, loss_function
 from windlass.build.training.heldout import HeldOut, score
@@ -124,7 +125,11 @@ def _prepare(run: Run, corpus: Artifact, tokenizer: Artifact, settings: Pretrain
     plan = UNPLANNED if settings.steps is None else fresh(settings.steps, recipe.cooldown)
     job = _Job(recipe, train, heldout, TrainState(model, Optimizers(model, recipe), plan), separator)
     saved = checkpoint.load(run.folder)
-    if saved is not None:
+    if saved is None:
+        reached = bigram_start(model, train)
+        if reached is not None:
+            say(f"  embedding and head fitted to the bigram counts: {reached:.3f} nats a token before the first step")
+    else:
         job.state.load(saved.tensors, saved.facts)
         job.elapsed_before, job.loss = saved.facts["elapsed"], saved.facts["loss"]
         say(f"  going on from step {job.state.step:,} after {job.elapsed_before:.0f} s of training")

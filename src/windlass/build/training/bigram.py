@@ -1,0 +1,72 @@
+"""A head start: fit embedding and head to the corpus' bigram counts before the first real step.
+
+A decoder whose blocks still add nothing (see `transformer.init`) is a bigram model: the next token given one token.
+For that model the whole corpus is one matrix of counts, so its exact loss costs no more than a single batch of
+`vocab_size` tokens, and some dozens of full-batch steps take a second or two. Training by samples needs a large part
+of a short run to get as far (docs/lab.md). Nothing is added to the model: only its starting point changes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from windlass.build.training.shard import Shard
+from windlass.build.transformer.decoder import Decoder
+
+STEPS = 40
+LARGEST_VOCABULARY = 8192
+"""Above it the matrix of counts becomes too large to be worth it."""
+
+_EMBEDDING_RATE = 0.1
+_HEAD_RATE = 0.01
+_DISCOUNT = 0.75
+
+
+def bigram_start(model: Decoder, shard: Shard) -> float | None:
+    """Fits `model.embedding` and the head in place; returns the loss reached in nats a token.
+
+    None, and nothing done, for a tied head (one matrix cannot be both) or a vocabulary beyond the largest. The loss
+    is over smoothed counts, so rare pairs are not learned by heart.
+    """
+    vocabulary = model.config.vocab_size
+    if model.head is None or vocabulary > LARGEST_VOCABULARY:
+        return None
+    targets_VV, weights_V = bigrams(shard, vocabulary)
+    head = model.head.weight
+    optimizer = torch.optim.Adam(
+        [{"params": [model.embedding], "rate": _EMBEDDING_RATE}, {"params": [head], "rate": _HEAD_RATE}],
+        lr=0.0,
+        betas=(0.8, 0.95),
+    )
+    value = float("nan")
+    for step in range(STEPS):
+        for group in optimizer.param_groups:
+            group["lr"] = group["rate"] * (1 - step / STEPS)
+        x_VC = model.norm(model.embedding.to(torch.bfloat16))
+        logits_VV = F.linear(x_VC, head.to(torch.bfloat16)).float()
+        loss = -(weights_V * (targets_VV * F.log_softmax(logits_VV, dim=-1)).sum(-1)).sum()
+        gradients = torch.autograd.grad(loss, [model.embedding, head])
+        model.embedding.grad, head.grad = gradients
+        optimizer.step()
+        value = float(loss.detach())
+    model.zero_grad(set_to_none=True)
+    return value
+
+
+def bigrams(shard: Shard, vocabulary: int) -> tuple[Tensor, Tensor]:
+    """p(next | token) of shape (V, V) with absolute discounting, and how often each token comes, of shape (V,).
+
+    The discounted mass goes to tokens in proportion to how many different tokens they follow (Kneser-Ney).
+    """
+    tokens = np.asarray(shard.tokens, dtype=np.int64)
+    counts = np.bincount(tokens[:-1] * vocabulary + tokens[1:], minlength=vocabulary**2).reshape(vocabulary, vocabulary)
+    total = counts.sum(1)
+    lower = (counts > 0).sum(0) + 0.1
+    lower = lower / lower.sum()
+    kept = np.maximum(counts - _DISCOUNT, 0.0)
+    freed = total - kept.sum(1) + 1.0  # the 1 keeps tokens that never occurred well defined
+    p_VV = (kept + freed[:, None] * lower) / (total + 1.0)[:, None]
+    return torch.from_numpy(p_VV.astype(np.float32)), torch.from_numpy((total / total.sum()).astype(np.float32))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,7 +30,6 @@ from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.hf import save_decoder
 from windlass.build.transformer.init import initialise
 from windlass.core.artifacts import Artifact
-from windlass.core.files import exclusive
 from windlass.core.progress import Progress
 from windlass.core.runs import Run
 from windlass.core.workspace import Workspace
@@ -50,9 +49,8 @@ def pretrain(
     """
     started = time.monotonic()
     check_inputs(corpus, tokenizer)
-    config = {"corpus": corpus.digest, "tokenizer": tokenizer.digest, "settings": asdict(settings)}
-    run = _resumable(ws, config) or ws.runs.start(KIND, settings.name, config=config, seed=settings.seed)
-    with exclusive(run.folder / "lock", f"the run {run.id}"), run:
+    config = _config(corpus, tokenizer, settings)
+    with ws.runs.resume_or_start(KIND, settings.name, config=config, seed=settings.seed) as run:
         job = _prepare(run, corpus, tokenizer, settings, say)
         pace = None
         if settings.budget_s is not None:
@@ -69,12 +67,22 @@ def pretrain(
 
 def finished(ws: Workspace, corpus: Artifact, tokenizer: Artifact, settings: PretrainSettings) -> Artifact | None:
     """The model that an earlier run with the same inputs and settings made, if any."""
-    config = {"corpus": corpus.digest, "tokenizer": tokenizer.digest, "settings": asdict(settings)}
-    done = {r.id for r in ws.store.runs(KIND) if r.status == "done" and _same(r.config, config)}
+    config = _config(corpus, tokenizer, settings)
+    done = {run.id for run in ws.runs.list(KIND) if run.status == "done" and run.config == config}
     for record in ws.store.artifacts("model"):
         if record.run in done:
             return ws.artifacts.get(record.digest)
     return None
+
+
+def _config(corpus: Artifact, tokenizer: Artifact, settings: PretrainSettings) -> dict[str, Any]:
+    """What makes two runs the same, as it comes back from the store."""
+    kinds = None if settings.kinds is None else list(settings.kinds)
+    return {
+        "corpus": corpus.digest,
+        "tokenizer": tokenizer.digest,
+        "settings": {**asdict(settings), "kinds": kinds},
+    }
 
 
 @dataclass(slots=True)
@@ -86,25 +94,6 @@ class _Job:
     separator: int
     elapsed_before: float = 0.0
     loss: float = float("nan")
-
-
-def _same(stored: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Configurations as JSON gives them back: tuples have become lists."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: plain(item) for key, item in value.items()}
-        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-    return bool(plain(stored) == plain(config))
-
-
-def _resumable(ws: Workspace, config: Mapping[str, Any]) -> Run | None:
-    """The newest unfinished run of the same configuration; a killed one still says `running`."""
-    for record in ws.store.runs(KIND):
-        if record.status != "done" and _same(record.config, config) and (ws.runs.folder / record.id).is_dir():
-            return ws.runs.resume(record.id)
-    return None
 
 
 def _prepare(run: Run, corpus: Artifact, tokenizer: Artifact, settings: PretrainSettings, say: Say) -> _Job:

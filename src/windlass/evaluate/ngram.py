@@ -70,7 +70,8 @@ class NGram:
             keys = self._keys(numbers, symbols, ends, k)
             ranked = np.argsort(keys)
             keys = keys[ranked]
-            new = np.concatenate([[True], keys[1:] != keys[:-1]])
+            new = np.ones(len(keys), bool)
+            new[1:] = keys[1:] != keys[:-1]
             firsts = np.flatnonzero(new)
             if k > 1:
                 shorter = self._grams[-1]
@@ -95,6 +96,8 @@ class NGram:
         numbers = np.zeros(len(symbols), np.int64)  # -1 where the gram is unknown
         for k in range(1, order + 1):
             grams, smoothed = self._grams[k - 1], self._smooth(k, top=k == order)
+            if not len(grams.keys):  # no document is as long as this
+                break
             ends = np.flatnonzero(depth >= k - 1)
             if k > 1:
                 ends = ends[numbers[ends - 1] >= 0]

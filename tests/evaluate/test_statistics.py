@@ -227,3 +227,10 @@ def test_interval_is_ordered_shifts_and_ignores_order(values: list[float], group
     assert moved.low - interval.low == pytest.approx(shift, abs=1e-6)
     turned = mean_interval(values[::-1], clusters[::-1])
     assert turned.high == pytest.approx(interval.high, abs=1e-6)
+
+
+def test_an_interval_is_cut_to_where_the_value_can_lie() -> None:
+    wide = mean_interval([1.0, 1.0, 1.0, 0.0])
+    assert wide.high > 1.0
+    cut = wide.within(0.0, 1.0)
+    assert (cut.low, cut.high, cut.estimate) == (max(wide.low, 0.0), 1.0, wide.estimate)

@@ -9,7 +9,8 @@ import argparse
 import json
 
 from windlass.cli.workspace import add_option, opened
-from windlass.loop.text import ago, size, table
+from windlass.core.tables import table
+from windlass.loop.text import ago, size
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

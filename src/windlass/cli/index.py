@@ -53,8 +53,8 @@ def _build(args: argparse.Namespace) -> int:
 def _search(args: argparse.Namespace) -> int:
     from windlass.apply.rag.search import HybridIndex
     from windlass.core.errors import InputError
+    from windlass.core.tables import table
     from windlass.loop.lineage import shortened
-    from windlass.loop.text import table
     from windlass.serve.embedder import MiniLM
 
     where: dict[str, list[str]] = {}

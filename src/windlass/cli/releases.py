@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 
 from windlass.cli.workspace import add_option, opened
+from windlass.core.tables import table
 from windlass.loop.lineage import shortened
 from windlass.loop.release import history
-from windlass.loop.text import ago, table
+from windlass.loop.text import ago
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,8 @@ from itertools import groupby
 
 from windlass.cli.workspace import add_option, opened
 from windlass.core.errors import NotFound
-from windlass.loop.text import ago, curve, table
+from windlass.core.tables import table
+from windlass.loop.text import ago, curve
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -173,7 +173,8 @@ def report(
     for metric in SHOWN:
         mask = METRICS[metric].applies(table)
         if mask.any():
-            metrics[metric] = mean_interval(METRICS[metric].values(table)[mask], _clusters(items, mask), level)
+            interval = mean_interval(METRICS[metric].values(table)[mask], _clusters(items, mask), level)
+            metrics[metric] = interval.within(*METRICS[metric].bounds)
     return SystemReport(
         name,
         digest,

@@ -112,6 +112,8 @@ class Metric:
     values: Callable[[Columns], NDArray[np.float64]]
     """One value per item; those where the metric does not apply are not looked at."""
     better: Literal["higher", "lower"] = "higher"
+    bounds: tuple[float, float] = (0.0, 1.0)
+    """Between which every value lies."""
 
 
 def _ranked(label: str, score: Callable[[NDArray[np.int64]], NDArray[np.float64]]) -> Metric:
@@ -136,6 +138,8 @@ METRICS: Mapping[str, Metric] = {
         _everywhere,
         lambda c: right_outcome(c.answerable, c.abstained, c.rank == 1),
     ),
-    "latency_ms": Metric("latency in ms", lambda c: np.isfinite(c.latency_ms), lambda c: c.latency_ms, "lower"),
+    "latency_ms": Metric(
+        "latency in ms", lambda c: np.isfinite(c.latency_ms), lambda c: c.latency_ms, "lower", (0.0, np.inf)
+    ),
 }
 """Metrics of a grounded assistant, by the name used in policies and stored experiments."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from windlass.core.artifacts import Artifact
 from windlass.core.files import write_json
+from windlass.core.tables import table
 from windlass.evaluate.experiment import Experiment, SystemReport
 from windlass.evaluate.outcomes import METRICS
 from windlass.evaluate.statistics.intervals import Interval
@@ -55,9 +56,9 @@ def experiment_markdown(experiment: Experiment) -> str:
     """The same as the README of a stored experiment."""
     header, *rows = _rows(experiment)
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
-    table = "\n".join(lines)
+    listed = "\n".join(lines)
     return (
-        f"# {experiment.candidate.name} against {experiment.incumbent.name}\n\n{_headline(experiment)}\n\n{table}\n\n"
+        f"# {experiment.candidate.name} against {experiment.incumbent.name}\n\n{_headline(experiment)}\n\n{listed}\n\n"
         f"**{experiment.verdict.decision}**: {experiment.verdict.reason}\n\n"
         f"Dataset {experiment.dataset}, split {experiment.split}, seed {experiment.seed}. Differences are candidate "
         "minus incumbent over the same items; intervals are cluster-robust; p is a cluster sign-flip test, corrected "
@@ -126,10 +127,4 @@ def _abstentions(report: SystemReport) -> str:
 
 
 def _aligned(rows: list[list[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip()
-        for row in rows
-    ]
-    lines.insert(1, "  ".join("-" * w for w in widths))
-    return "\n".join(lines)
+    return table(rows[0], rows[1:], right=range(1, len(rows[0])))

@@ -1,4 +1,4 @@
-"""What the workspace holds, as plain text: tables, a trace as a waterfall, a metric as a curve of blocks."""
+"""What the workspace holds, as plain text: a trace as a waterfall, a metric as a curve of blocks."""
 
 from __future__ import annotations
 
@@ -10,18 +10,6 @@ from windlass.core.records import MetricPoint, SpanRecord
 from windlass.loop.lineage import answered, asked, citations_of, shortened
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """Columns as wide as their widest cell; those in `right` are aligned to the right."""
-    lines = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    text = []
-    for line in lines:
-        cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
-        text.append("  ".join(cells).rstrip())
-    text.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(text)
 
 
 def waterfall(spans: Sequence[SpanRecord], *, width: int = 40) -> str:

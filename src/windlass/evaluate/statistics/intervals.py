@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,10 @@ class Interval:
     def __neg__(self) -> Interval:
         """The same interval seen from the other side, for scores where less is better."""
         return Interval(-self.estimate, -self.high, -self.low, self.level, self.n, self.clusters, self.method)
+
+    def within(self, least: float, most: float) -> Interval:
+        """The part of the interval in which the true value can lie at all; as likely to hold it as the whole."""
+        return replace(self, low=max(self.low, least), high=min(self.high, most))
 
     def __str__(self) -> str:
         return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"

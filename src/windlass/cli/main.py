@@ -16,23 +16,25 @@ from windlass import __version__
 from windlass.core.errors import WindlassError
 
 COMMANDS: dict[str, str] = {
+    "demo": "the whole loop on this machine's documents: build, serve, ask, evaluate, improve",
     "init": "make an empty workspace and a commented windlass.toml in this folder",
     "corpus": "read, clean, deduplicate and split documents; say what was left out and why",
     "tokenizer": "train or measure a byte-level BPE tokenizer",
+    "pretrain": "train a small language model from a corpus, beside honest baselines",
+    "generate": "let a model of this workspace go on with a text",
     "exam": "derive questions with known answers from a corpus, or show them",
     "index": "make a searchable index of a corpus, or search one",
+    "ask": "ask the documents: an answer with citations, or that they do not hold one",
+    "serve": "one server: models and assistant by the OpenAI API, and the studio",
+    "feedback": "score an answer: up or down, and which document would have been right",
     "evaluate": "score a variant on its exam, or compare two, with intervals and a verdict",
     "turn": "learn from feedback: train a candidate, compare it on unseen questions, promote or refuse it",
-    "ask": "ask the documents: an answer with citations, or that they do not hold one",
-    "pretrain": "train a small language model from a corpus, beside honest baselines",
-    "releases": "what each task serves and served, with every promotion and rollback",
     "rollback": "make a task serve the variant that was live before",
-    "traces": "recorded calls; one as a waterfall of its spans",
-    "feedback": "score an answer: up or down, and which document would have been right",
+    "releases": "what each task serves and served, with every promotion and rollback",
     "lineage": "from an answer, a generated token or an artifact back to the source documents",
-    "artifacts": "what was made: corpora, models, indexes, adapters, variants, experiments",
+    "traces": "recorded calls; one as a waterfall of its spans",
     "runs": "executions with their configuration, environment and curves",
-    "serve": "one server: models and assistant by the OpenAI API, and the studio",
+    "artifacts": "what was made: corpora, models, indexes, adapters, variants, experiments",
     "doctor": "what is installed, what is missing, what answers, and what to do about it",
 }
 """Command -> one line of help, in the order of `--help`."""
@@ -40,6 +42,9 @@ COMMANDS: dict[str, str] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status."""
+    # Threads that wait shall sleep, not spin: where threads outnumber cores, as beside a server's clients, spinning
+    # ones make a small model ten times slower. Must be set before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     known, _ = parser.parse_known_args(arguments[:1])

@@ -7,7 +7,6 @@ is needed, in the environment variable that --api-key-env names. Ctrl-C finishes
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,9 +24,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    # Threads that wait shall sleep, not spin: a server shares its cores with clients, and where threads outnumber cores
-    # spinning ones make a small model ten times slower. Must be set before torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from windlass.serve import run as server
 
     with opened(args) as workspace:

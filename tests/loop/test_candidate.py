@@ -13,7 +13,7 @@ from windlass.apply.rag.search import HybridIndex
 from windlass.core.errors import InputError
 from windlass.core.workspace import Workspace
 from windlass.evaluate.questions import ExamItem, load_items
-from windlass.loop.candidate import Recipe, _dealt_wrongly, fit_search, gather
+from windlass.loop.candidate import WEIGHTS, Recipe, _dealt_wrongly, fit_search, gather, known
 from windlass.loop.harvest import HarvestItem
 
 
@@ -84,8 +84,28 @@ def test_shuffled_answers_are_the_same_answers_elsewhere() -> None:
 
 
 def test_fitted_weights_are_the_best_of_those_tried(ws: Workspace, index: HybridIndex) -> None:
-    dev = items(ws, "dev")
-    fitted = fit_search(index, SearchSettings("rrf", dense=0.5), dev, (1.0,))
+    questions = known(items(ws, "dev"))
+    fitted = fit_search(index, SearchSettings("rrf", dense=0.5), questions, (1.0, 4.0))
     assert fitted.fusion == "weighted"
-    assert fit_search(index, fitted, dev, (1.0,)) == fitted
+    assert fit_search(index, fitted, questions, (1.0, 4.0)) == fitted
+
+    def quality(search: SearchSettings) -> float:
+        found = index.with_settings(search).search_many([one.question for one in questions], 20)
+        scores = []
+        for one, hits in zip(questions, found, strict=True):
+            documents = list(dict.fromkeys(hit.citation.document for hit in hits))[:10]
+            place = documents.index(one.document) + 1 if one.document in documents else None
+            scores.append(1 / np.log2(place + 1) if place else 0.0)
+        return float(np.mean(scores))
+
+    options = [SearchSettings("weighted", w, context_weight=c) for w in WEIGHTS for c in (1.0, 4.0)]
+    assert quality(fitted) == pytest.approx(max(map(quality, options)))
     assert fit_search(index, SearchSettings(), [], (1.0,)) == SearchSettings()
+
+
+def test_near_keeps_to_what_is_live_as_far_as_noise_allows(ws: Workspace, index: HybridIndex) -> None:
+    few = known(items(ws, "dev"))[:4]  # with so few questions nearly every weight is within the noise
+    weights = {near: fit_search(index, SearchSettings(), few, (1.0,), near=near).dense for near in (0.5, 0.95)}
+    assert weights[0.5] <= weights[0.95]
+    best = fit_search(index, SearchSettings(), few, (1.0,))
+    assert fit_search(index, SearchSettings(), few, (1.0,), near=best.dense) == best

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from windlass.apply.assistant import AssistantSettings
 from windlass.apply.rag.abstention import evidence, fit
@@ -27,8 +28,8 @@ from windlass.core.errors import InputError
 from windlass.core.protocols import Embedder
 from windlass.core.workspace import Workspace
 from windlass.evaluate.metrics.retrieval import judged_ranks, ndcg
-from windlass.evaluate.outcomes import rank_of
 from windlass.evaluate.questions import ExamItem, load_items
+from windlass.evaluate.statistics.paired import paired_difference
 from windlass.loop.harvest import HarvestItem, check_leak, load_harvest
 from windlass.loop.variant import VariantSpec, make_variant, parts, read_variant
 
@@ -39,6 +40,15 @@ WEIGHTS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 """Weights of the dense score among which the dev questions choose."""
 CONTEXT_WEIGHTS = (1.0, 2.0, 4.0)
 """Weights of words in titles and headings among which they choose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A question and the document that answers it."""
+
+    question: str
+    document: str
+    cluster: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +95,11 @@ def make_candidate(
     dev = load_items(exam, "dev")
     opened = HybridIndex.open(base, embedder, None, spec.settings.search)
     search = spec.settings.search
+    learned = load_harvest(dataset)
     if recipe.kind == "learned":  # the adapter is trained on top of the lexical scores that it will be fused with
-        search = fit_search(opened, search, dev, CONTEXT_WEIGHTS)
+        search = fit_search(opened, search, [*known(learned), *known(dev)], CONTEXT_WEIGHTS)
     opened = opened.with_settings(search)
-    examples, facts = gather(opened, load_harvest(dataset), dev, recipe)
+    examples, facts = gather(opened, learned, dev, recipe)
     shape = f"{int((~examples.held).sum()):,} questions against {len(examples.passages):,} passages"
     tell(f"train an adapter ({recipe.kind}) on {shape}")
     adapter = train_adapter(
@@ -107,7 +118,7 @@ def make_candidate(
     settings = spec.settings
     if recipe.kind != "same":
         adapted = HybridIndex.open(index, embedder, adapter, search)
-        search = fit_search(adapted, search, dev, (search.context_weight,))
+        search = fit_search(adapted, search, known(dev), (search.context_weight,), near=spec.settings.search.dense)
         settings = fit_abstention(adapted.with_settings(search), replace(settings, search=search), dev)
         tell(f"fitted on dev questions: dense weight {search.dense:g}, weight of titles {search.context_weight:g}")
     card = {"recipe": recipe.kind, "seed": recipe.seed, "turn": key}
@@ -216,30 +227,51 @@ def _dealt_wrongly(answers: Sequence[str], seed: int) -> list[str]:
 # what is fitted on dev questions ------------------------------------------------------------------------------------
 
 
+def known(items: Sequence[HarvestItem | ExamItem]) -> list[Known]:
+    return [Known(item.question, item.document, item.cluster) for item in items if item.document is not None]
+
+
 def fit_search(
-    index: HybridIndex, search: SearchSettings, dev: Sequence[ExamItem], contexts: Sequence[float]
+    index: HybridIndex,
+    search: SearchSettings,
+    questions: Sequence[Known],
+    contexts: Sequence[float],
+    *,
+    near: float | None = None,
 ) -> SearchSettings:
-    """The weights of the weighted fusion with the best nDCG@10 on the dev questions; unchanged without any."""
-    answerable = [item for item in dev if item.answerable]
-    if not answerable:
+    """The weights of the weighted fusion with the best nDCG@10 on these questions; unchanged without any.
+
+    With `near`, of all weights that are worse than the best by at most one standard error, the one closest to it is
+    taken: a few hundred questions cannot tell them apart, and the smaller change is the surer one (the one-standard-
+    error rule of Breiman et al. 1984, Classification and Regression Trees, 3.4.3).
+    """
+    if not questions:
         return search
-    questions = [item.question for item in answerable]
-    vectors = index.embed(questions).vectors
-
-    def quality(option: SearchSettings, opened: HybridIndex) -> float:
-        rankings = opened.with_settings(option).rank_many(questions, 20, vectors=vectors)
-        ranks = [rank_of(item, index.documents_of(r.rows)) for item, r in zip(answerable, rankings, strict=True)]
-        return float(ndcg(judged_ranks(np.array(ranks), 10), 10).mean())
-
-    best, found = search, -1.0
+    texts = [one.question for one in questions]
+    vectors = index.embed(texts).vectors
+    scores: dict[SearchSettings, NDArray[np.float64]] = {}
     for context in contexts:
         opened = index.with_settings(replace(search, context_weight=context))  # reads postings once for all weights
         for dense in WEIGHTS:
             option = replace(search, fusion="weighted", dense=dense, context_weight=context)
-            value = quality(option, opened)
-            if value > found:
-                best, found = option, value
-    return best
+            rankings = opened.with_settings(option).rank_many(texts, 20, vectors=vectors)
+            ranks = [
+                _rank(one.document, index.documents_of(r.rows)) for one, r in zip(questions, rankings, strict=True)
+            ]
+            scores[option] = ndcg(judged_ranks(np.array(ranks), 10), 10)
+    best = max(scores, key=lambda option: float(scores[option].mean()))
+    if near is None:
+        return best
+    clusters = [one.cluster for one in questions]
+    behind = {option: paired_difference(score, scores[best], clusters) for option, score in scores.items()}
+    close = [option for option, lag in behind.items() if lag.difference.estimate <= lag.error]
+    return min(close, key=lambda option: abs(option.dense - near))
+
+
+def _rank(document: str, documents: Sequence[str]) -> int:
+    """From 1, among distinct documents; 0 when it was not found."""
+    distinct = list(dict.fromkeys(documents))
+    return distinct.index(document) + 1 if document in distinct else 0
 
 
 def fit_abstention(index: HybridIndex, settings: AssistantSettings, dev: Sequence[ExamItem]) -> AssistantSettings:

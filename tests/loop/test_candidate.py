@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from loop_world import NoisyEmbedder, make_world
 
+from windlass.apply.rag.abstention import AbstentionRule, evidence
 from windlass.apply.rag.fusion import SearchSettings
 from windlass.apply.rag.search import HybridIndex
 from windlass.core.errors import InputError
 from windlass.core.workspace import Workspace
 from windlass.evaluate.questions import ExamItem, load_items
-from windlass.loop.candidate import WEIGHTS, Recipe, _dealt_wrongly, fit_search, gather, known
+from windlass.loop.candidate import WEIGHTS, Recipe, _dealt_wrongly, fit_search, gather, keep_coverage, known
 from windlass.loop.harvest import HarvestItem
 
 
@@ -109,3 +110,17 @@ def test_near_keeps_to_what_is_live_as_far_as_noise_allows(ws: Workspace, index:
     assert weights[0.5] <= weights[0.95]
     best = fit_search(index, SearchSettings(), few, (1.0,))
     assert fit_search(index, SearchSettings(), few, (1.0,), near=best.dense) == best
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 0.7, 1.0])
+def test_the_candidate_answers_as_many_as_the_live_one(ws: Workspace, index: HybridIndex, threshold: float) -> None:
+    rule = AbstentionRule(threshold=threshold)
+    dev = items(ws, "dev")
+    questions = [item.question for item in dev]
+    other = index.with_settings(SearchSettings(dense=0.95, context_weight=4.0))
+    kept = keep_coverage(index, other, rule, load_items(ws.artifacts.get("exam"), "dev"))
+    live = rule.probabilities(evidence(index, questions)) >= rule.threshold
+    changed = kept.probabilities(evidence(other, questions)) >= kept.threshold
+    assert changed.sum() == live.sum()
+    assert (kept.bias, kept.weights) == (rule.bias, rule.weights)
+    assert keep_coverage(index, other, rule, []) == rule

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.apply.assistant import AssistantSettings
-from windlass.apply.rag.abstention import evidence, fit
+from windlass.apply.rag.abstention import AbstentionRule, evidence, fit
 from windlass.apply.rag.fusion import SearchSettings
 from windlass.apply.rag.index import reindex
 from windlass.apply.rag.search import HybridIndex
@@ -119,7 +119,10 @@ def make_candidate(
     if recipe.kind != "same":
         adapted = HybridIndex.open(index, embedder, adapter, search)
         search = fit_search(adapted, search, known(dev), (search.context_weight,), near=spec.settings.search.dense)
-        settings = fit_abstention(adapted.with_settings(search), replace(settings, search=search), dev)
+        own, own_adapter = parts(ws, incumbent)
+        live = HybridIndex.open(own, embedder, own_adapter, spec.settings.search)
+        rule = keep_coverage(live, adapted.with_settings(search), settings.abstention, dev)
+        settings = replace(settings, search=search, abstention=rule)
         tell(f"fitted on dev questions: dense weight {search.dense:g}, weight of titles {search.context_weight:g}")
     card = {"recipe": recipe.kind, "seed": recipe.seed, "turn": key}
     return make_variant(ws, replace(spec, settings=settings), index, adapter, card=card)
@@ -280,3 +283,23 @@ def fit_abstention(index: HybridIndex, settings: AssistantSettings, dev: Sequenc
     if len(set(answerable)) < 2:
         return settings
     return replace(settings, abstention=fit(evidence(index, [item.question for item in dev]), answerable))
+
+
+def keep_coverage(
+    live: HybridIndex, candidate: HybridIndex, rule: AbstentionRule, dev: Sequence[ExamItem]
+) -> AbstentionRule:
+    """The live rule with the threshold at which the candidate answers as many answerable dev questions as live does.
+
+    An adapter moves all similarities a little, and an unchanged threshold would mean something else. A rule fitted anew
+    on a few dozen unanswerable questions would mean something else too: its threshold jumps from sample to sample.
+    """
+    questions = [item.question for item in dev if item.answerable]
+    if not questions:
+        return rule
+    before, after = (np.sort(rule.probabilities(evidence(index, questions))) for index in (live, candidate))
+    declined = int(np.searchsorted(before, rule.threshold))
+    if declined == 0:
+        return replace(rule, threshold=min(rule.threshold, float(after[0])))
+    if declined == len(after):
+        return replace(rule, threshold=max(rule.threshold, float(np.nextafter(after[-1], 1.0))))
+    return replace(rule, threshold=float(after[declined - 1] + after[declined]) / 2)

@@ -20,6 +20,7 @@ from windlass.build.corpus import build_corpus
 from windlass.build.tokenizer import load_tokenizer, train_tokenizer
 from windlass.build.training import checkpoint
 from windlass.build.training.bigram import bigram_start, bigrams
+from windlass.build.training.compiling import Forward
 from windlass.build.training.heldout import score
 from windlass.build.training.pretrain import finished, pretrain
 from windlass.build.training.settings import PretrainSettings
@@ -107,7 +108,7 @@ def test_makes_a_model_that_transformers_loads(home):
             ).digest
             == artifact.digest
         )
-    assert any("width 64 = 64 x depth" in line for line in said)
+    assert any("width 48 = 48 x depth" in line for line in said)
     assert artifact.card["heldout_bpb"] < 3
     assert f"{artifact.card['heldout_bpb']:.4f}" in (artifact.path / "README.md").read_text()
 
@@ -212,9 +213,11 @@ def test_a_loss_that_is_no_number_stops_the_run(home, monkeypatch):
 
     def poisoned(model, settings):
         count = iter(range(100))
-        return lambda tokens: model(tokens[:, :-1]).sum() * (float("nan") if next(count) == 3 else 1e-6), "poisoned"
+        return Forward(
+            lambda tokens: model(tokens[:, :-1]).sum() * (float("nan") if next(count) == 3 else 1e-6), model, "poisoned"
+        )
 
-    monkeypatch.setattr(module, "loss_function", poisoned)
+    monkeypatch.setattr(module, "forward_of", poisoned)
     with pytest.raises(WindlassError, match="loss became nan in step 4"):
         run_pretrain(home, steps=10, name="poisoned")
     with Workspace(home) as ws:
@@ -248,7 +251,7 @@ def test_heldout_predicts_every_token_once_and_equals_the_definition(home, tmp_p
     with Workspace(home) as ws:
         model = load_decoder(ws.artifacts.get("whole").path)
     tokens = np.random.default_rng(0).integers(model.config.vocab_size, size=length).astype("<u2")
-    found = score(model, Shard(tokens, 1, 100, 0), batch=3)
+    found = score(model, model.config.context, Shard(tokens, 1, 100, 0), batch=3)
     assert found.tokens == length - 1
     if length <= model.config.context + 1:
         ids = torch.from_numpy(tokens.astype(np.int64))[None]

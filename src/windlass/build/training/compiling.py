@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,54 +20,71 @@ from windlass.build.training.settings import PretrainSettings
 from windlass.build.transformer.decoder import Decoder
 from windlass.core.errors import InputError
 
-LossFunction = Callable[[Tensor], Tensor]
-
 _WORTH_STEPS = 400
 _WORTH_SECONDS = 90.0
 
 
-def loss_function(model: Decoder, settings: PretrainSettings) -> tuple[LossFunction, str]:
-    """Tokens (B, T + 1) -> loss, and one line that says whether it is compiled and why."""
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """The model's two passes, compiled or not."""
+
+    loss: Callable[[Tensor], Tensor]
+    """Tokens (B, T + 1) -> mean nats a token."""
+    logits: Callable[[Tensor], Tensor]
+    """Tokens (B, T) -> logits (B, T, V)."""
+    how: str
+    """One line that says whether it is compiled and why."""
+
+
+def forward_of(model: Decoder, settings: PretrainSettings) -> Forward:
+    """Chooses as the settings ask and the machine allows. Raises `InputError` when compiling is demanded in vain."""
     dtype = activations(settings)
 
-    def plain(tokens_BT: Tensor) -> Tensor:
-        return causal_lm(model, tokens_BT, dtype)
+    def plain(how: str) -> Forward:
+        return Forward(lambda tokens: causal_lm(model, tokens, dtype), lambda tokens: model(tokens, dtype=dtype), how)
 
     if settings.compile == "no":
-        return plain, "not compiled: switched off"
+        return plain("not compiled: switched off")
     compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
     if compiler is None:
         if settings.compile == "yes":
             raise InputError("torch.compile needs a C++ compiler, and none was found.", "Install g++, or set CXX.")
-        return plain, "not compiled: no C++ compiler found (with one, training would be about twice as fast)"
+        return plain("not compiled: no C++ compiler found (with one, training would be about twice as fast)")
     if settings.compile == "auto" and not _worth(settings):
-        return plain, "not compiled: the run is too short to earn the compilation back"
-    return _compiled(model, dtype), "compiled by torch.compile: the first step takes longer"
+        return plain("not compiled: the run is too short to earn the compilation back")
+    return _compiled(model, dtype)
 
 
 def activations(settings: PretrainSettings) -> torch.dtype | None:
     return torch.bfloat16 if settings.precision == "bf16" else None
 
 
-def _compiled(model: Decoder, dtype: torch.dtype | None) -> LossFunction:
+def _compiled(model: Decoder, dtype: torch.dtype | None) -> Forward:
     blocks = [torch.compile(block, dynamic=False) for block in model.blocks]
 
     @torch.compile(dynamic=False)
     def tail(x_BTC: Tensor, targets_BT: Tensor) -> Tensor:
         return token_loss(model.logits(model.norm(x_BTC)), targets_BT)
 
-    def loss(tokens_BT: Tensor) -> Tensor:
-        T = tokens_BT.shape[1] - 1
+    def stream(tokens_BT: Tensor) -> Tensor:
+        T = tokens_BT.shape[1]
         cos_TD, sin_TD = model.cos_TD[:T], model.sin_TD[:T]
-        x_BTC = F.embedding(tokens_BT[:, :-1], model.embedding)
+        x_BTC = F.embedding(tokens_BT, model.embedding)
         if dtype is not None:
             x_BTC = x_BTC.to(dtype)
         for block in blocks:
             x_BTC = block(x_BTC, cos_TD, sin_TD)
-        result: Tensor = tail(x_BTC, tokens_BT[:, 1:])
+        return x_BTC
+
+    def loss(tokens_BT: Tensor) -> Tensor:
+        result: Tensor = tail(stream(tokens_BT[:, :-1]), tokens_BT[:, 1:])
         return result
 
-    return loss
+    return Forward(
+        loss,
+        lambda tokens_BT: model.logits(model.norm(stream(tokens_BT))),
+        "compiled by torch.compile: the first step takes longer",
+    )
 
 
 def _worth(settings: PretrainSettings) -> bool:

@@ -11,17 +11,17 @@ the end of the one before, behind a separator, as in training.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from windlass.build.training.shard import Shard
-from windlass.build.transformer.decoder import Decoder
 
-FRESH = 0.5
+FRESH = 0.75
 """Share of a window that is predicted; the rest is what it looks back on."""
 
 
@@ -38,40 +38,43 @@ class HeldOut:
 
 @torch.inference_mode()
 def score(
-    model: Decoder,
+    logits_of: Callable[[Tensor], Tensor],
+    context: int,
     shard: Shard,
     *,
     batch: int = 16,
-    dtype: torch.dtype | None = None,
     tick: Callable[[int], None] | None = None,
 ) -> HeldOut:
-    """Scores the whole shard; `tick` is told the number of tokens predicted so far."""
+    """Scores the whole shard with `logits_of`: tokens (B, T) -> logits (B, T, V), where T is at most `context`.
+
+    All batches have one shape, so that a compiled function is compiled once. `tick` is told the number of tokens
+    predicted so far.
+    """
     nats, done = 0.0, 0
-    for tokens, predicted in _windows(shard, model.config.context, batch):
-        logits = model(tokens[:, :-1], dtype=dtype)
-        keep = slice(logits.shape[1] - predicted, None)
-        loss = F.cross_entropy(logits[:, keep].flatten(0, 1).float(), tokens[:, 1:][:, keep].flatten(), reduction="sum")
-        nats += float(loss)
-        done += predicted * len(tokens)
+    length = min(context, len(shard) - 1)
+    windows = _windows(len(shard) - 1, length)
+    for i in range(0, len(windows), batch):
+        rows = windows[i : i + batch]
+        rows += [(rows[-1][0], length)] * (min(batch, len(windows)) - len(rows))  # filling, predicts nothing
+        tokens = torch.from_numpy(np.stack([shard.tokens[a : a + length + 1] for a, _ in rows]).astype(np.int64))
+        logits_BTV = logits_of(tokens[:, :-1])
+        loss_BT = F.cross_entropy(logits_BTV.transpose(1, 2).float(), tokens[:, 1:], reduction="none")
+        counts_BT = torch.arange(length) >= torch.tensor([skip for _, skip in rows])[:, None]
+        nats += float(loss_BT[counts_BT].double().sum())
+        done += int(counts_BT.sum())
         if tick is not None:
             tick(done)
     assert done == len(shard) - 1, f"{done} tokens predicted of {len(shard) - 1}"
     return HeldOut(nats, done, shard.bytes)
 
 
-def _windows(shard: Shard, context: int, batch: int) -> Iterator[tuple[torch.Tensor, int]]:
-    """Batches (tokens of one length, how many last ones to predict) that cover tokens 1 … end exactly once."""
-    fresh = max(1, int(context * FRESH))
-    last = len(shard) - 1  # index of the last token to predict
-    first = min(context, last)
-    yield _stack(shard, [(0, first)]), first
-    ends = list(range(first + fresh, last + 1, fresh))
-    for i in range(0, len(ends), batch):
-        yield _stack(shard, [(end - context, end) for end in ends[i : i + batch]]), fresh
-    covered = ends[-1] if ends else first
-    if covered < last:
-        yield _stack(shard, [(max(0, last - context), last)]), last - covered
-
-
-def _stack(shard: Shard, spans: list[tuple[int, int]]) -> torch.Tensor:
-    return torch.from_numpy(np.stack([shard.tokens[a : b + 1] for a, b in spans]).astype(np.int64))
+def _windows(last: int, length: int) -> list[tuple[int, int]]:
+    """(start, how many first predictions to skip) of windows that predict tokens 1 to `last` exactly once."""
+    fresh = max(1, int(length * FRESH))
+    windows = [(0, 0)]
+    covered = length
+    while covered < last:
+        covered = min(covered + fresh, last)
+        before = windows[-1][0] + length
+        windows.append((covered - length, length - (covered - before)))
+    return windows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from windlass.build.training.batches import DataState, next_batch
-from windlass.build.training.compiling import LossFunction
 from windlass.build.training.optimizers import Optimizers
 from windlass.build.training.pace import Pace
 from windlass.build.training.recipe import Recipe
@@ -70,7 +69,7 @@ class StepReport:
 
 
 def steps(
-    state: TrainState, shard: Shard, recipe: Recipe, loss_of: LossFunction, seed: int, pace: Pace | None
+    state: TrainState, shard: Shard, recipe: Recipe, loss_of: Callable[[Tensor], Tensor], seed: int, pace: Pace | None
 ) -> Iterator[StepReport]:
     """Trains until the plan's end, yielding after every step; `state` is then whole and may be saved.
 

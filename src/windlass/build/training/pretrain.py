@@ -8,14 +8,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
 from windlass.build.corpus import training_text
 from windlass.build.tokenizer import END_OF_TEXT, load_tokenizer
 from windlass.build.training import checkpoint
 from windlass.build.training.bigram import bigram_start
 from windlass.build.training.card import model_card
-from windlass.build.training.compiling import activations, loss_function
+from windlass.build.training.compiling import Forward, forward_of
 from windlass.build.training.heldout import HeldOut, score
 from windlass.build.training.interrupt import deferred_interrupt
 from windlass.build.training.loop import StepReport, TrainState, steps
@@ -52,12 +50,13 @@ def pretrain(
     config = _config(corpus, tokenizer, settings)
     with ws.runs.resume_or_start(KIND, settings.name, config=config, seed=settings.seed) as run:
         job = _prepare(run, corpus, tokenizer, settings, say)
+        say(f"  {job.forward.how}")
         pace = None
         if settings.budget_s is not None:
             pace = Pace(settings.budget_s, job.elapsed_before, started)
-            pace.reserve_s = _evaluation_seconds(job, activations(settings))
-        loss = _train(run, job, settings, pace, started, say)
-        heldout = _evaluate(run, job, settings)
+            pace.reserve_s = _evaluation_seconds(job)
+        loss = _train(run, job, settings, pace, started)
+        heldout = _evaluate(run, job)
         say(f"held-out: {heldout.bits_per_byte:.4f} bits per byte over {heldout.bytes:,} bytes")
         artifact = _store(ws, run, job, corpus, tokenizer, settings, heldout, loss)
         for state in run.folder.glob("state-*.safetensors"):
@@ -91,6 +90,7 @@ class _Job:
     train: Shard
     heldout: Shard
     state: TrainState
+    forward: Forward
     separator: int
     elapsed_before: float = 0.0
     loss: float = float("nan")
@@ -112,7 +112,8 @@ def _prepare(run: Run, corpus: Artifact, tokenizer: Artifact, settings: Pretrain
     model = Decoder(recipe.model)
     initialise(model, settings.seed)
     plan = UNPLANNED if settings.steps is None else fresh(settings.steps, recipe.cooldown)
-    job = _Job(recipe, train, heldout, TrainState(model, Optimizers(model, recipe), plan), separator)
+    state = TrainState(model, Optimizers(model, recipe), plan)
+    job = _Job(recipe, train, heldout, state, forward_of(model, settings), separator)
     saved = checkpoint.load(run.folder)
     if saved is None:
         reached = bigram_start(model, train)
@@ -125,23 +126,21 @@ def _prepare(run: Run, corpus: Artifact, tokenizer: Artifact, settings: Pretrain
     return job
 
 
-def _evaluation_seconds(job: _Job, dtype: torch.dtype | None) -> float:
+def _evaluation_seconds(job: _Job) -> float:
     """How long the final evaluation and saving will take: a few windows are timed, and a margin added."""
     context = job.recipe.model.context
-    sample = Shard(job.heldout.tokens[: 1 + context * 9], 1, 1, job.separator)
+    sample = Shard(job.heldout.tokens[: 1 + context * 12], 1, 1, job.separator)
     seconds = []
     for _ in range(3):  # the fastest of three: the first one warms up, and others may be using the machine
         began = time.perf_counter()
-        counted = score(job.state.model, sample, dtype=dtype).tokens
+        counted = score(job.forward.logits, context, sample).tokens
         seconds.append(time.perf_counter() - began)
     return 1.3 * min(seconds) * len(job.heldout) / counted + 1.0
 
 
-def _train(run: Run, job: _Job, settings: PretrainSettings, pace: Pace | None, started: float, say: Say) -> float:
+def _train(run: Run, job: _Job, settings: PretrainSettings, pace: Pace | None, started: float) -> float:
     """Runs the loop to its end; returns the mean training loss of the last steps."""
     state, recipe = job.state, job.recipe
-    loss_of, how = loss_function(state.model, settings)
-    say(f"  {how}")
 
     def save() -> None:
         run.flush()  # a resumed run repeats the steps after the checkpoint, never those before it
@@ -152,7 +151,7 @@ def _train(run: Run, job: _Job, settings: PretrainSettings, pace: Pace | None, s
 
     saved_at = time.monotonic()
     with deferred_interrupt() as interrupt, Progress("pre-training", None, "steps") as progress:
-        for report in steps(state, job.train, recipe, loss_of, settings.seed, pace):
+        for report in steps(state, job.train, recipe, job.forward.loss, settings.seed, pace):
             job.loss = report.loss if job.loss != job.loss else 0.98 * job.loss + 0.02 * report.loss
             _log(run, report, recipe)
             progress.total = state.plan.steps if state.plan != UNPLANNED else None
@@ -186,9 +185,9 @@ def _note(report: StepReport, recipe: Recipe, pace: Pace | None) -> str:
     return note if pace is None else f"{note} · {max(pace.left, 0):,.0f} s of the budget left"
 
 
-def _evaluate(run: Run, job: _Job, settings: PretrainSettings) -> HeldOut:
+def _evaluate(run: Run, job: _Job) -> HeldOut:
     with Progress("held-out", len(job.heldout) - 1, "tokens") as progress:
-        heldout = score(job.state.model, job.heldout, dtype=activations(settings), tick=progress.update)
+        heldout = score(job.forward.logits, job.recipe.model.context, job.heldout, tick=progress.update)
     run.log(job.state.step, heldout_bpb=heldout.bits_per_byte)
     return heldout
 

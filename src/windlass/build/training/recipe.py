@@ -11,7 +11,7 @@ from typing import Any
 from windlass.build.training.settings import PretrainSettings
 from windlass.build.transformer.config import DecoderConfig
 
-WIDTH_PER_LAYER = 64
+WIDTH_PER_LAYER = 48
 HEAD_DIM = 64
 
 
@@ -46,7 +46,7 @@ def derive(settings: PretrainSettings, vocab_size: int) -> tuple[Recipe, list[st
     """The recipe, and one line per derivation for the person who watches."""
     depth = settings.depth
     width = WIDTH_PER_LAYER * depth
-    heads = width // HEAD_DIM
+    heads = max(1, width // HEAD_DIM)
     kv_heads = max(k for k in range(1, max(heads // 2, 1) + 1) if heads % k == 0)
     ffn = -(-8 * width // 3 // 64) * 64
     context = settings.context or 256
@@ -65,8 +65,8 @@ def derive(settings: PretrainSettings, vocab_size: int) -> tuple[Recipe, list[st
     recipe = Recipe(model, batch, matrix_rate=0.02, embedding_rate=0.2 * scale, head_rate=0.008 * scale)
     lines = [
         f"depth {depth}: the dial",
-        f"width {width} = {WIDTH_PER_LAYER} x depth",
-        f"heads {heads} = width / {HEAD_DIM}; key/value heads {kv_heads}: at most half as many",
+        f"width {width} = {WIDTH_PER_LAYER} x depth: narrow, since in minutes more tokens teach more than more weights",
+        f"heads {heads} = width / {HEAD_DIM}, rounded down; key/value heads {kv_heads}: at most half as many",
         f"inner width {ffn} = 8/3 x width, up to a multiple of 64 (three SwiGLU matrices cost as much as two of 4 x)",
         f"context {context} tokens" + ("" if settings.context else ": long enough for the structure of a paragraph"),
         f"batch {batch} sequences = {recipe.batch_tokens:,} tokens a step"

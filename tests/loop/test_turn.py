@@ -16,6 +16,7 @@ import pytest
 from loop_world import NoisyEmbedder, make_world
 
 from windlass.build.adapt.contrastive import AdaptSettings
+from windlass.cli.main import main
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError, NotFound, WorkspaceBusy
 from windlass.core.files import exclusive
@@ -249,3 +250,19 @@ def test_killed_anywhere_and_run_again(ws: Workspace, stage: str) -> None:
     assert report.promoted and report.number == 1
     rows, experiments = snapshot(ws)
     assert (len(rows), len(experiments)) == (2, 1)
+
+
+def test_turn_on_the_command_line(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = ["--workspace", str(ws.home)]
+    assert main(["turn", *place]) == 2
+    assert "not an embedder of this installation" in capsys.readouterr().err
+    monkeypatch.setattr("windlass.loop.turn.load_embedder", lambda index: EMBEDDER)
+    assert main(["turn", "--shuffled", *place]) == 3
+    assert "REFUSED: 'assistant' goes on serving assistant@1" in capsys.readouterr().out
+    status = main(["turn", *place])
+    shown = capsys.readouterr()
+    assert ("PROMOTED" in shown.out) == (status == 0)
+    assert "Turn 2 on these test questions, error rate 0.00625" in shown.out
+    assert "epoch 1: loss" in shown.err

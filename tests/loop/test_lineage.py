@@ -19,6 +19,7 @@ from windlass.core.readers import Folder
 from windlass.core.workspace import Workspace
 from windlass.loop import release
 from windlass.loop.lineage import LineageGraph, lineage, render_tree
+from windlass.loop.token_lineage import training_text
 
 PAGES = {
     "rope.md": "# Rope\n\nA rope of hemp holds a load of two tonnes when it is dry. Wet, it holds less.\n",
@@ -158,3 +159,21 @@ def test_token_out_of_range_or_not_of_a_model(ws: Workspace, written: str, answe
         lineage(ws, answer, token=0)
     with pytest.raises(NotFound):
         lineage(ws, "ffffffff", token=0)
+
+
+def trained_on(ws: Workspace, kinds: list[str] | None) -> Artifact:
+    config = {"settings": {"kinds": kinds}}
+    with (
+        ws.runs.start("pretrain", "picky", config=config) as run,
+        ws.artifacts.build("model", "picky", run=run.id) as draft,
+    ):
+        (draft.path / "note.txt").write_text(str(kinds))
+        draft.add_parent("corpus", ws.artifacts.get("corpus"))
+    return draft.done
+
+
+def test_only_the_kinds_that_were_trained_on_are_searched(ws: Workspace) -> None:
+    for kinds in (None, ["page"]):
+        assert training_text(ws, trained_on(ws, kinds)).longest_suffix("x: The pawl keeps").text == "The pawl keeps"
+    with pytest.raises(InputError, match="no documents of kind source"):
+        training_text(ws, trained_on(ws, ["source"]))

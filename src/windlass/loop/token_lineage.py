@@ -72,8 +72,10 @@ def training_text(ws: Workspace, model: Artifact) -> TrainingText:
     """The documents that the model was trained on, as its pre-training read them."""
     from windlass.build.corpus import training_documents
 
+    run = ws.store.run(model.record.run) if model.record.run else None
+    kinds = run.config.get("settings", {}).get("kinds") if run else None
     corpus = ws.artifacts.get(model.parent("corpus"))
-    return TrainingText(list(training_documents(corpus, "train")))
+    return TrainingText(list(training_documents(corpus, "train", kinds)))
 
 
 def _add_places(builder: GraphBuilder, root: str, model: Artifact, found: Verbatim) -> None:

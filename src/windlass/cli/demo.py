@@ -16,7 +16,7 @@ from windlass.core.workspace import Workspace
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--docs", type=Path, metavar="FOLDER", help="Markdown, text, reST, HTML and Python files")
-    parser.add_argument("--minutes", type=float, help="of training the language model (default: 2.6)")
+    parser.add_argument("--minutes", type=float, help="of training the language model (default: 2.9)")
     parser.add_argument("--workspace", type=Path, default=Path(), metavar="FOLDER", help="default: the current folder")
     parser.add_argument("question", nargs="*", help="questions to ask the assistant, each in quotes")
 

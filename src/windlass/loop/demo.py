@@ -53,8 +53,8 @@ TOKEN = 8
 """Which of the generated tokens is followed back to its training text."""
 NOT_IN_ANY_DOCUMENT = "What is the boiling point of mercury?"
 PYTHON_QUESTIONS = (
-    "How do I serialize an object to a JSON formatted string?",
-    "What does the with statement do?",
+    "How can I sort a list in place?",
+    "How do I create a temporary directory?",
     NOT_IN_ANY_DOCUMENT,
 )
 PYTHON_PROMPT = "def main():\n    "
@@ -62,9 +62,9 @@ PYTHON_PROMPT = "def main():\n    "
 
 @dataclass(frozen=True, slots=True)
 class DemoSettings:
-    minutes: float = 2.6
+    minutes: float = 2.9
     """Of training the language model."""
-    vocabulary: int = 2048
+    vocabulary: int = 4096
     depth: int = 4
     users: int = 800
     """At most so many questions are asked by simulated users."""
@@ -86,6 +86,8 @@ class Demo:
         self.settings = settings
         self.say = say
         self.ledger = Ledger(ws, f"demo:{key}")
+        self._generated: str | None = None
+        """Trace of what the trained model wrote."""
 
     @property
     def stages(self) -> Sequence[tuple[str, Callable[[], None]]]:
@@ -210,6 +212,7 @@ class Demo:
     # 4 ---------------------------------------------------------------------------------------------------------------
 
     def show_answers(self) -> None:
+        answers: list[dict[str, Any]] = []
         with self._client() as client:
             names = [model.id for model in client.models.list()]
             self._line(f"GET  /v1/models            {', '.join(names)}")
@@ -227,7 +230,7 @@ class Demo:
                 text = ""
                 for piece in pieces:
                     text += piece.choices[0].delta.content or "" if piece.choices else ""
-                    self._note_trace("generated", piece)
+                    self._generated = _facts(piece).get("trace_id", self._generated)
                 self._line("  " + f"{prompt}{text}".replace("\n", "\n  ") + "\n")
             vectors = client.embeddings.create(model=self.embedder.name, input=["one", "two"])
             self._line(f"POST /v1/embeddings        2 texts, {len(vectors.data[0].embedding)} dimensions each")
@@ -235,9 +238,10 @@ class Demo:
                 self._line(f"POST /v1/chat/completions  {TASK}\n\n  {question}\n")
                 answer = client.chat.completions.create(model=TASK, messages=[{"role": "user", "content": question}])
                 self._line("  " + (answer.choices[0].message.content or "").replace("\n", "\n  ") + "\n")
-                self._note_trace("answered", answer)
+                answers.append(_facts(answer))
         self.ws.recorder.flush()
-        spans = self.ws.store.trace(self._traces["answered"])
+        shown = min(answers, key=lambda facts: bool(facts["abstained"]))  # rather an answer than an abstention
+        spans = self.ws.store.trace(shown["trace_id"])
         self._line(f"trace {spans[0].trace_id}\n")
         self._line(waterfall(spans))
 
@@ -265,16 +269,6 @@ class Demo:
             return self.settings.questions
         asked = [item.question for item in load_items(self.exam, "dev") if item.answerable]
         return [*asked[:2], NOT_IN_ANY_DOCUMENT]
-
-    @cached_property
-    def _traces(self) -> dict[str, str]:
-        return {}
-
-    def _note_trace(self, what: str, reply: Any) -> None:
-        """Keeps the trace of the first reply of its kind that was not an abstention."""
-        facts = (reply.model_extra or {}).get("windlass") or {}
-        if facts.get("trace_id") and not facts.get("abstained"):
-            self._traces.setdefault(what, facts["trace_id"])
 
     # 5 ---------------------------------------------------------------------------------------------------------------
 
@@ -323,9 +317,14 @@ class Demo:
                 self._line(f"{question}\n")
                 self._line(render_tree(lineage(self.ws, answer.trace_id)))
                 break
-        if "generated" in self._traces:
+        if self._generated is not None:
             self._line(f"\nand token {TOKEN} of what the trained model wrote above\n")
-            self._line(render_tree(lineage(self.ws, self._traces["generated"], token=TOKEN)))
+            self._line(render_tree(lineage(self.ws, self._generated, token=TOKEN)))
+
+
+def _facts(reply: Any) -> dict[str, Any]:
+    """What our server says of a reply beyond the OpenAI fields: trace, citations, abstention."""
+    return (reply.model_extra or {}).get("windlass") or {}
 
 
 def demo(

@@ -30,7 +30,7 @@ class Recipe:
     weight_decay: float = 0.0
     clip: float = 1.0
     """Largest norm of the whole gradient."""
-    warmup_steps: int = 10
+    warmup_steps: int = 30
     cooldown: float = 0.6
     """Share of the run during which the rates fall linearly to zero."""
 
@@ -50,7 +50,7 @@ def derive(settings: PretrainSettings, vocab_size: int) -> tuple[Recipe, list[st
     kv_heads = max(k for k in range(1, max(heads // 2, 1) + 1) if heads % k == 0)
     ffn = -(-8 * width // 3 // 64) * 64
     context = settings.context or 256
-    batch = settings.batch or max(1, 4096 // context)
+    batch = settings.batch or max(1, 2048 // context)
     scale = (width / 256) ** -0.5
     model = DecoderConfig(
         vocab_size=vocab_size,

@@ -24,8 +24,6 @@ class Pace:
         self, budget_s: float, before: float, started: float, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.budget_s, self._before, self._started, self._clock = budget_s, before, started, clock
-        self.reserve_s = 0.0
-        """Kept free at the end, for evaluation and saving."""
         self._times: deque[float] = deque(maxlen=_WINDOW)
         self._steps = 0
 
@@ -36,7 +34,7 @@ class Pace:
     @property
     def left(self) -> float:
         """Seconds that steps may still take."""
-        return self.budget_s - self.reserve_s - self.elapsed
+        return self.budget_s - self.elapsed
 
     @property
     def step_s(self) -> float | None:

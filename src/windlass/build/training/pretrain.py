@@ -45,16 +45,13 @@ def pretrain(
     stands. Metrics of the run: train_loss, lr, tokens_per_s, gradient_norm by step, heldout_bpb at the end. Ctrl-C
     saves a checkpoint, ends the run as `interrupted`, and raises KeyboardInterrupt.
     """
-    started = time.monotonic()
     check_inputs(corpus, tokenizer)
     config = _config(corpus, tokenizer, settings)
     with ws.runs.resume_or_start(KIND, settings.name, config=config, seed=settings.seed) as run:
         job = _prepare(run, corpus, tokenizer, settings, say)
         say(f"  {job.forward.how}")
-        pace = None
-        if settings.budget_s is not None:
-            pace = Pace(settings.budget_s, job.elapsed_before, started)
-            pace.reserve_s = _evaluation_seconds(job)
+        started = time.monotonic()
+        pace = None if settings.budget_s is None else Pace(settings.budget_s, job.elapsed_before, started)
         loss = _train(run, job, settings, pace, started)
         heldout = _evaluate(run, job)
         say(f"held-out: {heldout.bits_per_byte:.4f} bits per byte over {heldout.bytes:,} bytes")
@@ -124,18 +121,6 @@ def _prepare(run: Run, corpus: Artifact, tokenizer: Artifact, settings: Pretrain
         job.elapsed_before, job.loss = saved.facts["elapsed"], saved.facts["loss"]
         say(f"  going on from step {job.state.step:,} after {job.elapsed_before:.0f} s of training")
     return job
-
-
-def _evaluation_seconds(job: _Job) -> float:
-    """How long the final evaluation and saving will take: a few windows are timed, and a margin added."""
-    context = job.recipe.model.context
-    sample = Shard(job.heldout.tokens[: 1 + context * 12], 1, 1, job.separator)
-    seconds = []
-    for _ in range(3):  # the fastest of three: the first one warms up, and others may be using the machine
-        began = time.perf_counter()
-        counted = score(job.forward.logits, context, sample).tokens
-        seconds.append(time.perf_counter() - began)
-    return 1.3 * min(seconds) * len(job.heldout) / counted + 1.0
 
 
 def _train(run: Run, job: _Job, settings: PretrainSettings, pace: Pace | None, started: float) -> float:

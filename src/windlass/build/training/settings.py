@@ -13,7 +13,8 @@ class PretrainSettings:
     depth: int = 4
     """The dial: number of layers, from which width, heads, batch and learning rates are derived."""
     minutes: float | None = None
-    """The whole call, from reading the text to the finished model, takes no longer. Without `steps`: default 3."""
+    """Training takes no longer, compiling included; reading the text before it and scoring the held-out text after it
+    come on top. Without `steps`: default 3."""
     steps: int | None = None
     """A fixed number of optimizer steps instead of a time budget: the exactly repeatable mode."""
     name: str = "model"

@@ -16,7 +16,7 @@ from torch import Tensor
 from windlass.build.training.shard import Shard
 from windlass.build.transformer.decoder import Decoder
 
-STEPS = 40
+STEPS = 30
 LARGEST_VOCABULARY = 8192
 """Above it the matrix of counts becomes too large to be worth it."""
 
@@ -41,19 +41,27 @@ def bigram_start(model: Decoder, shard: Shard) -> float | None:
         lr=0.0,
         betas=(0.8, 0.95),
     )
-    value = float("nan")
     for step in range(STEPS):
         for group in optimizer.param_groups:
             group["lr"] = group["rate"] * (1 - step / STEPS)
         x_VC = model.norm(model.embedding.to(torch.bfloat16))
-        logits_VV = F.linear(x_VC, head.to(torch.bfloat16)).float()
-        loss = -(weights_V * (targets_VV * F.log_softmax(logits_VV, dim=-1)).sum(-1)).sum()
-        gradients = torch.autograd.grad(loss, [model.embedding, head])
-        model.embedding.grad, head.grad = gradients
+        with torch.no_grad():
+            # The gradient of the cross-entropy written out: softmax minus target. Autograd would keep several
+            # matrices of V x V.
+            delta_VV = F.softmax(F.linear(x_VC, head.to(torch.bfloat16)).float(), dim=-1)
+            delta_VV = delta_VV.sub_(targets_VV).mul_(weights_V[:, None]).to(torch.bfloat16)
+            head.grad = (delta_VV.T @ x_VC).float()
+            gradient_VC = delta_VV @ head.to(torch.bfloat16)
+        (model.embedding.grad,) = torch.autograd.grad(x_VC, [model.embedding], gradient_VC)
         optimizer.step()
-        value = float(loss.detach())
     model.zero_grad(set_to_none=True)
-    return value
+    return _loss(model, targets_VV, weights_V)
+
+
+@torch.inference_mode()
+def _loss(model: Decoder, targets_VV: Tensor, weights_V: Tensor) -> float:
+    logits_VV = model.logits(model.norm(model.embedding.to(torch.bfloat16))).float()
+    return -float((weights_V * (targets_VV * F.log_softmax(logits_VV, dim=-1)).sum(-1)).sum())
 
 
 def bigrams(shard: Shard, vocabulary: int) -> tuple[Tensor, Tensor]:

@@ -94,7 +94,7 @@ def test_makes_a_model_that_transformers_loads(home):
     with Workspace(home) as ws:
         losses = curve(ws, artifact.record.run)
         assert [step for step, _ in losses] == list(range(1, STEPS + 1))
-        first, last = losses[0][1], losses[-1][1]
+        first, last = losses[0][1], sum(value for _, value in losses[-10:]) / 10
         assert last < 0.9 * first, "the blocks learn what bigram counts do not hold"
         assert curve(ws, artifact.record.run, "heldout_bpb") == [(STEPS, artifact.card["heldout_bpb"])]
         for name in ("lr", "tokens_per_s", "gradient_norm"):

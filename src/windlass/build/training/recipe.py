@@ -31,6 +31,7 @@ class Recipe:
     clip: float = 1.0
     """Largest norm of the whole gradient."""
     warmup_steps: int = 30
+    """While the rates rise from zero; a tenth of a short run."""
     cooldown: float = 0.6
     """Share of the run during which the rates fall linearly to zero."""
 
@@ -52,6 +53,7 @@ def derive(settings: PretrainSettings, vocab_size: int) -> tuple[Recipe, list[st
     context = settings.context or 256
     batch = settings.batch or max(1, 2048 // context)
     scale = (width / 256) ** -0.5
+    warmup = 30 if settings.steps is None else min(30, settings.steps // 10)
     model = DecoderConfig(
         vocab_size=vocab_size,
         hidden=width,
@@ -62,7 +64,9 @@ def derive(settings: PretrainSettings, vocab_size: int) -> tuple[Recipe, list[st
         ffn=ffn,
         context=context,
     )
-    recipe = Recipe(model, batch, matrix_rate=0.02, embedding_rate=0.2 * scale, head_rate=0.008 * scale)
+    recipe = Recipe(
+        model, batch, matrix_rate=0.02, embedding_rate=0.2 * scale, head_rate=0.008 * scale, warmup_steps=warmup
+    )
     lines = [
         f"depth {depth}: the dial",
         f"width {width} = {WIDTH_PER_LAYER} x depth: narrow, since in minutes more tokens teach more than more weights",

@@ -70,7 +70,7 @@ def test_the_clock_decides_when_the_machine_slows_down():
         step += 1
     assert now <= 80.0
     assert now >= 76.0, "and the time is used"
-    assert plan.multiplier(step, 3) < 0.05, "the rate had come down by then"
+    assert plan.multiplier(step, 3) < 0.15, "the rate had come down by then"
 
 
 def test_an_epoch_holds_every_window_once_and_the_order_depends_on_the_seed_only():

@@ -65,7 +65,7 @@ def derive(settings: PretrainSettings, vocab_size: int) -> tuple[Recipe, list[st
         context=context,
     )
     recipe = Recipe(
-        model, batch, matrix_rate=0.02, embedding_rate=0.2 * scale, head_rate=0.008 * scale, warmup_steps=warmup
+        model, batch, matrix_rate=0.02, embedding_rate=0.1 * scale, head_rate=0.004 * scale, warmup_steps=warmup
     )
     lines = [
         f"depth {depth}: the dial",

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# As the command line does (see cli/main.py): where cores are shared, threads that spin make the tests many times slower.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
 # Processes that tests start import the same windlass as the tests themselves, installed or not.
 _SRC = str(Path(__file__).resolve().parents[1] / "src")
 os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (_SRC, os.environ.get("PYTHONPATH", "")) if p)

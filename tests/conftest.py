@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# As the command line does (see cli/main.py): where cores are shared, threads that spin make the tests many times slower.
+# As the command line does (see cli/main.py): where cores are shared, spinning threads make tests many times slower.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 # Processes that tests start import the same windlass as the tests themselves, installed or not.

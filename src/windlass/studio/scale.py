@@ -31,4 +31,4 @@ def scale(values: Iterable[float], *, wanted: int = 5, margin: float = 0.06) -> 
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * 0.999)
     first = math.ceil(low / step)
     ticks = tuple(round(i * step, 12) for i in range(first, math.floor(high / step) + 1))
-    return Scale(low, high, ticks)
+    return Scale(min(low, ticks[0]), max(high, ticks[-1]), ticks)  # a rounded tick may lie a hair outside

@@ -13,6 +13,7 @@ from windlass.core.protocols import ChatModel, Embedder
 from windlass.core.trace import Recorder
 from windlass.core.workspace import Workspace
 from windlass.loop.release import live, live_variant
+from windlass.loop.served import Served
 from windlass.loop.variant import VariantSpec, parts, read_variant
 
 TASK = "assistant"
@@ -72,7 +73,10 @@ def cached(ws: Workspace, embedder: Embedder) -> CachedEmbedder:
 
 
 def load_models(ws: Workspace) -> dict[str, ChatModel]:
-    """Everything this workspace can serve by name: its newest language models, and the assistant once released."""
+    """Everything this workspace can serve by name: its newest language models, and the assistant once released.
+
+    The assistant follows its releases.
+    """
     from windlass.serve.engine.local import LocalModel
 
     models: dict[str, ChatModel] = {}
@@ -83,7 +87,7 @@ def load_models(ws: Workspace) -> dict[str, ChatModel]:
                 artifact.path, name=record.name, digest=record.digest, recorder=ws.recorder
             )
     if live(ws, TASK) is not None:
-        models[TASK] = load_assistant(ws)
+        models[TASK] = Served(ws, TASK, lambda: load_assistant(ws))
     return models
 
 

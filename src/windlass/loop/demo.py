@@ -282,7 +282,7 @@ class Demo:
 
     def show_turn(self) -> None:
         items = load_items(self.exam, "harvest")
-        assistant = load_assistant(self.ws, self.first, embedder=self.embedder)
+        assistant = load_assistant(self.ws, self.first, embedder=self.embedder, writes=False)
         chosen = [item for item in items if item.answerable][: self.settings.users]
         with Progress("simulated users", len(chosen), "questions") as progress:
             asked = simulate_users(self.ws, assistant, chosen, progress=progress.update)

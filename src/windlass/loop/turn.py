@@ -124,7 +124,9 @@ def render_turn(report: TurnReport) -> str:
         done = f"REFUSED: '{report.task}' goes on serving {report.incumbent.ref} ({report.incumbent.digest[:12]})."
     again = " (measured by an earlier turn on the same feedback)" if report.resumed else ""
     rate = f"Turn {report.number} on these test questions, error rate {report.error_rate:g} of this turn{again}."
-    return f"{render_experiment(read_experiment(report.experiment))}\n\n{rate}\n{done}"
+    shown = render_experiment(read_experiment(report.experiment))
+    why = "" if report.reason in shown else f"\n{report.reason}"
+    return f"{shown}\n\n{rate}\n{done}{why}"
 
 
 def error_rate(number: int, total: float = TOTAL_ERROR) -> float:

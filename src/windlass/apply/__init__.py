@@ -1,0 +1,1 @@
+"""The user's perspective: providers, retrieval, the grounded assistant. Never imports torch."""

@@ -1,0 +1,1 @@
+"""The builder's perspective: corpus, tokenizer, transformer, training, adapters."""

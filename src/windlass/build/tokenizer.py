@@ -190,7 +190,7 @@ def load_tokenizer(tokenizer: Artifact | Path) -> Tokenizer:
 def measure(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenCount:
     """Counts what the tokenizer makes of the texts. Raises `InputError` when they hold no word."""
     documents = size = words = tokens = 0
-    for batch in _batches(texts):
+    for batch in batches(texts):
         documents += len(batch)
         size += sum(len(text.encode()) for text in batch)
         words += sum(len(text.split()) for text in batch)
@@ -203,7 +203,7 @@ def measure(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenCount:
 def check_lossless(tokenizer: Tokenizer, texts: Iterable[str]) -> int:
     """Encodes and decodes every text; returns how many. Raises `WindlassError` showing the first that changes."""
     count = 0
-    for batch in _batches(texts):
+    for batch in batches(texts):
         encodings = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
         decoded = tokenizer.decode_batch([encoding.ids for encoding in encodings], skip_special_tokens=False)
         for text, back in zip(batch, decoded, strict=True):
@@ -290,11 +290,12 @@ def _transformers_config() -> dict[str, Any]:
     }
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+def batches(texts: Iterable[str], size: int = _BATCH) -> Iterator[list[str]]:
+    """The texts in lists of `size`, as `Tokenizer.encode_batch_fast` likes them; the last may be shorter."""
     batch: list[str] = []
     for text in texts:
         batch.append(text)
-        if len(batch) == _BATCH:
+        if len(batch) == size:
             yield batch
             batch = []
     if batch:

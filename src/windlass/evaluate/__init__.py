@@ -1,0 +1,1 @@
+"""Evaluation: metrics, statistics, the exam, experiments and the gate. Pure functions over arrays, numpy only."""

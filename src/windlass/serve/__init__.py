@@ -1,0 +1,1 @@
+"""Serving: embedder, inference engine and the OpenAI-compatible server."""

@@ -13,6 +13,7 @@ import contextlib
 import json
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, NoReturn
 
@@ -233,7 +234,7 @@ class OpenAI:
         return wire.parse_json(bytes(body))
 
 
-class _Shape:
+class _Shape(ABC):
     """The JSON of one endpoint's answers: whole, or as the chunks of a stream."""
 
     def __init__(self, call: wire.Call, created: int) -> None:
@@ -245,17 +246,17 @@ class _Shape:
         choice = {"index": 0, **choice, "logprobs": None}
         return {"id": id, "object": kind, "created": self._created, "model": self._model, "choices": [choice]}
 
-    def whole(self, response: ChatResponse) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def whole(self, response: ChatResponse) -> dict[str, Any]: ...
 
-    def opening(self) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def opening(self) -> dict[str, Any]: ...
 
-    def piece(self, text: str) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def piece(self, text: str) -> dict[str, Any]: ...
 
-    def closing(self, response: ChatResponse) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def closing(self, response: ChatResponse) -> dict[str, Any]: ...
 
 
 class _ChatShape(_Shape):

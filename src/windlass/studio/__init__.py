@@ -1,0 +1,1 @@
+"""The studio: a workspace as web pages, rendered by the server."""

@@ -7,7 +7,7 @@ one separator at the very end; beside it a JSON file with what was counted.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from windlass.build.tokenizer import batches
 from windlass.core.errors import InputError
 from windlass.core.files import atomic_write, write_json
 
@@ -54,7 +55,7 @@ def write_shard(path: Path, texts: Iterable[str], tokenizer: Any, separator: int
         dtype = np.dtype("<u2" if tokenizer.get_vocab_size() <= 1 << 16 else "<u4")
         documents = size = tokens = 0
         with atomic_write(path) as file:
-            for batch in _batches(texts):
+            for batch in batches(texts, _BATCH):
                 encodings = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
                 for text, encoding in zip(batch, encodings, strict=True):
                     ids = np.array([separator, *encoding.ids], dtype)
@@ -73,14 +74,3 @@ def write_shard(path: Path, texts: Iterable[str], tokenizer: Any, separator: int
             f"{path} holds {len(found):,} tokens instead of {counts.tokens:,}.", "Delete the run's folder."
         )
     return Shard(found, counts.documents, counts.bytes, counts.separator)
-
-
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -41,6 +41,7 @@ from windlass.loop.lineage import lineage, render_tree
 from windlass.loop.measure import measure
 from windlass.loop.release import live, promote
 from windlass.loop.text import waterfall
+from windlass.loop.token_lineage import token_spans
 from windlass.loop.turn import render_turn, turn
 from windlass.loop.users import simulate_users
 
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 LEAST_TEXT = 200_000
 """Bytes of training text below which a language model learns nothing worth showing."""
 TOKEN = 8
-"""Which of the generated tokens is followed back to its training text."""
+"""Which of the generated tokens is followed back to its training text; the last one if there are fewer."""
 NOT_IN_ANY_DOCUMENT = "What is the boiling point of mercury?"
 PYTHON_QUESTIONS = (
     "How can I sort a list in place?",
@@ -88,6 +89,7 @@ class Demo:
         self.ledger = Ledger(ws, f"demo:{key}")
         self._generated: str | None = None
         """Trace of what the trained model wrote."""
+        self._written = ""
 
     @property
     def stages(self) -> Sequence[tuple[str, Callable[[], None]]]:
@@ -231,6 +233,7 @@ class Demo:
                 for piece in pieces:
                     text += piece.choices[0].delta.content or "" if piece.choices else ""
                     self._generated = _facts(piece).get("trace_id", self._generated)
+                self._written = text
                 self._line("  " + f"{prompt}{text}".replace("\n", "\n  ") + "\n")
             vectors = client.embeddings.create(model=self.embedder.name, input=["one", "two"])
             self._line(f"POST /v1/embeddings        2 texts, {len(vectors.data[0].embedding)} dimensions each")
@@ -274,9 +277,9 @@ class Demo:
 
     def show_exam(self) -> None:
         items = load_items(self.exam, "test")
-        with_embedder = load_assistant(self.ws, embedder=self.embedder)
-        outcomes = measure(with_embedder, items)
-        self._line(render_report(report(items, outcomes, name=TASK, digest=with_embedder.digest)))
+        assistant = load_assistant(self.ws, embedder=self.embedder, writes=False)
+        outcomes = measure(assistant, items)
+        self._line(render_report(report(items, outcomes, name=TASK, digest=assistant.digest)))
 
     # 6 ---------------------------------------------------------------------------------------------------------------
 
@@ -317,9 +320,10 @@ class Demo:
                 self._line(f"{question}\n")
                 self._line(render_tree(lineage(self.ws, answer.trace_id)))
                 break
-        if self._generated is not None:
-            self._line(f"\nand token {TOKEN} of what the trained model wrote above\n")
-            self._line(render_tree(lineage(self.ws, self._generated, token=TOKEN)))
+        if self.model is not None and self._generated is not None and self._written:
+            token = min(TOKEN, len(token_spans(self.model, self._written)) - 1)  # it may have stopped early
+            self._line(f"\nand token {token} of what the trained model wrote above\n")
+            self._line(render_tree(lineage(self.ws, self._generated, token=token)))
 
 
 def _facts(reply: Any) -> dict[str, Any]:

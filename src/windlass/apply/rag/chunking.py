@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -72,14 +72,6 @@ def chunk(document: Document, masked: Sequence[Span] = (), settings: ChunkSettin
                 continue
             start, end = _indented(text, span[0], low), span[1]
             yield Passage(document.id, title, _heading_of(starts, paths, *span), start, end, text[start:end])
-
-
-def chunk_all(
-    documents: Sequence[Document], masked: Mapping[str, Sequence[Span]], settings: ChunkSettings | None = None
-) -> Iterator[Passage]:
-    """The passages of many documents; `masked` maps a document's id to the spans that must not be found."""
-    for document in documents:
-        yield from chunk(document, masked.get(document.id, ()), settings)
 
 
 def embedding_text(passage: Passage, context: int = 120) -> str:

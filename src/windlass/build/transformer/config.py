@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -131,7 +130,3 @@ def from_hf(values: Mapping[str, Any], where: str) -> DecoderConfig:
         norm_eps=float(values.get("rms_norm_eps", 1e-6)),
         tied=bool(values.get("tie_word_embeddings", False)),
     )
-
-
-def as_dict(config: DecoderConfig) -> dict[str, Any]:
-    return dataclasses.asdict(config)

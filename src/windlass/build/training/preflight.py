@@ -22,15 +22,6 @@ def check_inputs(corpus: Any, tokenizer: Any) -> None:
         raise InputError(f"{tokenizer.ref} is of kind '{tokenizer.kind}', not a tokenizer.", "Name a tokenizer second.")
 
 
-def separator_of(vocabulary: dict[str, int], special: str, where: str) -> int:
-    """The token between documents."""
-    if special not in vocabulary:
-        raise InputError(
-            f"The tokenizer {where} has no token {special!r}.", "Train it with `windlass tokenizer train`."
-        )
-    return vocabulary[special]
-
-
 def check_text(train: Shard, heldout: Shard, recipe: Recipe) -> list[str]:
     """Enough tokens for one sequence; every token number known to the model. One line about what there is."""
     context, vocab = recipe.model.context, recipe.model.vocab_size

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from windlass.build.corpus import training_text
-from windlass.build.tokenizer import END_OF_TEXT, load_tokenizer
+from windlass.build.tokenizer import load_specials, load_tokenizer
 from windlass.build.training import checkpoint
 from windlass.build.training.bigram import bigram_start
 from windlass.build.training.card import model_card
@@ -19,7 +19,7 @@ from windlass.build.training.interrupt import deferred_interrupt
 from windlass.build.training.loop import StepReport, TrainState, steps
 from windlass.build.training.optimizers import Optimizers
 from windlass.build.training.pace import UNPLANNED, Pace
-from windlass.build.training.preflight import check_disk, check_inputs, check_text, separator_of
+from windlass.build.training.preflight import check_disk, check_inputs, check_text
 from windlass.build.training.recipe import Recipe, derive
 from windlass.build.training.schedule import fresh
 from windlass.build.training.settings import PretrainSettings
@@ -95,7 +95,7 @@ class _Job:
 
 def _prepare(run: Run, corpus: Artifact, tokenizer: Artifact, settings: PretrainSettings, say: Say) -> _Job:
     loaded = load_tokenizer(tokenizer)
-    separator = separator_of(loaded.get_vocab(), END_OF_TEXT, tokenizer.ref)
+    separator = load_specials(tokenizer).separator
     recipe, derivations = derive(settings, loaded.get_vocab_size())
     for line in derivations:
         say(f"  {line}")

@@ -56,8 +56,8 @@ def pretrain(
         heldout = _evaluate(run, job)
         say(f"held-out: {heldout.bits_per_byte:.4f} bits per byte over {heldout.bytes:,} bytes")
         artifact = _store(ws, run, job, corpus, tokenizer, settings, heldout, loss)
-        for state in run.folder.glob("state-*.safetensors"):
-            state.unlink()  # the model artifact holds the weights now
+        for step in checkpoint.steps(run.folder):
+            checkpoint.remove(checkpoint.step_folder(run.folder, step))  # the model artifact holds the weights now
         return artifact
 
 
@@ -111,6 +111,7 @@ def _prepare(run: Run, corpus: Artifact, tokenizer: Artifact, settings: Pretrain
     plan = UNPLANNED if settings.steps is None else fresh(settings.steps, recipe.cooldown)
     state = TrainState(model, Optimizers(model, recipe), plan)
     job = _Job(recipe, train, heldout, state, forward_of(model, settings), separator)
+    checkpoint.discard_unfinished(run.folder)
     saved = checkpoint.load(run.folder)
     if saved is None:
         reached = bigram_start(model, train)

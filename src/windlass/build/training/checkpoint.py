@@ -156,7 +156,7 @@ class _Described:
 
 def _described(metadata: Mapping[str, str]) -> dict[str, _Described]:
     pieces = json.loads(metadata[_PIECES])
-    return {name: _Described(*rows, tuple(shape), crc32) for name, (rows, shape, crc32) in pieces.items()}
+    return {n: _Described(first, last, tuple(shape), crc32) for n, (first, last, shape, crc32) in pieces.items()}
 
 
 def _rows(shape: tuple[int, ...]) -> int:
@@ -178,7 +178,7 @@ def part_name(worker: int, workers: int) -> str:
 def write_part(folder: Path, pieces: Mapping[str, Piece], worker: int, workers: int) -> None:
     """Writes what one worker holds, durably and under its name only when whole. Raises `DiskFull`."""
     described = {
-        name: ((p.first, p.first + _rows(tuple(p.rows.shape))), p.shape, checksum(p.rows)) for name, p in pieces.items()
+        name: (p.first, p.first + _rows(tuple(p.rows.shape)), p.shape, checksum(p.rows)) for name, p in pieces.items()
     }
     rows = {name: piece.rows.contiguous() for name, piece in pieces.items()}
     path = folder / part_name(worker, workers)

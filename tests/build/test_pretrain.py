@@ -25,9 +25,9 @@ from windlass.build.training.heldout import score
 from windlass.build.training.pretrain import finished, pretrain
 from windlass.build.training.settings import PretrainSettings
 from windlass.build.training.shard import Shard, write_shard
-from windlass.build.transformer.config import DecoderConfig
+from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.decoder import Decoder
-from windlass.build.transformer.hf import load_decoder
+from windlass.build.transformer.hf import load_model
 from windlass.build.transformer.init import initialise
 from windlass.core.errors import InputError, WindlassError
 from windlass.core.readers import Folder
@@ -116,7 +116,7 @@ def test_makes_a_model_that_transformers_loads(home):
     theirs = transformers.AutoModelForCausalLM.from_pretrained(artifact.path, dtype=torch.float32)
     tokenizer = transformers.AutoTokenizer.from_pretrained(artifact.path)
     ids = tokenizer("the heavy load turns slowly", return_tensors="pt").input_ids
-    ours = load_decoder(artifact.path)
+    ours = load_model(artifact.path)
     with torch.inference_mode():
         torch.testing.assert_close(ours(ids), theirs(ids).logits, atol=1e-4, rtol=1e-4)
 
@@ -225,7 +225,7 @@ def test_a_loss_that_is_no_number_stops_the_run(home, monkeypatch):
 def test_heldout_predicts_every_token_once_and_equals_the_definition(home, tmp_path, length):
     """On a text shorter than the context, the score is that of one plain forward pass."""
     with Workspace(home) as ws:
-        model = load_decoder(ws.artifacts.get("whole").path)
+        model = load_model(ws.artifacts.get("whole").path)
     tokens = np.random.default_rng(0).integers(model.config.vocab_size, size=length).astype("<u2")
     found = score(model, model.config.context, Shard(tokens, 1, 100, 0), batch=3)
     assert found.tokens == length - 1
@@ -262,7 +262,7 @@ def test_the_bigram_start_reaches_the_loss_of_the_counts_themselves(home, tmp_pa
     assert torch.allclose(p.sum(1), torch.ones(vocabulary))
     assert float(weights.sum()) == pytest.approx(1)
     best = -float((weights[:, None] * p * p.clamp_min(1e-12).log()).sum())  # entropy of the smoothed counts
-    config = DecoderConfig(
+    config = TransformerConfig(
         vocab_size=vocabulary, hidden=64, layers=1, heads=1, kv_heads=1, head_dim=64, ffn=64, context=32
     )
     model = Decoder(config)

@@ -20,7 +20,7 @@ from windlass.build.training.recipe import derive
 from windlass.build.training.schedule import Plan, fresh, revised
 from windlass.build.training.settings import PretrainSettings
 from windlass.build.training.shard import Shard
-from windlass.build.transformer.config import DecoderConfig
+from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.init import initialise
 from windlass.core.errors import InputError
@@ -28,7 +28,7 @@ from windlass.core.errors import InputError
 
 def small() -> Decoder:
     model = Decoder(
-        DecoderConfig(vocab_size=50, hidden=32, layers=2, heads=2, kv_heads=1, head_dim=16, ffn=48, context=24)
+        TransformerConfig(vocab_size=50, hidden=32, layers=2, heads=2, kv_heads=1, head_dim=16, ffn=48, context=24)
     )
     initialise(model, 3)
     with torch.no_grad():

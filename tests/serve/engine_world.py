@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from windlass.build.transformer.config import DecoderConfig
+from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.decoder import Decoder
-from windlass.build.transformer.hf import save_decoder
+from windlass.build.transformer.hf import save_model
 from windlass.build.transformer.init import initialise
 
 END = "<|endoftext|>"
@@ -37,7 +37,7 @@ def make_folder(folder: Path, *, context: int = 128, template: str | None = None
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = byte_tokenizer()
     tokenizer.save(str(folder / "tokenizer.json"))
-    config = DecoderConfig(
+    config = TransformerConfig(
         vocab_size=tokenizer.get_vocab_size(), hidden=32, layers=2, heads=4, kv_heads=2, head_dim=8, ffn=64,
         context=context,
     )  # fmt: skip
@@ -48,7 +48,7 @@ def make_folder(folder: Path, *, context: int = 128, template: str | None = None
         for weight in model.parameters():
             weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.3)
     bos = tokenizer.token_to_id(END)
-    save_decoder(model, folder, bos=bos, eos=bos if eos else None)
+    save_model(model, folder, bos=bos, eos=bos if eos else None)
     settings = {"bos_token": END, "eos_token": {"content": END}}
     (folder / "tokenizer_config.json").write_text(
         json.dumps(settings | ({"chat_template": template} if template else {}))

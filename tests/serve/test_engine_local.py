@@ -13,7 +13,7 @@ pytest.importorskip("tokenizers")
 
 from engine_world import END, TEMPLATE, make_folder  # noqa: E402
 
-from windlass.build.transformer.hf import load_decoder  # noqa: E402
+from windlass.build.transformer.hf import load_model  # noqa: E402
 from windlass.core.errors import InputError, Unsupported  # noqa: E402
 from windlass.core.sqlite_store import SqliteStore  # noqa: E402
 from windlass.core.trace import Recorder  # noqa: E402
@@ -55,7 +55,7 @@ def test_greedy_text_equals_transformers(folder: Path, model: LocalModel) -> Non
 
 
 def test_each_token_is_the_one_a_pass_without_cache_would_choose(folder: Path, model: LocalModel) -> None:
-    decoder = load_decoder(folder)
+    decoder = load_model(folder)
     ids = model._prompt.tokens([Message("user", "on the mat")])
     with torch.inference_mode():
         for _ in range(30):

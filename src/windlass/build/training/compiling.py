@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from windlass.build.training.objective import causal_lm, token_loss
@@ -67,13 +66,9 @@ def _compiled(model: Decoder, dtype: torch.dtype | None) -> Forward:
         return token_loss(model.logits(model.norm(x_BTC)), targets_BT)
 
     def stream(tokens_BT: Tensor) -> Tensor:
-        T = tokens_BT.shape[1]
-        cos_TD, sin_TD = model.cos_TD[:T], model.sin_TD[:T]
-        x_BTC = F.embedding(tokens_BT, model.embedding)
-        if dtype is not None:
-            x_BTC = x_BTC.to(dtype)
-        for block in blocks:
-            x_BTC = block(x_BTC, cos_TD, sin_TD)
+        x_BTC, sights = model.start(tokens_BT, dtype=dtype)
+        for block, sight in zip(blocks, sights, strict=True):
+            x_BTC = block(x_BTC, sight)
         return x_BTC
 
     def loss(tokens_BT: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from windlass.build.training.schedule import fresh
 from windlass.build.training.settings import PretrainSettings
 from windlass.build.training.shard import Shard, write_shard
 from windlass.build.transformer.decoder import Decoder
-from windlass.build.transformer.hf import save_decoder
+from windlass.build.transformer.hf import save_model
 from windlass.build.transformer.init import initialise
 from windlass.core.artifacts import Artifact
 from windlass.core.progress import Progress
@@ -192,7 +192,7 @@ def _store(
     with ws.artifacts.build("model", settings.name, run=run.id) as draft:
         draft.add_parent("corpus", corpus)
         draft.add_parent("tokenizer", tokenizer)
-        save_decoder(state.model, draft.path, bos=job.separator, eos=job.separator)
+        save_model(state.model, draft.path, bos=job.separator, eos=job.separator)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copyfile(tokenizer.path / name, draft.path / name)
         card = model_card(settings, recipe, corpus, tokenizer, job.train, heldout, state.step, loss)

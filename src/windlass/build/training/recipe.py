@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from windlass.build.training.settings import PretrainSettings
-from windlass.build.transformer.config import DecoderConfig
+from windlass.build.transformer.config import TransformerConfig
 
 WIDTH_PER_LAYER = 48
 HEAD_DIM = 64
@@ -17,7 +17,7 @@ HEAD_DIM = 64
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    model: DecoderConfig
+    model: TransformerConfig
     batch: int
     """Sequences per step, each of `model.context` tokens."""
     matrix_rate: float
@@ -54,7 +54,7 @@ def derive(settings: PretrainSettings, vocab_size: int) -> tuple[Recipe, list[st
     batch = settings.batch or max(1, 2048 // context)
     scale = (width / 256) ** -0.5
     warmup = 30 if settings.steps is None else min(30, settings.steps // 10)
-    model = DecoderConfig(
+    model = TransformerConfig(
         vocab_size=vocab_size,
         hidden=width,
         layers=depth,

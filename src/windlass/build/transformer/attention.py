@@ -1,4 +1,4 @@
-"""Causal self-attention with rotary positions and grouped key/value heads.
+"""Attention: what each position may look at (`Sight`), and the looking itself (`Attention`).
 
 Vaswani et al. (arXiv 1706.03762); grouped queries: Ainslie et al. (arXiv 2305.13245).
 """
@@ -6,65 +6,125 @@ Vaswani et al. (arXiv 1706.03762); grouped queries: Ainslie et al. (arXiv 2305.1
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from windlass.build.transformer.cache import KVCache
-from windlass.build.transformer.config import DecoderConfig
+from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.linear import Linear, fused
+from windlass.build.transformer.norm import RMSNorm
 from windlass.build.transformer.rope import rotate
 
 _SHORT = 512
 """Up to this many tokens the explicit formula, compiled, is faster on a CPU than the fused kernel."""
 
 
+class Sight(NamedTuple):
+    """All that attention depends on beside the vectors. Computed once per pass and shared by layers of one kind."""
+
+    causal: bool = False
+    """Each position sees itself and those before it, and `mask` says nothing more."""
+    mask: Tensor | None = None
+    """Broadcasts to (B, H, T, S). Boolean: True where a position may look; float: added to the scores."""
+    rotation: tuple[Tensor, Tensor] | None = None
+    """Cosine and sine of the T positions' angles; broadcast to (B, H, T, rotary dimensions)."""
+    cache: KVCache | None = None
+    first: int = 0
+    """The first cached position that any of the T still sees."""
+
+
+def visible(
+    new: int,
+    total: int,
+    *,
+    causal: bool,
+    window: int | None = None,
+    documents_BT: Tensor | None = None,
+    device: torch.device | None = None,
+) -> Tensor:
+    """Where each of the last `new` of `total` positions may look: boolean, (new, total) or (B, 1, new, total).
+
+    A causal window is the last `window` positions, the own one included; otherwise it reaches window/2 to each side.
+    Positions of different documents never see each other.
+    """
+    key_S = torch.arange(total, device=device)
+    behind_TS = key_S[total - new :, None] - key_S  # how far the key lies behind the query
+    seen = behind_TS >= 0 if causal else torch.ones_like(behind_TS, dtype=torch.bool)
+    if window is not None:
+        seen = seen & ((behind_TS < window) if causal else (behind_TS.abs() <= window // 2))
+    if documents_BT is not None:
+        seen = seen & (documents_BT[:, None, :, None] == documents_BT[:, None, None, :])
+    return seen
+
+
 class Attention(nn.Module):
+    """Of a sequence to itself, or (`memory_BSC`) to another one."""
+
     __call__: Callable[..., Tensor]
 
-    def __init__(self, config: DecoderConfig, layer: int) -> None:
+    def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim, self.layer = config.heads, config.kv_heads, config.head_dim, layer
-        self.query = Linear(config.hidden, config.heads * config.head_dim)
-        self.key = Linear(config.hidden, config.kv_heads * config.head_dim)
-        self.value = Linear(config.hidden, config.kv_heads * config.head_dim)
-        self.output = Linear(config.heads * config.head_dim, config.hidden)
+        self.scale, self.cap = config.score_scale, config.attention_cap
+        self.query = Linear(config.hidden, config.heads * config.head_dim, config.qkv_bias)
+        self.key = Linear(config.hidden, config.kv_heads * config.head_dim, config.qkv_bias)
+        self.value = Linear(config.hidden, config.kv_heads * config.head_dim, config.qkv_bias)
+        self.output = Linear(config.heads * config.head_dim, config.hidden, config.output_bias)
+        norms = [
+            RMSNorm(config.head_dim, config.norm_eps, config.norm_offset) if config.qk_norm else None for _ in "qk"
+        ]
+        self.query_norm, self.key_norm = norms
 
-    def forward(self, x_BTC: Tensor, cos_TD: Tensor, sin_TD: Tensor, cache: KVCache | None = None) -> Tensor:
-        B, T, _ = x_BTC.shape
-        q, k, v = fused(x_BTC, self.query, self.key, self.value)
-        q_BHTD = rotate(q.view(B, T, self.heads, self.head_dim).transpose(1, 2), cos_TD, sin_TD)
-        k_BKTD = rotate(k.view(B, T, self.kv_heads, self.head_dim).transpose(1, 2), cos_TD, sin_TD)
-        v_BKTD = v.view(B, T, self.kv_heads, self.head_dim).transpose(1, 2)
-        if cache is None:
-            out_BHTD = self._attend(q_BHTD, k_BKTD, v_BKTD, None, causal=True)
+    def forward(self, x_BTC: Tensor, sight: Sight, memory_BSC: Tensor | None = None) -> Tensor:
+        if memory_BSC is None:
+            q, k, v = fused(x_BTC, self.query, self.key, self.value)
         else:
-            k_BKSD, v_BKSD = cache.extend(self.layer, k_BKTD, v_BKTD)
-            mask_TS = _shifted_causal(T, k_BKSD.shape[2], x_BTC.device) if cache.length and T > 1 else None
-            out_BHTD = self._attend(q_BHTD, k_BKSD, v_BKSD, mask_TS, causal=not cache.length)
-        return self.output(out_BHTD.transpose(1, 2).reshape(B, T, self.heads * self.head_dim))
+            q, (k, v) = self.query(x_BTC), fused(memory_BSC, self.key, self.value)
+        q_BHTD, k_BKSD, v_BKSD = self._split(q), self._split(k), self._split(v)
+        if self.query_norm is not None and self.key_norm is not None:
+            q_BHTD, k_BKSD = self.query_norm(q_BHTD), self.key_norm(k_BKSD)
+        if sight.rotation is not None:
+            q_BHTD, k_BKSD = rotate(q_BHTD, *sight.rotation), rotate(k_BKSD, *sight.rotation)
+        if sight.cache is not None:
+            k_BKSD, v_BKSD = sight.cache.extend(self.layer, k_BKSD, v_BKSD, sight.first)
+        out_BHTD = self._attend(q_BHTD, k_BKSD, v_BKSD, sight)
+        return self.output(out_BHTD.transpose(1, 2).flatten(2))
 
-    def _attend(self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    def _split(self, x: Tensor) -> Tensor:
+        """(B, T, heads x D) -> (B, heads, T, D)"""
+        return x.view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)
+
+    def _attend(self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, sight: Sight) -> Tensor:
         # Repeating the few key/value heads costs little, and the fused kernel then runs on every backend.
         group = self.heads // self.kv_heads
         k_BHSD = k_BKSD.repeat_interleave(group, dim=1) if group > 1 else k_BKSD
         v_BHSD = v_BKSD.repeat_interleave(group, dim=1) if group > 1 else v_BKSD
-        if causal and torch.compiler.is_compiling() and q_BHTD.shape[2] <= _SHORT and q_BHTD.device.type == "cpu":
-            return _explicit(q_BHTD, k_BHSD, v_BHSD)
-        return F.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, attn_mask=mask, is_causal=causal)
+        short = torch.compiler.is_compiling() and q_BHTD.shape[2] <= _SHORT and q_BHTD.device.type == "cpu"
+        if short or self.cap is not None:  # the fused kernel cannot cap scores
+            return _explicit(q_BHTD, k_BHSD, v_BHSD, sight, self.scale, self.cap)
+        mask = sight.mask
+        if mask is not None and mask.is_floating_point():
+            mask = mask.to(q_BHTD.dtype)
+        return F.scaled_dot_product_attention(
+            q_BHTD, k_BHSD, v_BHSD, attn_mask=mask, is_causal=sight.causal, scale=self.scale
+        )
 
 
-def _explicit(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor) -> Tensor:
+def _explicit(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, sight: Sight, scale: float, cap: float | None) -> Tensor:
     """Attention as the formula says, softmax in float32. `torch.compile` fuses what stands between the two matrix
     products, and both passes together take 0.6 of the fused kernel's time (docs/lab.md)."""
-    T, D = q_BHTD.shape[-2:]
-    scores_BHTT = (q_BHTD @ k_BHTD.transpose(-1, -2)).float() * D**-0.5
-    future_TT = torch.ones(T, T, dtype=torch.bool, device=q_BHTD.device).triu(1)
-    weights_BHTT = scores_BHTT.masked_fill(future_TT, float("-inf")).softmax(-1)
-    return torch.matmul(weights_BHTT.to(v_BHTD.dtype), v_BHTD)
-
-
-def _shifted_causal(new: int, total: int, device: torch.device) -> Tensor:
-    """True where one of `new` last positions may look: at itself and everything before it; shape (new, total)."""
-    return torch.ones(new, total, dtype=torch.bool, device=device).tril(total - new)
+    scores_BHTS = (q_BHTD @ k_BHSD.transpose(-1, -2)).float() * scale
+    if cap is not None:
+        scores_BHTS = cap * torch.tanh(scores_BHTS / cap)
+    if sight.causal:
+        T = q_BHTD.shape[2]
+        future_TT = torch.ones(T, T, dtype=torch.bool, device=q_BHTD.device).triu(1)
+        scores_BHTS = scores_BHTS.masked_fill(future_TT, float("-inf"))
+    elif sight.mask is not None and sight.mask.dtype == torch.bool:
+        scores_BHTS = scores_BHTS.masked_fill(~sight.mask, float("-inf"))
+    elif sight.mask is not None:
+        scores_BHTS = scores_BHTS + sight.mask
+    return torch.matmul(scores_BHTS.softmax(-1).to(v_BHSD.dtype), v_BHSD)

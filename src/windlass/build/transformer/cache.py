@@ -5,19 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from windlass.build.transformer.config import DecoderConfig
+from windlass.build.transformer.config import TransformerConfig
 from windlass.core.errors import InputError
 
 
 class KVCache:
     """Keys and values of `length` positions for every layer, in buffers of `capacity` positions.
 
-    Allocated once, so decoding copies only the new position. All sequences of the batch have the same length.
+    Allocated once, so decoding copies only the new position. All sequences of the batch have the same length. Layers
+    with a window keep every position too: the cache can then go back to any length, and what they no longer see is
+    not read.
     """
 
     def __init__(
         self,
-        config: DecoderConfig,
+        config: TransformerConfig,
         *,
         batch: int = 1,
         capacity: int | None = None,
@@ -35,8 +37,8 @@ class KVCache:
         """How many more positions fit."""
         return self.capacity - self.length
 
-    def extend(self, layer: int, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores the new positions of one layer; returns keys and values of all S positions (views)."""
+    def extend(self, layer: int, k_BKTD: Tensor, v_BKTD: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
+        """Stores the new positions of one layer; returns keys and values of all positions from `first` on (views)."""
         end = self.length + k_BKTD.shape[2]
         if end > self.capacity:
             raise InputError(
@@ -45,7 +47,7 @@ class KVCache:
             )
         self.keys[layer, :, :, self.length : end] = k_BKTD
         self.values[layer, :, :, self.length : end] = v_BKTD
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        return self.keys[layer, :, :, first:end], self.values[layer, :, :, first:end]
 
     def advance(self, positions: int) -> None:
         """Called once per forward pass, after the last layer."""

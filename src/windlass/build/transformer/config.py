@@ -1,16 +1,78 @@
-"""The shape of a decoder, and how it reads and writes as a Hugging Face `config.json` of the Llama family."""
+"""The shape of a transformer: one frozen value from which decoder, encoder and encoder-decoder are built.
+
+The defaults are Llama's. Everything else that a family does differently is a field here, so a family is a value of
+`TransformerConfig` and a table of tensor names (`families/`), never a model file of its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args, get_type_hints
 
 from windlass.core.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
-class DecoderConfig:
+class RopeScaling:
+    """How rotary frequencies are slowed down for contexts longer than those of pre-training (see `rope.py`)."""
+
+    kind: Literal["linear", "yarn", "llama3", "longrope"]
+    factor: float = 1.0
+    original_context: int = 0
+    """Tokens of a sequence before stretching; needed by all but `linear`."""
+    attention_factor: float | None = None
+    """Multiplies cosine and sine, and so tempers the softmax (YaRN, LongRoPE). None: as the paper derives it."""
+    fast: float = 32.0
+    """YaRN: frequencies that turn more often than this within the original context stay as they are (beta_fast)."""
+    slow: float = 1.0
+    """YaRN: those that turn less often are slowed down by the whole factor (beta_slow)."""
+    truncate: bool = True
+    """YaRN: round the borders of the ramp between them to whole dimensions."""
+    low: float = 1.0
+    """Llama 3: wavelengths above original_context/low are stretched by the whole factor (low_freq_factor)."""
+    high: float = 4.0
+    """Llama 3: wavelengths below original_context/high stay as they are (high_freq_factor)."""
+    short_factors: tuple[float, ...] = ()
+    """LongRoPE: a divisor for each frequency while the sequence fits the original context ..."""
+    long_factors: tuple[float, ...] = ()
+    """... and when it does not."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self, "RoPE scaling")
+        if self.kind != "linear" and self.original_context < 1:
+            raise InputError(f"RoPE scaling: '{self.kind}' needs original_context, the context before stretching.")
+        if self.factor <= 0:
+            raise InputError(f"RoPE scaling: factor is {self.factor}, but must be positive.")
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """A mixture of experts in place of the MLP (see `moe.py`)."""
+
+    count: int
+    active: int
+    """Experts that each token visits."""
+    ffn: int
+    """Inner width of one expert."""
+    normalise: bool = True
+    """Whether the weights of the visited experts are made to sum to one."""
+    shared_ffn: int = 0
+    """Inner width of one more expert that sees every token, weighted by a gate of its own (Qwen-MoE); 0: none."""
+    every: int = 1
+    """Only every n-th layer has experts: layers n-1, 2n-1, ..."""
+    dense_layers: tuple[int, ...] = ()
+    """Layers that keep the ordinary MLP all the same."""
+
+    def __post_init__(self) -> None:
+        for field in ("count", "active", "ffn", "every"):
+            if getattr(self, field) < 1:
+                raise InputError(f"Experts: {field} is {getattr(self, field)}, but must be at least 1.")
+        if self.active > self.count:
+            raise InputError(f"Experts: a token cannot visit {self.active} of {self.count} experts.")
+
+
+@dataclass(frozen=True, slots=True)
+class TransformerConfig:
     """Everything that the weights' shapes and the arithmetic depend on."""
 
     vocab_size: int
@@ -21,14 +83,76 @@ class DecoderConfig:
     """Grouped-query attention: each key/value head serves heads/kv_heads query heads (arXiv 2305.13245)."""
     head_dim: int
     ffn: int
+    """Inner width of the MLP."""
     context: int
-    """Longest sequence in tokens, as `max_position_embeddings`."""
-    rope_theta: float = 10_000.0
-    norm_eps: float = 1e-5
+    """Longest sequence in tokens."""
+
+    causal: bool = True
+    """Whether a position sees only itself and earlier ones."""
     tied: bool = False
     """Whether the head shares the embedding's matrix."""
 
+    # Positions
+    position: Literal["rope", "learned", "sinusoidal", "alibi", "relative", "none"] = "rope"
+    rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
+    rotary_share: float = 1.0
+    """Share of each head's dimensions that RoPE turns."""
+    local_rope_theta: float | None = None
+    """Base of the local layers, which then are not scaled (Gemma 3, ModernBERT); None: as all the others."""
+    relative_buckets: int = 32
+    relative_distance: int = 128
+    """Distances beyond this share the last bucket (T5)."""
+
+    # What a layer sees
+    window: int | None = None
+    """Positions that a local layer sees: the last `window` including its own, or when not causal those at most
+    window/2 away."""
+    pattern: str = "L"
+    """One letter per layer, repeated to the last one: L is local (sees the window), G global (sees everything)."""
+
+    # Attention
+    qkv_bias: bool = False
+    output_bias: bool = False
+    qk_norm: bool = False
+    """RMSNorm over each head of queries and keys, before they are rotated (Qwen3, Gemma 3)."""
+    attention_scale: float | None = None
+    """Factor of the scores; None: head_dim^-1/2."""
+    attention_cap: float | None = None
+    """Scores s become cap * tanh(s / cap) (Gemma 2)."""
+
+    # Norms
+    norm: Literal["rms", "layer"] = "rms"
+    norm_eps: float = 1e-5
+    norm_placement: Literal["pre", "post", "sandwich"] = "pre"
+    """Before each part; on the sum behind it (BERT); or before and behind it, on the residual branch (Gemma 2)."""
+    norm_offset: bool = False
+    """Whether a norm multiplies by 1 + weight (Gemma)."""
+    norm_bias: bool = True
+    """Whether a LayerNorm adds a bias; an RMSNorm never does."""
+    embedding_norm: bool = False
+    """A norm behind the embedding (BERT, ModernBERT)."""
+    first_norm: bool = True
+    """Whether the first layer norms its input before attention (ModernBERT, whose embedding is normed, does not)."""
+
+    # MLP
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
+    gated: bool = True
+    """down(act(gate(x)) * up(x)) rather than down(act(up(x)))."""
+    mlp_bias: bool = False
+    experts: Experts | None = None
+
+    # Embedding and head
+    token_types: int = 0
+    """Kinds of segments (BERT); a lone text is of type 0."""
+    embedding_scale: float = 1.0
+    head_bias: bool = False
+    logit_scale: float = 1.0
+    logit_cap: float | None = None
+    """Logits l become cap * tanh(l / cap) (Gemma 2)."""
+
     def __post_init__(self) -> None:
+        _check_choices(self, "Model configuration")
         for field in ("vocab_size", "hidden", "layers", "heads", "kv_heads", "head_dim", "ffn", "context"):
             if getattr(self, field) < 1:
                 raise InputError(f"Model configuration: {field} is {getattr(self, field)}, but must be at least 1.")
@@ -37,96 +161,127 @@ class DecoderConfig:
                 f"Model configuration: {self.heads} query heads cannot share {self.kv_heads} key/value heads evenly.",
                 "Choose kv_heads as a divisor of heads.",
             )
-        if self.head_dim % 2:
-            raise InputError(f"Model configuration: head_dim is {self.head_dim}, but RoPE rotates pairs.")
+        for field in ("window", "attention_cap", "logit_cap", "attention_scale", "local_rope_theta"):
+            value = getattr(self, field)
+            if value is not None and value <= 0:
+                raise InputError(f"Model configuration: {field} is {value}, but must be positive, or absent.")
+        if not self.pattern or set(self.pattern) - set("LG"):
+            raise InputError(
+                f"Model configuration: pattern is {self.pattern!r}, but holds one letter per layer, L or G.",
+                "L is a layer that sees the window only, G one that sees everything; 'LLLLLG' repeats.",
+            )
+        if self.position == "rope":
+            self._check_rope()
+        if self.norm_placement == "post" and self.norm_offset:
+            raise InputError("Model configuration: norm_offset has no meaning known here with norm_placement 'post'.")
+
+    def _check_rope(self) -> None:
+        if self.rotary_dim % 2 or not 2 <= self.rotary_dim <= self.head_dim:
+            raise InputError(
+                f"Model configuration: RoPE turns pairs, but {self.rotary_dim} of head_dim {self.head_dim} dimensions "
+                f"would be turned (rotary_share {self.rotary_share:g}).",
+                "Choose an even number of dimensions.",
+            )
+        scaling = self.rope_scaling
+        if scaling is not None and scaling.kind == "longrope":
+            for field in ("short_factors", "long_factors"):
+                if len(getattr(scaling, field)) != self.rotary_dim // 2:
+                    raise InputError(
+                        f"Model configuration: rope_scaling.{field} has {len(getattr(scaling, field))} numbers, but "
+                        f"there are {self.rotary_dim // 2} frequencies."
+                    )
+
+    # ---- what follows from the fields ------------------------------------------------------------------------------
+
+    @property
+    def rotary_dim(self) -> int:
+        """How many dimensions of a head RoPE turns."""
+        return int(self.head_dim * self.rotary_share)
+
+    @property
+    def score_scale(self) -> float:
+        return self.head_dim**-0.5 if self.attention_scale is None else self.attention_scale
+
+    def local(self, layer: int) -> bool:
+        """Whether a layer sees only the window."""
+        return self.window is not None and self.pattern[layer % len(self.pattern)] == "L"
+
+    def sparse(self, layer: int) -> bool:
+        """Whether a layer has experts."""
+        experts = self.experts
+        return experts is not None and (layer + 1) % experts.every == 0 and layer not in experts.dense_layers
 
     @property
     def parameters(self) -> int:
-        """How many numbers the model holds."""
-        return (1 if self.tied else 2) * self.vocab_size * self.hidden + self.matrix_parameters + self._norm_parameters
+        """How many numbers the model holds (a decoder, or an encoder without its head)."""
+        return self.matrix_parameters + self._vectors + self._tables
 
     @property
     def matrix_parameters(self) -> int:
         """Weights of the blocks' matrices, without embedding and head."""
-        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
-        return self.layers * (attention + 3 * self.hidden * self.ffn)
+        return sum(self._layer_matrices(layer, active=False) for layer in range(self.layers))
 
     @property
-    def _norm_parameters(self) -> int:
-        return (2 * self.layers + 1) * self.hidden
+    def active_parameters(self) -> int:
+        """Of `parameters`, those that one token passes: all of them unless there are experts."""
+        idle = self.matrix_parameters - sum(self._layer_matrices(layer, active=True) for layer in range(self.layers))
+        return self.parameters - idle
 
     @property
     def flops_per_token(self) -> float:
         """Floating-point operations to train on one token at full context: 6 for every weight that multiplies,
-        plus attention's scores and sums at the causal half (arXiv 2204.02311, appendix B)."""
-        attention = 6 * self.layers * self.heads * self.head_dim * self.context
-        return 6 * (self.matrix_parameters + self.vocab_size * self.hidden) + attention
+        plus attention's scores and sums over the positions really seen (arXiv 2204.02311, appendix B)."""
+        matrices = sum(self._layer_matrices(layer, active=True) for layer in range(self.layers))
+        seen = sum(self._seen(layer) for layer in range(self.layers))
+        return 6 * (matrices + self.vocab_size * self.hidden) + 12 * self.heads * self.head_dim * seen
+
+    def _seen(self, layer: int) -> float:
+        """Positions that one position of a layer sees, on average over a full context."""
+        full, window = self.context, self.window
+        if not self.local(layer) or window is None or window >= full:
+            return full / 2 if self.causal else full
+        reach = window - window * window / (2 * full)
+        return reach if self.causal else min(reach, full)
+
+    def _layer_matrices(self, layer: int, active: bool) -> int:
+        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+        maps = 3 if self.gated else 2
+        experts = self.experts
+        if experts is None or not self.sparse(layer):
+            return attention + maps * self.hidden * self.ffn
+        width = experts.ffn * (experts.active if active else experts.count) + experts.shared_ffn
+        gates = experts.count + (1 if experts.shared_ffn else 0)
+        return attention + maps * self.hidden * width + self.hidden * gates
+
+    @property
+    def _vectors(self) -> int:
+        """Norms and biases."""
+        norm = self.hidden * (2 if self.norm == "layer" and self.norm_bias else 1)
+        norms_per_layer = 4 if self.norm_placement == "sandwich" else 2
+        norms = norms_per_layer * self.layers + (self.norm_placement != "post") + self.embedding_norm
+        norms -= not self.first_norm
+        count = norms * norm
+        for layer in range(self.layers):
+            count += self.qkv_bias * self.head_dim * (self.heads + 2 * self.kv_heads)
+            count += self.output_bias * self.hidden + self.qk_norm * 2 * self.head_dim
+            if self.mlp_bias and not self.sparse(layer):
+                count += (2 if self.gated else 1) * self.ffn + self.hidden
+        return count
+
+    @property
+    def _tables(self) -> int:
+        count = (1 if self.tied else 2) * self.vocab_size * self.hidden + self.token_types * self.hidden
+        count += self.head_bias * self.vocab_size
+        count += (self.position == "learned") * self.context * self.hidden
+        return count + (self.position == "relative") * self.relative_buckets * self.heads
 
 
-def to_hf(config: DecoderConfig, *, bos: int | None = None, eos: int | None = None) -> dict[str, Any]:
-    """The configuration as `transformers` reads it (versions 4 and 5: both spellings of the RoPE base)."""
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_dim,
-        "intermediate_size": config.ffn,
-        "max_position_embeddings": config.context,
-        "rope_theta": config.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "rms_norm_eps": config.norm_eps,
-        "tie_word_embeddings": config.tied,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "mlp_bias": False,
-        "bos_token_id": bos,
-        "eos_token_id": eos,
-        "pad_token_id": None,
-        "torch_dtype": "float32",
-        "use_cache": True,
-    }
-
-
-def from_hf(values: Mapping[str, Any], where: str) -> DecoderConfig:
-    """Reads a Llama `config.json`. What the decoder would compute differently is refused by name, never ignored."""
-
-    def need(key: str) -> Any:
-        if values.get(key) is None:
-            raise InputError(f"{where}: '{key}' is missing.", "Take the config.json of a Llama model.")
-        return values[key]
-
-    if values.get("model_type") != "llama":
-        raise InputError(
-            f"{where}: model_type is {values.get('model_type')!r}, but only 'llama' can be read.",
-            "Other families are not supported yet.",
-        )
-    rope = dict(values.get("rope_parameters") or values.get("rope_scaling") or {})
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    unsupported = {
-        "hidden_act": values.get("hidden_act", "silu") != "silu",
-        "attention_bias": bool(values.get("attention_bias")),
-        "mlp_bias": bool(values.get("mlp_bias")),
-        f"rope_type={kind}": kind != "default",
-    }
-    for key, found in unsupported.items():
-        if found:
-            raise InputError(f"{where}: '{key}' is set to something this decoder does not compute.")
-    heads = need("num_attention_heads")
-    return DecoderConfig(
-        vocab_size=need("vocab_size"),
-        hidden=need("hidden_size"),
-        layers=need("num_hidden_layers"),
-        heads=heads,
-        kv_heads=values.get("num_key_value_heads") or heads,
-        head_dim=values.get("head_dim") or need("hidden_size") // heads,
-        ffn=need("intermediate_size"),
-        context=need("max_position_embeddings"),
-        rope_theta=float(rope.get("rope_theta") or values.get("rope_theta") or 10_000.0),
-        norm_eps=float(values.get("rms_norm_eps", 1e-6)),
-        tied=bool(values.get("tie_word_embeddings", False)),
-    )
+def _check_choices(value: Any, where: str) -> None:
+    """Every field of a `Literal` type holds one of its values."""
+    hints = get_type_hints(type(value))
+    for field in fields(value):
+        choices = get_args(hints[field.name])
+        if choices and all(isinstance(choice, str) for choice in choices):
+            found = getattr(value, field.name)
+            if found not in choices:
+                raise InputError(f"{where}: {field.name} is {found!r}.", f"It may be: {', '.join(choices)}.")

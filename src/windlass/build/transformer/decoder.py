@@ -1,8 +1,9 @@
 """The decoder: tokens in, logits of the next token out.
 
-    model = Decoder(config)                         # weights are empty until `init.initialise` or `hf.load_decoder`
+    model = Decoder(config)                         # weights are empty until `init.initialise` or `hf.load_model`
     logits_BTV = model(tokens_BT)                   # training: a whole sequence at once
     logits_BTV = model(tokens_BT, dtype=torch.bfloat16)   # the same with bfloat16 activations
+    logits_BTV = model(tokens_BT, documents_BT=documents_BT)   # rows that pack several documents
 
 Writing text, one position at a time, with a cache of keys and values:
 
@@ -14,100 +15,95 @@ Writing text, one position at a time, with a cache of keys and values:
             logits_BV = model.decode_step(token_B, cache)
 
 `cache.length` is the number of positions read, `cache.room` how many more fit, `cache.truncate(n)` goes back.
-A prompt may be read in several `prefill` calls. `model.config` is a `DecoderConfig`; `hf.load_decoder(folder)`
-reads a Hugging Face Llama folder, `hf.save_decoder` writes one. Sequences of one batch have equal length.
+A prompt may be read in several `prefill` calls. `hf.load_model(folder)` reads a Hugging Face folder of any family in
+`families/`, `hf.save_model` writes one. Sequences of one batch have equal length.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from windlass.build.transformer.attention import Attention
+from windlass.build.transformer.attention import Sight
 from windlass.build.transformer.cache import KVCache
-from windlass.build.transformer.config import DecoderConfig
+from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.linear import Linear
-from windlass.build.transformer.mlp import SwiGLU
-from windlass.build.transformer.norm import RMSNorm
-from windlass.build.transformer.rope import rotations
-from windlass.core.errors import InputError
+from windlass.build.transformer.stack import Stack
 
 
-class Block(nn.Module):
-    """One layer: attention, then the MLP, each on a normalised copy and added to the residual stream."""
-
-    __call__: Callable[..., Tensor]
-
-    def __init__(self, config: DecoderConfig, layer: int) -> None:
-        super().__init__()
-        self.attention_norm = RMSNorm(config.hidden, config.norm_eps)
-        self.attention = Attention(config, layer)
-        self.mlp_norm = RMSNorm(config.hidden, config.norm_eps)
-        self.mlp = SwiGLU(config)
-
-    def forward(self, x_BTC: Tensor, cos_TD: Tensor, sin_TD: Tensor, cache: KVCache | None = None) -> Tensor:
-        x_BTC = x_BTC + self.attention(self.attention_norm(x_BTC), cos_TD, sin_TD, cache)
-        return x_BTC + self.mlp(self.mlp_norm(x_BTC))
-
-
-class Decoder(nn.Module):
-    __call__: Callable[..., Tensor]
-    cos_TD: Tensor
-    sin_TD: Tensor
-
-    def __init__(self, config: DecoderConfig) -> None:
-        super().__init__()
-        self.config = config
+class Decoder(Stack):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config)
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.hidden))
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
-        self.norm = RMSNorm(config.hidden, config.norm_eps)
         self.head = None if config.tied else Linear(config.hidden, config.vocab_size)
-        self.register_buffer("cos_TD", torch.empty(0), persistent=False)
-        self.register_buffer("sin_TD", torch.empty(0), persistent=False)
-        self.reset_rotations()
+        self.head_bias = nn.Parameter(torch.empty(config.vocab_size)) if config.head_bias else None
 
-    def reset_rotations(self) -> None:
-        """Computes the rotary tables, which are not stored with the weights."""
-        config = self.config
-        self.cos_TD, self.sin_TD = rotations(config.context, config.head_dim, config.rope_theta)
+    def start(
+        self,
+        tokens_BT: Tensor,
+        *,
+        documents_BT: Tensor | None = None,
+        cache: KVCache | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> tuple[Tensor, list[Sight]]:
+        """The embedded tokens and each block's sight; `hidden` is this, the blocks, and the norm.
 
-    def hidden(self, tokens_BT: Tensor, cache: KVCache | None = None, dtype: torch.dtype | None = None) -> Tensor:
-        """The normalised residual stream after the last block, shape (B, T, C).
-
-        `dtype` is the precision of the activations (None: that of the weights). Raises `InputError` when the
-        sequence is longer than the model reads.
+        `dtype` is the precision of the activations (None: that of the weights).
         """
-        start = cache.length if cache is not None else 0
-        end = start + tokens_BT.shape[1]
-        if end > self.config.context:
-            raise InputError(
-                f"The sequence has {end} tokens, but the model reads at most {self.config.context}.",
-                "Shorten the prompt or ask for fewer new tokens.",
-            )
-        cos_TD, sin_TD = self.cos_TD[start:end], self.sin_TD[start:end]
         x_BTC = F.embedding(tokens_BT, self.embedding)
         if dtype is not None:
             x_BTC = x_BTC.to(dtype)
-        for block in self.blocks:
-            x_BTC = block(x_BTC, cos_TD, sin_TD, cache)
+        if self.config.embedding_scale != 1.0:
+            x_BTC = x_BTC * self.config.embedding_scale
+        return self.enter(x_BTC, documents_BT, cache)
+
+    def hidden(
+        self,
+        tokens_BT: Tensor,
+        *,
+        documents_BT: Tensor | None = None,
+        cache: KVCache | None = None,
+        dtype: torch.dtype | None = None,
+        routing: list[Tensor] | None = None,
+    ) -> Tensor:
+        """The normalised residual stream after the last block, shape (B, T, C).
+
+        `documents_BT` (int64): the document that each position belongs to; attention stays inside it and positions
+        restart. `routing`: every mixture of experts appends its balancing loss. Raises `InputError` when the sequence
+        is longer than the model reads.
+        """
+        x_BTC, sights = self.start(tokens_BT, documents_BT=documents_BT, cache=cache, dtype=dtype)
+        x_BTC = self.through(x_BTC, sights, routing)
         if cache is not None:
             cache.advance(tokens_BT.shape[1])
-        return self.norm(x_BTC)
+        return x_BTC
 
     def logits(self, x_BTC: Tensor) -> Tensor:
         """Scores of every token of the vocabulary, in the dtype of `x_BTC`."""
-        return F.linear(x_BTC, self.output_weight.to(x_BTC.dtype))
+        bias = None if self.head_bias is None else self.head_bias.to(x_BTC.dtype)
+        logits_BTV = F.linear(x_BTC, self.output_weight.to(x_BTC.dtype), bias)
+        if self.config.logit_scale != 1.0:
+            logits_BTV = logits_BTV * self.config.logit_scale
+        cap = self.config.logit_cap
+        return logits_BTV if cap is None else cap * torch.tanh(logits_BTV / cap)
 
     @property
     def output_weight(self) -> Tensor:
         """The head's matrix (V, C): the embedding itself when tied."""
         return self.embedding if self.head is None else self.head.weight
 
-    def forward(self, tokens_BT: Tensor, cache: KVCache | None = None, dtype: torch.dtype | None = None) -> Tensor:
-        return self.logits(self.hidden(tokens_BT, cache, dtype))
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        *,
+        documents_BT: Tensor | None = None,
+        cache: KVCache | None = None,
+        dtype: torch.dtype | None = None,
+        routing: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Logits (B, T, V); the arguments are those of `hidden`."""
+        return self.logits(self.hidden(tokens_BT, documents_BT=documents_BT, cache=cache, dtype=dtype, routing=routing))
 
     def new_cache(self, batch: int = 1, capacity: int | None = None) -> KVCache:
         """An empty cache for `batch` sequences of up to `capacity` positions (default: the model's context)."""
@@ -116,7 +112,7 @@ class Decoder(nn.Module):
 
     def prefill(self, tokens_BT: Tensor, cache: KVCache) -> Tensor:
         """Reads tokens behind those in the cache; logits after the last of them, shape (B, V)."""
-        return self.logits(self.hidden(tokens_BT, cache)[:, -1])
+        return self.logits(self.hidden(tokens_BT, cache=cache)[:, -1])
 
     def decode_step(self, token_B: Tensor, cache: KVCache) -> Tensor:
         """Reads one token per sequence; logits of the one after it, shape (B, V)."""

@@ -1,85 +1,142 @@
-"""Decoders as Hugging Face folders: `config.json` + `model.safetensors`, read and written without transformers.
-
-A family is a configuration plus a table of names; the arithmetic stays in `decoder.py`.
-"""
+"""Models as Hugging Face folders: `config.json` + `model.safetensors`, read and written without transformers."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields as fields_of
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from windlass.build.transformer.config import DecoderConfig, from_hf, to_hf
+from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.decoder import Decoder
+from windlass.build.transformer.families import llama
+from windlass.build.transformer.families.fields import Fields
+from windlass.build.transformer.families.links import export, fill
 from windlass.core.errors import InputError
 from windlass.core.files import disk_errors, write_json
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 
-_OUTER = {"embedding": "model.embed_tokens.weight", "norm.weight": "model.norm.weight", "head.weight": "lm_head.weight"}
-_BLOCK = {
-    "attention_norm.weight": "input_layernorm.weight",
-    "attention.query.weight": "self_attn.q_proj.weight",
-    "attention.key.weight": "self_attn.k_proj.weight",
-    "attention.value.weight": "self_attn.v_proj.weight",
-    "attention.output.weight": "self_attn.o_proj.weight",
-    "mlp_norm.weight": "post_attention_layernorm.weight",
-    "mlp.gate.weight": "mlp.gate_proj.weight",
-    "mlp.up.weight": "mlp.up_proj.weight",
-    "mlp.down.weight": "mlp.down_proj.weight",
-}
+FAMILIES: dict[str, ModuleType] = {family.MODEL_TYPE: family for family in (llama,)}
+"""By `model_type`. A new model is saved as the first of them that can express its configuration."""
 
 
-def weight_names(config: DecoderConfig) -> dict[str, str]:
-    """Our name of each tensor -> its name in a Llama checkpoint."""
-    names = {ours: theirs for ours, theirs in _OUTER.items() if not (config.tied and ours == "head.weight")}
-    for layer in range(config.layers):
-        for ours, theirs in _BLOCK.items():
-            names[f"blocks.{layer}.{ours}"] = f"model.layers.{layer}.{theirs}"
-    return names
+def from_hf(values: Mapping[str, Any], where: str) -> TransformerConfig:
+    """Reads a `config.json`. What would be computed differently is refused by name, never ignored."""
+    config: TransformerConfig = _family(values.get("model_type"), where).from_hf(Fields(values, where))
+    return config
 
 
-def save_decoder(model: Decoder, folder: Path, *, bos: int | None = None, eos: int | None = None) -> None:
-    """Writes `config.json`, `generation_config.json` and `model.safetensors` (float32) into `folder`."""
-    write_json(folder / CONFIG, to_hf(model.config, bos=bos, eos=eos))
+def to_hf(
+    config: TransformerConfig, family: str | None = None, *, bos: int | None = None, eos: int | None = None
+) -> dict[str, Any]:
+    """The configuration as `transformers` reads it (versions 4 and 5).
+
+    `family` is a `model_type`; left out, the first that fits. Raises `InputError` naming the fields that the family
+    cannot express.
+    """
+    tried = {family: _family(family, "family")} if family else FAMILIES
+    reasons = []
+    for name, module in tried.items():
+        values = {
+            "architectures": [module.ARCHITECTURE],
+            "model_type": name,
+            **module.to_hf(config),
+            "bos_token_id": bos,
+            "eos_token_id": eos,
+            "pad_token_id": None,
+            "torch_dtype": "float32",
+            "use_cache": True,
+        }
+        if not (lost := _lost(config, values)):
+            return values
+        reasons.append(f"{name} cannot express {', '.join(lost)}")
+    raise InputError(
+        f"This model cannot be written as a Hugging Face folder: {'; '.join(reasons)}.",
+        "Only these fields stand in the way; with their defaults it can.",
+    )
+
+
+def _lost(config: TransformerConfig, values: Mapping[str, Any]) -> list[str]:
+    """The fields that do not come back from what a family wrote."""
+    try:
+        again = from_hf(values, CONFIG)
+    except InputError as error:
+        return [error.message]
+    return [
+        f"{field.name} {getattr(config, field.name)!r}"
+        for field in fields_of(config)
+        if getattr(again, field.name) != getattr(config, field.name)
+    ]
+
+
+def save_model(
+    model: Decoder, folder: Path, *, family: str | None = None, bos: int | None = None, eos: int | None = None
+) -> None:
+    """Writes `config.json`, `generation_config.json` and `model.safetensors` (float32) into `folder`.
+
+    `family` is the `model_type` to write; left out, the first that can express the configuration.
+    """
+    values = to_hf(model.config, family, bos=bos, eos=eos)
+    write_json(folder / CONFIG, values)
     write_json(folder / "generation_config.json", {"bos_token_id": bos, "eos_token_id": eos, "do_sample": True})
-    state = model.state_dict()
-    tensors = {theirs: state[ours].float().contiguous() for ours, theirs in weight_names(model.config).items()}
+    links = FAMILIES[values["model_type"]].links(model.config)
+    tensors = export({name: tensor.float() for name, tensor in model.state_dict().items()}, links)
     with disk_errors(folder):
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def load_config(folder: Path) -> DecoderConfig:
-    """The shape of the model in `folder`. Raises `InputError` when it is absent, broken or of another family."""
-    path = folder / CONFIG
-    try:
-        return from_hf(json.loads(path.read_text(encoding="utf-8")), str(path))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}.", "Give the folder of a Hugging Face model.") from error
+def load_config(folder: Path) -> TransformerConfig:
+    """The shape of the model in `folder`. Raises `InputError` when it is absent, broken or of an unknown family."""
+    return from_hf(_read_config(folder), str(folder / CONFIG))
 
 
-def load_decoder(folder: Path) -> Decoder:
-    """The model in a Hugging Face Llama folder, in float32 and ready for inference.
+def load_model(folder: Path) -> Decoder:
+    """The model in a Hugging Face folder, in float32 and ready for inference.
 
     One weights file or the shards of `model.safetensors.index.json`. Raises `InputError` naming the first tensor
     that is missing, unknown or of another shape.
     """
     config = load_config(folder)
+    family = _family(_read_config(folder)["model_type"], str(folder))
     with torch.device("meta"):
         model = Decoder(config)
     model.to_empty(device="cpu")
-    model.reset_rotations()
     tensors: dict[str, Tensor] = {}
     for path in _weight_files(folder):
         tensors.update(_read(path))
-    _fill(model, tensors, str(folder))
+    # Old checkpoints carry these beside the weights: the RoPE frequencies, and a copy of the tied head.
+    ignored = ["rotary_emb.inv_freq", *(["lm_head.weight"] if config.tied else [])]
+    fill(model.state_dict(), family.links(config), tensors, str(folder), ignored)
     return model.eval()
+
+
+def _family(model_type: Any, where: str) -> ModuleType:
+    if model_type not in FAMILIES:
+        raise InputError(
+            f"{where}: model_type {model_type!r} is not a family that can be read.",
+            f"Known are: {', '.join(FAMILIES)}.",
+        )
+    return FAMILIES[model_type]
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}.", "Give the folder of a Hugging Face model.") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds no JSON object.", "Give the folder of a Hugging Face model.")
+    return values
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -100,26 +157,3 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise InputError(
             f"{path} cannot be read: {error}.", "The file is absent or damaged; fetch it again."
         ) from error
-
-
-@torch.no_grad()
-def _fill(model: Decoder, tensors: Mapping[str, Tensor], where: str) -> None:
-    state = model.state_dict()
-    names = weight_names(model.config)
-    known = set(names.values())
-    # Old checkpoints carry these beside the weights: a copy of the tied head, and the RoPE frequencies.
-    ignorable = {
-        t for t in tensors if t.endswith("rotary_emb.inv_freq") or (model.config.tied and t == "lm_head.weight")
-    }
-    for unknown in sorted(set(tensors) - known - ignorable):
-        raise InputError(f"{where}: the weights hold an unknown tensor '{unknown}'.", "Weights and config disagree.")
-    for ours, theirs in names.items():
-        if theirs not in tensors:
-            raise InputError(f"{where}: the weights lack the tensor '{theirs}'.", "Weights and config disagree.")
-        if tensors[theirs].shape != state[ours].shape:
-            raise InputError(
-                f"{where}: '{theirs}' has shape {list(tensors[theirs].shape)}, but config.json says "
-                f"{list(state[ours].shape)}.",
-                "Weights and config disagree.",
-            )
-        state[ours].copy_(tensors[theirs])

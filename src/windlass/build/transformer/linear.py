@@ -1,4 +1,4 @@
-"""A linear map without bias whose arithmetic follows its input.
+"""A linear map whose arithmetic follows its input.
 
 Weights stay in float32 and are cast to the dtype of the activations they meet, so the precision of a whole
 forward pass is decided in one visible place: the dtype of the residual stream. No autocast context is needed.
@@ -14,19 +14,25 @@ from torch import Tensor, nn
 
 
 class Linear(nn.Module):
-    """y = x W^T with W of shape (outputs, inputs), as in `torch.nn.Linear`."""
+    """y = x W^T (+ b) with W of shape (outputs, inputs), as in `torch.nn.Linear`."""
 
     __call__: Callable[..., Tensor]
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype))
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
 def fused(x: Tensor, *maps: Linear) -> tuple[Tensor, ...]:
-    """Several maps of the same input as one matrix product: fewer, larger products keep the cores busier."""
+    """Several maps of the same input as one matrix product: fewer, larger products keep the cores busier.
+
+    Either all maps have a bias or none has.
+    """
     weight = torch.cat([m.weight.to(x.dtype) for m in maps])
-    return torch.split(F.linear(x, weight), [m.weight.shape[0] for m in maps], dim=-1)
+    biases = [m.bias.to(x.dtype) for m in maps if m.bias is not None]
+    out = F.linear(x, weight, torch.cat(biases) if biases else None)
+    return torch.split(out, [m.weight.shape[0] for m in maps], dim=-1)

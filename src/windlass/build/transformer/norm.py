@@ -1,24 +1,53 @@
-"""RMSNorm (Zhang and Sennrich, arXiv 1910.07467): rescales each vector to unit root-mean-square."""
+"""The two norms: both compute in float32 and return the dtype of what they were given.
+
+RMSNorm (Zhang and Sennrich, arXiv 1910.07467) rescales a vector to unit root-mean-square; LayerNorm (Ba et al., arXiv
+1607.06450) also takes its mean away.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from windlass.build.transformer.config import TransformerConfig
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight over the last dimension; computed in float32, returned in the dtype of `x`."""
+    """x / rms(x) * weight over the last dimension; with `offset`, times 1 + weight."""
 
     __call__: Callable[..., Tensor]
 
-    def __init__(self, width: int, eps: float) -> None:
+    def __init__(self, width: int, eps: float, offset: bool = False) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
+        self.weight = nn.Parameter(torch.empty(width))
+        self.eps, self.offset = eps, offset
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.float()
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (wide * self.weight).to(x.dtype)
+        return (wide * (1.0 + self.weight if self.offset else self.weight)).to(x.dtype)
+
+
+class LayerNorm(nn.Module):
+    """(x - mean) / deviation * weight + bias over the last dimension."""
+
+    __call__: Callable[..., Tensor]
+
+    def __init__(self, width: int, eps: float, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+        self.bias = nn.Parameter(torch.empty(width)) if bias else None
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x.float(), self.weight.shape, self.weight, self.bias, self.eps).to(x.dtype)
+
+
+def norm_of(config: TransformerConfig) -> RMSNorm | LayerNorm:
+    """A norm of the residual stream, of the configured kind."""
+    if config.norm == "rms":
+        return RMSNorm(config.hidden, config.norm_eps, config.norm_offset)
+    return LayerNorm(config.hidden, config.norm_eps, config.norm_bias)

@@ -1,0 +1,141 @@
+"""The part that all three architectures share: embedded tokens in, the last block's normalised output out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from windlass.build.transformer.attention import Sight, visible
+from windlass.build.transformer.block import Block
+from windlass.build.transformer.cache import KVCache
+from windlass.build.transformer.config import TransformerConfig
+from windlass.build.transformer.norm import norm_of
+from windlass.build.transformer.positions import (
+    alibi_slopes,
+    positions_in_documents,
+    relative_buckets,
+    sinusoids,
+)
+from windlass.build.transformer.rope import frequencies, rotations
+from windlass.core.errors import InputError
+
+_frequencies = lru_cache(maxsize=64)(frequencies)
+
+
+class Stack(nn.Module):
+    __call__: Callable[..., Tensor]
+
+    def __init__(self, config: TransformerConfig, cross: bool = False) -> None:
+        super().__init__()
+        self.config = config
+
+        def table(rows: int, width: int, wanted: bool) -> nn.Parameter | None:
+            return nn.Parameter(torch.empty(rows, width)) if wanted else None
+
+        self.positions = table(config.context, config.hidden, config.position == "learned")
+        self.relative = table(config.relative_buckets, config.heads, config.position == "relative")
+        self.token_types = table(config.token_types, config.hidden, config.token_types > 0)
+        self.embedding_norm = norm_of(config) if config.embedding_norm else None
+        self.blocks = nn.ModuleList(Block(config, layer, cross) for layer in range(config.layers))
+        self.norm: nn.Module = nn.Identity() if config.norm_placement == "post" else norm_of(config)
+
+    def enter(
+        self, x_BTC: Tensor, documents_BT: Tensor | None = None, cache: KVCache | None = None
+    ) -> tuple[Tensor, list[Sight]]:
+        """What the first block reads, and each block's sight: the parts of a pass that do not repeat.
+
+        `documents_BT` (int64) keeps attention inside each document and counts positions from its start. Raises
+        `InputError` when the sequence is longer than the model reads.
+        """
+        start = cache.length if cache is not None else 0
+        end = start + x_BTC.shape[1]
+        if end > self.config.context:
+            raise InputError(
+                f"The sequence has {end} tokens, but the model reads at most {self.config.context}.",
+                "Shorten the prompt or ask for fewer new tokens.",
+            )
+        if documents_BT is None:
+            positions = torch.arange(start, end, device=x_BTC.device)
+        elif cache is None:
+            positions = positions_in_documents(documents_BT)
+        else:
+            raise ValueError("a cache holds one document per sequence")
+        if self.positions is not None:
+            x_BTC = x_BTC + self.positions[positions].to(x_BTC.dtype)
+        elif self.config.position == "sinusoidal":
+            x_BTC = x_BTC + sinusoids(positions, self.config.hidden).to(x_BTC.dtype)
+        if self.token_types is not None:
+            x_BTC = x_BTC + self.token_types[0].to(x_BTC.dtype)
+        if self.embedding_norm is not None:
+            x_BTC = self.embedding_norm(x_BTC)
+        far, near = (self._sight(local, positions, documents_BT, cache, end) for local in (False, True))
+        return x_BTC, [near if self.config.local(layer) else far for layer in range(self.config.layers)]
+
+    def through(
+        self,
+        x_BTC: Tensor,
+        sights: list[Sight],
+        routing: list[Tensor] | None = None,
+        memory_BSC: Tensor | None = None,
+        memory_sight: Sight | None = None,
+    ) -> Tensor:
+        """All blocks and the last norm."""
+        for block, sight in zip(self.blocks, sights, strict=True):
+            x_BTC = block(x_BTC, sight, routing, memory_BSC, memory_sight)
+        normalised: Tensor = self.norm(x_BTC)
+        return normalised
+
+    def _sight(
+        self, local: bool, positions: Tensor, documents_BT: Tensor | None, cache: KVCache | None, end: int
+    ) -> Sight:
+        """What the layers of one kind see: rotations, and a mask only where plain causal or full sight will not do."""
+        config = self.config
+        new, start = positions.shape[-1], end - positions.shape[-1]
+        window = config.window if local else None
+        first = max(0, start - window + 1) if window is not None and config.causal else 0
+        seen = end - first
+        if window is not None and window >= (seen if config.causal else 2 * seen):
+            window = None
+        rotation = self._rotation(local, positions, end) if config.position == "rope" else None
+
+        biased = config.position in ("alibi", "relative")
+        alone = new == 1 and start > 0  # the newest position sees all that the cache holds from `first` on
+        if not biased and window is None and documents_BT is None and (start == 0 or alone):
+            return Sight(config.causal and not alone, None, rotation, cache, first)
+        mask = visible(
+            new, seen, causal=config.causal, window=window, documents_BT=documents_BT, device=positions.device
+        )
+        if biased:
+            mask = self._bias(new, seen, positions.device).masked_fill(~mask, float("-inf"))
+        return Sight(False, mask, rotation, cache, first)
+
+    def _rotation(self, local: bool, positions: Tensor, end: int) -> tuple[Tensor, Tensor]:
+        config = self.config
+        theta, scaling = config.rope_theta, config.rope_scaling
+        if local and config.local_rope_theta is not None:
+            theta, scaling = config.local_rope_theta, None
+        long = scaling is not None and scaling.kind == "longrope" and end > scaling.original_context
+        if long and positions.ndim == 2 and scaling is not None:
+            raise InputError(
+                f"LongRoPE turns all positions differently beyond {scaling.original_context} tokens, so rows of "
+                f"{end} tokens cannot pack several documents.",
+                "Pack into shorter rows, or give each document a row of its own.",
+            )
+        frequency, factor = _frequencies(config.rotary_dim, theta, scaling, long)
+        cos, sin = rotations(positions, frequency.to(positions.device), factor)
+        return (cos, sin) if positions.ndim == 1 else (cos[:, None], sin[:, None])  # (B, 1, T, D)
+
+    def _bias(self, new: int, seen: int, device: torch.device) -> Tensor:
+        """What the distance of query and key adds to each head's scores, (H, T, S)."""
+        config = self.config
+        key_S = torch.arange(seen, device=device)
+        distance_TS = key_S - key_S[seen - new :, None]
+        if self.relative is None:
+            return -alibi_slopes(config.heads).to(device)[:, None, None] * distance_TS.abs()
+        bucket_TS = relative_buckets(
+            distance_TS, causal=config.causal, buckets=config.relative_buckets, far=config.relative_distance
+        )
+        return self.relative.float()[bucket_TS].permute(2, 0, 1)

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from windlass.build.corpus import build_corpus, corpus_documents, corpus_report, training_text
-from windlass.build.corpus.quality import refusal
+from windlass.build.corpus.quality import preset, refusal
 from windlass.build.corpus.split import split_clusters
 from windlass.core.documents import Document
 from windlass.core.errors import InputError
@@ -179,7 +179,7 @@ def test_training_text_takes_source_rather_than_its_docstrings(workspace: Worksp
     ],
 )
 def test_good_documentation_is_not_refused(text: str) -> None:
-    assert refusal(text, min_chars=20) is None
+    assert refusal(text, preset("light", min_chars=20)) is None
 
 
 def test_memory_does_not_grow_with_the_text(workspace: Workspace) -> None:

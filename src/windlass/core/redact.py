@@ -47,6 +47,20 @@ _FAMILIES: tuple[tuple[str, re.Pattern[str], re.Pattern[str]], ...] = tuple(
 )
 """(rare character, quick test that starts with it, what is struck out)."""
 
+
+def secret_spans(text: str) -> list[tuple[int, int]]:
+    """Where keys, tokens, private keys and passwords in URLs stand, in order and disjoint."""
+    spans: list[tuple[int, int]] = []
+    for character, anchor, secret in _FAMILIES:
+        if character in text and anchor.search(text) is not None:
+            spans += (match.span() for match in secret.finditer(text))
+    apart: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if not apart or start >= apart[-1][1]:
+            apart.append((start, end))
+    return apart
+
+
 _NAMES = re.compile(r"(?:^|_)(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 _SHORTEST = 8
 """Characters. A shorter value ("1", "test") would strike out ordinary words."""

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from windlass.build.corpus.card import data_card
 from windlass.build.corpus.duplicates import Duplicates
-from windlass.build.corpus.quality import refusal
+from windlass.build.corpus.quality import preset, refusal
 from windlass.build.corpus.split import split_clusters
 from windlass.core.artifacts import Artifact
 from windlass.core.documents import Document
@@ -170,7 +170,7 @@ def _judge(document: Document, stage: _Stage, duplicates: Duplicates, min_chars:
         return drop | {"reason": "repeated id", "detail": "an earlier document has the same id"}
     if canonical(document.text) != document.text:
         return drop | {"reason": "not canonical", "detail": "its reader must apply windlass.core.readers.canonical"}
-    if refused := refusal(document.text, min_chars=min_chars):
+    if refused := refusal(document.text, preset("light", min_chars=min_chars), kind=kind):
         return drop | {"reason": refused[0], "detail": refused[1]}
     twin, keep = duplicates.find(document.text, kind)
     if twin is None:

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from windlass.build.training.objective import causal_lm
 
 from windlass.build.training.meters import PEAKS_BF16, Meter, known_peak, measured_peak, peak
-from windlass.build.training.objective import causal_lm
 from windlass.build.transformer.config import DecoderConfig
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.init import initialise

@@ -20,7 +20,7 @@ from windlass.apply.rag.index import build_index
 from windlass.build.corpus import build_corpus, corpus_report, training_text
 from windlass.build.tokenizer import train_tokenizer
 from windlass.build.training.pretrain import pretrain
-from windlass.build.training.settings import PretrainSettings
+from windlass.build.training.settings import ModelSettings, PretrainSettings, RunSettings, ScheduleSettings
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import MissingExtra
 from windlass.core.files import exclusive, sha256_json
@@ -155,7 +155,11 @@ class Demo:
     def model(self) -> Artifact | None:
         if self.corpus.card["train_bytes"] < LEAST_TEXT or not self.corpus.card["heldout_bytes"]:
             return None
-        settings = PretrainSettings(depth=self.settings.depth, minutes=self.settings.minutes, seed=self.settings.seed)
+        settings = PretrainSettings(
+            model=ModelSettings(depth=self.settings.depth),
+            schedule=ScheduleSettings(minutes=self.settings.minutes),
+            run=RunSettings(seed=self.settings.seed),
+        )
         return self.ledger.artifact(
             "model", lambda: pretrain(self.ws, self.corpus, self.tokenizer, settings, say=self._line)
         )

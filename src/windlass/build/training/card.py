@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from windlass.build.training.heldout import FRESH, HeldOut
-from windlass.build.training.recipe import Recipe
 from windlass.build.training.settings import PretrainSettings
 from windlass.build.training.shard import Shard
+from windlass.build.training.sizes import Sizes
 from windlass.core.artifacts import Artifact
 
 
 def model_card(
     settings: PretrainSettings,
-    recipe: Recipe,
+    sizes: Sizes,
     corpus: Artifact,
     tokenizer: Artifact,
     train: Shard,
@@ -20,15 +20,15 @@ def model_card(
     final_loss: float,
 ) -> str:
     """Markdown. Holds nothing that differs between two equal runs, so that equal runs make the same artifact."""
-    model = recipe.model
-    seen = steps * recipe.batch_tokens
+    model = sizes.model
+    seen = steps * sizes.batch_tokens
     shape = f"{model.layers} layers, width {model.hidden}, {model.heads} heads, {model.kv_heads} key/value heads"
     training = (
-        f"{steps:,} steps of {recipe.batch_tokens:,} tokens = {seen:,} tokens ({seen / len(train):.2f} epochs), "
-        f"{settings.precision} activations, seed {settings.seed}"
+        f"{steps:,} steps of {sizes.batch_tokens:,} tokens = {seen:,} tokens ({seen / len(train):.2f} epochs), "
+        f"{settings.run.precision} activations, seed {settings.run.seed}"
     )
     licence = corpus.card.get("licence") or "that of the documents it was trained on"
-    return f"""# {settings.name}
+    return f"""# {settings.run.name}
 
 A small decoder-only language model (Llama architecture: RMSNorm, rotary positions, grouped-query attention, SwiGLU),
 pre-trained from random weights on one machine by windlass.

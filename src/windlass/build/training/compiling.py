@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from windlass.build.training.objective import causal_lm, token_loss
+from windlass.build.training.head import Head
+from windlass.build.training.objectives import Arithmetic, arithmetic
 from windlass.build.training.settings import PretrainSettings
+from windlass.build.transformer.block import Block
 from windlass.build.transformer.decoder import Decoder
 from windlass.core.errors import InputError
 
@@ -23,65 +26,44 @@ _WORTH_STEPS = 400
 _WORTH_SECONDS = 90.0
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
-    """The model's two passes, compiled or not."""
+def prepare(model: Decoder, settings: PretrainSettings) -> tuple[Arithmetic, str]:
+    """Compiles the model's blocks in place, as the settings ask and the machine allows, and says so in one line.
 
-    loss: Callable[[Tensor], Tensor]
-    """Tokens (B, T + 1) -> mean nats a token."""
-    logits: Callable[[Tensor], Tensor]
-    """Tokens (B, T) -> logits (B, T, V)."""
-    how: str
-    """One line that says whether it is compiled and why."""
+    Raises `InputError` when compiling is demanded in vain.
+    """
+    compiles, how = _decide(settings)
+    for block in model.modules():
+        if isinstance(block, Block):
+            # On the instance: the names of the weights stay as they are.
+            block.forward = _prepared(block.forward, compiles, settings.run.recompute)  # type: ignore[method-assign]
+    dtype = torch.bfloat16 if settings.run.precision == "bf16" else None
+    compiler: Callable[[Head], Head] | None = partial(torch.compile, dynamic=False) if compiles else None
+    accuracy = settings.objective_kind != "causal"
+    weight = settings.objective.routing_weight
+    return arithmetic(model, dtype=dtype, accuracy=accuracy, routing_weight=weight, compiler=compiler), how
 
 
-def forward_of(model: Decoder, settings: PretrainSettings) -> Forward:
-    """Chooses as the settings ask and the machine allows. Raises `InputError` when compiling is demanded in vain."""
-    dtype = activations(settings)
+def _prepared(forward: Callable[..., Tensor], compiles: bool, recompute: bool) -> Callable[..., Tensor]:
+    if compiles:
+        forward = torch.compile(forward, dynamic=False)
+    # Nothing in a block draws random numbers, so there is no random state to keep.
+    return partial(checkpoint, forward, use_reentrant=False, preserve_rng_state=False) if recompute else forward
 
-    def plain(how: str) -> Forward:
-        return Forward(lambda tokens: causal_lm(model, tokens, dtype), lambda tokens: model(tokens, dtype=dtype), how)
 
-    if settings.compile == "no":
-        return plain("not compiled: switched off")
+def _decide(settings: PretrainSettings) -> tuple[bool, str]:
+    asked = settings.run.compile
+    if asked == "no":
+        return False, "not compiled: switched off"
     compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
     if compiler is None:
-        if settings.compile == "yes":
+        if asked == "yes":
             raise InputError("torch.compile needs a C++ compiler, and none was found.", "Install g++, or set CXX.")
-        return plain("not compiled: no C++ compiler found (with one, training would be about twice as fast)")
-    if settings.compile == "auto" and not _worth(settings):
-        return plain("not compiled: the run is too short to earn the compilation back")
-    return _compiled(model, dtype)
-
-
-def activations(settings: PretrainSettings) -> torch.dtype | None:
-    return torch.bfloat16 if settings.precision == "bf16" else None
-
-
-def _compiled(model: Decoder, dtype: torch.dtype | None) -> Forward:
-    blocks = [torch.compile(block, dynamic=False) for block in model.blocks]
-
-    @torch.compile(dynamic=False)
-    def tail(x_BTC: Tensor, targets_BT: Tensor) -> Tensor:
-        return token_loss(model.logits(model.norm(x_BTC)), targets_BT)
-
-    def stream(tokens_BT: Tensor) -> Tensor:
-        x_BTC, sights = model.start(tokens_BT, dtype=dtype)
-        for block, sight in zip(blocks, sights, strict=True):
-            x_BTC = block(x_BTC, sight)
-        return x_BTC
-
-    def loss(tokens_BT: Tensor) -> Tensor:
-        result: Tensor = tail(stream(tokens_BT[:, :-1]), tokens_BT[:, 1:])
-        return result
-
-    return Forward(
-        loss,
-        lambda tokens_BT: model.logits(model.norm(stream(tokens_BT))),
-        "compiled by torch.compile: the first step takes longer",
-    )
+        return False, "not compiled: no C++ compiler found (with one, training would be about twice as fast)"
+    if asked == "auto" and not _worth(settings):
+        return False, "not compiled: the run is too short to earn the compilation back"
+    return True, "compiled by torch.compile: the first step takes longer"
 
 
 def _worth(settings: PretrainSettings) -> bool:
-    budget = settings.budget_s
-    return settings.steps is not None and settings.steps >= _WORTH_STEPS if budget is None else budget >= _WORTH_SECONDS
+    budget, steps = settings.budget_s, settings.schedule.steps
+    return steps is not None and steps >= _WORTH_STEPS if budget is None else budget >= _WORTH_SECONDS

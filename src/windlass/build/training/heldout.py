@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
+from windlass.build.training.batches import IGNORE, Batch, documents
+from windlass.build.training.objectives import Loss
 from windlass.build.training.shard import Shard
 
 FRESH = 0.75
@@ -36,18 +36,19 @@ class HeldOut:
         return self.nats / math.log(2) / self.bytes
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def score(
-    logits_of: Callable[[Tensor], Tensor],
+    loss_of: Callable[[Batch], Loss],
     context: int,
     shard: Shard,
     *,
-    batch: int = 16,
+    isolate: bool = False,
+    batch: int = 8,
     tick: Callable[[int], None] | None = None,
 ) -> HeldOut:
-    """Scores the whole shard with `logits_of`: tokens (B, T) -> logits (B, T, V), where T is at most `context`.
+    """Scores the whole shard with the causal loss of a model that reads `context` tokens.
 
-    All batches have one shape, so that a compiled function is compiled once. `tick` is told the number of tokens
+    All batches have one shape, so that a compiled model is compiled once. `tick` is told the number of tokens
     predicted so far.
     """
     nats, done = 0.0, 0
@@ -56,12 +57,18 @@ def score(
     for i in range(0, len(windows), batch):
         rows = windows[i : i + batch]
         rows += [(rows[-1][0], length)] * (min(batch, len(windows)) - len(rows))  # filling, predicts nothing
-        tokens = torch.from_numpy(np.stack([shard.tokens[a : a + length + 1] for a, _ in rows]).astype(np.int64))
-        logits_BTV = logits_of(tokens[:, :-1])
-        loss_BT = F.cross_entropy(logits_BTV.transpose(1, 2).float(), tokens[:, 1:], reduction="none")
-        counts_BT = torch.arange(length) >= torch.tensor([skip for _, skip in rows])[:, None]
-        nats += float(loss_BT[counts_BT].double().sum())
-        done += int(counts_BT.sum())
+        tokens = np.stack([shard.tokens[a : a + length + 1] for a, _ in rows]).astype(np.int64)
+        skipped = np.arange(length) < np.array([skip for _, skip in rows])[:, None]
+        apart = documents(tokens[:, :-1], shard.separator) if isolate else None
+        loss = loss_of(
+            Batch(
+                torch.from_numpy(tokens[:, :-1]),
+                torch.from_numpy(np.where(skipped, IGNORE, tokens[:, 1:])),
+                None if apart is None else torch.from_numpy(apart),
+            )
+        )
+        nats += float(loss.sum)
+        done += loss.counted
         if tick is not None:
             tick(done)
     assert done == len(shard) - 1, f"{done} tokens predicted of {len(shard) - 1}"

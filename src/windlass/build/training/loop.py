@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from windlass.build.training.batches import DataState, next_batch
+from windlass.build.training.batches import Batch, DataState, Examples, take
+from windlass.build.training.objectives import Loss
 from windlass.build.training.optimizers import Optimizers
 from windlass.build.training.pace import Pace
-from windlass.build.training.recipe import Recipe
 from windlass.build.training.schedule import Plan
-from windlass.build.training.shard import Shard
+from windlass.build.training.settings import ScheduleSettings
+from windlass.build.training.sizes import Sizes
 from windlass.build.transformer.decoder import Decoder
 from windlass.core.errors import InputError, WindlassError
 
@@ -61,7 +62,11 @@ class StepReport:
     step: int
     """Steps done, this one included."""
     loss: float
-    """Nats a token, before the step's update."""
+    """Nats per counted target, before the step's update."""
+    counted: int
+    """Targets that counted."""
+    tokens: int
+    """Positions that the model read."""
     gradient_norm: float
     multiplier: float
     """Of the learning rates."""
@@ -69,34 +74,69 @@ class StepReport:
 
 
 def steps(
-    state: TrainState, shard: Shard, recipe: Recipe, loss_of: Callable[[Tensor], Tensor], seed: int, pace: Pace | None
+    state: TrainState,
+    examples: Examples,
+    loss_of: Callable[[Batch], Loss],
+    sizes: Sizes,
+    schedule: ScheduleSettings,
+    seed: int,
+    pace: Pace | None,
 ) -> Iterator[StepReport]:
     """Trains until the plan's end, yielding after every step; `state` is then whole and may be saved.
 
-    With a `pace` the plan follows the clock. Raises `WindlassError` when the loss is no longer a number; the weights
+    With a `pace` the plan follows the clock. Raises `Diverged` when loss or gradient is no longer a number; the weights
     are then those of before the step.
     """
     while True:
         if pace is not None:
-            state.plan = pace.plan(state.plan, state.step, recipe.cooldown, recipe.warmup_steps)
+            state.plan = pace.plan(state.plan, state.step, schedule.cooldown, sizes.warmup_steps)
             if state.step and pace.must_stop():
                 return
         if state.step >= state.plan.steps:
             return
         began = time.perf_counter()
-        tokens, data = next_batch(shard, state.data, batch=recipe.batch, context=recipe.model.context, seed=seed)
-        loss = loss_of(tokens)
-        torch.autograd.backward(loss)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise WindlassError(
-                f"The loss became {value} in step {state.step + 1}; training stopped before using it.",
-                "Try fp32 precision or a smaller depth; the last checkpoint holds the state before.",
-            )
-        multiplier = state.plan.multiplier(state.step, recipe.warmup_steps)
-        norm = state.optimizers.step(multiplier)
+        numbers, data = take(examples, state.data, sizes.batch, seed)
+        batches = [
+            examples.batch(numbers[i : i + sizes.micro_batch]) for i in range(0, len(numbers), sizes.micro_batch)
+        ]
+        loss, counted = accumulate(batches, loss_of)
+        multiplier = state.plan.multiplier(state.step, sizes.warmup_steps)
+        norm = state.optimizers.clip()
+        for name, value in (("loss", loss), ("gradient's norm", norm)):
+            if not math.isfinite(value):
+                raise Diverged(f"The {name} became {value} in step {state.step + 1}; training stopped before using it.")
+        state.optimizers.step(multiplier)
         state.data, state.step = data, state.step + 1
         seconds = time.perf_counter() - began
         if pace is not None:
             pace.measured(seconds)
-        yield StepReport(state.step, value, norm, multiplier, seconds)
+        tokens = sum(batch.tokens for batch in batches)
+        yield StepReport(state.step, loss, counted, tokens, norm, multiplier, seconds)
+
+
+def accumulate(batches: list[Batch], loss_of: Callable[[Batch], Loss]) -> tuple[float, int]:
+    """Adds up the gradients of one step's passes; returns the mean loss and the number of targets that counted.
+
+    Each pass is divided by the count of *all* passes, so that a step is the same however it is divided into passes. A
+    mean of the passes' means would give targets in sparse passes more weight.
+    """
+    counted = sum(batch.counted for batch in batches)
+    if not counted:
+        raise WindlassError("A training step has no target that counts.", "Look at the corpus and the objective.")
+    total = torch.zeros(())
+    for batch in batches:
+        loss = loss_of(batch).sum / counted
+        torch.autograd.backward(loss)
+        total = total + loss.detach()
+    return float(total), counted
+
+
+class Diverged(WindlassError):
+    """Training left the road. The last checkpoint holds the state before."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            message,
+            "Try lower rates (--set optimizer.matrix_rate=...), a longer warm-up (--set schedule.warmup_steps=...), or "
+            '--set run.precision="fp32".',
+        )

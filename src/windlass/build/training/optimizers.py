@@ -12,52 +12,55 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from windlass.build.training.recipe import Recipe
+from windlass.build.training.settings import OptimizerSettings
+from windlass.build.training.sizes import Sizes
 from windlass.build.transformer.decoder import Decoder
 from windlass.core.errors import InputError
 
 
 class Optimizers:
-    """`step(multiplier)` applies the gradients; `tensors` and `load` carry the whole state through a checkpoint."""
+    """`clip`, then `step(multiplier)` applies the gradients; `tensors` and `load` carry the state along."""
 
-    def __init__(self, model: Decoder, recipe: Recipe) -> None:
+    def __init__(self, model: Decoder, sizes: Sizes, settings: OptimizerSettings) -> None:
         self.named = dict(model.named_parameters())
-        matrices = [n for n, p in self.named.items() if n.startswith("blocks.") and p.ndim == 2]
-        embedding = [n for n in self.named if n == "embedding"]
-        rest = [n for n in self.named if n not in {*matrices, *embedding}]
-        tied_rate = recipe.head_rate if model.config.tied else recipe.embedding_rate
+        matrices = [n for n, p in self.named.items() if "blocks." in n and p.ndim == 2]
+        embeddings = [n for n in self.named if n == "embedding"]
+        rest = [n for n in self.named if n not in {*matrices, *embeddings}]
+        tied_rate = sizes.head_rate if model.config.tied else sizes.embedding_rate
         groups = [
-            {"params": [self.named[n] for n in embedding], "lr": tied_rate},
-            {"params": [self.named[n] for n in rest], "lr": recipe.head_rate},
+            {"params": [self.named[n] for n in embeddings], "lr": tied_rate},
+            {"params": [self.named[n] for n in rest], "lr": sizes.head_rate},
         ]
-        self._muon = torch.optim.Muon(
-            [self.named[n] for n in matrices],
-            lr=recipe.matrix_rate,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            adjust_lr_fn="original",
-        )
-        self._adamw = torch.optim.AdamW(groups, betas=(0.8, 0.95), eps=1e-10, weight_decay=0.0, fused=True)
+        inside = [self.named[n] for n in matrices]
+        self._all: list[torch.optim.Optimizer] = []
+        if settings.kind == "muon":
+            self._all.append(
+                torch.optim.Muon(
+                    inside,
+                    lr=sizes.matrix_rate,
+                    momentum=settings.momentum,
+                    weight_decay=settings.weight_decay,
+                    adjust_lr_fn="original",
+                )
+            )
+        else:
+            groups.append({"params": inside, "lr": sizes.matrix_rate, "weight_decay": settings.weight_decay})
+        self._all.append(torch.optim.AdamW(groups, betas=settings.betas, eps=1e-10, weight_decay=0.0, fused=True))
         self._rates = [[g["lr"] for g in o.param_groups] for o in self._all]
         self._parameters: list[nn.Parameter] = list(model.parameters())
-        self._clip = recipe.clip
+        self._limit = settings.clip
 
-    @property
-    def _all(self) -> tuple[torch.optim.Optimizer, ...]:
-        return (self._muon, self._adamw)
+    def clip(self) -> float:
+        """Shortens the whole gradient to the limit; returns its norm before."""
+        return float(nn.utils.clip_grad_norm_(self._parameters, self._limit))
 
-    def step(self, multiplier: float) -> float:
-        """Clips the gradients, applies them with all rates times `multiplier`, and clears them.
-
-        Returns the gradient's norm before clipping.
-        """
-        norm = float(nn.utils.clip_grad_norm_(self._parameters, self._clip))
+    def step(self, multiplier: float) -> None:
+        """Applies the gradients with all rates times `multiplier`, and clears them."""
         for optimizer, rates in zip(self._all, self._rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * multiplier
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        return norm
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state, by the parameter's name and the optimizer's name for it."""

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from windlass.build.training.recipe import Recipe
 from windlass.build.training.shard import Shard
+from windlass.build.training.sizes import Sizes
 from windlass.core.errors import DiskFull, InputError
 
 _STATES = 3
@@ -22,9 +22,9 @@ def check_inputs(corpus: Any, tokenizer: Any) -> None:
         raise InputError(f"{tokenizer.ref} is of kind '{tokenizer.kind}', not a tokenizer.", "Name a tokenizer second.")
 
 
-def check_text(train: Shard, heldout: Shard, recipe: Recipe) -> list[str]:
+def check_text(train: Shard, heldout: Shard, sizes: Sizes) -> list[str]:
     """Enough tokens for one sequence; every token number known to the model. One line about what there is."""
-    context, vocab = recipe.model.context, recipe.model.vocab_size
+    context, vocab = sizes.model.context, sizes.model.vocab_size
     if len(train) < context + 1:
         raise InputError(
             f"The training text has {len(train):,} tokens, fewer than one sequence of {context + 1}.",
@@ -44,9 +44,9 @@ def check_text(train: Shard, heldout: Shard, recipe: Recipe) -> list[str]:
     return lines
 
 
-def check_disk(folder: Path, recipe: Recipe) -> str:
+def check_disk(folder: Path, sizes: Sizes) -> str:
     """Room for two checkpoints (the old one goes when the new one is whole) and the model."""
-    need = recipe.model.parameters * 4 * (2 * _STATES + 1)
+    need = sizes.model.parameters * 4 * (2 * _STATES + 1)
     free = shutil.disk_usage(folder).free
     if free < need:
         raise DiskFull(

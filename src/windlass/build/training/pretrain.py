@@ -5,25 +5,28 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from windlass.build.corpus import training_text
 from windlass.build.tokenizer import load_specials, load_tokenizer
 from windlass.build.training import checkpoint
+from windlass.build.training.batches import Batch, CausalExamples, Examples
 from windlass.build.training.bigram import bigram_start
 from windlass.build.training.card import model_card
-from windlass.build.training.compiling import Forward, forward_of
+from windlass.build.training.compiling import prepare
 from windlass.build.training.heldout import HeldOut, score
 from windlass.build.training.interrupt import deferred_interrupt
 from windlass.build.training.loop import StepReport, TrainState, steps
+from windlass.build.training.objectives import Loss, causal
 from windlass.build.training.optimizers import Optimizers
 from windlass.build.training.pace import UNPLANNED, Pace
 from windlass.build.training.preflight import check_disk, check_inputs, check_text
-from windlass.build.training.recipe import Recipe, derive
 from windlass.build.training.schedule import fresh
 from windlass.build.training.settings import PretrainSettings
 from windlass.build.training.shard import Shard, write_shard
+from windlass.build.training.sizes import Sizes, derive
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.hf import save_model
 from windlass.build.transformer.init import initialise
@@ -39,23 +42,20 @@ Say = Callable[[str], None]
 def pretrain(
     ws: Workspace, corpus: Artifact, tokenizer: Artifact, settings: PretrainSettings, *, say: Say = print
 ) -> Artifact:
-    """Trains a decoder and stores it as an artifact of kind `model` in Hugging Face layout.
+    """Trains a model and stores it as an artifact of kind `model` in Hugging Face layout.
 
     A run with the same inputs and settings that was interrupted or killed is taken up where its last checkpoint
-    stands. Metrics of the run: train_loss, lr, tokens_per_s, gradient_norm by step, heldout_bpb at the end. Ctrl-C
-    saves a checkpoint, ends the run as `interrupted`, and raises KeyboardInterrupt.
+    stands. Metrics of the run: train_loss, lr, tokens_per_s, gradient_norm by step, heldout_bpb at the end and as often
+    as the settings ask. Ctrl-C saves a checkpoint, ends the run as `interrupted`, and raises KeyboardInterrupt.
     """
     check_inputs(corpus, tokenizer)
     config = _config(corpus, tokenizer, settings)
-    with ws.runs.resume_or_start(KIND, settings.name, config=config, seed=settings.seed) as run:
+    with ws.runs.resume_or_start(KIND, settings.run.name, config=config, seed=settings.run.seed) as run:
         job = _prepare(run, corpus, tokenizer, settings, say)
-        say(f"  {job.forward.how}")
-        started = time.monotonic()
-        pace = None if settings.budget_s is None else Pace(settings.budget_s, job.elapsed_before, started)
-        loss = _train(run, job, settings, pace, started)
+        _train(run, job, settings)
         heldout = _evaluate(run, job)
         say(f"held-out: {heldout.bits_per_byte:.4f} bits per byte over {heldout.bytes:,} bytes")
-        artifact = _store(ws, run, job, corpus, tokenizer, settings, heldout, loss)
+        artifact = _store(ws, run, job, corpus, tokenizer, settings, heldout)
         for step in checkpoint.steps(run.folder):
             checkpoint.remove(checkpoint.step_folder(run.folder, step))  # the model artifact holds the weights now
         return artifact
@@ -73,44 +73,48 @@ def finished(ws: Workspace, corpus: Artifact, tokenizer: Artifact, settings: Pre
 
 def _config(corpus: Artifact, tokenizer: Artifact, settings: PretrainSettings) -> dict[str, Any]:
     """What makes two runs the same, as it comes back from the store."""
-    kinds = None if settings.kinds is None else list(settings.kinds)
-    return {
-        "corpus": corpus.digest,
-        "tokenizer": tokenizer.digest,
-        "settings": {**asdict(settings), "kinds": kinds},
-    }
+    return {"corpus": corpus.digest, "tokenizer": tokenizer.digest, "settings": settings.as_json()}
 
 
 @dataclass(slots=True)
 class _Job:
-    recipe: Recipe
+    sizes: Sizes
     train: Shard
     heldout: Shard
+    examples: Examples
+    loss_of: Callable[[Batch], Loss]
     state: TrainState
-    forward: Forward
     separator: int
+    isolate: bool
     elapsed_before: float = 0.0
     loss: float = float("nan")
+    """Mean training loss of the last steps."""
 
 
 def _prepare(run: Run, corpus: Artifact, tokenizer: Artifact, settings: PretrainSettings, say: Say) -> _Job:
     loaded = load_tokenizer(tokenizer)
     separator = load_specials(tokenizer).separator
-    recipe, derivations = derive(settings, loaded.get_vocab_size())
+    sizes, derivations = derive(settings, loaded.get_vocab_size())
     for line in derivations:
         say(f"  {line}")
-    say(f"  {check_disk(run.folder, recipe)}")
-    train = write_shard(run.folder / "train.bin", training_text(corpus, "train", settings.kinds), loaded, separator)
-    heldout = write_shard(
-        run.folder / "heldout.bin", training_text(corpus, "heldout", settings.kinds), loaded, separator
+    say(f"  {check_disk(run.folder, sizes)}")
+    train, heldout = (
+        write_shard(run.folder / f"{split}.bin", training_text(corpus, split, settings.data.kinds), loaded, separator)
+        for split in ("train", "heldout")
     )
-    for line in check_text(train, heldout, recipe):
+    for line in check_text(train, heldout, sizes):
         say(f"  {line}")
-    model = Decoder(recipe.model)
-    initialise(model, settings.seed)
-    plan = UNPLANNED if settings.steps is None else fresh(settings.steps, recipe.cooldown)
-    state = TrainState(model, Optimizers(model, recipe), plan)
-    job = _Job(recipe, train, heldout, state, forward_of(model, settings), separator)
+    model = Decoder(sizes.model)
+    initialise(model, settings.run.seed)
+    math, how = prepare(model, settings)
+    say(f"  {how}")
+    steps = settings.schedule.steps
+    plan = UNPLANNED if steps is None else fresh(steps, settings.schedule.cooldown)
+    state = TrainState(model, Optimizers(model, sizes, settings.optimizer), plan)
+    isolate = settings.data.isolate
+    examples = CausalExamples(train, sizes.model.context, isolate=isolate, seed=settings.run.seed)
+    loss_of = partial(causal, model, math=math)
+    job = _Job(sizes, train, heldout, examples, loss_of, state, separator, isolate)
     checkpoint.discard_unfinished(run.folder)
     saved = checkpoint.load(run.folder)
     if saved is None:
@@ -124,9 +128,11 @@ def _prepare(run: Run, corpus: Artifact, tokenizer: Artifact, settings: Pretrain
     return job
 
 
-def _train(run: Run, job: _Job, settings: PretrainSettings, pace: Pace | None, started: float) -> float:
-    """Runs the loop to its end; returns the mean training loss of the last steps."""
-    state, recipe = job.state, job.recipe
+def _train(run: Run, job: _Job, settings: PretrainSettings) -> None:
+    """Runs the loop to its end."""
+    state, asked = job.state, settings.run
+    started = time.monotonic()
+    pace = None if settings.budget_s is None else Pace(settings.budget_s, job.elapsed_before, started)
 
     def save() -> None:
         run.flush()  # a resumed run repeats the steps after the checkpoint, never those before it
@@ -137,43 +143,44 @@ def _train(run: Run, job: _Job, settings: PretrainSettings, pace: Pace | None, s
 
     saved_at = time.monotonic()
     with deferred_interrupt() as interrupt, Progress("pre-training", None, "steps") as progress:
-        for report in steps(state, job.train, recipe, job.forward.loss, settings.seed, pace):
+        for report in steps(state, job.examples, job.loss_of, job.sizes, settings.schedule, asked.seed, pace):
             job.loss = report.loss if job.loss != job.loss else 0.98 * job.loss + 0.02 * report.loss
-            _log(run, report, recipe)
+            _log(run, report, job.sizes)
             progress.total = state.plan.steps if state.plan != UNPLANNED else None
-            progress.update(report.step, _note(report, recipe, pace))
+            progress.update(report.step, _note(report, pace))
             if interrupt.requested:
                 save()
                 raise KeyboardInterrupt
-            due = (
-                time.monotonic() - saved_at >= settings.checkpoint_seconds
-                if settings.checkpoint_steps is None
-                else report.step % settings.checkpoint_steps == 0
-            )
-            if due:
+            if _due(report.step, saved_at, asked.checkpoint_steps, asked.checkpoint_seconds):
                 save()
                 saved_at = time.monotonic()
-    return job.loss
 
 
-def _log(run: Run, report: StepReport, recipe: Recipe) -> None:
+def _due(step: int, last: float, every_steps: int | None, every_seconds: float | None) -> bool:
+    """Whether something is to be done after this step that was done at time `last`: by steps, or else by the clock."""
+    if every_steps is not None:
+        return step % every_steps == 0
+    return every_seconds is not None and time.monotonic() - last >= every_seconds
+
+
+def _log(run: Run, report: StepReport, sizes: Sizes) -> None:
     run.log(
         report.step,
         train_loss=report.loss,
-        lr=recipe.matrix_rate * report.multiplier,
-        tokens_per_s=recipe.batch_tokens / report.seconds,
+        lr=sizes.matrix_rate * report.multiplier,
+        tokens_per_s=report.tokens / report.seconds,
         gradient_norm=report.gradient_norm,
     )
 
 
-def _note(report: StepReport, recipe: Recipe, pace: Pace | None) -> str:
-    note = f"loss {report.loss:.3f} · {recipe.batch_tokens / report.seconds:,.0f} tokens/s"
+def _note(report: StepReport, pace: Pace | None) -> str:
+    note = f"loss {report.loss:.3f} · {report.tokens / report.seconds:,.0f} tokens/s"
     return note if pace is None else f"{note} · {max(pace.left, 0):,.0f} s of the budget left"
 
 
 def _evaluate(run: Run, job: _Job) -> HeldOut:
     with Progress("held-out", len(job.heldout) - 1, "tokens") as progress:
-        heldout = score(job.forward.logits, job.recipe.model.context, job.heldout, tick=progress.update)
+        heldout = score(job.loss_of, job.sizes.model.context, job.heldout, isolate=job.isolate, tick=progress.update)
     run.log(job.state.step, heldout_bpb=heldout.bits_per_byte)
     return heldout
 
@@ -186,28 +193,28 @@ def _store(
     tokenizer: Artifact,
     settings: PretrainSettings,
     heldout: HeldOut,
-    loss: float,
 ) -> Artifact:
-    state, recipe = job.state, job.recipe
-    with ws.artifacts.build("model", settings.name, run=run.id) as draft:
+    state, sizes = job.state, job.sizes
+    with ws.artifacts.build("model", settings.run.name, run=run.id) as draft:
         draft.add_parent("corpus", corpus)
         draft.add_parent("tokenizer", tokenizer)
         save_model(state.model, draft.path, bos=job.separator, eos=job.separator)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copyfile(tokenizer.path / name, draft.path / name)
-        card = model_card(settings, recipe, corpus, tokenizer, job.train, heldout, state.step, loss)
+        card = model_card(settings, sizes, corpus, tokenizer, job.train, heldout, state.step, job.loss)
         (draft.path / "README.md").write_text(card, encoding="utf-8")
         draft.card.update(
             {
-                "description": f"Decoder of {recipe.model.parameters:,} parameters pre-trained on {corpus.ref}",
+                "description": f"Decoder of {sizes.model.parameters:,} parameters pre-trained on {corpus.ref}",
                 "licence": corpus.card.get("licence"),
-                "parameters": recipe.model.parameters,
+                "parameters": sizes.model.parameters,
                 "steps": state.step,
-                "tokens_seen": state.step * recipe.batch_tokens,
-                "train_loss": loss,
+                "tokens_seen": state.step * sizes.batch_tokens,
+                "train_loss": job.loss,
                 "heldout_bpb": heldout.bits_per_byte,
                 "heldout_bytes": heldout.bytes,
-                "recipe": recipe.as_json(),
+                "sizes": sizes.as_json(),
+                "settings": settings.as_json(),
             }
         )
     return draft.done

@@ -1,84 +1,88 @@
-"""One dial: every size and rate of a pre-training run derived from `depth`, and each derivation said aloud.
+"""Recipe files: a pre-training run as TOML, strict, with nothing in it that a person did not want to say.
 
-The idea is nanochat's: a person picks how deep, the rest is rules of thumb that were measured once (docs/lab.md).
+    [model]
+    architecture = "encoder"
+    depth = 4
+
+Sections and keys are those of `settings`; an absent one keeps its default. The recipes that come with windlass are
+found by name, your own by path.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import difflib
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from windlass.build.training.settings import PretrainSettings
-from windlass.build.transformer.config import TransformerConfig
+from windlass.core.config import strict
+from windlass.core.errors import ConfigError, NotFound
 
-WIDTH_PER_LAYER = 48
-HEAD_DIM = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    model: TransformerConfig
-    batch: int
-    """Sequences per step, each of `model.context` tokens."""
-    matrix_rate: float
-    """Peak learning rate of Muon, for the matrices inside the blocks."""
-    embedding_rate: float
-    """Peak learning rate of AdamW, for the embedding."""
-    head_rate: float
-    """Peak learning rate of AdamW, for the head and the norms."""
-    momentum: float = 0.95
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    """Largest norm of the whole gradient."""
-    warmup_steps: int = 30
-    """While the rates rise from zero; a tenth of a short run."""
-    cooldown: float = 0.6
-    """Share of the run during which the rates fall linearly to zero."""
-
-    @property
-    def batch_tokens(self) -> int:
-        return self.batch * self.model.context
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+_SHIPPED = resources.files("windlass.build.training") / "recipes"
 
 
-def derive(settings: PretrainSettings, vocab_size: int) -> tuple[Recipe, list[str]]:
-    """The recipe, and one line per derivation for the person who watches."""
-    depth = settings.depth
-    width = WIDTH_PER_LAYER * depth
-    heads = max(1, width // HEAD_DIM)
-    kv_heads = max(k for k in range(1, max(heads // 2, 1) + 1) if heads % k == 0)
-    ffn = -(-8 * width // 3 // 64) * 64
-    context = settings.context or 256
-    batch = settings.batch or max(1, 2048 // context)
-    scale = (width / 256) ** -0.5
-    warmup = 30 if settings.steps is None else min(30, settings.steps // 10)
-    model = TransformerConfig(
-        vocab_size=vocab_size,
-        hidden=width,
-        layers=depth,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=HEAD_DIM,
-        ffn=ffn,
-        context=context,
-    )
-    recipe = Recipe(
-        model, batch, matrix_rate=0.02, embedding_rate=0.1 * scale, head_rate=0.004 * scale, warmup_steps=warmup
-    )
-    lines = [
-        f"depth {depth}: the dial",
-        f"width {width} = {WIDTH_PER_LAYER} x depth: narrow, since in minutes more tokens teach more than more weights",
-        f"heads {heads} = width / {HEAD_DIM}, rounded down; key/value heads {kv_heads}: at most half as many",
-        f"inner width {ffn} = 8/3 x width, up to a multiple of 64 (three SwiGLU matrices cost as much as two of 4 x)",
-        f"context {context} tokens" + ("" if settings.context else ": long enough for the structure of a paragraph"),
-        f"batch {batch} sequences = {recipe.batch_tokens:,} tokens a step"
-        + ("" if settings.batch else ": small, since on few cores more steps teach more than smoother ones"),
-        f"vocabulary {vocab_size:,} from the tokenizer",
-        f"parameters {model.parameters:,}, of which {model.matrix_parameters:,} inside the blocks",
-        f"training costs {model.flops_per_token / 1e6:,.1f} MFLOP a token",
-        f"rates: matrices {recipe.matrix_rate:g} (Muon), embedding {recipe.embedding_rate:.3g}, "
-        f"head {recipe.head_rate:.3g} (AdamW, x (width/256)^-1/2)",
-    ]
-    return recipe, lines
+def shipped_recipes() -> dict[str, str]:
+    """Name of each recipe that comes with windlass -> what its first line says it is."""
+    found = {}
+    for file in sorted(_SHIPPED.iterdir(), key=lambda file: file.name):
+        name, _, kind = file.name.rpartition(".")
+        if kind == "toml":
+            found[name] = file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ").rstrip(".")
+    return found
+
+
+def read_recipe(recipe: str | Path | None = None, changes: Mapping[str, Any] | None = None) -> PretrainSettings:
+    """Settings from a recipe, a shipped one's name or a file's path (None: the defaults), with `changes` to them.
+
+    A change is named as in the file: `{"model.depth": 6, "schedule.minutes": 30}`. Raises `ConfigError` naming the
+    file and the key when a key is unknown or a value of the wrong type, `InputError` when a value makes no sense, and
+    `NotFound` when there is no such recipe.
+    """
+    where, values = ("settings", {}) if recipe is None else _read(str(recipe))
+    for name, value in (changes or {}).items():
+        section, _, key = name.partition(".")
+        if not key:
+            raise ConfigError(f"'{name}' names no key of a recipe.", "Write SECTION.KEY, such as model.depth.")
+        table = values.setdefault(section, {})
+        *tables, key = key.split(".")
+        for part in tables:
+            table = table.setdefault(part, {})
+        table[key] = value
+    return strict(PretrainSettings, values, where=where)
+
+
+def parse_change(text: str) -> tuple[str, Any]:
+    """`SECTION.KEY=VALUE` as the command line takes it; the value is read as TOML, and as text where it is none."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"'{text}' is no change of a recipe.", "Write SECTION.KEY=VALUE, such as model.depth=6.")
+    try:
+        return name.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name.strip(), value.strip()
+
+
+def _read(recipe: str) -> tuple[str, dict[str, Any]]:
+    shipped = shipped_recipes()
+    path = Path(recipe)
+    if recipe in shipped:
+        text, where = (_SHIPPED / f"{recipe}.toml").read_text(encoding="utf-8"), f"recipe '{recipe}'"
+    elif path.suffix != ".toml" and not path.exists():
+        near = difflib.get_close_matches(recipe, shipped, n=1)
+        raise NotFound(
+            f"There is no recipe '{recipe}'.",
+            f"Did you mean '{near[0]}'?" if near else f"Give a .toml file, or one of {', '.join(shipped)}.",
+        )
+    else:
+        where = str(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} cannot be read: {error}.", "Give the path of a recipe in TOML.") from error
+    try:
+        return where, tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where} is not valid TOML: {error}.", "Mend the line it names.") from error

@@ -1,53 +1,209 @@
-"""What a person may ask of a pre-training run; everything else follows from it (see `recipe`)."""
+"""What a person may ask of a pre-training run, section by section as a recipe file has them.
+
+Whatever is None follows from the rest (see `sizes`), and is printed with its reason.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from windlass.core.errors import InputError
 
+Architecture = Literal["decoder", "encoder", "encoder-decoder"]
+ObjectiveKind = Literal["causal", "masked", "spans", "contrastive"]
+
+FITTING: Mapping[Architecture, tuple[ObjectiveKind, ...]] = {
+    "decoder": ("causal",),
+    "encoder": ("masked", "contrastive"),
+    "encoder-decoder": ("spans",),
+}
+"""Which objectives can train which architecture; the first is the default."""
+
 
 @dataclass(frozen=True, slots=True)
-class PretrainSettings:
+class ModelSettings:
+    architecture: Architecture = "decoder"
     depth: int = 4
     """The dial: number of layers, from which width, heads, batch and learning rates are derived."""
+    context: int | None = None
+    """Tokens that the model reads."""
+    init_from: str | None = None
+    """Go on from these weights instead of random ones: a model artifact or a folder in Hugging Face layout, whose
+    shape then takes the place of depth and context."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `TransformerConfig` to set otherwise than derived, as in `qk_norm = true`."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataSettings:
+    corpus: str = "corpus"
+    """The artifact to train on, where the command line names none."""
+    tokenizer: str = "tokenizer"
+    kinds: tuple[str, ...] | None = None
+    """Kinds of documents to train on; None: all but docstrings, which the source holds already."""
+    isolate: bool = False
+    """Whether attention stays inside each document of a window, with positions counted from its beginning."""
+    batch: int | None = None
+    """Sequences per step, on all processes together."""
+    micro_batch: int | None = None
+    """Sequences in one forward pass; the gradients of a step's passes are added up. Less memory, the same step."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveSettings:
+    kind: ObjectiveKind | None = None
+    """None: the one that is usual for the architecture."""
+    mask_share: float = 0.15
+    """Share of the tokens that masked and span training hide."""
+    span_length: float = 3.0
+    """Mean number of tokens in a hidden span."""
+    temperature: float = 0.05
+    """Of the contrastive softmax."""
+    routing_weight: float = 0.01
+    """Weight of the load-balancing loss of a mixture of experts."""
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerSettings:
+    kind: Literal["muon", "adamw", "adamw8"] = "muon"
+    """`muon`: Muon for the matrices of the blocks, AdamW for the rest; `adamw8`: AdamW with moments in 8 bits."""
+    matrix_rate: float | None = None
+    """Peak learning rate of the matrices inside the blocks."""
+    embedding_rate: float | None = None
+    head_rate: float | None = None
+    """Also of norms and biases."""
+    momentum: float = 0.95
+    """Of Muon."""
+    betas: tuple[float, float] = (0.8, 0.95)
+    """Of AdamW."""
+    weight_decay: float = 0.0
+    """Of the matrices inside the blocks."""
+    clip: float = 1.0
+    """Largest norm of the whole gradient."""
+    ema: float = 0.0
+    """Decay a step of an average of the weights, which is then what is evaluated and stored; 0: none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleSettings:
+    kind: Literal["wsd", "cosine"] = "wsd"
     minutes: float | None = None
     """Training takes no longer, compiling included; reading the text before it and scoring the held-out text after it
     come on top. Without `steps`: default 3."""
     steps: int | None = None
     """A fixed number of optimizer steps instead of a time budget: the exactly repeatable mode."""
+    warmup_steps: int | None = None
+    """While the rates rise from zero."""
+    cooldown: float = 0.6
+    """WSD: share of the run during which the rates fall linearly."""
+    floor: float = 0.0
+    """Share of the peak rate at which the fall ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
     name: str = "model"
     seed: int = 0
-    kinds: tuple[str, ...] | None = None
-    """Kinds of documents to train on; None: all but docstrings, which the source holds already."""
-    context: int | None = None
-    """Tokens that the model reads; None: derived."""
-    batch: int | None = None
-    """Sequences per step; None: derived."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Of the activations. Weights, gradients and optimizer stay in float32."""
     compile: Literal["auto", "yes", "no"] = "auto"
     """`torch.compile`; auto uses it when there is a C++ compiler and time enough to earn its cost back."""
+    recompute: bool = False
+    """Activation checkpointing: keep only each block's input and compute the rest again when it is needed."""
     checkpoint_seconds: float = 20.0
     checkpoint_steps: int | None = None
     """Save every so many steps instead of by the clock."""
+    evaluate_seconds: float | None = None
+    """Measure on held-out text that often during training; None and no `evaluate_steps`: at the end only."""
+    evaluate_steps: int | None = None
+    evaluate_tokens: int = 32_768
+    """Of held-out text, for each measurement during training; the last one takes all."""
+    patience: int | None = None
+    """Stop when so many measurements in a row brought no better one."""
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainSettings:
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    run: RunSettings = field(default_factory=RunSettings)
 
     def __post_init__(self) -> None:
-        if self.depth < 1:
-            raise InputError(f"--depth is {self.depth}, but a model needs at least 1 layer.")
-        if self.minutes is not None and self.steps is not None:
-            raise InputError("Both --minutes and --steps are given.", "Give the one that should end the training.")
-        if self.minutes is not None and self.minutes <= 0:
-            raise InputError(f"--minutes is {self.minutes:g}, but must be more than 0.")
-        for name in ("steps", "context", "batch", "checkpoint_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"--{name.replace('_', '-')} is {value}, but must be at least 1.")
+        fitting = FITTING[self.model.architecture]
+        if self.objective_kind not in fitting:
+            raise InputError(
+                f"objective.kind is {self.objective_kind!r}, which does not train a model of architecture "
+                f"{self.model.architecture!r}.",
+                f"Use {' or '.join(map(repr, fitting))}, or another architecture.",
+            )
+        if self.schedule.minutes is not None and self.schedule.steps is not None:
+            raise InputError(
+                "Both schedule.minutes and schedule.steps are given.", "Give the one that should end the training."
+            )
+        if self.run.patience is not None and not self.evaluates:
+            raise InputError(
+                "run.patience is set, but nothing is measured during training.", "Set run.evaluate_steps too."
+            )
+        _check_ranges(self)
+
+    @property
+    def objective_kind(self) -> ObjectiveKind:
+        return self.objective.kind or FITTING[self.model.architecture][0]
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether held-out text is measured during training."""
+        return self.run.evaluate_seconds is not None or self.run.evaluate_steps is not None
 
     @property
     def budget_s(self) -> float | None:
         """Seconds of the time budget, None when the number of steps is fixed."""
-        if self.steps is not None:
+        if self.schedule.steps is not None:
             return None
-        return 60.0 * (3.0 if self.minutes is None else self.minutes)
+        return 60.0 * (3.0 if self.schedule.minutes is None else self.schedule.minutes)
+
+    def as_json(self) -> dict[str, Any]:
+        """Nested tables as JSON brings them back."""
+        values = asdict(self)
+        values["data"]["kinds"] = None if self.data.kinds is None else list(self.data.kinds)
+        values["optimizer"]["betas"] = list(self.optimizer.betas)
+        values["model"]["config"] = dict(self.model.config)
+        return values
+
+
+_AT_LEAST_ONE = (
+    "model.depth", "model.context", "data.batch", "data.micro_batch", "schedule.steps", "run.checkpoint_steps",
+    "run.evaluate_steps", "run.evaluate_tokens", "run.patience", "objective.span_length",
+)  # fmt: skip
+_ABOVE_ZERO = (
+    "schedule.minutes", "objective.temperature", "optimizer.matrix_rate", "optimizer.embedding_rate",
+    "optimizer.head_rate", "optimizer.clip", "run.checkpoint_seconds", "run.evaluate_seconds",
+)  # fmt: skip
+_SHARES = ("objective.mask_share", "schedule.cooldown", "schedule.floor", "optimizer.momentum", "optimizer.ema")
+_NOT_NEGATIVE = ("schedule.warmup_steps", "optimizer.weight_decay", "objective.routing_weight", "run.seed")
+
+
+def _check_ranges(settings: PretrainSettings) -> None:
+    def refuse(names: tuple[str, ...], bad: Any, rule: str) -> None:
+        for name in names:
+            section, _, key = name.partition(".")
+            value = getattr(getattr(settings, section), key)
+            if value is not None and bad(value):
+                raise InputError(f"{name} is {value:g}, but must be {rule}.")
+
+    refuse(_AT_LEAST_ONE, lambda value: value < 1, "at least 1")
+    refuse(_ABOVE_ZERO, lambda value: not 0 < value < float("inf"), "more than 0")
+    refuse(_SHARES, lambda value: not 0 <= value <= 1, "between 0 and 1")
+    refuse(_NOT_NEGATIVE, lambda value: value < 0, "at least 0")
+    if not 0 < settings.objective.mask_share < 0.9:
+        raise InputError(
+            f"objective.mask_share is {settings.objective.mask_share:g}, but must be between 0 and 0.9.",
+            "0.15 is usual.",
+        )
+    if settings.optimizer.ema == 1:
+        raise InputError("optimizer.ema is 1, an average that never moves.", "0.999 is usual for long runs, 0 is none.")

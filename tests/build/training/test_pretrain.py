@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,10 @@ from windlass.build.corpus import build_corpus
 from windlass.build.tokenizer import load_tokenizer, train_tokenizer
 from windlass.build.training import checkpoint
 from windlass.build.training.bigram import bigram_start, bigrams
-from windlass.build.training.compiling import Forward
 from windlass.build.training.heldout import score
+from windlass.build.training.objectives import Loss, arithmetic, causal
 from windlass.build.training.pretrain import finished, pretrain
-from windlass.build.training.settings import PretrainSettings
+from windlass.build.training.recipe import read_recipe
 from windlass.build.training.shard import Shard, write_shard
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.decoder import Decoder
@@ -33,7 +34,7 @@ from windlass.core.errors import InputError, WindlassError
 from windlass.core.readers import Folder
 from windlass.core.workspace import Workspace
 
-TINY = {"depth": 1, "context": 32, "batch": 4, "compile": "no", "seed": 5}
+TINY = {"model.depth": 1, "model.context": 32, "data.batch": 4, "run.compile": "no", "run.seed": 5}
 STEPS = 90
 
 
@@ -74,21 +75,21 @@ def curve(ws: Workspace, run: str, name: str = "train_loss") -> list[tuple[int, 
     return [(p.step, p.value) for p in ws.store.metrics(run, name)]
 
 
-def run_pretrain(home: Path, **settings):
+def run_pretrain(home: Path, name: str, **changes):
     with Workspace(home) as ws:
         said: list[str] = []
         artifact = pretrain(
             ws,
             ws.artifacts.get("corpus"),
             ws.artifacts.get("tokenizer"),
-            PretrainSettings(**{**TINY, **settings}),
+            read_recipe(None, {**TINY, "run.name": name, **{k.replace("__", "."): v for k, v in changes.items()}}),
             say=said.append,
         )
         return artifact, said
 
 
 def test_makes_a_model_that_transformers_loads(home):
-    artifact, said = run_pretrain(home, steps=STEPS, batch=16, name="whole")
+    artifact, said = run_pretrain(home, "whole", schedule__steps=STEPS, data__batch=16)
     assert artifact.kind == "model"
     assert [role for role, _ in artifact.record.parents] == ["corpus", "tokenizer"]
     with Workspace(home) as ws:
@@ -104,7 +105,7 @@ def test_makes_a_model_that_transformers_loads(home):
                 ws,
                 ws.artifacts.get("corpus"),
                 ws.artifacts.get("tokenizer"),
-                PretrainSettings(**{**TINY, "batch": 16}, steps=STEPS, name="whole"),
+                read_recipe(None, {**TINY, "data.batch": 16, "schedule.steps": STEPS, "run.name": "whole"}),
             ).digest
             == artifact.digest
         )
@@ -125,17 +126,17 @@ SCRIPT = """
 import sys, json
 from pathlib import Path
 from windlass.build.training.pretrain import pretrain
-from windlass.build.training.settings import PretrainSettings
+from windlass.build.training.recipe import read_recipe
 from windlass.core.workspace import Workspace
 with Workspace(Path(sys.argv[1])) as ws:
-    settings = PretrainSettings(**json.loads(sys.argv[2]))
+    settings = read_recipe(None, json.loads(sys.argv[2]))
     artifact = pretrain(ws, ws.artifacts.get("corpus"), ws.artifacts.get("tokenizer"), settings)
     print(artifact.digest, artifact.record.run)
 """
 
 
 def start(home: Path, settings: dict) -> subprocess.Popen:
-    source = str(Path(__file__).parents[2] / "src")
+    source = str(Path(__file__).parents[3] / "src")
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(home), json.dumps(settings)],
         stdout=subprocess.PIPE,
@@ -159,14 +160,15 @@ def wait_for_step(process: subprocess.Popen, home: Path, name: str, step: int) -
 
 
 def test_killed_twice_and_resumed_gives_bitwise_the_same_losses_and_model(home):
-    settings = {**TINY, "batch": 8, "context": 96, "steps": 100, "checkpoint_steps": 5}
-    straight, _ = run_pretrain(home, **settings, name="straight")
+    more = {"data.batch": 8, "model.context": 96, "schedule.steps": 100, "run.checkpoint_steps": 5}
+    settings = {**TINY, **more, "run.name": "killed"}
+    straight, _ = run_pretrain(home, "straight", **{key.replace(".", "__"): value for key, value in more.items()})
     for step in (10, 40):
-        process = start(home, {**settings, "name": "killed"})
+        process = start(home, settings)
         wait_for_step(process, home, "killed", step)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    process = start(home, {**settings, "name": "killed"})
+    process = start(home, settings)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "going on from step" in out
@@ -180,7 +182,7 @@ def test_killed_twice_and_resumed_gives_bitwise_the_same_losses_and_model(home):
 
 
 def test_interrupt_saves_and_the_run_says_so(home):
-    settings = {**TINY, "steps": 100_000, "checkpoint_steps": 10, "name": "interrupted"}
+    settings = {**TINY, "schedule.steps": 100_000, "run.checkpoint_steps": 10, "run.name": "interrupted"}
     process = start(home, settings)
     wait_for_step(process, home, "interrupted", 10)
     process.send_signal(signal.SIGINT)
@@ -197,7 +199,7 @@ def test_interrupt_saves_and_the_run_says_so(home):
 
 @pytest.mark.slow
 def test_time_budget_is_kept_and_used(home):
-    artifact, _ = run_pretrain(home, minutes=0.25, name="timed")
+    artifact, _ = run_pretrain(home, "timed", schedule__minutes=0.25)
     with Workspace(home) as ws:
         rates = [value for _, value in curve(ws, artifact.record.run, "lr")]
         times = [point.at for point in ws.store.metrics(artifact.record.run, "lr")]
@@ -208,15 +210,15 @@ def test_time_budget_is_kept_and_used(home):
 def test_a_loss_that_is_no_number_stops_the_run(home, monkeypatch):
     import windlass.build.training.pretrain as module
 
-    def poisoned(model, settings):
-        count = iter(range(100))
-        return Forward(
-            lambda tokens: model(tokens[:, :-1]).sum() * (float("nan") if next(count) == 3 else 1e-6), model, "poisoned"
-        )
+    count = iter(range(100))
 
-    monkeypatch.setattr(module, "forward_of", poisoned)
+    def poisoned(model, batch, math):
+        loss = causal(model, batch, math)
+        return Loss(loss.sum * (float("nan") if next(count) == 3 else 1.0), loss.counted)
+
+    monkeypatch.setattr(module, "causal", poisoned)
     with pytest.raises(WindlassError, match="loss became nan in step 4"):
-        run_pretrain(home, steps=10, name="poisoned")
+        run_pretrain(home, "poisoned", schedule__steps=10)
     with Workspace(home) as ws:
         assert next(r for r in ws.store.runs("pretrain") if r.name == "poisoned").status == "failed"
 
@@ -227,7 +229,8 @@ def test_heldout_predicts_every_token_once_and_equals_the_definition(home, tmp_p
     with Workspace(home) as ws:
         model = load_model(ws.artifacts.get("whole").path)
     tokens = np.random.default_rng(0).integers(model.config.vocab_size, size=length).astype("<u2")
-    found = score(model, model.config.context, Shard(tokens, 1, 100, 0), batch=3)
+    loss_of = partial(causal, model, math=arithmetic(model))
+    found = score(loss_of, model.config.context, Shard(tokens, 1, 100, 0), batch=3)
     assert found.tokens == length - 1
     if length <= model.config.context + 1:
         ids = torch.from_numpy(tokens.astype(np.int64))[None]
@@ -283,9 +286,6 @@ def test_wrong_inputs_are_refused(home):
     with Workspace(home) as ws:
         corpus, tokenizer = ws.artifacts.get("corpus"), ws.artifacts.get("tokenizer")
         with pytest.raises(InputError, match="not a corpus"):
-            pretrain(ws, tokenizer, corpus, PretrainSettings(steps=1))
+            pretrain(ws, tokenizer, corpus, read_recipe(None, {"schedule.steps": 1}))
         with pytest.raises(InputError, match="fewer than one sequence"):
-            pretrain(ws, corpus, tokenizer, PretrainSettings(steps=1, context=100_000), say=lambda line: None)
-    for wrong in ({"depth": 0}, {"steps": 0}, {"minutes": -1.0}, {"steps": 1, "minutes": 1.0}, {"context": 0}):
-        with pytest.raises(InputError):
-            PretrainSettings(**wrong)
+            pretrain(ws, corpus, tokenizer, read_recipe(None, {"schedule.steps": 1, "model.context": 100_000}), say=id)

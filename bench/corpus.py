@@ -14,15 +14,25 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
+import tempfile
 import time
 import zlib
+from contextlib import closing
+from pathlib import Path
 
-from windlass.build.corpus.duplicates import BANDS, ROWS, WORDS_PER_SHINGLE, Duplicates, jaccard, shingles, words
+from windlass.build.corpus import CorpusSettings
+from windlass.build.corpus.duplicates import Duplicates
+from windlass.build.corpus.judging import Judge
+from windlass.build.corpus.shingles import BANDS, ROWS, WORDS_PER_SHINGLE, jaccard, shingles
+from windlass.build.corpus.staging import Stage
+from windlass.core.documents import Document
 from windlass.core.readers import PythonDocs, ReadReport
 from windlass.core.tables import table
 
 PLANTED = 300
 THRESHOLD = 0.8
+WORD = re.compile(r"\w+")
 
 
 def documents() -> tuple[list[str], int]:
@@ -45,15 +55,17 @@ def documents() -> tuple[list[str], int]:
 
 def ours(texts: list[str]) -> list[int]:
     """Numbers of the removed texts."""
-    duplicates = Duplicates(texts.__getitem__, THRESHOLD)
-    removed = []
-    for number, text in enumerate(texts):
-        twin, keep = duplicates.find(text)
-        if twin is None:
-            keep(number)
-        else:
-            removed.append(number)
-    return removed
+    judge = Judge(CorpusSettings(near=THRESHOLD))
+    with tempfile.TemporaryDirectory() as folder, closing(Stage(Path(folder) / "stage")) as stage:
+        duplicates = Duplicates(Path(folder) / "duplicates")
+        kept = []
+        for number, text in enumerate(texts):
+            judged = judge([Document(f"{number}", "", "", text, metadata={"kind": "", "cluster": ""})])
+            kept += [number] * len(judged.rows)
+            stage.append(judged)
+            duplicates.add(judged.keys)
+        stage.seal()
+        return [kept[twin.number] for twin in duplicates.find(stage, THRESHOLD)]
 
 
 def datasketch(texts: list[str]) -> list[int]:
@@ -63,7 +75,7 @@ def datasketch(texts: list[str]) -> list[int]:
     sketches: dict[int, MinHash] = {}
     removed = []
     for number, text in enumerate(texts):
-        tokens = words(text)
+        tokens = WORD.findall(text.lower())
         size = max(1, min(WORDS_PER_SHINGLE, len(tokens)))
         pieces = {" ".join(tokens[i : i + size]).encode() for i in range(len(tokens) - size + 1)}
         sketch = MinHash(num_perm=BANDS * ROWS, seed=1)
@@ -78,7 +90,7 @@ def datasketch(texts: list[str]) -> list[int]:
 
 def limit(texts: list[str]) -> list[int]:
     for text in texts:
-        for word in words(text):
+        for word in WORD.findall(text.lower()):
             zlib.crc32(word.encode())
     return []
 

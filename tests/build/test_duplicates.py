@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import random
 import re
+from contextlib import closing
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from windlass.build.corpus.duplicates import BANDS, ROWS, Duplicates, jaccard, shingles, signature
-from windlass.core.errors import InputError
+from windlass.build.corpus import CorpusSettings
+from windlass.build.corpus.duplicates import Duplicates, Twin
+from windlass.build.corpus.judging import Judge
+from windlass.build.corpus.shingles import BANDS, ROWS, jaccard, shingles, signature, words
+from windlass.build.corpus.staging import Stage
+from windlass.core.documents import Document
+from windlass.core.errors import ConfigError
 
-WORDS = [f"w{i}" for i in range(3000)]
+WORDS = [f"w{i}".translate(str.maketrans("0123456789", "abcdefghij")) for i in range(3000)]
 
 
 def reference(text: str) -> set[tuple[str, ...]]:
@@ -55,39 +62,88 @@ def test_signatures_estimate_the_similarity() -> None:
     assert spread < 1.5 * (0.25 / (BANDS * ROWS)) ** 0.5  # as good as 120 independent draws
 
 
-def test_planted_near_duplicates_are_found_and_named() -> None:
+def twins(folder: Path, documents: list[Document], threshold: float = 0.8) -> list[Twin]:
+    folder.mkdir(exist_ok=True)
+    work = folder / str(len(list(folder.iterdir())))
+    work.mkdir()
+    judged = Judge(CorpusSettings(min_chars=1))(documents)
+    assert not judged.drops
+    with closing(Stage(work / "stage")) as stage:
+        stage.append(judged)
+        stage.seal()
+        duplicates = Duplicates(work / "duplicates")
+        duplicates.add(judged.keys)
+        return list(duplicates.find(stage, threshold))
+
+
+def document(id: int, text: str, kind: str = "page") -> Document:
+    return Document(f"{id}", "", "", text, metadata={"kind": kind, "cluster": f"{id}"})
+
+
+def test_planted_near_duplicates_are_found_and_named(tmp_path: Path) -> None:
     """Recall on 300 pairs of similarity 0.8 to 0.9; expected by the banding formula: at least 0.998 each."""
     rng = random.Random(2)
     pairs = [planted(rng, 0.8, 0.9) for _ in range(300)]
-    texts = [a for a, _, _ in pairs]
-    duplicates = Duplicates(texts.__getitem__)
-    for key, text in enumerate(texts):
-        twin, keep = duplicates.find(text)
-        assert twin is None
-        keep(key)
-    found = [duplicates.find(b)[0] for _, b, _ in pairs]
-    assert sum(twin is not None for twin in found) >= 298
-    for key, (twin, (_, _, similarity)) in enumerate(zip(found, pairs, strict=True)):
-        if twin is not None:
-            assert twin.key == key and not twin.exact
-            assert twin.similarity == pytest.approx(similarity, abs=1e-12)
+    texts = [a for a, _, _ in pairs] + [b for _, b, _ in pairs]
+    found = twins(tmp_path, [document(number, text) for number, text in enumerate(texts)])
+    assert len(found) >= 298
+    for twin in found:
+        assert twin.number == twin.of + 300 and twin.reason == "near duplicate"
+        assert twin.similarity == pytest.approx(pairs[twin.of][2], abs=1e-12)
 
 
-def test_less_similar_documents_are_never_removed() -> None:
+def test_less_similar_documents_are_never_removed(tmp_path: Path) -> None:
     rng = random.Random(3)
-    for _ in range(100):
-        a, b, _ = planted(rng, 0.6, 0.8)
-        duplicates = Duplicates({0: a}.__getitem__)
-        duplicates.find(a)[1](0)
-        assert duplicates.find(b)[0] is None
+    pairs = [planted(rng, 0.6, 0.8) for _ in range(100)]
+    assert not twins(
+        tmp_path, [document(n, text) for n, text in enumerate(text for a, b, _ in pairs for text in (a, b))]
+    )
 
 
-def test_the_same_words_are_an_exact_duplicate_only_in_the_same_group() -> None:
-    duplicates = Duplicates({7: "one two  three\nfour five six"}.__getitem__)
-    duplicates.find("one two  three\nfour five six", "page")[1](7)
-    twin, _ = duplicates.find("one two three four five six", "page")
-    assert twin is not None and twin.exact and twin.key == 7
-    assert duplicates.find("one two three four five six", "source")[0] is None
+def brute_force(texts: list[str], threshold: float) -> list[tuple[int, int]]:
+    """(removed, its twin), comparing everything with everything that was kept."""
+    kept: list[int] = []
+    removed = []
+    for number, text in enumerate(texts):
+        scores = [(jaccard(shingles(text), shingles(texts[other])), -other) for other in kept]
+        if scores and max(scores)[0] >= threshold:
+            removed.append((number, -max(scores)[1]))
+        else:
+            kept.append(number)
+    return removed
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_it_removes_what_comparing_all_pairs_removes(tmp_path: Path, data: st.DataObject) -> None:
+    """Chains, crowds in one bucket, exact repetitions; similarities where the search misses less than 1 in 10,000."""
+    base = WORDS[:60]
+    edits = st.lists(st.sampled_from([0, 1, 2, 57, 58, 59]), max_size=3, unique=True)
+    texts = []
+    for places in data.draw(st.lists(edits, min_size=1, max_size=12)):
+        words = base.copy()
+        for place in places:
+            words[place] = data.draw(st.sampled_from(["x", "y"]))
+        texts.append(" ".join(words))
+    found = twins(tmp_path, [document(n, text) for n, text in enumerate(texts)], 0.85)
+    assert [(twin.number, twin.of) for twin in found] == brute_force(texts, 0.85)
+    gone = {twin.number for twin in found}
+    assert not twins(tmp_path, [document(n, text) for n, text in enumerate(texts) if n not in gone], 0.85)
+
+
+def test_the_same_words_are_an_exact_duplicate_only_in_the_same_group(tmp_path: Path) -> None:
+    text = "one two  three\nfour five six"
+    rows = [document(0, text), document(1, " ".join(text.split())), document(2, text, "source"), document(0, "another")]
+    assert [(twin.number, twin.of, twin.reason) for twin in twins(tmp_path, rows)] == [
+        (1, 0, "exact duplicate"),
+        (3, 0, "repeated id"),
+    ]
+
+
+def test_a_crowd_of_copies_costs_one_comparison_each(tmp_path: Path) -> None:
+    rows = [document(number, "the same page again and again") for number in range(3000)]
+    found = twins(tmp_path, rows)
+    assert len(found) == 2999 and {twin.of for twin in found} == {0}
 
 
 def test_scripts_without_spaces_have_shingles_too() -> None:
@@ -96,7 +152,18 @@ def test_scripts_without_spaces_have_shingles_too() -> None:
     assert jaccard(shingles(text), shingles(text.replace("猫", "犬"))) > 0.7
 
 
+def test_words_do_not_depend_on_where_a_long_text_is_cut() -> None:
+    rng = random.Random(4)
+    texts = [" ".join(rng.choices(WORDS, k=30_000)), "\n".join(rng.choices(["é", "Ünï", "猫", "w_1"], k=60_000))]
+    for text in texts:
+        parts = re.findall("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\\w+", text.lower())
+        assert len(text) > 4 * (1 << 15) or len(parts) == 60_000
+        known = {word: int(words(word)[0]) for word in set(parts)}
+        assert words(text).tolist() == [known[word] for word in parts]
+        assert len(set(known.values())) == len(known)
+
+
 @pytest.mark.parametrize("threshold", [0.4, 1.1])
 def test_a_threshold_the_search_cannot_honour_is_refused(threshold: float) -> None:
-    with pytest.raises(InputError, match="between"):
-        Duplicates(str, threshold)
+    with pytest.raises(ConfigError, match="between"):
+        CorpusSettings(near=threshold)

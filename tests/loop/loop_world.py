@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.apply.rag.index import build_index
-from windlass.build.corpus import build_corpus
+from windlass.build.corpus import CorpusSettings, build_corpus
 from windlass.core.files import sha256_json
 from windlass.core.protocols import Embeddings, EmbedKind
 from windlass.core.readers import Folder
@@ -80,7 +80,7 @@ def make_world(home: Path, pages: int = 400) -> Workspace:
     """A workspace with the artifacts `corpus`, `exam` and `index`."""
     write_pages(home / "docs", pages)
     ws = Workspace(home)
-    corpus = build_corpus(ws, Folder(home / "docs"), heldout=0.0)
+    corpus = build_corpus(ws, Folder(home / "docs"), CorpusSettings(heldout=0.0))
     exam = derive_exam(ws, corpus)
     build_index(ws, corpus, NoisyEmbedder(), exam=exam)
     return ws

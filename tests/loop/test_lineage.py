@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from windlass.apply.rag.hashing import HashingEmbedder
 from windlass.apply.rag.index import build_index
 from windlass.apply.rag.search import HybridIndex
-from windlass.build.corpus import build_corpus
+from windlass.build.corpus import CorpusSettings, build_corpus
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError, NotFound
 from windlass.core.readers import Folder
@@ -35,7 +35,7 @@ def ws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     for name, text in PAGES.items():
         (home / "docs" / name).write_text(text)
     with Workspace(home) as workspace:
-        corpus = build_corpus(workspace, Folder(home / "docs"), heldout=0.0)
+        corpus = build_corpus(workspace, Folder(home / "docs"), CorpusSettings(heldout=0.0))
         build_index(workspace, corpus, HashingEmbedder())
         yield workspace
 

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from windlass.build.corpus import build_corpus, training_text
+from windlass.build.corpus import CorpusSettings, build_corpus, training_text
 from windlass.build.tokenizer import (
     END_OF_TEXT,
     check_lossless,
@@ -38,7 +38,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 
 @pytest.fixture(scope="module")
 def corpus(workspace: Workspace) -> Artifact:
-    return build_corpus(workspace, Folder(PACKAGE), heldout=0.2)
+    return build_corpus(workspace, Folder(PACKAGE), CorpusSettings(heldout=0.2))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from windlass.build.corpus import build_corpus
+from windlass.build.corpus import CorpusSettings, build_corpus
 from windlass.build.tokenizer import load_tokenizer, train_tokenizer
 from windlass.build.training import checkpoint
 from windlass.build.training.bigram import bigram_start, bigrams
@@ -66,7 +66,7 @@ def home(tmp_path_factory, one_thread) -> Path:
     for i in range(30):
         (texts / f"part{i}.txt").write_text(words(300, i), encoding="utf-8")
     with Workspace(home) as ws:
-        corpus = build_corpus(ws, Folder(texts), heldout=0.2)
+        corpus = build_corpus(ws, Folder(texts), CorpusSettings(heldout=0.2))
         train_tokenizer(ws, corpus, 330)
     return home
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from windlass.build.corpus.building import build_corpus
+from windlass.build.corpus.building import Part, build_corpus, parts_of
 from windlass.build.corpus.reading import corpus_documents, corpus_report, training_documents, training_text
+from windlass.build.corpus.settings import CorpusSettings, load_recipe
 from windlass.build.corpus.summary import corpus_summary
 
 __all__ = [
+    "CorpusSettings",
+    "Part",
     "build_corpus",
     "corpus_documents",
     "corpus_report",
     "corpus_summary",
+    "load_recipe",
+    "parts_of",
     "training_documents",
     "training_text",
 ]

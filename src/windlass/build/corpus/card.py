@@ -22,13 +22,22 @@ def data_card(name: str, report: Mapping[str, Any]) -> str:
         f"| {row['heldout_bytes'] / 1e6:.2f} |"
         for kind, row in kept.items()
     ]
-    lines += ["", f"## Left out: {len(report['dropped']):,} of {read['documents']:,} documents", ""]
-    lines += [f"- {count:,} {reason}" for reason, count in report["dropped_by_reason"].items()] or ["- none"]
-    lines += ["", f"## Not read: {len(read['skipped']):,} files or folders", ""]
-    lines += [f"- {count:,} {reason}" for reason, count in read["skipped_by_reason"].items()] or ["- none"]
+    dropped, skipped = report["dropped_by_reason"], read["skipped_by_reason"]
+    changed = {
+        f"{reason} ({stage})": entry["count"]
+        for stage, row in report["stages"].items()
+        for reason, entry in row["changed"].items()
+    }
+    for title, reasons in (
+        (f"Left out: {sum(dropped.values()):,} of {read['documents']:,} documents", dropped),
+        (f"Not read: {sum(skipped.values()):,} files or folders", skipped),
+        (f"Changed: {sum(changed.values()):,}", changed),
+    ):
+        lines += ["", f"## {title}", ""]
+        lines += [f"- {count:,} {reason}" for reason, count in reasons.items()] or ["- none"]
     lines += [
         "",
-        f"`report.json` names each of them with its reason, and the {len(read['mended']):,} that were mended.",
+        "`dropped.jsonl` and `changed.jsonl` name each of them with its reason; `report.json` counts them by stage.",
         "",
         "## How it was made",
         "",

@@ -1,142 +1,155 @@
 """Duplicates, exact and near. The first of them is kept, and every removal names the twin it lost to.
 
-Near duplicates are *proposed* by MinHash (Broder 1997) with banded locality-sensitive hashing (Indyk and Motwani 1998)
-and *decided* by the exact Jaccard similarity of their word shingles, so chance can miss a pair (about 1 in 400 at the
-threshold, fewer above it) but never removes one wrongly.
+Near duplicates are *proposed* by MinHash with banded locality-sensitive hashing (`shingles.py`) and *decided* by the
+exact Jaccard similarity of their word shingles, so chance can miss a pair (about 1 in 400 at the threshold, fewer
+above it) but never removes one wrongly.
+
+Memory does not grow with the text, and by one byte per document: the keys of all documents wait on disk. First they are
+sorted by key, which shows the buckets that several documents share; what is alone in all its buckets is kept without
+being looked at again. Then the shared buckets are sorted by document, and the documents decided upon in their order.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from windlass.core.errors import InputError
+from windlass.build.corpus.shingles import BANDS, jaccard, shingles
+from windlass.build.corpus.spill import PARTS, Spill
 
-WORDS_PER_SHINGLE = 5
-BANDS = 20
-ROWS = 6
-"""A pair of similarity s becomes a candidate with probability 1 - (1 - s^6)^20: 0.998 at 0.8, 0.27 at 0.5."""
-
-_TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+")  # scripts without spaces: by character
-_BLOCK = 1024
-_U64 = (1 << 64) - 1
+KEYS = 2 + BANDS
+"""Bucket numbers of a document: of its id, of its words, and of its bands."""
+_FILED = np.dtype([("key", "<u8"), ("document", "<u4")])
+_SHARED = np.dtype([("document", "<u4"), ("bucket", "<u8")])
+_CACHED = 64
 
 
-def _mix(value: int) -> int:
-    """splitmix64: constants for the hash functions that do not change with the version of a random generator."""
-    value = (value + 0x9E3779B97F4A7C15) & _U64
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _U64
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _U64
-    return value ^ (value >> 31)
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What of a document is compared first."""
+
+    id: bytes
+    digest: bytes
+    """Of its kind and words."""
+    kind: bytes
+    shingles: int
 
 
-_A = np.array([_mix(2 * i) | 1 for i in range(BANDS * ROWS)], np.uint64)
-_B = np.array([_mix(2 * i + 1) for i in range(BANDS * ROWS)], np.uint64)
-_PLACE = np.array([_mix(1000 + i) | 1 for i in range(WORDS_PER_SHINGLE)], np.uint64)
-_BAND = np.array([_mix(2000 + i) | 1 for i in range(ROWS)], np.uint64)
+class Documents(Protocol):
+    """The documents among which duplicates are looked for, by number."""
 
+    def fingerprint(self, number: int) -> Fingerprint: ...
 
-def words(text: str) -> list[str]:
-    """The words of a text, letter case ignored."""
-    return _TOKEN.findall(text.lower())
-
-
-def shingles(text: str) -> NDArray[np.uint64]:
-    """Sorted distinct 64-bit hashes of every run of 5 words, letter case ignored. Empty when there is no word."""
-    tokens = words(text)
-    numbers = np.fromiter(map(zlib.crc32, map(str.encode, tokens)), np.uint64, len(tokens))
-    size = min(WORDS_PER_SHINGLE, len(tokens))
-    if not size:
-        return numbers
-    count = len(numbers) - size + 1
-    hashes = np.zeros(count, np.uint64)
-    for i in range(size):  # the place matters: "a b" is not "b a"
-        hashes += numbers[i : i + count] * _PLACE[i]
-        hashes ^= hashes >> np.uint64(29)
-    return np.unique(hashes)
-
-
-def jaccard(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> float:
-    """Shared shingles over all shingles of two sets from `shingles`; 0 when both are empty."""
-    shared = len(np.intersect1d(a, b, assume_unique=True))
-    return shared / max(len(a) + len(b) - shared, 1)
-
-
-def signature(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """MinHash: for each of 120 hash functions (multiply-shift, Dietzfelbinger 1997) the least value. Shape (120,)."""
-    least = np.full(BANDS * ROWS, _U64, np.uint64)
-    for start in range(0, len(hashes), _BLOCK):
-        block = hashes[start : start + _BLOCK, None] * _A + _B  # (shingles, functions), modulo 2^64
-        np.minimum(least, block.min(axis=0), out=least)
-    return least >> np.uint64(32)
-
-
-def bands(hashes: NDArray[np.uint64]) -> list[int]:
-    """The 20 bucket numbers under which a set of shingles is filed."""
-    rows = signature(hashes).reshape(BANDS, ROWS)
-    return [int(key) for key in (rows * _BAND).sum(axis=1, dtype=np.uint64)]
+    def text(self, number: int) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """The kept document that a new one repeats."""
+    """The document `number` repeats the earlier document `of`."""
 
-    key: Any
+    number: int
+    of: int
+    reason: str
+    """`repeated id`, `exact duplicate` or `near duplicate`."""
     similarity: float
     """Exact Jaccard similarity of the shingles; 1.0 for the same words."""
-    exact: bool
 
 
 class Duplicates:
-    """Remembers the documents kept so far. `fetch(key)` must return the text of one of them.
+    """Keys go in as documents come; afterwards `find` names every document that repeats an earlier one that stays."""
 
-    Per kept document it holds 20 bucket entries and a digest, about 3 KB; texts stay on disk.
-    """
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self._keys = Spill(folder / "keys", _FILED)
+        self.count = 0
 
-    def __init__(self, fetch: Callable[[Any], str], threshold: float = 0.8) -> None:
-        if not 0.5 <= threshold <= 1:
-            raise InputError(
-                f"The similarity of near duplicates is {threshold}, but must lie between 0.5 and 1.",
-                "0.8 is usual; below 0.5 the search would miss most pairs.",
-            )
-        self.threshold = threshold
-        self._fetch = fetch
-        self._digests: dict[tuple[str, bytes], Any] = {}
-        self._buckets: list[dict[tuple[str, int], list[Any]]] = [{} for _ in range(BANDS)]
+    def add(self, keys: NDArray[np.uint64]) -> None:
+        """Files the next documents under their keys, an array of shape (documents, KEYS)."""
+        rows = np.empty(keys.size, _FILED)
+        rows["key"] = keys.ravel()
+        rows["document"] = np.repeat(np.arange(self.count, self.count + len(keys)), KEYS)
+        self._keys.add(rows, (rows["key"] >> np.uint64(56)).astype(np.intp))
+        self.count += len(keys)
 
-    def find(self, text: str, group: str = "") -> tuple[Twin | None, Callable[[Any], None]]:
-        """The twin of `text` among the documents of its `group`, and a function that files `text` under a key.
+    def find(self, documents: Documents, threshold: float) -> Iterator[Twin]:
+        """In the order of the documents. Of several twins the most similar one is named, of equals the earliest.
 
-        Of several twins the most similar one is named, of equals the earliest.
+        A twin is a document of the same id, or of the same kind with the same words or a similarity of `threshold`
+        or more.
         """
-        digest = (group, hashlib.sha256(" ".join(text.split()).encode()).digest())
-        if digest in self._digests:
-            return Twin(self._digests[digest], 1.0, exact=True), _nowhere
-        hashes = shingles(text)
-        keys = bands(hashes) if len(hashes) else []
-        candidates: dict[Any, None] = {}  # an ordered set
-        for table, key in zip(self._buckets, keys):
-            candidates.update(dict.fromkeys(table.get((group, key), ())))
+        shared, size = self._shared_buckets()
+        if not size:
+            return
+        # Per bucket: how many documents of it were kept so far, and which. Documents come in order and each is filed
+        # at most once, so a bucket never needs more room than it has members.
+        buckets = np.memmap(self._folder / "buckets", np.uint32, "w+", shape=(size,))
+        find_twin = _Comparison(documents, threshold)
+        for part in range(PARTS):
+            rows = shared.part(part)
+            rows = rows[np.argsort(rows["document"], kind="stable")]
+            for own in np.split(rows, np.flatnonzero(np.diff(rows["document"])) + 1) if len(rows) else ():
+                number, places = int(own["document"][0]), own["bucket"]
+                filled = buckets[places]
+                kept = [buckets[p + 1 : p + 1 + n] for p, n in zip(places.tolist(), filled.tolist()) if n]
+                if kept and (twin := find_twin(number, np.unique(np.concatenate(kept)).tolist())):
+                    yield twin
+                else:
+                    buckets[places + 1 + filled] = number
+                    buckets[places] = filled + 1
+
+    def _shared_buckets(self) -> tuple[Spill, int]:
+        """Which document is in which bucket, for buckets of two or more; and the room that all these buckets need."""
+        shared = Spill(self._folder / "shared", _SHARED)
+        per_part = -(-self.count // PARTS)
+        room = 0
+        for part in range(PARTS):
+            rows = self._keys.part(part)
+            rows = rows[np.argsort(rows["key"], kind="stable")]
+            starts = np.flatnonzero(np.append(True, np.diff(rows["key"]) != 0)) if len(rows) else np.zeros(0, np.intp)
+            sizes = np.diff(np.append(starts, len(rows)))
+            several = sizes > 1
+            places = room + np.cumsum(sizes[several] + 1) - (sizes[several] + 1)
+            found = np.empty(int(sizes[several].sum()), _SHARED)
+            found["document"] = rows["document"][np.repeat(several, sizes)]
+            found["bucket"] = np.repeat(places, sizes[several])
+            shared.add(found, (found["document"] // max(per_part, 1)).astype(np.intp))
+            room += int((sizes[several] + 1).sum())
+        return shared, room
+
+
+class _Comparison:
+    """Finds the twin of a document among candidates: cheap comparisons first, the texts only where they may decide."""
+
+    def __init__(self, documents: Documents, threshold: float) -> None:
+        self._documents = documents
+        self._threshold = threshold
+        self._shingles: Callable[[int], NDArray[np.uint64]] = lru_cache(_CACHED)(
+            lambda number: shingles(documents.text(number))
+        )
+
+    def __call__(self, number: int, candidates: list[int]) -> Twin | None:
+        own = self._documents.fingerprint(number)
+        others = {other: self._documents.fingerprint(other) for other in candidates}
+        for other, found in others.items():
+            if found.id == own.id:
+                return Twin(number, other, "repeated id", 1.0)
+        for other, found in others.items():
+            if found.digest == own.digest:
+                return Twin(number, other, "exact duplicate", 1.0)
         best: Twin | None = None
-        for candidate in sorted(candidates):
-            similarity = jaccard(hashes, shingles(self._fetch(candidate)))
-            if similarity >= self.threshold and (best is None or similarity > best.similarity):
-                best = Twin(candidate, similarity, exact=False)
-
-        def keep(document: Any) -> None:
-            self._digests[digest] = document
-            for table, key in zip(self._buckets, keys):
-                table.setdefault((group, key), []).append(document)
-
-        return best, keep if best is None else _nowhere
-
-
-def _nowhere(document: Any) -> None:
-    raise AssertionError("a duplicate is not filed")
+        for other, found in others.items():
+            # The smaller set over the larger one bounds the similarity from above.
+            bound = min(own.shingles, found.shingles) / max(own.shingles, found.shingles, 1)
+            if found.kind != own.kind or bound < self._threshold or (best and bound <= best.similarity):
+                continue
+            similarity = jaccard(self._shingles(number), self._shingles(other))
+            if similarity >= self._threshold and (best is None or similarity > best.similarity):
+                best = Twin(number, other, "near duplicate", similarity)
+        return best

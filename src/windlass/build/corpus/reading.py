@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from windlass.build.corpus.building import DOCUMENTS, REPORT
+from windlass.build.corpus.mixing import copies
 from windlass.build.corpus.split import Split
 from windlass.core.artifacts import Artifact
 from windlass.core.documents import Document, read_documents
 from windlass.core.errors import InputError
+
+DOCUMENTS = "documents.jsonl"
+REPORT = "report.json"
 
 
 def corpus_documents(
@@ -31,16 +35,24 @@ def corpus_report(corpus: Artifact) -> dict[str, Any]:
     return dict(json.loads((corpus.path / REPORT).read_text(encoding="utf-8")))
 
 
-def training_documents(corpus: Artifact, split: Split, kinds: Collection[str] | None = None) -> Iterator[Document]:
-    """The documents to train (or test) a language model on.
+def trained_on(kinds: Collection[str]) -> set[str]:
+    """Of the kinds of a corpus those that a language model learns from: all but `docstring` where there is `source`.
 
-    `kinds` None means every kind except `docstring`, whose text the `source` documents hold already; a corpus that
-    has no source documents gives its docstrings. Raises `InputError` when there is no such document.
+    The text of docstrings stands in the source documents already.
+    """
+    present = set(kinds) - {"all"}
+    return present - {"docstring"} if "source" in present else present
+
+
+def training_documents(corpus: Artifact, split: Split, kinds: Collection[str] | None = None) -> Iterator[Document]:
+    """The documents to train (or test) a language model on, each once.
+
+    `kinds` None means those of `trained_on`. Raises `InputError` when there is no such document.
     """
     report = corpus_report(corpus)
     present = {kind for kind in report["kept"] if kind != "all"}
     if kinds is None:
-        kinds = present - {"docstring"} if "source" in present else present
+        kinds = trained_on(present)
     elif unknown := set(kinds) - present:
         raise InputError(
             f"{corpus.ref} has no documents of kind {', '.join(sorted(unknown))}.",
@@ -55,8 +67,24 @@ def training_documents(corpus: Artifact, split: Split, kinds: Collection[str] | 
 
 
 def training_text(corpus: Artifact, split: Split, kinds: Collection[str] | None = None) -> Iterator[str]:
-    """The texts of `training_documents`, one per document."""
-    return (document.text for document in training_documents(corpus, split, kinds))
+    """The texts of `training_documents`: of `train` one pass over the corpus' mix, of `heldout` each once.
+
+    In the mix a document comes as often as `mixing.copies` says; repetitions of a source follow one another as whole
+    rounds, so that equal texts do not stand side by side.
+    """
+    report = corpus_report(corpus)
+    first = training_documents(corpus, split, kinds)  # now, so that what is wrong is said now
+    if split == "heldout" or not report["mix"]:
+        return (document.text for document in first)
+    epochs = {part: row["epochs"] for part, row in report["mix"].items()}
+    rounds = (first, *(training_documents(corpus, split, kinds) for _ in range(math.ceil(max(epochs.values())) - 1)))
+    seed = report["settings"]["seed"]
+    return (
+        document.text
+        for turn, documents in enumerate(rounds)
+        for document in documents
+        if turn < copies(document.id, epochs[document.metadata["part"]], seed)
+    )
 
 
 def _check(corpus: Artifact) -> None:

@@ -1,30 +1,34 @@
-"""Train and held-out, by cluster: documents that share a file or module share text, and must not be split apart."""
+"""Train and held-out, by cluster: documents that share a file or module share text, and must not be split apart.
+
+A hash of its name gives each cluster a place in [0, 1); those below the share that is held out are. So adding documents
+moves none of the others, and nothing but two names has to be remembered.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import math
 from typing import Literal
 
 Split = Literal["train", "heldout"]
 
 
-def split_clusters(clusters: Iterable[str], heldout: float) -> dict[str, Split]:
-    """Assigns each cluster by a hash of its name, so that adding documents moves none of the others.
-
-    `heldout` (0 to 1) is the expected share of clusters. With two clusters or more, and `heldout` above 0, neither
-    side stays empty: the cluster whose hash lies nearest to the border crosses it.
-    """
-    places = sorted((_place(cluster), cluster) for cluster in set(clusters))
-    split: dict[str, Split] = {cluster: "heldout" if place < heldout else "train" for place, cluster in places}
-    if heldout > 0 and len(places) > 1:
-        if places[0][0] >= heldout:
-            split[places[0][1]] = "heldout"
-        elif places[-1][0] < heldout:
-            split[places[-1][1]] = "train"
-    return split
-
-
-def _place(cluster: str) -> float:
-    digest = hashlib.sha256(b"windlass split\0" + cluster.encode()).digest()
+def place(cluster: str, seed: int = 0) -> float:
+    """Where a cluster stands in [0, 1)."""
+    salt = f"windlass split {seed}\0" if seed else "windlass split\0"
+    digest = hashlib.sha256(salt.encode() + cluster.encode()).digest()
     return int.from_bytes(digest[:7], "big") / 2**56
+
+
+def border(heldout: float, lowest: float, highest: float) -> float:
+    """The place below which clusters are held out: `heldout` itself, their expected share, unless a side were empty.
+
+    `lowest` and `highest` are the least and the greatest place of all clusters. With two clusters or more, and
+    `heldout` above 0, the cluster nearest to the border crosses it rather than leave a side without any.
+    """
+    if heldout > 0 and lowest < highest:
+        if lowest >= heldout:
+            return math.nextafter(lowest, 1)
+        if highest < heldout:
+            return highest
+    return heldout

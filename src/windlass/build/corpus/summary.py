@@ -1,9 +1,8 @@
-"""A corpus' report in a few lines for a person: what was kept, what was left out, and why."""
+"""A corpus' report in a few tables for a person: what was kept, what was left out or changed, and why."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from windlass.core.tables import table
@@ -12,27 +11,44 @@ _WIDTH = 100
 
 
 def corpus_summary(report: Mapping[str, Any], *, examples: int = 3) -> str:
-    """Tables of what was kept, by kind, and of what was dropped, not read and mended, with up to `examples` names."""
-    kept = report["kept"]
-    rows = [
-        (kind, row["documents"], row["bytes"] / 1e6, row["train_bytes"] / 1e6, row["heldout_bytes"] / 1e6)
-        for kind, row in sorted(kept.items(), key=lambda item: (item[0] == "all", item[0]))
+    """Tables of what was kept by kind, of the mix, of the stages, and of what they left out, with some names."""
+    kept = sorted(report["kept"].items(), key=lambda item: (item[0] == "all", item[0]))
+    parts = [table(("kept", "documents", "MB", "train MB", "held-out MB"), [_sizes(*item) for item in kept])]
+    if report["mix"]:
+        mix = [
+            (part, row["train_bytes"] / 1e6, f"{row['share']:.1%}", row["epochs"])
+            for part, row in report["mix"].items()
+        ]
+        parts.append(table(("source", "train MB", "share of the mix", "times seen"), mix, right=(2,)))
+    through = [
+        (stage, row["documents_in"], row["documents_out"], row["bytes_in"] / 1e6, row["bytes_out"] / 1e6)
+        for stage, row in report["stages"].items()
+        if "documents_in" in row
     ]
-    parts = [table(("kept", "documents", "MB", "train MB", "held-out MB"), rows)]
-    reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for drop in report["dropped"]:
-        reasons["dropped", drop["reason"]].append(f"{drop['id']} ({drop['detail']})")
-    for what, key in (("not read", "skipped"), ("mended", "mended")):
-        for note in report["read"][key]:
-            name, _, reason = note.rpartition(": ")
-            reasons[what, reason.partition(" (")[0]].append(name)
-    found = [
-        (what, reason, len(names), _shortened(", ".join(names[:examples]), more=len(names) > examples))
-        for (what, reason), names in sorted(reasons.items())
-    ]
-    if found:
-        parts.append(table(("left out", "why", "how many", "for example"), found))
+    parts.append(table(("stage", "documents in", "out", "MB in", "out"), through))
+    if found := list(_reasons(report["stages"], examples)):
+        parts.append(table(("stage", "what", "why", "how many", "MB", "for example"), found))
     return "\n\n".join(parts)
+
+
+def _sizes(kind: str, row: Mapping[str, int]) -> tuple[str | int | float, ...]:
+    return kind, row["documents"], row["bytes"] / 1e6, row["train_bytes"] / 1e6, row["heldout_bytes"] / 1e6
+
+
+def _reasons(stages: Mapping[str, Any], examples: int) -> Iterator[tuple[object, ...]]:
+    for stage, row in stages.items():
+        for what in ("dropped", "changed"):
+            for reason, entry in row[what].items():
+                shown = _shortened(", ".join(entry["examples"][:examples]), more=entry["count"] > examples)
+                size = entry["bytes"] / 1e6 if entry["bytes"] else None
+                yield (
+                    stage,
+                    "not read" if (stage, what) == ("read", "dropped") else what,
+                    reason,
+                    entry["count"],
+                    size,
+                    shown,
+                )
 
 
 def _shortened(text: str, *, more: bool) -> str:

@@ -1,0 +1,146 @@
+"""The judgement of one document: kept, perhaps changed, or dropped for a stated reason.
+
+A pure function of document and settings, so that it may run anywhere and in any order: here, in a pool of processes, on
+a Ray cluster. What needs more than one document (duplicates, split, mix) comes afterwards, in `building.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from windlass.build.corpus.duplicates import KEYS
+from windlass.build.corpus.quality import preset, refusal
+from windlass.build.corpus.settings import CorpusSettings
+from windlass.build.corpus.shingles import BANDS, bands, shingles
+from windlass.build.corpus.split import place
+from windlass.core.documents import Document
+from windlass.core.readers import canonical
+
+RECORD = np.dtype(
+    [
+        ("offset", "<u8"),
+        ("length", "<u8"),
+        ("bytes", "<u8"),
+        ("place", "<f8"),
+        ("shingles", "<u4"),
+        ("label", "<u4"),
+        ("kind", "V8"),
+        ("id", "V16"),
+        ("digest", "V16"),
+    ]
+)
+"""What the stages after this one need to know of a document: where its row stands and what it is counted as (filled in
+by `staging.py`), UTF-8 bytes of its text, place of its cluster in the split, number of shingles, and hashes of its
+kind, of its id, and of its kind and words."""
+_EMPTY = '"}}'
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What documents are counted by."""
+
+    kind: str
+    part: str
+    """The source of the mix that it comes from."""
+
+
+@dataclass(slots=True)
+class Judged:
+    """A batch of documents after judgement. The first four hold one item per document that was kept."""
+
+    rows: list[bytes] = field(default_factory=list)
+    """JSON lines that break off where the name of the split follows; `finished` completes one."""
+    labels: list[Label] = field(default_factory=list)
+    records: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, RECORD))
+    keys: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((0, KEYS), np.uint64))
+    """Shape (documents, KEYS): the buckets in which to look for duplicates."""
+    drops: list[dict[str, Any]] = field(default_factory=list)
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    stages: dict[str, Counter[str]] = field(default_factory=dict)
+    """Documents and bytes into and out of every stage, in their order."""
+
+
+def finished(row: bytes, split: str) -> bytes:
+    """A whole JSON line from a row of `Judged`."""
+    return row + split.encode() + _EMPTY.encode()
+
+
+class Judge:
+    """Judges batches of documents by the same settings. Is sent to other processes as it is."""
+
+    def __init__(self, settings: CorpusSettings) -> None:
+        self._settings = settings
+        self._rules = preset("light", min_chars=settings.min_chars)
+
+    def __call__(self, documents: Sequence[Document]) -> Judged:
+        judged = Judged()
+        kept = [found for document in documents if (found := self._judge(document, judged)) is not None]
+        judged.records, judged.keys = np.zeros(len(kept), RECORD), np.zeros((len(kept), KEYS), np.uint64)
+        for number, document in enumerate(kept):
+            judged.rows.append(_row(document))
+            judged.labels.append(Label(document.metadata["kind"], document.metadata.get("part", "")))
+            judged.keys[number] = self._fingerprint(document, judged.records[number])
+        judged.records["length"] = [len(row) for row in judged.rows]
+        return judged
+
+    def _judge(self, document: Document, judged: Judged) -> Document | None:
+        """The document as it is kept, or None; says in `judged` what happened to it."""
+        size = len(document.text.encode())
+        verdict = self._refusal(document)
+        count = judged.stages.setdefault("quality", Counter())
+        count.update({"documents_in": 1, "bytes_in": size})
+        if verdict is not None:
+            judged.drops.append(_note("quality", document, *verdict) | {"size": size})
+            return None
+        count.update({"documents_out": 1, "bytes_out": size})
+        return document
+
+    def _refusal(self, document: Document) -> tuple[str, str] | None:
+        if canonical(document.text) != document.text:
+            return "not canonical", "its reader must apply windlass.core.readers.canonical"
+        return refusal(document.text, self._rules, kind=document.metadata["kind"])
+
+    def _fingerprint(self, document: Document, record: np.void) -> NDArray[np.uint64]:
+        """Fills in the document's record; returns its keys."""
+        group, found = document.metadata["kind"], shingles(document.text)
+        kind, id = _hash("kind", group, 8), _hash("id", document.id, 16)
+        digest = _hash(group, " ".join(document.text.split()), 16)
+        record["bytes"], record["shingles"] = len(document.text.encode()), len(found)
+        record["place"] = place(document.metadata["cluster"], self._settings.seed)
+        record["kind"], record["id"], record["digest"] = kind, id, digest
+        keys = np.empty(KEYS, np.uint64)
+        keys[:2] = np.frombuffer(id[:8] + digest[:8], np.uint64)
+        # A text without words resembles none: keys of its own.
+        keys[2:] = bands(found) if len(found) else np.arange(BANDS, dtype=np.uint64) ^ keys[1]
+        keys[2:] ^= np.frombuffer(kind, np.uint64)
+        return keys
+
+
+def _note(stage: str, document: Document, reason: str, detail: str) -> dict[str, Any]:
+    return {"stage": stage, "id": document.id, "reason": reason, "detail": detail}
+
+
+def _row(document: Document) -> bytes:
+    """As `dataclasses.asdict`, without its deep copies, and with the split as the last thing, left open."""
+    row = {
+        "id": document.id,
+        "source": document.source,
+        "title": document.title,
+        "text": document.text,
+        "format": document.format,
+        "sections": [asdict(section) for section in document.sections],
+        "metadata": {key: value for key, value in document.metadata.items() if key != "split"} | {"split": ""},
+    }
+    return json.dumps(row, ensure_ascii=False).removesuffix(_EMPTY).encode()
+
+
+def _hash(name: str, text: str, size: int) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=size, key=hashlib.sha256(name.encode()).digest()).digest()

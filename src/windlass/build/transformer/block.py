@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from windlass.build.transformer.attention import Attention, Sight
+from windlass.build.transformer.attention import Attention, KeysValues, Sight
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.mlp import MLP
 from windlass.build.transformer.moe import MoE
@@ -37,10 +37,10 @@ class Block(nn.Module):
         x_BTC: Tensor,
         sight: Sight,
         routing: list[Tensor] | None = None,
-        memory_BSC: Tensor | None = None,
+        memory: KeysValues | None = None,
         memory_sight: Sight | None = None,
     ) -> Tensor:
-        """`memory_*`: what the cross-attention looks at. `routing` takes the balancing loss of the experts."""
+        """`memory*`: what the cross-attention looks at. `routing` takes the balancing loss of the experts."""
 
         def feed(h_BTC: Tensor) -> Tensor:
             return self.mlp(h_BTC, routing) if isinstance(self.mlp, MoE) else self.mlp(h_BTC)
@@ -48,7 +48,7 @@ class Block(nn.Module):
         x_BTC = self._add(x_BTC, lambda h: self.attention(h, sight), self.attention_norm, self.attention_after_norm)
         if self.cross is not None and self.cross_norm is not None:
             cross = self.cross
-            x_BTC = self._add(x_BTC, lambda h: cross(h, memory_sight, memory_BSC), self.cross_norm, None)
+            x_BTC = self._add(x_BTC, lambda h: cross(h, memory_sight, memory), self.cross_norm, None)
         return self._add(x_BTC, feed, self.mlp_norm, self.mlp_after_norm)
 
     def _add(self, x_BTC: Tensor, part: Callable[[Tensor], Tensor], norm: nn.Module, after: nn.Module | None) -> Tensor:

@@ -6,10 +6,12 @@ The defaults are Llama's. Everything else that a family does differently is a fi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
 
 from windlass.core.errors import InputError
+
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,9 @@ class TransformerConfig:
     """Longest sequence in tokens."""
 
     causal: bool = True
-    """Whether a position sees only itself and earlier ones."""
+    """Whether a position sees only itself and earlier ones; of an encoder-decoder, the decoder always is."""
+    decoder_layers: int = 0
+    """Layers of an encoder-decoder's second half, which also look at the first (`layers`); 0: there is no such half."""
     tied: bool = False
     """Whether the head shares the embedding's matrix."""
 
@@ -136,7 +140,7 @@ class TransformerConfig:
     """Whether the first layer norms its input before attention (ModernBERT, whose embedding is normed, does not)."""
 
     # MLP
-    activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
+    activation: Activation = "silu"
     gated: bool = True
     """down(act(gate(x)) * up(x)) rather than down(act(up(x)))."""
     mlp_bias: bool = False
@@ -147,6 +151,10 @@ class TransformerConfig:
     """Kinds of segments (BERT); a lone text is of type 0."""
     embedding_scale: float = 1.0
     head_bias: bool = False
+    head_transform: bool = False
+    """A dense layer, the activation and a norm before the head (masked-LM models)."""
+    headless: bool = False
+    """An encoder that makes vectors only (embedding models)."""
     logit_scale: float = 1.0
     logit_cap: float | None = None
     """Logits l become cap * tanh(l / cap) (Gemma 2)."""
@@ -212,28 +220,39 @@ class TransformerConfig:
         return experts is not None and (layer + 1) % experts.every == 0 and layer not in experts.dense_layers
 
     @property
+    def halves(self) -> tuple[TransformerConfig, ...]:
+        """Encoder and decoder of an encoder-decoder, each as the configuration of one stack; else only this one."""
+        if not self.decoder_layers:
+            return (self,)
+        first = replace(self, causal=False, decoder_layers=0)
+        return first, replace(first, causal=True, layers=self.decoder_layers)
+
+    @property
     def parameters(self) -> int:
-        """How many numbers the model holds (a decoder, or an encoder without its head)."""
-        return self.matrix_parameters + self._vectors + self._tables
+        """How many numbers the model holds."""
+        return self.matrix_parameters + sum(half._vectors for half in self.halves) + self._cross_vectors + self._head
 
     @property
     def matrix_parameters(self) -> int:
         """Weights of the blocks' matrices, without embedding and head."""
-        return sum(self._layer_matrices(layer, active=False) for layer in range(self.layers))
+        return self._matrices(active=False)
 
     @property
     def active_parameters(self) -> int:
         """Of `parameters`, those that one token passes: all of them unless there are experts."""
-        idle = self.matrix_parameters - sum(self._layer_matrices(layer, active=True) for layer in range(self.layers))
-        return self.parameters - idle
+        return self.parameters - self._matrices(active=False) + self._matrices(active=True)
 
     @property
     def flops_per_token(self) -> float:
         """Floating-point operations to train on one token at full context: 6 for every weight that multiplies,
-        plus attention's scores and sums over the positions really seen (arXiv 2204.02311, appendix B)."""
-        matrices = sum(self._layer_matrices(layer, active=True) for layer in range(self.layers))
-        seen = sum(self._seen(layer) for layer in range(self.layers))
-        return 6 * (matrices + self.vocab_size * self.hidden) + 12 * self.heads * self.head_dim * seen
+        plus attention's scores and sums over the positions really seen (arXiv 2204.02311, appendix B).
+
+        Of an encoder-decoder: the mean of a source's and a target's token, as many of each."""
+        head = 0 if self.headless else self.vocab_size * self.hidden + self.head_transform * self.hidden**2
+        seen = sum(half._seen(layer) for half in self.halves for layer in range(half.layers))
+        seen += self.decoder_layers * self.context
+        total = 6 * (self._matrices(active=True) + head) + 12 * self.heads * self.head_dim * seen
+        return total / len(self.halves)
 
     def _seen(self, layer: int) -> float:
         """Positions that one position of a layer sees, on average over a full context."""
@@ -243,37 +262,53 @@ class TransformerConfig:
         reach = window - window * window / (2 * full)
         return reach if self.causal else min(reach, full)
 
+    def _matrices(self, active: bool) -> int:
+        layers = sum(half._layer_matrices(layer, active) for half in self.halves for layer in range(half.layers))
+        return layers + self.decoder_layers * self._attention_matrices
+
+    @property
+    def _attention_matrices(self) -> int:
+        return self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+
     def _layer_matrices(self, layer: int, active: bool) -> int:
-        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
         maps = 3 if self.gated else 2
         experts = self.experts
         if experts is None or not self.sparse(layer):
-            return attention + maps * self.hidden * self.ffn
+            return self._attention_matrices + maps * self.hidden * self.ffn
         width = experts.ffn * (experts.active if active else experts.count) + experts.shared_ffn
         gates = experts.count + (1 if experts.shared_ffn else 0)
-        return attention + maps * self.hidden * width + self.hidden * gates
+        return self._attention_matrices + maps * self.hidden * width + self.hidden * gates
+
+    @property
+    def _norm(self) -> int:
+        return self.hidden * (2 if self.norm == "layer" and self.norm_bias else 1)
+
+    @property
+    def _attention_vectors(self) -> int:
+        biases = self.qkv_bias * self.head_dim * (self.heads + 2 * self.kv_heads) + self.output_bias * self.hidden
+        return biases + self.qk_norm * 2 * self.head_dim
 
     @property
     def _vectors(self) -> int:
-        """Norms and biases."""
-        norm = self.hidden * (2 if self.norm == "layer" and self.norm_bias else 1)
-        norms_per_layer = 4 if self.norm_placement == "sandwich" else 2
-        norms = norms_per_layer * self.layers + (self.norm_placement != "post") + self.embedding_norm
-        norms -= not self.first_norm
-        count = norms * norm
-        for layer in range(self.layers):
-            count += self.qkv_bias * self.head_dim * (self.heads + 2 * self.kv_heads)
-            count += self.output_bias * self.hidden + self.qk_norm * 2 * self.head_dim
-            if self.mlp_bias and not self.sparse(layer):
-                count += (2 if self.gated else 1) * self.ffn + self.hidden
-        return count
+        """Norms, biases and small tables of one stack."""
+        norms = (4 if self.norm_placement == "sandwich" else 2) * self.layers
+        norms += (self.norm_placement != "post") + self.embedding_norm - (not self.first_norm)
+        count = norms * self._norm + self.layers * self._attention_vectors
+        mlp = (2 if self.gated else 1) * self.ffn + self.hidden
+        count += self.mlp_bias * mlp * sum(not self.sparse(layer) for layer in range(self.layers))
+        count += self.token_types * self.hidden + (self.position == "learned") * self.context * self.hidden
+        return count + (self.position == "relative") * self.relative_buckets * self.heads
 
     @property
-    def _tables(self) -> int:
-        count = (1 if self.tied else 2) * self.vocab_size * self.hidden + self.token_types * self.hidden
-        count += self.head_bias * self.vocab_size
-        count += (self.position == "learned") * self.context * self.hidden
-        return count + (self.position == "relative") * self.relative_buckets * self.heads
+    def _cross_vectors(self) -> int:
+        return self.decoder_layers * (self._norm + self._attention_vectors)
+
+    @property
+    def _head(self) -> int:
+        """Embedding and head."""
+        count = (1 if self.tied or self.headless else 2) * self.vocab_size * self.hidden
+        count += self.head_transform * (self.hidden**2 + self.mlp_bias * self.hidden + self._norm)
+        return count + self.head_bias * self.vocab_size
 
 
 def _check_choices(value: Any, where: str) -> None:

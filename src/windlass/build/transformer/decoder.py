@@ -22,7 +22,6 @@ A prompt may be read in several `prefill` calls. `hf.load_model(folder)` reads a
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from windlass.build.transformer.attention import Sight
@@ -30,6 +29,7 @@ from windlass.build.transformer.cache import KVCache
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.linear import Linear
 from windlass.build.transformer.stack import Stack
+from windlass.build.transformer.vocabulary import embed, scores
 
 
 class Decoder(Stack):
@@ -51,12 +51,7 @@ class Decoder(Stack):
 
         `dtype` is the precision of the activations (None: that of the weights).
         """
-        x_BTC = F.embedding(tokens_BT, self.embedding)
-        if dtype is not None:
-            x_BTC = x_BTC.to(dtype)
-        if self.config.embedding_scale != 1.0:
-            x_BTC = x_BTC * self.config.embedding_scale
-        return self.enter(x_BTC, documents_BT, cache)
+        return self.enter(embed(tokens_BT, self.embedding, self.config, dtype), documents_BT, cache)
 
     def hidden(
         self,
@@ -81,12 +76,7 @@ class Decoder(Stack):
 
     def logits(self, x_BTC: Tensor) -> Tensor:
         """Scores of every token of the vocabulary, in the dtype of `x_BTC`."""
-        bias = None if self.head_bias is None else self.head_bias.to(x_BTC.dtype)
-        logits_BTV = F.linear(x_BTC, self.output_weight.to(x_BTC.dtype), bias)
-        if self.config.logit_scale != 1.0:
-            logits_BTV = logits_BTV * self.config.logit_scale
-        cap = self.config.logit_cap
-        return logits_BTV if cap is None else cap * torch.tanh(logits_BTV / cap)
+        return scores(x_BTC, self.output_weight, self.head_bias, self.config)
 
     @property
     def output_weight(self) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import fields as fields_of
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,16 +17,18 @@ from torch import Tensor
 
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.decoder import Decoder
-from windlass.build.transformer.families import llama
+from windlass.build.transformer.encoder import Encoder
+from windlass.build.transformer.families import bert, llama, modernbert, t5
 from windlass.build.transformer.families.fields import Fields
 from windlass.build.transformer.families.links import export, fill
+from windlass.build.transformer.model import Model, model_of
 from windlass.core.errors import InputError
 from windlass.core.files import disk_errors, write_json
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 
-FAMILIES: dict[str, ModuleType] = {family.MODEL_TYPE: family for family in (llama,)}
+FAMILIES: dict[str, ModuleType] = {family.MODEL_TYPE: family for family in (llama, bert, modernbert, t5)}
 """By `model_type`. A new model is saved as the first of them that can express its configuration."""
 
 
@@ -36,10 +39,16 @@ def from_hf(values: Mapping[str, Any], where: str) -> TransformerConfig:
 
 
 def to_hf(
-    config: TransformerConfig, family: str | None = None, *, bos: int | None = None, eos: int | None = None
+    config: TransformerConfig,
+    family: str | None = None,
+    *,
+    bos: int | None = None,
+    eos: int | None = None,
+    pad: int | None = None,
 ) -> dict[str, Any]:
     """The configuration as `transformers` reads it (versions 4 and 5).
 
+    `bos` begins every text (of an encoder-decoder: every target), `eos` ends it, `pad` fills the rest of a row.
     `family` is a `model_type`; left out, the first that fits. Raises `InputError` naming the fields that the family
     cannot express.
     """
@@ -52,10 +61,12 @@ def to_hf(
             **module.to_hf(config),
             "bos_token_id": bos,
             "eos_token_id": eos,
-            "pad_token_id": None,
+            "pad_token_id": pad,
             "torch_dtype": "float32",
             "use_cache": True,
         }
+        if config.decoder_layers:
+            values["decoder_start_token_id"] = bos
         if not (lost := _lost(config, values)):
             return values
         reasons.append(f"{name} cannot express {', '.join(lost)}")
@@ -79,15 +90,26 @@ def _lost(config: TransformerConfig, values: Mapping[str, Any]) -> list[str]:
 
 
 def save_model(
-    model: Decoder, folder: Path, *, family: str | None = None, bos: int | None = None, eos: int | None = None
+    model: Model,
+    folder: Path,
+    *,
+    family: str | None = None,
+    bos: int | None = None,
+    eos: int | None = None,
+    pad: int | None = None,
 ) -> None:
-    """Writes `config.json`, `generation_config.json` and `model.safetensors` (float32) into `folder`.
+    """Writes `config.json`, `model.safetensors` (float32) and, unless it is an encoder, `generation_config.json`.
 
-    `family` is the `model_type` to write; left out, the first that can express the configuration.
+    `family` is the `model_type` to write; left out, the first that can express the configuration. The tokens are
+    those of `to_hf`.
     """
-    values = to_hf(model.config, family, bos=bos, eos=eos)
+    values = to_hf(model.config, family, bos=bos, eos=eos, pad=pad)
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / CONFIG, values)
-    write_json(folder / "generation_config.json", {"bos_token_id": bos, "eos_token_id": eos, "do_sample": True})
+    if not isinstance(model, Encoder):
+        tokens = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+        generation = {token: values[token] for token in tokens if token in values}
+        write_json(folder / "generation_config.json", generation | {"do_sample": isinstance(model, Decoder)})
     links = FAMILIES[values["model_type"]].links(model.config)
     tensors = export({name: tensor.float() for name, tensor in model.state_dict().items()}, links)
     with disk_errors(folder):
@@ -99,24 +121,56 @@ def load_config(folder: Path) -> TransformerConfig:
     return from_hf(_read_config(folder), str(folder / CONFIG))
 
 
-def load_model(folder: Path) -> Decoder:
+def load_model(folder: Path) -> Model:
     """The model in a Hugging Face folder, in float32 and ready for inference.
 
     One weights file or the shards of `model.safetensors.index.json`. Raises `InputError` naming the first tensor
     that is missing, unknown or of another shape.
     """
-    config = load_config(folder)
-    family = _family(_read_config(folder)["model_type"], str(folder))
-    with torch.device("meta"):
-        model = Decoder(config)
-    model.to_empty(device="cpu")
+    values = _read_config(folder)
+    config, family = from_hf(values, str(folder / CONFIG)), FAMILIES[values["model_type"]]
+    renamed = getattr(family, "renamed", lambda name, config: name)
     tensors: dict[str, Tensor] = {}
     for path in _weight_files(folder):
-        tensors.update(_read(path))
-    # Old checkpoints carry these beside the weights: the RoPE frequencies, and a copy of the tied head.
-    ignored = ["rotary_emb.inv_freq", *(["lm_head.weight"] if config.tied else [])]
-    fill(model.state_dict(), family.links(config), tensors, str(folder), ignored)
+        tensors.update({ours: tensor for name, tensor in _read(path).items() if (ours := renamed(name, config))})
+    config = _with_own_head(config, family, tensors)
+    with torch.device("meta"):
+        model = model_of(config)
+    model.to_empty(device="cpu")
+    # Old checkpoints carry the RoPE frequencies beside the weights.
+    fill(model.state_dict(), family.links(config), tensors, str(folder), ["rotary_emb.inv_freq"])
     return model.eval()
+
+
+def load_decoder(folder: Path) -> Decoder:
+    """`load_model` for callers that continue text. Raises `InputError` when the folder holds another architecture."""
+    model = load_model(folder)
+    if not isinstance(model, Decoder):
+        raise InputError(f"{folder} holds a model that is not a decoder.", "Give the folder of a decoder: Llama, ...")
+    return model
+
+
+def load_encoder(folder: Path) -> Encoder:
+    """`load_model` for callers that need the vectors of texts. Raises `InputError` for another architecture."""
+    model = load_model(folder)
+    if not isinstance(model, Encoder):
+        raise InputError(f"{folder} holds a model that is not an encoder.", "Give the folder of an encoder: BERT, ...")
+    return model
+
+
+def _with_own_head(config: TransformerConfig, family: ModuleType, tensors: dict[str, Tensor]) -> TransformerConfig:
+    """A tied model's file may hold a second copy of its head, which is dropped; one that differs unties the model, as
+    it does in transformers 5 (whose T5 1.1 says that it is tied, and is not)."""
+    if not config.tied:
+        return config
+    names = {link.ours: link.theirs[0] for link in family.links(replace(config, tied=False))}
+    head, embedding = names.get(("head.weight",)), names[("embedding",)]
+    if head not in tensors or embedding not in tensors:
+        return config
+    if not torch.equal(tensors[head], tensors[embedding]):
+        return replace(config, tied=False)
+    del tensors[head]
+    return config
 
 
 def _family(model_type: Any, where: str) -> ModuleType:

@@ -7,16 +7,18 @@ from torch import Tensor, nn
 
 from windlass.build.transformer.attention import Attention
 from windlass.build.transformer.block import Block
-from windlass.build.transformer.decoder import Decoder
+from windlass.build.transformer.encoder import Encoder
+from windlass.build.transformer.encoder_decoder import EncoderDecoder
 from windlass.build.transformer.linear import Linear
 from windlass.build.transformer.mlp import MLP
+from windlass.build.transformer.model import Model
 from windlass.build.transformer.moe import MoE
 from windlass.build.transformer.norm import LayerNorm, RMSNorm
 from windlass.build.transformer.stack import Stack
 
 
 @torch.no_grad()
-def initialise(model: Decoder, seed: int) -> None:
+def initialise(model: Model, seed: int) -> None:
     """Fills every weight in place, reproducibly.
 
     Matrices that read the residual stream: uniform with variance 1/inputs, which keeps activations at unit scale.
@@ -26,9 +28,12 @@ def initialise(model: Decoder, seed: int) -> None:
     """
     generator = torch.Generator(device="cpu").manual_seed(seed)
     config = model.config
-    scale = config.hidden**-0.5 if config.tied else 1.0 / config.embedding_scale
+    scale = config.hidden**-0.5 / config.logit_scale if config.tied else 1.0 / config.embedding_scale
     model.embedding.normal_(0.0, scale, generator=generator)
-    fill_stack(model, scale * config.embedding_scale, generator)
+    for stack in (model.encoder, model.decoder) if isinstance(model, EncoderDecoder) else (model,):
+        fill_stack(stack, scale * config.embedding_scale, generator)
+    if isinstance(model, Encoder) and model.transform is not None:
+        _uniform(model.transform.dense.weight, generator)
     if model.head is not None:
         model.head.weight.normal_(0.0, 0.001, generator=generator)
     if model.head_bias is not None:
@@ -58,10 +63,6 @@ def fill_stack(stack: Stack, scale: float, generator: torch.Generator) -> None:
 
 
 def _fill_block(block: Block, generator: torch.Generator) -> None:
-    def uniform(weight: Tensor) -> None:
-        bound = (3.0 / weight.shape[-1]) ** 0.5
-        weight.uniform_(-bound, bound, generator=generator)
-
     readers: list[Tensor] = []
     writers: list[Tensor] = []
     for attention in (block.attention, block.cross):
@@ -77,15 +78,24 @@ def _fill_block(block: Block, generator: torch.Generator) -> None:
             readers += [part.shared_gate.weight] if part.shared_gate is not None else []
             writers.append(part.down)
     for weight in readers:
-        uniform(weight)
+        _uniform(weight, generator)
+    for attention in (block.attention, block.cross):
+        if isinstance(attention, Attention):  # T5 does not scale its scores: there the queries start small instead
+            attention.query.weight.mul_(attention.head_dim**-0.5 / attention.scale)
     afters: list[nn.Module | None] = [block.attention_after_norm, block.mlp_after_norm]
     if block.placement == "sandwich":
         # A norm behind the part would blow its zeros up: there the norm itself is what starts at zero.
         for weight in writers:
-            uniform(weight)
+            _uniform(weight, generator)
         for norm in afters:
             if isinstance(norm, RMSNorm | LayerNorm):
                 norm.weight.fill_(-1.0 if isinstance(norm, RMSNorm) and norm.offset else 0.0)
     else:
         for weight in writers:
             weight.zero_()
+
+
+def _uniform(weight: Tensor, generator: torch.Generator) -> None:
+    """Variance 1/inputs."""
+    bound = (3.0 / weight.shape[-1]) ** 0.5
+    weight.uniform_(-bound, bound, generator=generator)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 
-from windlass.build.transformer.attention import Sight, visible
+from windlass.build.transformer.attention import KeysValues, Sight, visible
 from windlass.build.transformer.block import Block
 from windlass.build.transformer.cache import KVCache
 from windlass.build.transformer.config import TransformerConfig
@@ -43,50 +44,68 @@ class Stack(nn.Module):
         self.norm: nn.Module = nn.Identity() if config.norm_placement == "post" else norm_of(config)
 
     def enter(
-        self, x_BTC: Tensor, documents_BT: Tensor | None = None, cache: KVCache | None = None
+        self,
+        x_BTC: Tensor,
+        documents_BT: Tensor | None = None,
+        cache: KVCache | None = None,
+        *,
+        types_BT: Tensor | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> tuple[Tensor, list[Sight]]:
         """What the first block reads, and each block's sight: the parts of a pass that do not repeat.
 
-        `documents_BT` (int64) keeps attention inside each document and counts positions from its start. Raises
+        `documents_BT` (int64) keeps attention inside each document and counts positions from its start; `lengths` says
+        the same of a single row that holds nothing but whole documents. `types_BT` (int64): kinds of segments. Raises
         `InputError` when the sequence is longer than the model reads.
         """
         start = cache.length if cache is not None else 0
-        end = start + x_BTC.shape[1]
+        end = start + x_BTC.shape[1] if lengths is None else longest(lengths, x_BTC)
         if end > self.config.context:
             raise InputError(
                 f"The sequence has {end} tokens, but the model reads at most {self.config.context}.",
                 "Shorten the prompt or ask for fewer new tokens.",
             )
-        if documents_BT is None:
-            positions = torch.arange(start, end, device=x_BTC.device)
-        elif cache is None:
+        if sum(given is not None for given in (documents_BT, cache, lengths)) > 1:
+            raise ValueError("documents, a cache (of one document per sequence) and lengths exclude each other")
+        positions = torch.arange(start, end, device=x_BTC.device)
+        if documents_BT is not None:
             positions = positions_in_documents(documents_BT)
-        else:
-            raise ValueError("a cache holds one document per sequence")
+        elif lengths is not None:
+            positions = torch.cat([positions[:length] for length in lengths])
         if self.positions is not None:
             x_BTC = x_BTC + self.positions[positions].to(x_BTC.dtype)
         elif self.config.position == "sinusoidal":
             x_BTC = x_BTC + sinusoids(positions, self.config.hidden).to(x_BTC.dtype)
         if self.token_types is not None:
-            x_BTC = x_BTC + self.token_types[0].to(x_BTC.dtype)
+            x_BTC = x_BTC + self.token_types[0 if types_BT is None else types_BT].to(x_BTC.dtype)
+        elif types_BT is not None:
+            raise InputError("Types of segments are given, but this model knows none.", "Leave them out.")
         if self.embedding_norm is not None:
             x_BTC = self.embedding_norm(x_BTC)
-        far, near = (self._sight(local, positions, documents_BT, cache, end) for local in (False, True))
-        return x_BTC, [near if self.config.local(layer) else far for layer in range(self.config.layers)]
+        kinds = [self.config.local(layer) for layer in range(self.config.layers)]
+        if lengths is None:
+            sights = {local: self._sight(local, positions, documents_BT, cache, end) for local in set(kinds)}
+        else:
+            sights = {local: self._sight_by_stretch(local, lengths, x_BTC.device) for local in set(kinds)}
+        return x_BTC, [sights[local] for local in kinds]
 
     def through(
         self,
         x_BTC: Tensor,
         sights: list[Sight],
         routing: list[Tensor] | None = None,
-        memory_BSC: Tensor | None = None,
+        memory: Sequence[KeysValues] | None = None,
         memory_sight: Sight | None = None,
     ) -> Tensor:
-        """All blocks and the last norm."""
-        for block, sight in zip(self.blocks, sights, strict=True):
-            x_BTC = block(x_BTC, sight, routing, memory_BSC, memory_sight)
+        """All blocks and the last norm. `memory`: what each block's cross-attention looks at."""
+        for index, (block, sight) in enumerate(zip(self.blocks, sights, strict=True)):
+            x_BTC = block(x_BTC, sight, routing, memory[index] if memory else None, memory_sight)
         normalised: Tensor = self.norm(x_BTC)
         return normalised
+
+    def remember(self, x_BSC: Tensor) -> list[KeysValues]:
+        """What the cross-attention of each block will look at, of another stack's output."""
+        return [block.cross.remember(x_BSC) for block in self.blocks if isinstance(block, Block) and block.cross]
 
     def _sight(
         self, local: bool, positions: Tensor, documents_BT: Tensor | None, cache: KVCache | None, end: int
@@ -111,6 +130,14 @@ class Stack(nn.Module):
         if biased:
             mask = self._bias(new, seen, positions.device).masked_fill(~mask, float("-inf"))
         return Sight(False, mask, rotation, cache, first)
+
+    def _sight_by_stretch(self, local: bool, lengths: Sequence[int], device: torch.device) -> Sight:
+        """Of a row of whole documents: one sight for all neighbours of equal length."""
+        found = []
+        for length, same in groupby(lengths):
+            positions = torch.arange(length, device=device)
+            found.append((len(list(same)), length, self._sight(local, positions, None, None, length)))
+        return Sight(stretches=tuple(found))
 
     def _rotation(self, local: bool, positions: Tensor, end: int) -> tuple[Tensor, Tensor]:
         config = self.config
@@ -139,3 +166,11 @@ class Stack(nn.Module):
             distance_TS, causal=config.causal, buckets=config.relative_buckets, far=config.relative_distance
         )
         return self.relative.float()[bucket_TS].permute(2, 0, 1)
+
+
+def longest(lengths: Sequence[int], x_BTC: Tensor) -> int:
+    """The longest of the documents that a row consists of. Raises `InputError` unless they fill it exactly."""
+    rows, tokens = x_BTC.shape[:2]
+    if rows != 1 or not lengths or min(lengths) < 1 or sum(lengths) != tokens:
+        raise InputError(f"{rows} row(s) of {tokens} tokens cannot be split into texts of lengths {list(lengths)[:8]}.")
+    return max(lengths)

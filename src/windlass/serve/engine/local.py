@@ -20,7 +20,7 @@ from torch import Tensor
 
 from windlass.build.transformer.cache import KVCache
 from windlass.build.transformer.decoder import Decoder
-from windlass.build.transformer.hf import load_model
+from windlass.build.transformer.hf import load_decoder
 from windlass.core import semconv
 from windlass.core.errors import InputError, Unsupported
 from windlass.core.files import sha256_file, sha256_json
@@ -74,7 +74,7 @@ class LocalModel:
         field or tensor that is missing or does not fit.
         """
         folder = Path(folder)
-        decoder = load_model(folder)
+        decoder = load_decoder(folder)
         defaults = _defaults(folder)
         if digest is None:
             parts = [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.json"))]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from windlass.build.transformer.config import RopeScaling
+from windlass.build.transformer.config import Activation, RopeScaling
 from windlass.core.errors import InputError
+
+Known = TypeVar("Known")
 
 
 class Fields:
@@ -32,19 +34,28 @@ class Fields:
         if found != known:
             raise self.refused(key, found)
 
-    def choice(self, key: str, default: str, known: Mapping[str, str]) -> str:
+    def choice(self, key: str, default: str, known: Mapping[str, Known]) -> Known:
         """One of the known words, translated."""
         found = self.get(key, default)
         if found not in known:
             raise self.refused(key, found)
         return known[found]
 
+    def split(self, key: str, parts: int) -> int:
+        """The value divided by `parts`, which must go evenly."""
+        whole = self.need(key)
+        if whole % parts:
+            raise InputError(f"{self.where}: {key} {whole} cannot be split into {parts} heads.")
+        return int(whole) // parts
+
     def refused(self, key: str, found: Any) -> InputError:
         return InputError(f"{self.where}: '{key}' is {found!r}, which this model does not compute.")
 
 
-ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "relu": "relu", "gelu_new": "gelu_tanh",
-               "gelu_pytorch_tanh": "gelu_tanh"}  # fmt: skip
+ACTIVATIONS: dict[str, Activation] = {
+    "silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}  # fmt: skip
 """Their words for an activation -> ours."""
 
 

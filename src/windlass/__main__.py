@@ -1,4 +1,6 @@
-"""`python -m windlass` is `windlass`."""
+"""`python -m windlass` is `windlass`: the form that torchrun can start."""
+
+from __future__ import annotations
 
 import sys
 

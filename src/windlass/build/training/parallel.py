@@ -1,0 +1,91 @@
+"""How a model is spread over the workers: DDP gives each a whole copy, FSDP2 a part of every tensor.
+
+Both act where a module is *called*, so an objective, which is a function of a model and a batch, becomes the forward
+pass of a module around the model. With one worker it stays the plain function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from windlass.build.training.batches import Batch
+from windlass.build.training.objectives import Loss
+from windlass.build.training.pieces import fill, whole
+from windlass.build.training.workers import Workers
+
+Kind = Literal["ddp", "fsdp"]
+
+
+class Spread:
+    """The objective of a model that is spread over the workers; a function of a batch, as it was before.
+
+    The gradients of a backward pass are the workers' *mean*, so whoever wants those of the sum over all rows scales the
+    loss by the number of workers. `model` is spread in place: create its optimizer afterwards.
+    """
+
+    def __init__(self, model: nn.Module, loss_of: Callable[[Batch], Loss], workers: Workers, kind: Kind) -> None:
+        self._workers = workers
+        self._module: Any = _Pass(model.to(workers.device), loss_of)
+        if workers.count > 1 and kind == "ddp":
+            cuda = workers.device.type == "cuda"
+            self._module = DistributedDataParallel(self._module, device_ids=[workers.device] if cuda else None)
+        elif workers.count > 1:
+            for tensor in (*model.parameters(), *model.buffers()):
+                dist.broadcast(tensor.detach(), src=0)
+            mesh = init_device_mesh(workers.device.type, (workers.count,))
+            for block in _blocks(model):
+                fully_shard(block, mesh=mesh)
+            fully_shard(self._module, mesh=mesh)
+
+    def __call__(self, batch: Batch) -> Loss:
+        total, counted, metrics = self._module(batch.to(self._workers.device))
+        return Loss(total, counted, metrics)
+
+    def exchange(self, last: bool) -> None:
+        """Whether the next backward pass also exchanges gradients: only the last pass of a step needs to."""
+        if isinstance(self._module, FSDPModule):
+            self._module.set_requires_gradient_sync(last)
+        elif isinstance(self._module, DistributedDataParallel):
+            self._module.require_backward_grad_sync = last
+
+
+class _Pass(nn.Module):
+    def __init__(self, model: nn.Module, loss_of: Callable[[Batch], Loss]) -> None:
+        super().__init__()
+        self.model = model
+        self._loss_of = loss_of
+
+    def forward(self, batch: Batch) -> tuple[Tensor, int, dict[str, Tensor]]:
+        """A tuple, since FSDP2 looks for tensors in what a module returns."""
+        loss = self._loss_of(batch)
+        return loss.sum, loss.counted, dict(loss.metrics)
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The repeated parts, each gathered only while it works: the members of the model's lists of modules."""
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            yield from child
+        else:
+            yield from _blocks(child)
+
+
+def gathered(model: nn.Module, workers: Workers) -> Any:
+    """The whole model in the leader's host memory, None on the others. All workers must call it together."""
+    tensors = model.state_dict()
+    if workers.count == 1 and workers.device.type == "cpu":
+        return model
+    plain: Any = type(model)(model.config) if workers.leads else None
+    places = plain.state_dict() if workers.leads else {}
+    for name, tensor in tensors.items():
+        full = whole(tensor)
+        if workers.leads:
+            fill(places[name], full)
+    return plain

@@ -41,12 +41,15 @@ def test_a_folder_with_nothing_to_read_is_an_error(tmp_path: Path, make: object)
         read_folder(tmp_path)
 
 
-def test_a_missing_folder_and_a_file_are_errors(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error_and_one_file_is_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         read_folder(tmp_path / "nowhere")
     (tmp_path / "file.md").write_text(PAGE)
-    with pytest.raises(InputError, match="is a file"):
-        read_folder(tmp_path / "file.md")
+    documents, _ = read_folder(tmp_path / "file.md")
+    assert [d.id for d in documents] == ["file.md"] and Folder(tmp_path / "file.md").name == "the file file.md"
+    (tmp_path / "file.png").write_text(PAGE)
+    with pytest.raises(InputError, match=r"1 of a type that windlass does not read\. First: file\.png"):
+        read_folder(tmp_path / "file.png")
 
 
 def test_what_cannot_be_read_is_named_with_its_reason(tmp_path: Path) -> None:

@@ -77,3 +77,18 @@ def test_binary_is_refused(data: bytes) -> None:
 def test_random_bytes_are_refused() -> None:
     with pytest.raises(NotText):
         decode(bytes((i * 197 + 31 * (i // 7)) % 256 or 1 for i in range(4000)))
+
+
+@pytest.mark.parametrize("text", ["It’s naïve — “quoted”…", "Élan, Ångström, señor"])
+@pytest.mark.parametrize("table", ["latin-1", "cp1252"])
+def test_utf8_read_as_latin1_is_certain_where_it_left_control_characters(text: str, table: str) -> None:
+    for char in text:
+        slipped = "".join(
+            bytes([b]).decode(table) if table == "latin-1" or b not in _UNUSED else chr(b) for b in char.encode()
+        )
+        certain = any("\x80" <= c <= "\x9f" for c in slipped)
+        assert canonical(f"a{slipped}b") == (f"a{char}b" if certain else f"a{slipped}b")
+
+
+_UNUSED = (0x81, 0x8D, 0x8F, 0x90, 0x9D)
+"""Bytes that Windows-1252 gives no character."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from windlass.core.errors import InputError
 
-DocumentFormat = Literal["text", "markdown", "rst", "html", "python"]
+DocumentFormat = Literal["text", "markdown", "rst", "html", "python", "code"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Document:
     id: str
     """Stable within a corpus: derived from `source`."""
     source: str
-    """A path relative to the folder that was read, or a `python:` name such as `python:json.dumps`."""
+    """A path relative to the folder that was read, with `:row` for a row of a file, or a `python:` name."""
     title: str
     text: str
     format: DocumentFormat = "text"

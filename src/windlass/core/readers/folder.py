@@ -1,75 +1,81 @@
-"""A folder of Markdown, text, reST, HTML and Python files as documents. No file is passed over in silence."""
+"""A folder, or one file of it: pages, programs and files of rows, packed or not. Nothing is passed over in silence."""
 
 from __future__ import annotations
 
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from windlass.core.documents import Document, DocumentFormat, Section
-from windlass.core.errors import InputError
-from windlass.core.readers.headings import markdown_sections, rst_sections, split_front_matter
-from windlass.core.readers.html import read_html
-from windlass.core.readers.python_source import docstring_document, documented, parse, source_document
+from windlass.core.documents import Document, DocumentFormat
+from windlass.core.errors import InputError, MissingExtra
+from windlass.core.readers.extracting import extracted
+from windlass.core.readers.formats import PAGES, PROGRAMS, format_of
 from windlass.core.readers.report import ReadReport
-from windlass.core.readers.text import NotText, canonical, decode
+from windlass.core.readers.row_documents import RowFields, row_documents
+from windlass.core.readers.rows import ROW_FORMATS, is_rows, read_rows
+from windlass.core.readers.text import NotText, decode
+from windlass.core.readers.unpacking import UNPACKING_ERRORS, opened, reason, unpacked_name
 
 MAX_BYTES = 20_000_000
-"""Larger files are skipped: no page a person wrote is that long, and reading one would take its size in memory."""
+"""Larger pages and rows are skipped: none that a person wrote is that long, and reading one would take its size in
+memory. A file of rows may have any size."""
 
-FORMATS: dict[str, DocumentFormat] = {
-    ".md": "markdown",
-    ".markdown": "markdown",
-    ".txt": "text",
-    ".text": "text",
-    ".rst": "rst",
-    ".html": "html",
-    ".htm": "html",
-    ".xhtml": "html",
-    ".py": "python",
-    ".pyi": "python",
-}
-_BARE_NAMES = frozenset(
-    {"README", "LICENSE", "COPYING", "NEWS", "CHANGES", "CHANGELOG", "AUTHORS", "INSTALL", "NOTICE"}
-)
 _FOREIGN_FOLDERS = frozenset({"__pycache__", "node_modules", "site-packages", "venv", "env", "CVS"})
-_HEADER_TITLE = re.compile(r"(?:[\w-]+:[ \t]\S.*\n){0,5}Title:[ \t]+(\S.*)", re.IGNORECASE)
 _HTML_CHARSET = re.compile(rb"""<meta[^>]{0,200}charset\s*=\s*["']?([\w-]{2,40})""", re.IGNORECASE)
 _CODING = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]{2,40})", re.MULTILINE)  # PEP 263
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A `Source` over a folder, in the order of its paths. Files over `max_bytes` are skipped unread."""
+    """A `Source` over a folder in the order of its paths, or over one file.
+
+    Pages and rows over `max_bytes` are skipped unread. `fields` says which fields of a row make a document.
+    """
 
     path: Path
     max_bytes: int = MAX_BYTES
+    fields: RowFields = field(default_factory=RowFields)
 
     @property
     def name(self) -> str:
-        return f"the folder {self.path.resolve().name or '/'}"
+        what = "file" if self.path.is_file() else "folder"
+        return f"the {what} {_printable(self.path.resolve().name) or '/'}"
 
     @property
     def licence(self) -> str:
-        return "unknown: that of the files in the folder"
+        return "unknown: that of the files themselves"
 
     def documents(self, report: ReadReport) -> Iterator[Document]:
-        if not self.path.is_dir():
-            what = "is a file, not a folder" if self.path.exists() else "does not exist"
-            raise InputError(f"{self.path} {what}.", "Name a folder of Markdown, text, reST, HTML or Python files.")
+        if not self.path.exists():
+            raise InputError(f"{self.path} does not exist.", "Name a file or a folder of documents.")
+        missing: MissingExtra | None = None
+        before = report.documents
         for file, name in _walk(self.path, report):
-            for document in read_file(file, name, report, max_bytes=self.max_bytes):
-                report.documents += 1
-                yield document
-        if not report.documents:
-            found = ", ".join(f"{count} {reason}" for reason, count in report.reasons().items())
-            raise InputError(
-                f"There is nothing to read in {self.path}" + (f": skipped {found}." if found else ": it is empty."),
-                f"windlass reads {', '.join(FORMATS)} files of at most {self.max_bytes / 1e6:,.0f} MB.",
-            )
+            name = name or _printable(file.name)
+            try:
+                for document in read_file(file, name, report, max_bytes=self.max_bytes, fields=self.fields):
+                    report.documents += 1
+                    yield document
+            except MissingExtra as error:
+                missing = error
+                report.skip(name, "needs an extra that is not installed", error.hint)
+        if report.documents == before:
+            if missing is not None:
+                raise missing
+            raise self._nothing(report)
+
+    def _nothing(self, report: ReadReport) -> InputError:
+        found = ", ".join(f"{count:,} {reason}" for reason, count in report.reasons().items())
+        example = f" First: {report.skipped[0]}." if report.skipped else ""
+        return InputError(
+            f"There is nothing to read in {self.path}: " + (f"skipped {found}.{example}" if found else "it is empty."),
+            f"windlass reads pages ({' '.join(PAGES)}), programs in {len(set(PROGRAMS.values()))} languages, and rows "
+            f"({' '.join(ROW_FORMATS)}) with a field '{self.fields.text}'; each of at most "
+            f"{self.max_bytes / 1e6:,.0f} MB, packed as .gz or .zst or not.",
+        )
 
 
 def read_folder(folder: Path, *, max_bytes: int = MAX_BYTES) -> tuple[list[Document], ReadReport]:
@@ -78,41 +84,67 @@ def read_folder(folder: Path, *, max_bytes: int = MAX_BYTES) -> tuple[list[Docum
     return list(Folder(folder, max_bytes).documents(report)), report
 
 
-def read_file(file: Path, name: str, report: ReadReport, *, max_bytes: int = MAX_BYTES) -> list[Document]:
-    """The documents of one file: one page; or for Python its source and its docstrings. `name` is its source."""
-    format = FORMATS.get(file.suffix.lower()) or ("text" if file.name in _BARE_NAMES else None)
-    if format is None:
+def read_file(
+    file: Path, name: str, report: ReadReport, *, max_bytes: int = MAX_BYTES, fields: RowFields | None = None
+) -> Iterator[Document]:
+    """The documents of one file: one page; for Python its source and its docstrings; or one for each row.
+
+    `name` is its source. Raises `MissingExtra` when a package that the format needs is not installed.
+    """
+    fields = fields or RowFields()
+    format = format_of(unpacked_name(name))
+    if format is None and not is_rows(name):
         report.skip(name, "of a type that windlass does not read", file.suffix or "no suffix")
-        return []
+        return
     try:
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        if not stat.S_ISREG(file.stat().st_mode):  # opening a pipe would wait for ever
             report.skip(name, "not a regular file")
-            return []
-        if status.st_size > max_bytes:
-            report.skip(name, "too large", f"{status.st_size / 1e6:,.0f} MB, the limit is {max_bytes / 1e6:,.0f}")
-            return []
-        with file.open("rb") as stream:
-            data = stream.read(status.st_size + 1)  # not more: the buffer is made in that size
+            return
     except OSError as error:
-        report.skip(name, "cannot be read", error.strerror or type(error).__name__)
-        return []
-    if len(data) > status.st_size:
-        report.skip(name, "cannot be read", "it grew meanwhile")
-        return []
+        report.skip(name, *reason(error))
+        return
+    if format is None:
+        rows = read_rows(file, name, report, max_bytes=max_bytes, columns=fields.columns)
+        yield from row_documents(rows, name, fields, report)
+        return
+    text = _page(file, name, format, report, max_bytes)
+    if text:
+        yield from extracted(text, name, format, report, unpacked_name(name))
+
+
+def _page(file: Path, name: str, format: DocumentFormat, report: ReadReport, max_bytes: int) -> str:
+    """The text of a file that is one document; '' when it was skipped."""
+    try:
+        size = file.stat().st_size
+        with opened(file) as stream:
+            if unpacked_name(name) != name:
+                data = stream.read(max_bytes + 1)
+                size = max(size, len(data))
+            elif size <= max_bytes:
+                data = stream.read(size + 1)  # not more: the buffer is made in that size
+                if len(data) > size:
+                    report.skip(name, "cannot be read", "it grew meanwhile")
+                    return ""
+    except UNPACKING_ERRORS as error:
+        report.skip(name, *reason(error))
+        return ""
+    if size > max_bytes:
+        shown = f"{size / 1e6:,.0f} MB" if unpacked_name(name) == name else "unpacked"
+        report.skip(name, "too large", f"{shown}, the limit is {max_bytes / 1e6:,.0f}")
+        return ""
     try:
         text, note = decode(data, _declared(data, format))
     except NotText as error:
         report.skip(name, "not text", str(error))
-        return []
+        return ""
     report.files += 1
     report.bytes += len(data)
     if note:
         report.mend(name, note)
     if not text.strip():
         report.skip(name, "empty")
-        return []
-    return _documents(text, name, format, report)
+        return ""
+    return text
 
 
 def _declared(data: bytes, format: DocumentFormat) -> str | None:
@@ -123,62 +155,6 @@ def _declared(data: bytes, format: DocumentFormat) -> str | None:
     else:
         return None
     return match[1].decode("ascii", "replace") if match else None
-
-
-def _documents(text: str, name: str, format: DocumentFormat, report: ReadReport) -> list[Document]:
-    if format == "python":
-        return _python_documents(text, name, report)
-    if format == "html":
-        title, text, sections = read_html(text)
-    else:
-        text = canonical(text)
-        title = ""
-        if format == "markdown":
-            title, text = split_front_matter(text)
-            text = canonical(text)
-        sections = markdown_sections(text) if format == "markdown" else rst_sections(text)
-    if not text:
-        report.skip(name, "empty", "no text besides its markup")
-        return []
-    title = title or _title(text, sections) or name.rpartition("/")[2].rpartition(".")[0] or name
-    metadata = {"kind": "page", "module": "", "cluster": name}
-    return [Document(name, name, title, text, format, tuple(sections), metadata)]
-
-
-def _title(text: str, sections: Sequence[Section]) -> str:
-    """The title that a header line names, or the first heading if it opens the page or is alone on its level."""
-    if match := _HEADER_TITLE.match(text):
-        return match[1]
-    if sections and (sections[0].start == 0 or sum(s.level == sections[0].level for s in sections) == 1):
-        return sections[0].heading
-    return ""
-
-
-def _python_documents(text: str, name: str, report: ReadReport) -> list[Document]:
-    text = canonical(text)
-    if not text:
-        report.skip(name, "empty")
-        return []
-    module = _module_name(name)
-    try:
-        tree = parse(text)
-    except (SyntaxError, ValueError, RecursionError) as error:
-        report.mend(name, "not valid Python: kept as text without sections", str(error).partition("\n")[0])
-        return [source_document(text, None, name, module)]
-    pages = [
-        docstring_document(item, module, source=f"{name}#{item.qualname or module}", cluster=name)
-        for item in documented(tree)
-    ]
-    return [source_document(text, tree, name, module), *pages]
-
-
-def _module_name(name: str) -> str:
-    parts = name.rpartition(".")[0].split("/")
-    if parts[0] in ("src", "lib") and len(parts) > 1:
-        parts = parts[1:]
-    if parts[-1] == "__init__" and len(parts) > 1:
-        parts.pop()
-    return ".".join(parts)
 
 
 def _walk(root: Path, report: ReadReport) -> Iterator[tuple[Path, str]]:

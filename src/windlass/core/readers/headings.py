@@ -6,7 +6,6 @@ A section starts at its heading's line, and its `heading` is found verbatim in t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from windlass.core.documents import Section
 
@@ -15,6 +14,8 @@ _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _SETEXT = re.compile(r" {0,3}(=+|-+)$")
 _NOT_A_PARAGRAPH = re.compile(r"\s*(?:[-+*]\s|[>|]|\d+[.)]\s|#{1,6}\s|```|~~~|<|={2,}|\s{4})")
 _RULE = re.compile(r"""([!-/:-@[-`{-~])\1+$""")
+_MARKED = re.compile(r"\n {0,3}[#`~=-]")  # the lines that can matter; a literal in front makes the search quick
+_RULED = re.compile(r"\n([!-/:-@[-`{-~])\1+(?=\n|\Z)")
 _FRONT_MATTER = re.compile(r"---\n(.*?)\n(?:---|\.\.\.)(?:\n+|\Z)", re.DOTALL)
 _FRONT_TITLE = re.compile(r"""^title:\s*(["']?)(.+?)\1\s*$""", re.MULTILINE)
 
@@ -32,9 +33,9 @@ def markdown_sections(text: str) -> list[Section]:
     """ATX (`## Heading`) and one-line setext headings outside fenced code (CommonMark 0.31, 4.2-4.3)."""
     sections: list[Section] = []
     fence = ""
-    previous, before = "", ""  # the two lines above
-    previous_start = 0
-    for start, line in _lines(text):
+    for mark in _MARKED.finditer(f"\n{text}"):  # the line end before a line stands where the line begins in `text`
+        start = mark.start()
+        line = _line(text, start)
         marks = _FENCE.match(line)
         if fence:
             if marks and marks[1].startswith(fence) and not line.strip(" `~"):
@@ -44,14 +45,11 @@ def markdown_sections(text: str) -> list[Section]:
         elif match := _ATX.match(line):
             if match[2] and match[2].strip():
                 sections.append(Section(start, len(match[1]), match[2].strip()))
-        elif (
-            (match := _SETEXT.match(line))
-            and previous.strip()
-            and not before.strip()
-            and not _NOT_A_PARAGRAPH.match(previous)
-        ):
-            sections.append(Section(previous_start, 1 if match[1][0] == "=" else 2, previous.strip()))
-        before, previous, previous_start = previous, line, start
+        elif match := _SETEXT.match(line):
+            above, title = _line_above(text, start)
+            _, before = _line_above(text, above)
+            if title.strip() and not before.strip() and not _NOT_A_PARAGRAPH.match(title):
+                sections.append(Section(above, 1 if match[1][0] == "=" else 2, title.strip()))
     return sections
 
 
@@ -63,14 +61,13 @@ def rst_sections(text: str, base: int = 0) -> list[Section]:
     """
     sections: list[Section] = []
     styles: list[str] = []
-    lines = list(_lines(text))
-    for i in range(len(lines) - 1):
-        start, title = lines[i]
-        rule = _RULE.match(lines[i + 1][1])
-        if rule is None or not title.strip() or len(rule[0]) < len(title) or _RULE.match(title):
+    for rule in _RULED.finditer(text):
+        start, title = _line_above(text, rule.start() + 1)
+        underline = rule[0][1:]
+        if not title.strip() or len(underline) < len(title) or _RULE.match(title):
             continue
-        above = lines[i - 1][1] if i else ""
-        over = above == rule[0]
+        _, above = _line_above(text, start)
+        over = above == underline
         if (above.strip() and not over) or (title[0].isspace() and not over) or not any(map(str.isalnum, title)):
             continue
         style = rule[1] + ("+" if over else "")
@@ -80,8 +77,14 @@ def rst_sections(text: str, base: int = 0) -> list[Section]:
     return sections
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    start = 0
-    for line in text.split("\n"):
-        yield start, line
-        start += len(line) + 1
+def _line(text: str, start: int) -> str:
+    end = text.find("\n", start)
+    return text[start:] if end < 0 else text[start:end]
+
+
+def _line_above(text: str, start: int) -> tuple[int, str]:
+    """Where the line before the one at `start` begins, and that line; (0, '') above the first."""
+    if start <= 0:
+        return 0, ""
+    above = text.rfind("\n", 0, start - 1) + 1
+    return above, text[above : start - 1]

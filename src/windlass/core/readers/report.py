@@ -1,4 +1,4 @@
-"""What reading found: every file that was skipped or mended is named, with the reason."""
+"""What reading found: every file or row that was skipped or mended is counted and, up to a limit, named."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from windlass.core.documents import Document
+
+NAMED = 1000
+"""Notes of one reason that are kept: a file of a million broken rows must not fill the memory with their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +34,25 @@ class ReadReport:
     """Bytes of those files."""
     documents: int = 0
     skipped: list[Note] = field(default_factory=list)
+    """The first `NAMED` of each reason; `skips` counts all."""
     mended: list[Note] = field(default_factory=list)
+    """The first `NAMED` of each reason; `mends` counts all."""
+    skips: Counter[str] = field(default_factory=Counter)
+    mends: Counter[str] = field(default_factory=Counter)
 
     def skip(self, source: str, reason: str, detail: str = "") -> None:
-        self.skipped.append(Note(source, reason, detail))
+        self.skips[reason] += 1
+        if self.skips[reason] <= NAMED:
+            self.skipped.append(Note(source, reason, detail))
 
     def mend(self, source: str, reason: str, detail: str = "") -> None:
-        self.mended.append(Note(source, reason, detail))
+        self.mends[reason] += 1
+        if self.mends[reason] <= NAMED:
+            self.mended.append(Note(source, reason, detail))
 
     def reasons(self) -> dict[str, int]:
         """Reason -> how many were skipped for it, most frequent first."""
-        counts = Counter(note.reason for note in self.skipped)
-        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+        return dict(sorted(self.skips.items(), key=lambda item: (-item[1], item[0])))
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -50,6 +60,8 @@ class ReadReport:
             "bytes": self.bytes,
             "documents": self.documents,
             "skipped_by_reason": self.reasons(),
+            "skipped_count": self.skips.total(),
+            "mended_count": self.mends.total(),
             "skipped": [str(note) for note in self.skipped],
             "mended": [str(note) for note in self.mended],
         }

@@ -161,9 +161,11 @@ def test_a_damaged_packed_file_is_named_and_what_came_before_stands(
     (tmp_path / f"a.jsonl{suffix}").write_bytes(broken[damage])
     (tmp_path / "b.jsonl").write_bytes(lines([{"text": TEXT}]))
     documents, report = read(tmp_path)
-    assert documents[-1].id == "b.jsonl:1" and (len(documents) > 500) == (damage != "foreign")
-    named = [note for note in report.skipped if note.source == f"a.jsonl{suffix}"]
-    assert [note.reason for note in named] == ["cut short" if damage == "cut" else "damaged"]
+    assert documents[-1].id == "b.jsonl:1" and (len(documents) > 300) == (damage != "foreign")
+    named = {note.source.partition(":")[0]: note.reason for note in report.skipped}
+    assert list(named) == [f"a.jsonl{suffix}"]
+    if damage != "flipped":  # zstd without a checksum lets some changes pass: they show as broken rows
+        assert named[f"a.jsonl{suffix}"] == ("cut short" if damage == "cut" else "damaged")
 
 
 @pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".zst", zstd)])

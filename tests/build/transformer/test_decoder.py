@@ -7,11 +7,13 @@ import json
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.decoder import Decoder
-from windlass.build.transformer.hf import FAMILIES, from_hf, load_model, save_model, to_hf
+from windlass.build.transformer.families import FAMILIES
+from windlass.build.transformer.hf import from_hf, load_model, save_model, to_hf
 from windlass.build.transformer.init import initialise
 from windlass.core.errors import InputError
 
@@ -46,7 +48,6 @@ def tokens(config: TransformerConfig, batch: int, length: int) -> torch.Tensor:
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_transformers_loads_what_we_save_with_equal_logits_and_gradients(tmp_path, tied, kv_heads):
-    transformers = pytest.importorskip("transformers")
     config = dataclasses.replace(SMALL, tied=tied, kv_heads=kv_heads)
     ours = make(config)
     save_model(ours, tmp_path, bos=0, eos=0)
@@ -69,7 +70,6 @@ def test_transformers_loads_what_we_save_with_equal_logits_and_gradients(tmp_pat
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_llama_made_by_transformers_gives_equal_logits_here(tmp_path, tied):
-    transformers = pytest.importorskip("transformers")
     torch.manual_seed(3)
     theirs = transformers.LlamaForCausalLM(
         transformers.LlamaConfig(
@@ -95,7 +95,6 @@ def test_a_llama_made_by_transformers_gives_equal_logits_here(tmp_path, tied):
 
 
 def test_greedy_text_equals_that_of_transformers(tmp_path):
-    transformers = pytest.importorskip("transformers")
     ours = make()
     save_model(ours, tmp_path)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
@@ -225,7 +224,7 @@ def test_damaged_files_are_refused(tmp_path):
     ("key", "value"),
     [
         ("model_type", "mamba"),
-        ("hidden_act", "gelu"),
+        ("hidden_act", "quick_gelu"),
         ("rope_parameters", {"rope_type": "dynamic", "rope_theta": 1e4}),
         ("hidden_size", None),
     ],

@@ -31,20 +31,29 @@ class KVCache:
         shape = (config.layers, batch, config.kv_heads, self.capacity, config.head_dim)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.tokens = torch.zeros(batch, self.capacity, dtype=torch.int64, device=device)
+        """What was read; LongRoPE has to read it again when a sequence outgrows the original context."""
+        self.stretched = False
+        """Whether the keys were turned by LongRoPE's long factors."""
 
     @property
     def room(self) -> int:
         """How many more positions fit."""
         return self.capacity - self.length
 
-    def extend(self, layer: int, k_BKTD: Tensor, v_BKTD: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
-        """Stores the new positions of one layer; returns keys and values of all positions from `first` on (views)."""
-        end = self.length + k_BKTD.shape[2]
+    def note(self, tokens_BT: Tensor) -> None:
+        """Keeps the tokens of a pass that is about to begin. Raises `InputError` when they do not fit."""
+        end = self.length + tokens_BT.shape[1]
         if end > self.capacity:
             raise InputError(
                 f"The sequence grows to {end} tokens, but the model reads at most {self.capacity}.",
                 "Shorten the prompt or ask for fewer new tokens.",
             )
+        self.tokens[:, self.length : end] = tokens_BT
+
+    def extend(self, layer: int, k_BKTD: Tensor, v_BKTD: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
+        """Stores the new positions of one layer; returns keys and values of all positions from `first` on (views)."""
+        end = self.length + k_BKTD.shape[2]
         self.keys[layer, :, :, self.length : end] = k_BKTD
         self.values[layer, :, :, self.length : end] = v_BKTD
         return self.keys[layer, :, :, first:end], self.values[layer, :, :, first:end]

@@ -180,6 +180,7 @@ class TransformerConfig:
             )
         if self.position == "rope":
             self._check_rope()
+        self._canonical()
         if self.norm_placement == "post" and self.norm_offset:
             raise InputError("Model configuration: norm_offset has no meaning known here with norm_placement 'post'.")
 
@@ -199,6 +200,19 @@ class TransformerConfig:
                         f"there are {self.rotary_dim // 2} frequencies."
                     )
 
+    def _canonical(self) -> None:
+        """One spelling for each computation, so that equal models have equal configurations."""
+        letters = "".join(self.pattern[layer % len(self.pattern)] for layer in range(self.layers))
+        if self.window is None or "L" not in letters:
+            object.__setattr__(self, "window", None)
+            letters = "L"
+        periods = (n for n in range(1, len(letters) + 1) if (letters[:n] * len(letters))[: len(letters)] == letters)
+        object.__setattr__(self, "pattern", letters[: next(periods)])
+        if self.window is None or (self.local_rope_theta == self.rope_theta and self.rope_scaling is None):
+            object.__setattr__(self, "local_rope_theta", None)
+        if self.attention_scale == self.head_dim**-0.5:
+            object.__setattr__(self, "attention_scale", None)
+
     # ---- what follows from the fields ------------------------------------------------------------------------------
 
     @property
@@ -213,6 +227,11 @@ class TransformerConfig:
     def local(self, layer: int) -> bool:
         """Whether a layer sees only the window."""
         return self.window is not None and self.pattern[layer % len(self.pattern)] == "L"
+
+    def stretched(self, length: int) -> bool:
+        """Whether LongRoPE's long factors hold for a sequence of this length."""
+        scaling = self.rope_scaling if self.position == "rope" else None
+        return scaling is not None and scaling.kind == "longrope" and length > scaling.original_context
 
     def sparse(self, layer: int) -> bool:
         """Whether a layer has experts."""

@@ -68,11 +68,18 @@ class Decoder(Stack):
         restart. `routing`: every mixture of experts appends its balancing loss. Raises `InputError` when the sequence
         is longer than the model reads.
         """
-        x_BTC, sights = self.start(tokens_BT, documents_BT=documents_BT, cache=cache, dtype=dtype)
-        x_BTC = self.through(x_BTC, sights, routing)
-        if cache is not None:
-            cache.advance(tokens_BT.shape[1])
-        return x_BTC
+        if cache is None:
+            return self.through(*self.start(tokens_BT, documents_BT=documents_BT, dtype=dtype), routing)
+        new, end = tokens_BT.shape[1], cache.length + tokens_BT.shape[1]
+        if end <= self.config.context:
+            cache.note(tokens_BT)
+        if cache.length and self.config.stretched(end) != cache.stretched:
+            tokens_BT = cache.tokens[:, :end]  # LongRoPE now turns every position differently
+            cache.truncate(0)
+        cache.stretched = self.config.stretched(end)
+        x_BTC = self.through(*self.start(tokens_BT, documents_BT=documents_BT, cache=cache, dtype=dtype), routing)
+        cache.advance(tokens_BT.shape[1])
+        return x_BTC[:, -new:]
 
     def logits(self, x_BTC: Tensor) -> Tensor:
         """Scores of every token of the vocabulary, in the dtype of `x_BTC`."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import fields as fields_of
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.encoder import Encoder
-from windlass.build.transformer.families import bert, llama, modernbert, t5
+from windlass.build.transformer.families import FAMILIES, Family
 from windlass.build.transformer.families.fields import Fields
 from windlass.build.transformer.families.links import export, fill
 from windlass.build.transformer.model import Model, model_of
@@ -28,14 +28,10 @@ from windlass.core.files import disk_errors, write_json
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 
-FAMILIES: dict[str, ModuleType] = {family.MODEL_TYPE: family for family in (llama, bert, modernbert, t5)}
-"""By `model_type`. A new model is saved as the first of them that can express its configuration."""
-
 
 def from_hf(values: Mapping[str, Any], where: str) -> TransformerConfig:
     """Reads a `config.json`. What would be computed differently is refused by name, never ignored."""
-    config: TransformerConfig = _family(values.get("model_type"), where).from_hf(Fields(values, where))
-    return config
+    return _family(values.get("model_type"), where).from_hf(Fields(values, where))
 
 
 def to_hf(
@@ -124,21 +120,18 @@ def load_config(folder: Path) -> TransformerConfig:
 def load_model(folder: Path) -> Model:
     """The model in a Hugging Face folder, in float32 and ready for inference.
 
-    One weights file or the shards of `model.safetensors.index.json`. Raises `InputError` naming the first tensor
-    that is missing, unknown or of another shape.
+    One weights file or the shards of `model.safetensors.index.json`, read tensor by tensor. Raises `InputError`
+    naming the first tensor that is missing, unknown or of another shape.
     """
     values = _read_config(folder)
     config, family = from_hf(values, str(folder / CONFIG)), FAMILIES[values["model_type"]]
-    renamed = getattr(family, "renamed", lambda name, config: name)
-    tensors: dict[str, Tensor] = {}
-    for path in _weight_files(folder):
-        tensors.update({ours: tensor for name, tensor in _read(path).items() if (ours := renamed(name, config))})
-    config = _with_own_head(config, family, tensors)
-    with torch.device("meta"):
-        model = model_of(config)
-    model.to_empty(device="cpu")
-    # Old checkpoints carry the RoPE frequencies beside the weights.
-    fill(model.state_dict(), family.links(config), tensors, str(folder), ["rotary_emb.inv_freq"])
+    with ExitStack() as stack:
+        tensors = _Tensors(_weight_files(folder), lambda name: family.renamed(name, config), stack)
+        config = _with_own_head(config, family, tensors)
+        with torch.device("meta"):
+            model = model_of(config)
+        model.to_empty(device="cpu")
+        fill(model.state_dict(), list(family.links(config)), tensors, str(folder))
     return model.eval()
 
 
@@ -158,22 +151,22 @@ def load_encoder(folder: Path) -> Encoder:
     return model
 
 
-def _with_own_head(config: TransformerConfig, family: ModuleType, tensors: dict[str, Tensor]) -> TransformerConfig:
+def _with_own_head(config: TransformerConfig, family: Family, tensors: _Tensors) -> TransformerConfig:
     """A tied model's file may hold a second copy of its head, which is dropped; one that differs unties the model, as
     it does in transformers 5 (whose T5 1.1 says that it is tied, and is not)."""
     if not config.tied:
         return config
-    names = {link.ours: link.theirs[0] for link in family.links(replace(config, tied=False))}
-    head, embedding = names.get(("head.weight",)), names[("embedding",)]
+    names = {link.ours[0]: link.theirs[0] for link in family.links(replace(config, tied=False))}
+    head, embedding = names.get("head.weight", ""), names["embedding"]
     if head not in tensors or embedding not in tensors:
         return config
     if not torch.equal(tensors[head], tensors[embedding]):
         return replace(config, tied=False)
-    del tensors[head]
+    tensors.drop(head)
     return config
 
 
-def _family(model_type: Any, where: str) -> ModuleType:
+def _family(model_type: Any, where: str) -> Family:
     if model_type not in FAMILIES:
         raise InputError(
             f"{where}: model_type {model_type!r} is not a family that can be read.",
@@ -203,11 +196,33 @@ def _weight_files(folder: Path) -> list[Path]:
         raise InputError(f"{index} is not an index of weight files: {error}.") from error
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{path} cannot be read: {error}.", "The file is absent or damaged; fetch it again."
-        ) from error
+class _Tensors(Mapping[str, Tensor]):
+    """The tensors of several files, each read only when asked for, so that no second copy of the model is held."""
+
+    def __init__(self, paths: Sequence[Path], renamed: Callable[[str], str | None], stack: ExitStack) -> None:
+        """`renamed`: a name as a file has it -> as the family's table has it, or None to leave the tensor out."""
+        self._where: dict[str, tuple[Any, str]] = {}
+        for path in paths:
+            try:
+                file = stack.enter_context(safe_open(path, framework="pt"))
+            except (OSError, SafetensorError) as error:
+                raise InputError(
+                    f"{path} cannot be read: {error}.", "The file is absent or damaged; fetch it again."
+                ) from error
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
+                if known := renamed(name):
+                    self._where[known] = (file, name)
+
+    def __getitem__(self, name: str) -> Tensor:
+        file, written = self._where[name]
+        tensor: Tensor = file.get_tensor(written)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def drop(self, name: str) -> None:
+        del self._where[name]

@@ -144,12 +144,13 @@ class Stack(nn.Module):
         theta, scaling = config.rope_theta, config.rope_scaling
         if local and config.local_rope_theta is not None:
             theta, scaling = config.local_rope_theta, None
-        long = scaling is not None and scaling.kind == "longrope" and end > scaling.original_context
-        if long and positions.ndim == 2 and scaling is not None:
+        reach = end if positions.ndim == 1 or scaling is None else int(positions.max()) + 1
+        long = scaling is not None and config.stretched(reach)
+        if long and positions.ndim == 2:
             raise InputError(
-                f"LongRoPE turns all positions differently beyond {scaling.original_context} tokens, so rows of "
-                f"{end} tokens cannot pack several documents.",
-                "Pack into shorter rows, or give each document a row of its own.",
+                f"A document has {reach} tokens, for which LongRoPE turns all positions differently: it cannot be "
+                "packed with shorter ones.",
+                "Give each document a row of its own.",
             )
         frequency, factor = _frequencies(config.rotary_dim, theta, scaling, long)
         cos, sin = rotations(positions, frequency.to(positions.device), factor)

@@ -53,13 +53,17 @@ class Fields:
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    "silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
+    "swish": "silu",
+    "silu": "silu",
+    "gelu": "gelu",
     "relu": "relu",
-}  # fmt: skip
-"""Their words for an activation -> ours."""
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
+"""Their words for an activation -> ours. Of several, the last is the one to write."""
 
 
-def rope_of(fields: Fields, theta: float, rope: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def rope_of(fields: Fields, theta: float = 10_000.0, rope: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The fields rope_theta, rope_scaling and rotary_share; `theta` is the family's default.
 
     `rope` holds the parameters when the family keeps several sets of them. Both spellings are read, that of
@@ -95,7 +99,7 @@ def _scaling(fields: Fields, rope: Mapping[str, Any]) -> RopeScaling | None:
     }
     context = int(fields.need("max_position_embeddings"))
     if kind != "linear":
-        original = rope.get("original_max_position_embeddings") or fields.get("original_max_position_embeddings")
+        original = fields.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings")
         values["original_context"] = int(original or context)
         values["attention_factor"] = rope.get("attention_factor")
     factor = rope.get("factor") or context / values.get("original_context", context)

@@ -5,7 +5,7 @@ It is read in both directions, so loading, saving and the comparison of gradient
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,29 +63,27 @@ def fill(
     links: Sequence[Link],
     tensors: Mapping[str, Tensor],
     where: str,
-    ignored: Collection[str] = (),
 ) -> None:
     """Copies a checkpoint's tensors into `state`.
 
-    Raises `InputError` naming the first tensor that is unknown, missing or of another shape; names that end with one
-    of `ignored` may be left over.
+    Raises `InputError` naming the first tensor that is unknown, missing or of another shape.
     """
     hint = "Weights and config disagree."
     known = {name for link in links for name in link.theirs}
-    for name in sorted(set(tensors) - known):
-        if not name.endswith(tuple(ignored)):
-            raise InputError(f"{where}: the weights hold an unknown tensor '{name}'.", hint)
+    if unknown := sorted(set(tensors) - known):
+        raise InputError(f"{where}: the weights hold an unknown tensor '{unknown[0]}'.", hint)
     for link in links:
+        found = {name: tensors[name] for name in link.theirs if name in tensors}
         for name, shape in link.shapes(state).items():
-            if name not in tensors:
+            if name not in found:
                 raise InputError(f"{where}: the weights lack the tensor '{name}'.", hint)
-            if list(tensors[name].shape) != shape:
+            if list(found[name].shape) != shape:
                 raise InputError(
-                    f"{where}: '{name}' has shape {list(tensors[name].shape)}, but config.json says {shape}.", hint
+                    f"{where}: '{name}' has shape {list(found[name].shape)}, but config.json says {shape}.", hint
                 )
-        link.fill(state, tensors)
+        link.fill(state, found)
 
 
-def export(state: Mapping[str, Tensor], links: Sequence[Link]) -> dict[str, Tensor]:
+def export(state: Mapping[str, Tensor], links: Iterable[Link]) -> dict[str, Tensor]:
     """`state` under the checkpoint's names; gradients go the same way."""
     return {name: tensor for link in links for name, tensor in link.export(state).items()}

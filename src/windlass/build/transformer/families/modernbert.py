@@ -133,3 +133,8 @@ def links(config: TransformerConfig) -> list[Link]:
     if config.head_bias:
         found.append(same("head_bias", "decoder.bias"))
     return found if config.tied else [*found, same("head.weight", "decoder.weight")]
+
+
+def renamed(name: str, config: TransformerConfig) -> str | None:
+    """Checkpoints agree on the names."""
+    return name

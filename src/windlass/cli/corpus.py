@@ -1,8 +1,24 @@
-"""Makes a corpus: reads documents, drops what is poor or repeated, splits the rest into train and held-out.
+"""Makes a corpus: reads documents, cleans them, drops what is poor or repeated, splits the rest, mixes the sources.
 
-Reads a folder of Markdown, text, reST, HTML and Python files, the documentation that this Python carries, or the
-sources that a recipe (corpus.toml) names. Options take the place of what the recipe says.
-Nothing is left out in silence: files beside the corpus name every file and document with the reason.
+Reads a folder or file of documents, the documentation that this Python carries, or the sources that a recipe
+(*.toml) names. Options take the place of what the recipe says:
+
+    heldout = 0.1
+    repair = true
+    languages = ["en"]
+    quality = "gopher"
+    pii = "mask"
+    decontaminate = ["eval/questions.jsonl"]
+    [rules]
+    max_words = 500_000
+    [[sources]]
+    path = "novels"
+    weight = 0.3
+    [[sources]]
+    path = "manuals"
+    weight = 0.7
+
+Nothing is left out or changed in silence: files beside the corpus name every document with the reason.
 """
 
 from __future__ import annotations
@@ -12,50 +28,43 @@ import json
 from pathlib import Path
 from typing import Any
 
-_SETTINGS = ("heldout", "near", "min_chars", "seed")
+_SETTINGS = (
+    "repair", "languages", "decontaminate", "contaminated", "quality", "pii", "pii_kinds", "near", "heldout", "seed"
+)  # fmt: skip
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("folder", nargs="?", type=Path, help="the documents, or a recipe (*.toml)")
+    what.add_argument("source", nargs="?", type=Path, help="the documents, or a recipe (*.toml)")
     what.add_argument("--python", action="store_true", help="the documentation and source of this Python")
     what.add_argument("--show", metavar="CORPUS", help="print the report of a corpus made earlier (name or digest)")
     parser.add_argument("--name", default="corpus", help="name of the artifact (default: corpus)")
-    parser.add_argument("--heldout", type=float, help="share of files held out from training (default: 0.1)")
-    parser.add_argument("--near", type=float, help="similarity of near duplicates (default: 0.8)")
-    parser.add_argument("--min-chars", type=int, help="least characters of a document (default: 30)")
-    parser.add_argument("--seed", type=int, help="another one holds out other files (default: 0)")
-    parser.add_argument("--max-mb", type=float, default=20.0, help="skip larger files (default: 20)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that judge documents (default: this one)")
-    parser.add_argument("--examples", type=int, default=3, help="names to print for each reason (default: 3)")
-    parser.add_argument("--json", action="store_true", help="print the whole report as JSON")
+    how = parser.add_argument_group("what becomes of the documents")
+    how.add_argument("--repair", action="store_const", const=True, help="mend wrongly decoded characters")
+    how.add_argument("--languages", nargs="+", metavar="CODE", help="keep these only, as in: en de (default: all)")
+    how.add_argument("--quality", metavar="RULES", help="none, light, gopher or fineweb (default: light)")
+    how.add_argument("--pii", metavar="WHAT", help="keep, mask or drop personal data (default: keep)")
+    how.add_argument("--pii-kinds", nargs="+", metavar="KIND", help="kinds of personal data to look for")
+    how.add_argument("--decontaminate", nargs="+", type=Path, metavar="FILE", help="evaluation sets to keep out")
+    how.add_argument("--contaminated", metavar="WHAT", help="cut their text out or drop the document (default: cut)")
+    how.add_argument("--near", type=float, help="similarity of near duplicates (default: 0.8)")
+    how.add_argument("--heldout", type=float, help="share of files held out from training (default: 0.1)")
+    how.add_argument("--seed", type=int, help="another one holds out other files (default: 0)")
+    where = parser.add_argument_group("how the work is done; the corpus is the same whichever way")
+    where.add_argument("--max-mb", type=float, default=20.0, help="skip larger files and rows (default: 20)")
+    where.add_argument("--workers", type=int, default=1, help="processes that judge documents (default: this one)")
+    where.add_argument("--engine", choices=("local", "ray"), default="local", help="on this machine or on Ray")
+    shown = parser.add_argument_group("what is printed")
+    shown.add_argument("--examples", type=int, default=3, help="names to print for each reason (default: 3)")
+    shown.add_argument("--json", action="store_true", help="the whole report as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    from windlass.build.corpus import CorpusSettings, build_corpus, corpus_report, corpus_summary, load_recipe, parts_of
-    from windlass.build.corpus.engines import here, processes
-    from windlass.core.progress import Progress
-    from windlass.core.readers import Folder, PythonDocs
+    from windlass.build.corpus import corpus_report, corpus_summary
     from windlass.core.workspace import find_workspace
 
     with find_workspace() as workspace:
-        if args.show:
-            corpus = workspace.artifacts.get(args.show)
-        else:
-            changes: dict[str, Any] = {key: getattr(args, key) for key in _SETTINGS if getattr(args, key) is not None}
-            max_bytes = int(args.max_mb * 1e6)
-            recipe = args.folder is not None and args.folder.suffix == ".toml"
-            settings = load_recipe(args.folder, changes) if recipe else CorpusSettings(**changes)
-            folder = PythonDocs() if args.python else Folder(args.folder, max_bytes)
-            with Progress("corpus", None, "documents") as progress:
-                corpus = build_corpus(
-                    workspace,
-                    parts_of(settings, max_bytes) if recipe else folder,
-                    settings,
-                    name=args.name,
-                    engine=here if args.workers == 1 else processes(args.workers),
-                    progress=progress,
-                )
+        corpus = workspace.artifacts.get(args.show) if args.show else _built(args, workspace)
         report = corpus_report(corpus)
         if args.json:
             print(json.dumps(report, indent=2, ensure_ascii=False))
@@ -64,3 +73,27 @@ def run(args: argparse.Namespace) -> int:
         print(corpus_summary(report, examples=args.examples))
         print(f"\ndropped.jsonl and changed.jsonl in {corpus.path} name everything that was left out or changed.")
     return 0
+
+
+def _built(args: argparse.Namespace, workspace: Any) -> Any:
+    from windlass.build.corpus import build_corpus, corpus_settings, engine, parts_of
+    from windlass.core.progress import Progress
+    from windlass.core.readers import Folder, PythonDocs
+
+    changes = {key: getattr(args, key) for key in _SETTINGS if getattr(args, key) is not None}
+    max_bytes = int(args.max_mb * 1e6)
+    recipe = args.source if args.source is not None and args.source.suffix == ".toml" else None
+    settings = corpus_settings(recipe, changes)
+    with Progress("corpus", None, "documents") as progress:
+        return build_corpus(
+            workspace,
+            parts_of(settings, max_bytes)
+            if recipe
+            else PythonDocs()
+            if args.python
+            else Folder(args.source, max_bytes),
+            settings,
+            name=args.name,
+            engine=engine(args.engine, args.workers),
+            progress=progress,
+        )

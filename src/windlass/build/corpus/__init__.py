@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from windlass.build.corpus.building import Part, build_corpus, parts_of
+from windlass.build.corpus.engines import engine
 from windlass.build.corpus.reading import corpus_documents, corpus_report, training_documents, training_text
-from windlass.build.corpus.settings import CorpusSettings, load_recipe
+from windlass.build.corpus.settings import CorpusSettings, corpus_settings
 from windlass.build.corpus.summary import corpus_summary
 
 __all__ = [
@@ -13,8 +14,9 @@ __all__ = [
     "build_corpus",
     "corpus_documents",
     "corpus_report",
+    "corpus_settings",
     "corpus_summary",
-    "load_recipe",
+    "engine",
     "parts_of",
     "training_documents",
     "training_text",

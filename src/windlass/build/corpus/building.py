@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 from windlass.build.corpus.card import data_card
 from windlass.build.corpus.duplicates import Duplicates
-from windlass.build.corpus.engines import Engine, here
-from windlass.build.corpus.judging import Judge, Label, finished
+from windlass.build.corpus.engines import here
+from windlass.build.corpus.evaluation_sets import contamination
+from windlass.build.corpus.judging import Engine, Judge, Label, finished
 from windlass.build.corpus.ledger import Ledger, LedgerReport
 from windlass.build.corpus.mixing import mixture
 from windlass.build.corpus.reading import DOCUMENTS, REPORT, trained_on
@@ -106,7 +107,7 @@ def build_corpus(
         with closing(Ledger(draft.path)) as ledger, closing(Stage(work / "stage")) as stage:
             reading = LedgerReport(ledger)
             duplicates = Duplicates(work / "duplicates")
-            for judged in engine(Judge(settings), _batches(parts, reading, progress)):
+            for judged in engine(Judge(settings, contamination(settings)), _batches(parts, reading, progress)):
                 stage.append(judged)
                 duplicates.add(judged.keys)
                 for passed, counts in judged.stages.items():
@@ -223,7 +224,7 @@ def _nothing_left(source: str, ledger: Ledger) -> InputError:
         f"No document of {source} was worth keeping: "
         + ", ".join(f"{count:,} {reason}" for reason, count in reasons)
         + ".",
-        "Add documents with text, or lower min_chars.",
+        "Add documents with text, or ask less of them (quality, rules, languages).",
     )
 
 
@@ -244,6 +245,7 @@ def _report(
         "settings": settings.as_json(),
         "kept": kept | _sums(counts, lambda label: "all"),
         "parts": _sums(counts, lambda label: label.part) if several else {},
+        "languages": _sums(counts, lambda label: label.language) if settings.languages else {},
         "mix": mixture(
             {part.name: part.weight for part in parts}, {part: row["train_bytes"] for part, row in train.items()}
         )

@@ -6,18 +6,24 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, get_context, parent_process
+from typing import Literal
 
-from windlass.build.corpus.judging import Judge, Judged
-from windlass.core.documents import Document
-from windlass.core.errors import WindlassError
+from windlass.build.corpus.judging import Batch, Engine, Judge, Judged
+from windlass.build.corpus.ray_engine import on_ray
+from windlass.core.errors import InputError, WindlassError
 
-Batch = Sequence[Document]
-Engine = Callable[[Judge, Iterator[Batch]], Iterator[Judged]]
-"""Judges batches, without running further ahead than it must: its memory does not depend on how many there are."""
+
+def engine(name: Literal["local", "ray"] = "local", workers: int = 1) -> Engine:
+    """The engine of that name. Raises `InputError` for a number of workers that makes no sense."""
+    if workers < 1:
+        raise InputError(f"{workers} workers cannot do anything.", "Give 1, or as many as there are processors.")
+    if name == "ray":
+        return on_ray(workers)
+    return here if workers == 1 else processes(workers)
 
 
 def here(judge: Judge, batches: Iterator[Batch]) -> Iterator[Judged]:
@@ -28,7 +34,7 @@ def here(judge: Judge, batches: Iterator[Batch]) -> Iterator[Judged]:
 def processes(workers: int) -> Engine:
     """Judges in a pool of `workers` processes, while this one reads and writes."""
 
-    def engine(judge: Judge, batches: Iterator[Batch]) -> Iterator[Judged]:
+    def judged(judge: Judge, batches: Iterator[Batch]) -> Iterator[Judged]:
         waiting: deque[Future[Judged]] = deque()
         # Not forked: a fork in a process that has threads (of NumPy, of a notebook) may hang.
         pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(judge,))
@@ -47,7 +53,7 @@ def processes(workers: int) -> Engine:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    return engine
+    return judged
 
 
 _own: Judge | None = None

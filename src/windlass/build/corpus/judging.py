@@ -9,20 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from windlass.build.corpus.cleaning import Cleaning
+from windlass.build.corpus.decontamination import Contamination
 from windlass.build.corpus.duplicates import KEYS
-from windlass.build.corpus.quality import preset, refusal
 from windlass.build.corpus.settings import CorpusSettings
 from windlass.build.corpus.shingles import BANDS, bands, shingles
 from windlass.build.corpus.split import place
 from windlass.core.documents import Document
-from windlass.core.readers import canonical
 
 RECORD = np.dtype(
     [
@@ -49,7 +49,9 @@ class Label:
 
     kind: str
     part: str
-    """The source of the mix that it comes from."""
+    """The source of the mix that it comes from; empty where there is only one."""
+    language: str
+    """ISO 639; empty where it was not looked for."""
 
 
 @dataclass(slots=True)
@@ -76,9 +78,9 @@ def finished(row: bytes, split: str) -> bytes:
 class Judge:
     """Judges batches of documents by the same settings. Is sent to other processes as it is."""
 
-    def __init__(self, settings: CorpusSettings) -> None:
-        self._settings = settings
-        self._rules = preset("light", min_chars=settings.min_chars)
+    def __init__(self, settings: CorpusSettings, contamination: Contamination | None = None) -> None:
+        self._seed = settings.seed
+        self._stages = Cleaning(settings, contamination).stages
 
     def __call__(self, documents: Sequence[Document]) -> Judged:
         judged = Judged()
@@ -86,7 +88,8 @@ class Judge:
         judged.records, judged.keys = np.zeros(len(kept), RECORD), np.zeros((len(kept), KEYS), np.uint64)
         for number, document in enumerate(kept):
             judged.rows.append(_row(document))
-            judged.labels.append(Label(document.metadata["kind"], document.metadata.get("part", "")))
+            about = document.metadata
+            judged.labels.append(Label(about["kind"], about.get("part", ""), about.get("language", "")))
             judged.keys[number] = self._fingerprint(document, judged.records[number])
         judged.records["length"] = [len(row) for row in judged.rows]
         return judged
@@ -94,19 +97,19 @@ class Judge:
     def _judge(self, document: Document, judged: Judged) -> Document | None:
         """The document as it is kept, or None; says in `judged` what happened to it."""
         size = len(document.text.encode())
-        verdict = self._refusal(document)
-        count = judged.stages.setdefault("quality", Counter())
-        count.update({"documents_in": 1, "bytes_in": size})
-        if verdict is not None:
-            judged.drops.append(_note("quality", document, *verdict) | {"size": size})
-            return None
-        count.update({"documents_out": 1, "bytes_out": size})
+        for name, stage in self._stages.items():
+            judged.stages.setdefault(name, Counter()).update(documents_in=1, bytes_in=size)
+            left, reasons = stage(document)
+            notes = [{"stage": name, "id": document.id, "reason": why, "detail": detail} for why, detail in reasons]
+            if left is None:
+                judged.drops += [note | {"size": size} for note in notes]
+                return None
+            judged.changes += notes
+            if left.text is not document.text:
+                size = len(left.text.encode())
+            judged.stages[name].update(documents_out=1, bytes_out=size)
+            document = left
         return document
-
-    def _refusal(self, document: Document) -> tuple[str, str] | None:
-        if canonical(document.text) != document.text:
-            return "not canonical", "its reader must apply windlass.core.readers.canonical"
-        return refusal(document.text, self._rules, kind=document.metadata["kind"])
 
     def _fingerprint(self, document: Document, record: np.void) -> NDArray[np.uint64]:
         """Fills in the document's record; returns its keys."""
@@ -114,7 +117,7 @@ class Judge:
         kind, id = _hash("kind", group, 8), _hash("id", document.id, 16)
         digest = _hash(group, " ".join(document.text.split()), 16)
         record["bytes"], record["shingles"] = len(document.text.encode()), len(found)
-        record["place"] = place(document.metadata["cluster"], self._settings.seed)
+        record["place"] = place(document.metadata["cluster"], self._seed)
         record["kind"], record["id"], record["digest"] = kind, id, digest
         keys = np.empty(KEYS, np.uint64)
         keys[:2] = np.frombuffer(id[:8] + digest[:8], np.uint64)
@@ -122,10 +125,6 @@ class Judge:
         keys[2:] = bands(found) if len(found) else np.arange(BANDS, dtype=np.uint64) ^ keys[1]
         keys[2:] ^= np.frombuffer(kind, np.uint64)
         return keys
-
-
-def _note(stage: str, document: Document, reason: str, detail: str) -> dict[str, Any]:
-    return {"stage": stage, "id": document.id, "reason": reason, "detail": detail}
 
 
 def _row(document: Document) -> bytes:
@@ -144,3 +143,9 @@ def _row(document: Document) -> bytes:
 
 def _hash(name: str, text: str, size: int) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=size, key=hashlib.sha256(name.encode()).digest()).digest()
+
+
+Batch = Sequence[Document]
+Engine = Callable[[Judge, Iterator[Batch]], Iterator[Judged]]
+"""Judges batches and gives them back in their order. Does not run ahead further than it must, so that its memory does
+not depend on how many there are."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from windlass.build.corpus.pii import DEFAULT_KINDS, Kind
+from windlass.build.corpus.quality import PRESETS, QualityRules
 from windlass.core.config import strict
 from windlass.core.errors import ConfigError
 
@@ -29,8 +31,21 @@ class CorpusSettings:
     """The recipe of a corpus. Everything in it, and nothing else, decides what a given input becomes."""
 
     sources: tuple[SourceSettings, ...] = ()
-    min_chars: int = 30
-    """Least number of characters other than white space."""
+    repair: bool = False
+    """Whether characters that were decoded with the wrong table are mended."""
+    languages: tuple[str, ...] = ()
+    """ISO 639 codes of the languages to keep (`und`: too short to tell); empty: all, and none is looked for."""
+    decontaminate: tuple[Path, ...] = ()
+    """Files with evaluation sets whose text must not be trained on."""
+    contaminated: Literal["cut", "drop"] = "cut"
+    """What happens to text of an evaluation set: it alone is cut out, or the whole document goes."""
+    quality: Literal["none", "light", "gopher", "fineweb"] = "light"
+    """The rules that documents must pass; see `quality.py`."""
+    rules: Mapping[str, Any] = field(default_factory=dict)
+    """Limits that replace those of `quality`, by the name of their field."""
+    pii: Literal["keep", "mask", "drop"] = "keep"
+    """What happens to personal data: a placeholder takes its place, or the whole document goes."""
+    pii_kinds: tuple[Kind, ...] = DEFAULT_KINDS
     near: float = 0.8
     """Jaccard similarity of word shingles from which a document repeats an earlier one of its kind."""
     heldout: float = 0.1
@@ -48,25 +63,40 @@ class CorpusSettings:
                 f"The similarity of near duplicates is {self.near}, but must lie between 0.5 and 1.",
                 "0.8 is usual; below 0.5 the search would miss most pairs.",
             )
+        self.quality_rules()
         weighted = [source for source in self.sources if source.weight is not None]
         if weighted and len(weighted) < len(self.sources):
             missing = next(source.path for source in self.sources if source.weight is None)
             raise ConfigError(f"The source {missing} has no weight, but others have.", "Give every source a weight.")
 
+    def quality_rules(self) -> QualityRules:
+        """The rules of `quality` with the changes of `rules`. Raises `ConfigError` for a field that no rule has."""
+        values = {key: value for key, value in asdict(PRESETS[self.quality]).items() if value is not None}
+        return strict(QualityRules, values | dict(self.rules), where="the recipe", prefix="rules.")
+
     def as_json(self) -> dict[str, Any]:
         """What the report tells of them: no paths, which would make the artifact depend on where its input lay."""
         values = asdict(self)
         del values["sources"]
-        return values
+        return values | {"decontaminate": [path.name for path in self.decontaminate]}
 
 
-def load_recipe(path: Path, changes: Mapping[str, Any] | None = None) -> CorpusSettings:
-    """Reads `path`, with `changes` taking the place of its values. Its sources lie relative to its folder."""
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.", "Mend the line it names.") from error
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.", "Name a recipe file.") from error
-    found = strict(CorpusSettings, values | dict(changes or {}), where=str(path))
-    return replace(found, sources=tuple(replace(item, path=path.parent / item.path) for item in found.sources))
+def corpus_settings(recipe: Path | None, changes: Mapping[str, Any]) -> CorpusSettings:
+    """The settings of a recipe, whose paths are relative to its folder, with `changes` in the place of its values."""
+    values: dict[str, Any] = {}
+    if recipe is not None:
+        try:
+            values = tomllib.loads(recipe.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{recipe} is not valid TOML: {error}.", "Mend the line it names.") from error
+        except OSError as error:
+            raise ConfigError(f"{recipe} cannot be read: {error.strerror}.", "Name a recipe file.") from error
+    found = strict(CorpusSettings, values | dict(changes), where=str(recipe or "options"))
+    folder = recipe.parent if recipe is not None else Path()
+    return replace(
+        found,
+        sources=tuple(replace(item, path=folder / item.path) for item in found.sources),
+        decontaminate=found.decontaminate
+        if "decontaminate" in changes
+        else tuple(folder / path for path in found.decontaminate),
+    )

@@ -10,49 +10,22 @@ import signal
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+from corpus_world import Given, left_out, page, prose
 from hypothesis import given
 from hypothesis import strategies as st
 
 from windlass.build.corpus import CorpusSettings, build_corpus, corpus_documents, corpus_report, training_text
 from windlass.build.corpus.quality import preset, refusal
 from windlass.build.corpus.split import border, place
-from windlass.core.artifacts import Artifact
 from windlass.core.documents import Document
 from windlass.core.errors import ConfigError, InputError
 from windlass.core.readers import Folder, ReadReport
 from windlass.core.workspace import Workspace
-
-
-@dataclass
-class Given:
-    """A source of ready-made documents."""
-
-    rows: Sequence[Document]
-    name: str = "documents made for a test"
-    licence: str = "CC0-1.0"
-
-    def documents(self, report: ReadReport) -> Iterator[Document]:
-        for row in self.rows:
-            report.documents += 1
-            yield row
-
-
-def page(id: str, text: str, kind: str = "page", cluster: str = "") -> Document:
-    return Document(id, id, id, text.strip(), metadata={"kind": kind, "cluster": cluster or id})
-
-
-def prose(n: int) -> str:
-    return " ".join(f"word{n}x{i} of page {n}" for i in range(20))
-
-
-def left_out(corpus: Artifact) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (corpus.path / "dropped.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture
@@ -269,7 +242,9 @@ def test_kill_9_leaves_no_half_artifact_and_the_next_build_is_whole(tmp_path: Pa
 
 def test_rows_are_plain_json_lines(workspace: Workspace) -> None:
     corpus = build_corpus(
-        workspace, Given([page("p", prose(1) + "\u2028 Grüße"), page("q", prose(2))]), CorpusSettings(min_chars=1)
+        workspace,
+        Given([page("p", prose(1) + "\u2028 Grüße"), page("q", prose(2))]),
+        CorpusSettings(rules={"min_chars": 1}),
     )
     lines = (corpus.path / "documents.jsonl").read_bytes().split(b"\n")
     rows = [json.loads(line) for line in lines if line]

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from corpus_world import WORDS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,8 +19,6 @@ from windlass.build.corpus.shingles import BANDS, ROWS, jaccard, shingles, signa
 from windlass.build.corpus.staging import Stage
 from windlass.core.documents import Document
 from windlass.core.errors import ConfigError
-
-WORDS = [f"w{i}".translate(str.maketrans("0123456789", "abcdefghij")) for i in range(3000)]
 
 
 def reference(text: str) -> set[tuple[str, ...]]:
@@ -66,7 +65,7 @@ def twins(folder: Path, documents: list[Document], threshold: float = 0.8) -> li
     folder.mkdir(exist_ok=True)
     work = folder / str(len(list(folder.iterdir())))
     work.mkdir()
-    judged = Judge(CorpusSettings(min_chars=1))(documents)
+    judged = Judge(CorpusSettings(rules={"min_chars": 1}))(documents)
     assert not judged.drops
     with closing(Stage(work / "stage")) as stage:
         stage.append(judged)

@@ -39,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--python", action="store_true", help="the documentation and source of this Python")
     what.add_argument("--show", metavar="CORPUS", help="print the report of a corpus made earlier (name or digest)")
     parser.add_argument("--name", default="corpus", help="name of the artifact (default: corpus)")
+    parser.add_argument("--text", default="text", help="field of a row that holds its text (default: text)")
     how = parser.add_argument_group("what becomes of the documents")
     how.add_argument("--repair", action="store_const", const=True, help="mend wrongly decoded characters")
     how.add_argument("--languages", nargs="+", metavar="CODE", help="keep these only, as in: en de (default: all)")
@@ -78,20 +79,17 @@ def run(args: argparse.Namespace) -> int:
 def _built(args: argparse.Namespace, workspace: Any) -> Any:
     from windlass.build.corpus import build_corpus, corpus_settings, engine, parts_of
     from windlass.core.progress import Progress
-    from windlass.core.readers import Folder, PythonDocs
+    from windlass.core.readers import Folder, PythonDocs, RowFields
 
     changes = {key: getattr(args, key) for key in _SETTINGS if getattr(args, key) is not None}
     max_bytes = int(args.max_mb * 1e6)
     recipe = args.source if args.source is not None and args.source.suffix == ".toml" else None
     settings = corpus_settings(recipe, changes)
+    folder = PythonDocs() if args.python else Folder(args.source, max_bytes, RowFields(args.text))
     with Progress("corpus", None, "documents") as progress:
         return build_corpus(
             workspace,
-            parts_of(settings, max_bytes)
-            if recipe
-            else PythonDocs()
-            if args.python
-            else Folder(args.source, max_bytes),
+            parts_of(settings, max_bytes) if recipe else folder,
             settings,
             name=args.name,
             engine=engine(args.engine, args.workers),

@@ -40,7 +40,7 @@ from windlass.core.documents import Document
 from windlass.core.errors import InputError
 from windlass.core.files import write_json
 from windlass.core.progress import Progress
-from windlass.core.readers import Folder, ReadReport, Source
+from windlass.core.readers import Folder, ReadReport, RowFields, Source
 from windlass.core.readers.folder import MAX_BYTES
 from windlass.core.workspace import Workspace
 
@@ -66,7 +66,12 @@ def parts_of(settings: CorpusSettings, max_bytes: int = MAX_BYTES) -> list[Part]
     if not settings.sources:
         raise InputError("The recipe of the corpus names no source.", 'Write [[sources]] and below it path = "...".')
     parts = [
-        Part(item.name or item.path.resolve().name, Folder(item.path, max_bytes), item.weight, item.licence)
+        Part(
+            item.name or item.path.resolve().name,
+            Folder(item.path, max_bytes, RowFields(item.text, item.id)),
+            item.weight,
+            item.licence,
+        )
         for item in settings.sources
     ]
     for name, count in Counter(part.name for part in parts).items():

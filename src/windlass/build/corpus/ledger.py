@@ -78,7 +78,7 @@ class Ledger:
 
 
 class LedgerReport(ReadReport):
-    """A `ReadReport` whose notes go into the ledger instead of staying in memory."""
+    """A `ReadReport` whose notes go into the ledger; of the files skipped it remembers the first few."""
 
     def __init__(self, ledger: Ledger) -> None:
         super().__init__()
@@ -86,6 +86,8 @@ class LedgerReport(ReadReport):
 
     def skip(self, source: str, reason: str, detail: str = "") -> None:
         self._ledger.drop("read", source, reason, detail)
+        if len(self.skipped) < _EXAMPLES:
+            super().skip(source, reason, detail)
 
     def mend(self, source: str, reason: str, detail: str = "") -> None:
         self._ledger.change("read", source, reason, detail)

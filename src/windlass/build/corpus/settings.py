@@ -24,6 +24,10 @@ class SourceSettings:
     weight: float | None = None
     """Its share of the training text, relative to the other sources'. None for all of them: as much as there is."""
     licence: str = ""
+    text: str = "text"
+    """The field of a row that holds its text, in files of rows (JSON lines, CSV, Parquet)."""
+    id: str | None = None
+    """The field that names a row; None: its number does."""
 
 
 @dataclass(frozen=True, slots=True)

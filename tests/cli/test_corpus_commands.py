@@ -64,7 +64,9 @@ def test_an_artifact_of_another_kind_is_named(home: Path, capsys: pytest.Capture
     assert main(["tokenizer", "eval", "corpus", "corpus"]) == 2
     captured = capsys.readouterr()
     assert "corpus@1 (corpus) holds no tokenizer.json" in captured.err and captured.out == ""
-    assert main(["tokenizer", "train", "corpus", "--vocab", "400"]) == 0
+    assert main(["tokenizer", "train", "corpus", "--vocab", "400"]) == 2
+    assert "A vocabulary of 400 tokens is larger than the text supports" in capsys.readouterr().err
+    assert main(["tokenizer", "train", "corpus", "--vocab", "400", "--allow-smaller"]) == 0
     assert "tokens from 0.00 MB" in capsys.readouterr().out
     assert main(["tokenizer", "eval", "tokenizer", "corpus"]) == 2
     assert "corpus@1 holds nothing out." in capsys.readouterr().err

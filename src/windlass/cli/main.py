@@ -19,7 +19,7 @@ COMMANDS: dict[str, str] = {
     "demo": "the whole loop on this machine's documents: build, serve, ask, evaluate, improve",
     "init": "make an empty workspace and a commented windlass.toml in this folder",
     "corpus": "read, clean, deduplicate and split documents; say what was left out and why",
-    "tokenizer": "train or measure a byte-level BPE tokenizer",
+    "tokenizer": "train, measure or import a tokenizer",
     "train": "train a model from random weights by a recipe or one dial, beside honest baselines",
     "generate": "let a model of this workspace go on with a text",
     "exam": "derive questions with known answers from a corpus, or show them",

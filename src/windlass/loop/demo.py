@@ -148,7 +148,7 @@ class Demo:
     @cached_property
     def tokenizer(self) -> Artifact:
         return self.ledger.artifact(
-            "tokenizer", lambda: train_tokenizer(self.ws, self.corpus, self.settings.vocabulary)
+            "tokenizer", lambda: train_tokenizer(self.ws, self.corpus, self.settings.vocabulary, allow_smaller=True)
         )
 
     @cached_property

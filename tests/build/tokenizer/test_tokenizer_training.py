@@ -85,7 +85,8 @@ def test_the_report_holds_what_an_independent_count_gives(
     assert row["bytes_per_token"] == pytest.approx(row["bytes"] / row["tokens"], abs=1e-4)
     assert report["heldout"]["all"]["tokens"] == sum(r["tokens"] for k, r in report["heldout"].items() if k != "all")
     assert report["vocab_size"] == tokenizer.get_vocab_size() == 1024
-    assert report["trained_on_all"] and report["trained_on_bytes"] == report["train"]["bytes"]
+    assert report["trained_on_bytes"] == sum(len(text.encode()) for text in training_text(corpus, "train"))
+    assert report["words"]["thinned"] == 0 and report["words"]["unit"] == 1
     assert artifact.parent("corpus") == corpus.digest
     assert report["train"]["bytes_per_token"] > 2.5  # bytes alone would be 1
 
@@ -111,17 +112,17 @@ def test_the_same_corpus_gives_the_same_digest(workspace: Workspace, corpus: Art
     assert train_tokenizer(workspace, corpus, 512).digest != artifact.digest
 
 
-def test_a_limit_on_bytes_is_kept_and_said(workspace: Workspace, corpus: Artifact) -> None:
-    report = tokenizer_report(train_tokenizer(workspace, corpus, 400, max_bytes=20_000))
-    assert not report["trained_on_all"] and report["trained_on_bytes"] <= 20_000
-
-
-def test_a_small_corpus_gives_what_it_has_and_says_so(workspace: Workspace, tmp_path: Path) -> None:
-    (tmp_path / "one.md").write_text("A single page with a few words, and a few words more.")
+def test_a_vocabulary_that_the_text_does_not_support(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "one.md").write_text("A single page with a few words, and a few words more, and some others.")
     corpus = build_corpus(workspace, Folder(tmp_path), name="small")
-    artifact = train_tokenizer(workspace, corpus, 4096, name="small")
+    with pytest.raises(
+        InputError, match=r"4,096 tokens is larger than the text supports: it holds pieces for (\d+)"
+    ) as e:
+        train_tokenizer(workspace, corpus, 4096, name="small")
+    artifact = train_tokenizer(workspace, corpus, 4096, name="small", allow_smaller=True)
     report = tokenizer_report(artifact)
-    assert 259 <= report["vocab_size"] < 320 and report["vocab_size_asked"] == 4096
+    assert 259 < report["vocab_size"] < 320 and f"pieces for {report['vocab_size']}." in e.value.message
+    assert report["vocab_size_asked"] == 4096
     assert report["heldout"] == {} and artifact.card["bytes_per_token_heldout"] is None
 
 
@@ -143,7 +144,7 @@ def test_random_texts_cover_unicode() -> None:
     assert any(ord(c) > 0xFFFF for c in text) and any(0x3000 < ord(c) < 0xD800 for c in text)
 
 
-def test_training_reads_its_texts_as_a_stream() -> None:
+def test_training_reads_its_texts_once_as_a_stream() -> None:
     given = 0
 
     def texts() -> Iterator[str]:
@@ -152,7 +153,7 @@ def test_training_reads_its_texts_as_a_stream() -> None:
             given += 1
             yield f"line {i % 10} of a text that is never held as a whole\n"
 
-    assert train(texts(), 400).get_vocab_size() <= 400
+    assert train(texts(), 400, allow_smaller=True).tokenizer.get_vocab_size() <= 400
     assert given == 2000
 
 

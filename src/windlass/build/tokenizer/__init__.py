@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from windlass.build.tokenizer.evaluating import evaluate_tokenizer, tokenizer_summary
+from windlass.build.tokenizer.comparing import (
+    compare_tokenizers,
+    comparison_reports,
+    tokenizer_comparison,
+    tokenizer_summary,
+)
+from windlass.build.tokenizer.evaluating import evaluate_tokenizer
+from windlass.build.tokenizer.importing import import_tokenizer
 from windlass.build.tokenizer.loading import batches, load_tokenizer
 from windlass.build.tokenizer.lossless import check_lossless, random_texts
 from windlass.build.tokenizer.measuring import TokenCount, measure
@@ -15,11 +22,15 @@ __all__ = [
     "TokenCount",
     "batches",
     "check_lossless",
+    "compare_tokenizers",
+    "comparison_reports",
     "evaluate_tokenizer",
+    "import_tokenizer",
     "load_specials",
     "load_tokenizer",
     "measure",
     "random_texts",
+    "tokenizer_comparison",
     "tokenizer_report",
     "tokenizer_summary",
     "train",

@@ -1,40 +1,126 @@
-"""A tokenizer on the held-out text of a corpus, kind by kind."""
+"""A tokenizer measured on a corpus: by kind and language of documents, numbers, code, what comes back, what is used.
+
+Rates are of held-out text. What is used of the vocabulary is counted on training text as well.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from windlass.build.corpus import corpus_report, training_text
-from windlass.build.tokenizer.lossless import check_lossless
-from windlass.build.tokenizer.measuring import TokenCount, measure
+from windlass.build.corpus import corpus_documents
+from windlass.build.tokenizer.counting import pieces
+from windlass.build.tokenizer.loading import batches
+from windlass.build.tokenizer.lossless import first_difference
+from windlass.build.tokenizer.measuring import TokenCount
+from windlass.build.tokenizer.probes import NUMBER, RANDOM_TEXTS, longest_tokens, numbers, unicode_share
+from windlass.build.tokenizer.specials import Specials
 from windlass.core.artifacts import Artifact
-from windlass.core.tables import table
+from windlass.core.documents import Document
+from windlass.core.errors import InputError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+TRAIN_BYTES = 20_000_000
+"""Of training text that is looked at, for time's sake."""
 
-def evaluate_tokenizer(tokenizer: Tokenizer, corpus: Artifact) -> dict[str, dict[str, Any]]:
-    """Measures on the held-out text, by kind and for `all` together; empty when the corpus holds nothing out.
+_PROSE = ("text", "markdown", "rst", "html")
 
-    Each text is checked to come back unchanged.
+
+def evaluate_tokenizer(
+    tokenizer: Tokenizer, specials: Specials, corpus: Artifact, kinds: Collection[str] | None = None
+) -> dict[str, Any]:
+    """A report as JSON; `docs/tokenizer.md` explains its fields. Without held-out text `heldout` is empty.
+
+    `kinds` None: all kinds of documents.
     """
-    counts: dict[str, TokenCount] = {}
-    for kind, row in corpus_report(corpus)["kept"].items():
-        if kind != "all" and row["heldout_documents"]:
-            check_lossless(tokenizer, training_text(corpus, "heldout", [kind]))
-            counts[kind] = measure(tokenizer, training_text(corpus, "heldout", [kind]))
-    if counts:
-        columns = ("documents", "bytes", "words", "tokens")
-        counts["all"] = TokenCount(*(sum(getattr(c, column) for c in counts.values()) for column in columns))
-    return {kind: count.as_json() for kind, count in counts.items()}
+    heldout, train = _Tally(specials), _Tally(specials)
+    for document, ids, back in _tokenized(tokenizer, corpus_documents(corpus, "heldout", kinds)):
+        heldout.add(document, ids, back)
+    for document, ids, back in _tokenized(tokenizer, corpus_documents(corpus, "train", kinds)):
+        train.add(document, ids, back)
+        if train.all.bytes >= TRAIN_BYTES:
+            break
+    shown = heldout if heldout.all.tokens else train
+    if not shown.all.tokens:
+        raise InputError(f"{corpus.ref} holds no text to measure a tokenizer on.", "Name a corpus with text.")
+    used = heldout.used | train.used
+    vocabulary = set(tokenizer.get_vocab().values())
+    unused = vocabulary - used - specials.ids
+    return {
+        "vocab_size": len(vocabulary),
+        "special_tokens": len(specials.ids),
+        "heldout": heldout.rows(heldout.kinds),
+        "languages": heldout.rows(heldout.languages),
+        "code": heldout.code.as_json() if heldout.code.documents else None,
+        "numbers": numbers(tokenizer, shown.numbers),
+        "train": train.all.as_json(),
+        "train_limited_to_bytes": TRAIN_BYTES if train.all.bytes >= TRAIN_BYTES else None,
+        "round_trip": {
+            "heldout": heldout.share_unchanged,
+            "train": train.share_unchanged,
+            "first_changed": heldout.changed or train.changed,
+            "random_texts": RANDOM_TEXTS,
+            "random": unicode_share(tokenizer),
+        },
+        "unknown": None if specials.unk is None else round(shown.unknown / shown.all.tokens, 6),
+        "unused": len(unused),
+        "unused_share": round(len(unused) / len(vocabulary), 4),
+        "longest_tokens": longest_tokens(tokenizer, specials.ids),
+    }
 
 
-def tokenizer_summary(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """A table of measures: name of the text -> what `TokenCount.as_json` gives."""
-    columns = ("documents", "bytes", "tokens", "bytes_per_token", "fertility")
-    return table(
-        ("text", "documents", "bytes", "tokens", "bytes/token", "tokens/word"),
-        ((name, *(row[column] for column in columns)) for name, row in rows.items()),
-    )
+class _Tally:
+    """What was counted over a run of documents."""
+
+    def __init__(self, specials: Specials) -> None:
+        self._unk = specials.unk
+        self.all = TokenCount()
+        self.code = TokenCount()
+        self.kinds: dict[str, TokenCount] = {}
+        self.languages: dict[str, TokenCount] = {}
+        self.used: set[int] = set()
+        self.numbers: Counter[str] = Counter()
+        self.unknown = 0
+        self.unchanged = 0
+        self.changed: dict[str, str] | None = None
+
+    def add(self, document: Document, ids: list[int], back: str) -> None:
+        text, metadata = document.text, document.metadata
+        counts = [self.all, self.kinds.setdefault(metadata["kind"], TokenCount())]
+        if language := metadata.get("language"):
+            counts.append(self.languages.setdefault(language, TokenCount()))
+        if document.format not in _PROSE:
+            counts.append(self.code)
+        for count in counts:
+            count.add(text, len(ids))
+        self.used.update(ids)
+        self.unknown += ids.count(self._unk) if self._unk is not None else 0
+        self.numbers.update(NUMBER.findall(text))
+        if text == back:
+            self.unchanged += 1
+        elif self.changed is None:
+            at = first_difference(text, back)
+            self.changed = {"document": document.id, "text": text[at : at + 40], "came_back": back[at : at + 40]}
+
+    @property
+    def share_unchanged(self) -> float | None:
+        return round(self.unchanged / self.all.documents, 4) if self.all.documents else None
+
+    def rows(self, groups: Mapping[str, TokenCount]) -> dict[str, Any]:
+        """Measures by group, sorted, and of all together; empty when there is no group."""
+        if not groups:
+            return {}
+        return {name: groups[name].as_json() for name in sorted(groups)} | {"all": self.all.as_json()}
+
+
+def _tokenized(tokenizer: Tokenizer, documents: Iterable[Document]) -> Iterator[tuple[Document, list[int], str]]:
+    """Each document with its tokens and with what these spell; long texts go through the tokenizer in pieces."""
+    for batch in batches(documents):
+        parts = [list(pieces(document.text)) for document in batch]
+        encoded = iter(tokenizer.encode_batch_fast([p for ps in parts for p in ps], add_special_tokens=False))
+        for document, own in zip(batch, parts, strict=True):
+            ids = [number for _ in own for number in next(encoded).ids]
+            yield document, ids, str(tokenizer.decode(ids, skip_special_tokens=False))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError, MissingExtra
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+T = TypeVar("T")
 
 _BATCH = 64
 
@@ -39,11 +41,11 @@ def load_tokenizer(tokenizer: Artifact | Path) -> Tokenizer:
     return loaded
 
 
-def batches(texts: Iterable[str], size: int = _BATCH) -> Iterator[list[str]]:
-    """The texts in lists of `size`, as `Tokenizer.encode_batch_fast` likes them; the last may be shorter."""
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
+def batches(items: Iterable[T], size: int = _BATCH) -> Iterator[list[T]]:
+    """The items in lists of `size`, as `Tokenizer.encode_batch_fast` likes its texts; the last may be shorter."""
+    batch: list[T] = []
+    for item in items:
+        batch.append(item)
         if len(batch) == size:
             yield batch
             batch = []

@@ -29,13 +29,18 @@ def check_lossless(tokenizer: Tokenizer, texts: Iterable[str]) -> int:
     count = 0
     for text, back in round_trips(tokenizer, texts):
         if text != back:
-            at = next((i for i, (a, b) in enumerate(zip(text, back)) if a != b), min(len(text), len(back)))
+            at = first_difference(text, back)
             raise WindlassError(
                 f"The tokenizer is not lossless: {text[at : at + 20]!r} came back as {back[at : at + 20]!r}.",
                 "Report this text as a fault of windlass.",
             )
         count += 1
     return count
+
+
+def first_difference(text: str, back: str) -> int:
+    """Where two texts part, in characters."""
+    return next((i for i, (a, b) in enumerate(zip(text, back)) if a != b), min(len(text), len(back)))
 
 
 def random_texts(count: int, seed: int = 0) -> Iterator[str]:

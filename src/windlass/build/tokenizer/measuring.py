@@ -13,15 +13,21 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TokenCount:
     """What a tokenizer makes of a set of texts."""
 
-    documents: int
-    bytes: int
-    words: int
+    documents: int = 0
+    bytes: int = 0
+    words: int = 0
     """Runs of characters other than white space."""
-    tokens: int
+    tokens: int = 0
+
+    def add(self, text: str, tokens: int) -> None:
+        self.documents += 1
+        self.bytes += len(text.encode())
+        self.words += len(text.split())
+        self.tokens += tokens
 
     @property
     def bytes_per_token(self) -> float:
@@ -34,19 +40,17 @@ class TokenCount:
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {
-            "bytes_per_token": round(self.bytes_per_token, 4),
-            "fertility": round(self.fertility, 4),
+            "bytes_per_token": round(self.bytes_per_token, 4) if self.tokens else None,
+            "fertility": round(self.fertility, 4) if self.words else None,
         }
 
 
 def measure(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenCount:
     """Counts what the tokenizer makes of the texts. Raises `InputError` when they hold no word."""
-    documents = size = words = tokens = 0
+    count = TokenCount()
     for batch in batches(texts):
-        documents += len(batch)
-        size += sum(len(text.encode()) for text in batch)
-        words += sum(len(text.split()) for text in batch)
-        tokens += sum(len(encoding) for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False))
-    if not words:
+        for text, encoding in zip(batch, tokenizer.encode_batch_fast(batch, add_special_tokens=False), strict=True):
+            count.add(text, len(encoding))
+    if not count.words:
         raise InputError("There is no text to measure the tokenizer on.", "Name a corpus with text.")
-    return TokenCount(documents, size, words, tokens)
+    return count

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from windlass.core.artifacts import Artifact
+from windlass.core.chat_template import token_text
 from windlass.core.errors import InputError
 
 END_OF_TEXT = "<|endoftext|>"
@@ -49,8 +50,16 @@ class Specials:
     mask: int | None = None
     sentinels: tuple[int, ...] = ()
     """`<extra_id_0>`, `<extra_id_1>`… in this order."""
+    others: tuple[int, ...] = ()
+    """Special tokens without a role, such as those of a chat format."""
     where: str = "the tokenizer"
     """What errors call it."""
+
+    @property
+    def ids(self) -> frozenset[int]:
+        """All special tokens."""
+        roles = (getattr(self, role) for role in ROLES)
+        return frozenset(number for number in (*roles, *self.sentinels, *self.others) if number is not None)
 
     def need(self, role: str) -> int:
         """The id of a role. Raises `InputError` when the tokenizer has no token for it."""
@@ -85,7 +94,8 @@ def load_specials(tokenizer: Artifact | Path) -> Specials:
     folder, where = (tokenizer, str(tokenizer)) if isinstance(tokenizer, Path) else (tokenizer.path, tokenizer.ref)
     if not (folder / "tokenizer.json").is_file():
         raise InputError(f"{where} holds no tokenizer.json.", "Name a tokenizer or a model.")
-    ids = _vocabulary(_json(folder / "tokenizer.json"))
+    content = _json(folder / "tokenizer.json")
+    ids = _vocabulary(content)
     roles = special_roles(folder)
     if not roles:
         roles = {role: word for role, words in _CUSTOMARY.items() for word in words if word in ids}
@@ -95,7 +105,14 @@ def load_specials(tokenizer: Artifact | Path) -> Specials:
     sentinels: list[int] = []
     while (place := sentinel(len(sentinels))) in ids:
         sentinels.append(ids[place])
-    return Specials(**{role: ids[token] for role, token in roles.items()}, sentinels=tuple(sentinels), where=where)
+    named = {ids[token] for token in roles.values()}.union(sentinels)
+    marked = {int(added["id"]) for added in content.get("added_tokens", ()) if added.get("special")}
+    return Specials(
+        **{role: ids[token] for role, token in roles.items()},
+        sentinels=tuple(sentinels),
+        others=tuple(sorted(marked - named)),
+        where=where,
+    )
 
 
 def special_roles(folder: Path) -> dict[str, str]:
@@ -105,11 +122,6 @@ def special_roles(folder: Path) -> dict[str, str]:
         known |= _json(folder / name) if (folder / name).is_file() else {}
     stated = {role: token_text(known.get(f"{role}_token")) for role in ROLES}
     return {role: token for role, token in stated.items() if token}
-
-
-def token_text(value: Any) -> str:
-    """A token in tokenizer_config.json is a string, or a table with its `content`, or null."""
-    return str(value.get("content", "")) if isinstance(value, Mapping) else str(value or "")
 
 
 def _vocabulary(tokenizer: Mapping[str, Any]) -> dict[str, int]:

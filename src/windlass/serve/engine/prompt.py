@@ -6,15 +6,14 @@ knows how to go on with a text: it takes exactly one user message and continues 
 
 from __future__ import annotations
 
-import datetime
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from tokenizers import Tokenizer
 
-from windlass.core.errors import InputError, MissingExtra, Unsupported
+from windlass.core.chat_template import ChatTemplate
+from windlass.core.errors import InputError, Unsupported
 from windlass.core.values import Message, TextPart
 
 
@@ -32,8 +31,7 @@ class Prompt:
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
         self._bos = bos
-        self._settings = _read(folder / "tokenizer_config.json")
-        self._template = _template(folder, self._settings)
+        self._template = ChatTemplate.load(folder)
 
     @property
     def is_base(self) -> bool:
@@ -53,7 +51,8 @@ class Prompt:
             if self._bos is not None and ids[:1] != [self._bos]:
                 ids = [self._bos, *ids]
         else:
-            ids = self._encode(self._render(messages), special=False)
+            text = self._template.render(list(map(_as_template_sees, messages)), add_generation_prompt=True)
+            ids = self._encode(text, special=False)
         if not ids:
             raise InputError("The prompt is empty.", "Write at least one character.")
         return ids
@@ -63,17 +62,6 @@ class Prompt:
             return list(self.tokenizer.encode(text, add_special_tokens=special).ids)
         except (UnicodeEncodeError, TypeError) as error:
             raise InputError(f"The prompt is not valid Unicode ({error}).") from error
-
-    def _render(self, messages: Sequence[Message]) -> str:
-        from jinja2 import TemplateError
-
-        assert self._template is not None
-        turns = [_as_template_sees(message) for message in messages]
-        special = {name: _token_text(self._settings.get(name)) for name in ("bos_token", "eos_token", "pad_token")}
-        try:
-            return str(self._template.render(messages=turns, add_generation_prompt=True, **special))
-        except (TemplateError, TypeError) as error:
-            raise InputError(f"The model's chat template refuses these messages: {error}.") from error
 
 
 def _only_user_text(messages: Sequence[Message]) -> str:
@@ -98,50 +86,3 @@ def _as_template_sees(message: Message) -> dict[str, Any]:
     if message.name is not None:
         turn["name"] = message.name
     return turn
-
-
-def _template(folder: Path, settings: Mapping[str, Any]) -> Any:
-    """The compiled chat template, from `chat_template.jinja` or tokenizer_config.json; None when there is none.
-
-    A template is code from a file of the model's maker, so it runs in Jinja's sandbox.
-    """
-    path = folder / "chat_template.jinja"
-    source = path.read_text(encoding="utf-8") if path.is_file() else settings.get("chat_template")
-    if source is None:
-        return None
-    if not isinstance(source, str):
-        raise Unsupported(f"{folder}: several chat templates.", "Keep the one that shall be used.")
-    try:
-        from jinja2 import TemplateError, TemplateSyntaxError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-    except ImportError as missing:
-        raise MissingExtra("A chat template", "serve") from missing
-
-    def refuse(message: str) -> NoReturn:
-        raise TemplateError(message)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().astimezone().strftime(form)
-    try:
-        return environment.from_string(source)
-    except TemplateSyntaxError as error:
-        raise InputError(f"{folder}: the chat template is broken at line {error.lineno}: {error.message}.") from error
-
-
-def _token_text(value: Any) -> str:
-    """A special token in tokenizer_config.json is a string, or a table with its `content`."""
-    return str(value.get("content", "")) if isinstance(value, Mapping) else str(value or "")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error}).") from error
-    return value if isinstance(value, dict) else {}

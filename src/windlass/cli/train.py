@@ -4,6 +4,7 @@
   windlass train corpus tokenizer --depth 6    these two, a deeper model
   windlass train decoder --minutes 10          a recipe that comes with windlass; --list shows all
   windlass train my-recipe.toml                your own; it may name its corpus and tokenizer
+  windlass train decoder --workers 2           two processes of this machine; also: torchrun -m windlass train ...
   windlass train decoder --check               everything but the training: files, sizes, memory, disk
 
 Every derived size is printed. The run can be stopped with Ctrl-C at any moment: the same command goes on from there.
@@ -13,6 +14,8 @@ The model is stored in Hugging Face layout.
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from typing import Any
 
 from windlass.cli.workspace import add_option, opened
@@ -43,12 +46,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--list", action="store_true", help="show the recipes that come with windlass")
     parser.add_argument("--no-baselines", action="store_true", help="do not measure gzip, xz and the n-gram model")
+    parser.add_argument("--workers", type=int, help="train on so many processes of this machine; default: 1")
+    parser.add_argument(
+        "--parallel",
+        choices=("ddp", "fsdp"),
+        default="ddp",
+        help="several workers: each a whole copy of the model (ddp) or a part of it (fsdp); default: ddp",
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     add_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    from windlass.build.training.launch import launch
     from windlass.build.training.pretrain import pretrain
     from windlass.build.training.recipe import parse_change, read_recipe, shipped_recipes
+    from windlass.build.training.workers import joined
     from windlass.core.tables import table
     from windlass.loop.baselines import comparison
 
@@ -57,9 +70,13 @@ def run(args: argparse.Namespace) -> int:
         return 0
     recipe, given = _what(args)
     settings = read_recipe(recipe, given | dict(map(parse_change, args.set)))
-    with opened(args) as ws:
+    if args.workers is not None and args.workers != 1 and "RANK" not in os.environ:
+        return launch(args.workers, [sys.executable, "-m", "windlass", *sys.argv[1:]])
+    with joined(args.device) as workers, workers.one_voice(), opened(args) as ws:
         corpus, tokenizer = ws.artifacts.get(settings.data.corpus), ws.artifacts.get(settings.data.tokenizer)
-        model = pretrain(ws, corpus, tokenizer, settings)
+        model = pretrain(ws, corpus, tokenizer, settings, workers=workers, parallel=args.parallel)
+        if not workers.leads:
+            return 0
         print(f"{model.ref}  {model.digest[:12]}\n{model.path}\n")
         if "heldout_bpb" in model.card and not args.no_baselines:
             print(comparison(ws, model, settings.data.kinds))

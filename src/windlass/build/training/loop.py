@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from windlass.build.training.batches import Batch, DataState, Examples, take
+from windlass.build.training.checkpoint import Checkpoint
 from windlass.build.training.objectives import Loss
 from windlass.build.training.optimizers import Optimizers
 from windlass.build.training.pace import Pace
+from windlass.build.training.parallel import Spread
 from windlass.build.training.schedule import Plan
 from windlass.build.training.settings import ScheduleSettings
 from windlass.build.training.sizes import Sizes
+from windlass.build.training.workers import ALONE, Workers
 from windlass.build.transformer.decoder import Decoder
-from windlass.core.errors import InputError, WindlassError
+from windlass.core.errors import WindlassError
 
 
 @dataclass(slots=True)
 class TrainState:
-    """All that the next step depends on. The order of the data is a function of seed and `data`, and nothing else
-    in the loop draws random numbers, so this is the random state too."""
+    """All that the next step depends on, the same on all workers. The order of the data is a function of seed and
+    `data`, and nothing else in the loop draws random numbers, so this is the random state too."""
 
     model: Decoder
     optimizers: Optimizers
@@ -41,20 +44,12 @@ class TrainState:
     def facts(self) -> dict[str, Any]:
         return {"step": self.step, "data": asdict(self.data), "plan": asdict(self.plan)}
 
-    def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Takes up what `tensors` and `facts` gave."""
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
-        for key, tensor in tensors.items():
-            kind, _, name = key.partition("/")
-            parts[kind][name] = tensor
-        try:
-            self.model.load_state_dict(parts["model"])
-        except RuntimeError as error:
-            raise InputError(f"The checkpoint does not fit the model: {error}.", "Start the run anew.") from error
-        self.optimizers.load(parts["optimizer"])
-        self.step = facts["step"]
-        self.data = DataState(**facts["data"])
-        self.plan = Plan(**facts["plan"])
+    def take_up(self, saved: Checkpoint) -> None:
+        """Goes on from a checkpoint. Raises `InputError` naming a tensor that does not fit."""
+        saved.restore(self.tensors())
+        self.step = saved.facts["step"]
+        self.data = DataState(**saved.facts["data"])
+        self.plan = Plan(**saved.facts["plan"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +71,7 @@ class StepReport:
 def steps(
     state: TrainState,
     examples: Examples,
-    loss_of: Callable[[Batch], Loss],
+    loss_of: Spread,
     sizes: Sizes,
     schedule: ScheduleSettings,
     seed: int,
@@ -84,22 +79,24 @@ def steps(
 ) -> Iterator[StepReport]:
     """Trains until the plan's end, yielding after every step; `state` is then whole and may be saved.
 
-    With a `pace` the plan follows the clock. Raises `Diverged` when loss or gradient is no longer a number; the weights
-    are then those of before the step.
+    With a `pace` the plan follows the leader's clock. Raises `Diverged` when loss or gradient is no longer a number;
+    the weights are then those of before the step.
     """
+    workers = loss_of.workers
     while True:
         if pace is not None:
-            state.plan = pace.plan(state.plan, state.step, schedule.cooldown, sizes.warmup_steps)
-            if state.step and pace.must_stop():
+            plan = pace.plan(state.plan, state.step, schedule.cooldown, sizes.warmup_steps)
+            *plan_, stop = workers.led(*astuple(plan), pace.must_stop())
+            state.plan = Plan(*(type(mine)(theirs) for mine, theirs in zip(astuple(plan), plan_)))
+            if state.step and stop:
                 return
         if state.step >= state.plan.steps:
             return
         began = time.perf_counter()
         numbers, data = take(examples, state.data, sizes.batch, seed)
-        batches = [
-            examples.batch(numbers[i : i + sizes.micro_batch]) for i in range(0, len(numbers), sizes.micro_batch)
-        ]
-        loss, counted = accumulate(batches, loss_of)
+        mine = workers.share(numbers)
+        batches = [examples.batch(mine[i : i + sizes.micro_batch]) for i in range(0, len(mine), sizes.micro_batch)]
+        loss, counted = accumulate(batches, loss_of, workers, loss_of.exchange)
         multiplier = state.plan.multiplier(state.step, sizes.warmup_steps)
         norm = state.optimizers.clip()
         for name, value in (("loss", loss), ("gradient's norm", norm)):
@@ -110,25 +107,33 @@ def steps(
         seconds = time.perf_counter() - began
         if pace is not None:
             pace.measured(seconds)
-        tokens = sum(batch.tokens for batch in batches)
-        yield StepReport(state.step, loss, counted, tokens, norm, multiplier, seconds)
+        (tokens,) = workers.total(sum(batch.tokens for batch in batches))
+        yield StepReport(state.step, loss, counted, int(tokens), norm, multiplier, seconds)
 
 
-def accumulate(batches: list[Batch], loss_of: Callable[[Batch], Loss]) -> tuple[float, int]:
+def accumulate(
+    batches: list[Batch],
+    loss_of: Callable[[Batch], Loss],
+    workers: Workers = ALONE,
+    exchange: Callable[[bool], None] = lambda last: None,
+) -> tuple[float, int]:
     """Adds up the gradients of one step's passes; returns the mean loss and the number of targets that counted.
 
-    Each pass is divided by the count of *all* passes, so that a step is the same however it is divided into passes. A
-    mean of the passes' means would give targets in sparse passes more weight.
+    Each pass is divided by the count of *all* passes on all workers, so that a step is the same however it is divided
+    among them. A mean of the passes' means would give targets in sparse passes more weight. `exchange` is told before
+    each pass whether it is this worker's last one.
     """
-    counted = sum(batch.counted for batch in batches)
+    (counted,) = workers.total(sum(batch.counted for batch in batches))
     if not counted:
         raise WindlassError("A training step has no target that counts.", "Look at the corpus and the objective.")
-    total = torch.zeros(())
-    for batch in batches:
-        loss = loss_of(batch).sum / counted
+    nats = torch.zeros((), device=workers.device)
+    for number, batch in enumerate(batches, start=1):
+        exchange(number == len(batches))
+        loss = loss_of(batch).sum / (counted / workers.count)  # the workers' gradients are averaged, not added
         torch.autograd.backward(loss)
-        total = total + loss.detach()
-    return float(total), counted
+        nats += loss.detach()
+    (summed,) = workers.total(float(nats))
+    return summed / workers.count, int(counted)
 
 
 class Diverged(WindlassError):

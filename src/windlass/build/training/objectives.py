@@ -32,8 +32,8 @@ class Arithmetic:
     """How a pass is computed, which changes its speed and memory but nothing of what it means."""
 
     head: Head
-    weights: Sequence[nn.Parameter]
-    """Parameters that `head` may use."""
+    weights: Callable[[], Sequence[nn.Parameter]]
+    """Parameters that `head` may use; asked for in each pass, since FSDP2 puts others in their places."""
     chunk: int
     """Positions that the head works on at a time."""
     dtype: torch.dtype | None = None
@@ -52,11 +52,15 @@ def arithmetic(
     compiler: Callable[[Head], Head] | None = None,
 ) -> Arithmetic:
     """The usual arithmetic of a model. `accuracy` also counts how often the likeliest token was right."""
-    inside = {id(p) for block in model.modules() if isinstance(block, Block) for p in block.parameters()}
+
+    def weights() -> Sequence[nn.Parameter]:
+        inside = {id(p) for block in model.modules() if isinstance(block, Block) for p in block.parameters()}
+        return [p for p in model.parameters() if id(p) not in inside]
+
     head = head_of(model, accuracy=accuracy)
     return Arithmetic(
         head if compiler is None else compiler(head),
-        [p for p in model.parameters() if id(p) not in inside],
+        weights,
         chunk or chunk_size(model.config.vocab_size),
         dtype,
         routing_weight,
@@ -67,7 +71,7 @@ def causal(model: Decoder, batch: Batch, math: Arithmetic) -> Loss:
     """Negative log-likelihood of each token given those before it."""
     routing = routing_of(model)
     x_BTC = model.hidden(batch.inputs_BT, documents_BT=batch.documents_BT, dtype=math.dtype, routing=routing)
-    nats, right = cross_entropy(math.head, x_BTC, batch.targets_BT, math.weights, math.chunk)
+    nats, right = cross_entropy(math.head, x_BTC, batch.targets_BT, math.weights(), math.chunk)
     return balanced(Loss(nats, batch.counted, {"right": right}), routing, math)
 
 

@@ -7,19 +7,18 @@ vectors; for them AdamW is the better choice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
+from windlass.build.training.muon import Muon
+from windlass.build.training.pieces import whole
 from windlass.build.training.settings import OptimizerSettings
 from windlass.build.training.sizes import Sizes
 from windlass.build.transformer.decoder import Decoder
-from windlass.core.errors import InputError
 
 
 class Optimizers:
-    """`clip`, then `step(multiplier)` applies the gradients; `tensors` and `load` carry the state along."""
+    """`clip`, then `step(multiplier)` applies the gradients; `tensors` is the whole state, from the beginning on."""
 
     def __init__(self, model: Decoder, sizes: Sizes, settings: OptimizerSettings) -> None:
         self.named = dict(model.named_parameters())
@@ -35,13 +34,7 @@ class Optimizers:
         self._all: list[torch.optim.Optimizer] = []
         if settings.kind == "muon":
             self._all.append(
-                torch.optim.Muon(
-                    inside,
-                    lr=sizes.matrix_rate,
-                    momentum=settings.momentum,
-                    weight_decay=settings.weight_decay,
-                    adjust_lr_fn="original",
-                )
+                Muon(inside, lr=sizes.matrix_rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
             )
         else:
             groups.append({"params": inside, "lr": sizes.matrix_rate, "weight_decay": settings.weight_decay})
@@ -49,10 +42,14 @@ class Optimizers:
         self._rates = [[g["lr"] for g in o.param_groups] for o in self._all]
         self._parameters: list[nn.Parameter] = list(model.parameters())
         self._limit = settings.clip
+        for optimizer in self._all:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    optimizer.state[parameter] = _fresh(optimizer, parameter)
 
     def clip(self) -> float:
         """Shortens the whole gradient to the limit; returns its norm before."""
-        return float(nn.utils.clip_grad_norm_(self._parameters, self._limit))
+        return float(whole(nn.utils.clip_grad_norm_(self._parameters, self._limit)))
 
     def step(self, multiplier: float) -> None:
         """Applies the gradients with all rates times `multiplier`, and clears them."""
@@ -63,7 +60,7 @@ class Optimizers:
             optimizer.zero_grad(set_to_none=True)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor of the state, by the parameter's name and the optimizer's name for it."""
+        """Every tensor of the state, by the parameter's name and the optimizer's name for it; to be filled in place."""
         return {
             f"{name}/{key}": value
             for optimizer in self._all
@@ -71,11 +68,10 @@ class Optimizers:
             for key, value in optimizer.state.get(parameter, {}).items()
         }
 
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes up the state that `tensors` gave."""
-        owners = {p: o for o in self._all for g in o.param_groups for p in g["params"]}
-        for name, parameter in self.named.items():
-            found = {k.rpartition("/")[2]: v for k, v in tensors.items() if k.rpartition("/")[0] == name}
-            if not found:
-                raise InputError(f"The checkpoint lacks the optimizer's state of '{name}'.", "Start the run anew.")
-            owners[parameter].state[parameter] = found
+
+def _fresh(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+    """The state before the first step, which PyTorch's optimizers would make in it: so a checkpoint has where to go."""
+    if isinstance(optimizer, Muon):
+        return {"momentum_buffer": torch.zeros_like(parameter)}
+    moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+    return {"step": torch.zeros((), device=parameter.device), **moments}

@@ -49,7 +49,7 @@ class Pace:
 
     def plan(self, plan: Plan, step: int, cooldown: float, warmup: int) -> Plan:
         """The plan as it should be before step number `step`: unchanged, or revised to meet the budget."""
-        if self.step_s is None or (plan is not UNPLANNED and self._steps % _EVERY):
+        if self.step_s is None or (plan != UNPLANNED and self._steps % _EVERY):
             return plan
         possible = step + max(int(self.left / self.step_s), 1)
         if plan != UNPLANNED and abs(possible - plan.steps) <= _TOLERANCE * (plan.steps - step):

@@ -27,11 +27,11 @@ class Spread:
     """The objective of a model that is spread over the workers; a function of a batch, as it was before.
 
     The gradients of a backward pass are the workers' *mean*, so whoever wants those of the sum over all rows scales the
-    loss by the number of workers. `model` is spread in place: create its optimizer afterwards.
+    loss by the number of workers. `model` is moved to the device and spread in place: make its optimizer afterwards.
     """
 
     def __init__(self, model: nn.Module, loss_of: Callable[[Batch], Loss], workers: Workers, kind: Kind) -> None:
-        self._workers = workers
+        self.workers = workers
         self._module: Any = _Pass(model.to(workers.device), loss_of)
         if workers.count > 1 and kind == "ddp":
             cuda = workers.device.type == "cuda"
@@ -45,11 +45,11 @@ class Spread:
             fully_shard(self._module, mesh=mesh)
 
     def __call__(self, batch: Batch) -> Loss:
-        total, counted, metrics = self._module(batch.to(self._workers.device))
+        total, counted, metrics = self._module(batch.to(self.workers.device))
         return Loss(total, counted, metrics)
 
     def exchange(self, last: bool) -> None:
-        """Whether the next backward pass also exchanges gradients: only the last pass of a step needs to."""
+        """Whether the next backward pass also exchanges gradients: only the last one of a step needs to."""
         if isinstance(self._module, FSDPModule):
             self._module.set_requires_gradient_sync(last)
         elif isinstance(self._module, DistributedDataParallel):

@@ -8,6 +8,7 @@ from typing import Any
 
 from windlass.build.training.shard import Shard
 from windlass.build.training.sizes import Sizes
+from windlass.build.training.workers import Workers
 from windlass.core.errors import DiskFull, InputError
 
 _STATES = 3
@@ -45,11 +46,21 @@ def check_text(train: Shard, heldout: Shard, sizes: Sizes) -> list[str]:
 
 
 def check_disk(folder: Path, sizes: Sizes) -> str:
-    """Room for two checkpoints (the old one goes when the new one is whole) and the model."""
-    need = sizes.model.parameters * 4 * (2 * _STATES + 1)
+    """Room for three checkpoints (two stay, and an old one goes only when the new one is whole) and the model."""
+    need = sizes.model.parameters * 4 * (3 * _STATES + 1)
     free = shutil.disk_usage(folder).free
     if free < need:
         raise DiskFull(
             f"{folder} has {free / 1e6:,.0f} MB free, but the run needs {need / 1e6:,.0f} MB.", "Free some space."
         )
     return f"disk: needs {need / 1e6:,.0f} MB, {free / 1e6:,.0f} MB free"
+
+
+def check_workers(workers: Workers, sizes: Sizes) -> None:
+    """Every worker gets as many sequences of a step as the others."""
+    if sizes.batch % workers.count:
+        fitting = -(-sizes.batch // workers.count) * workers.count
+        raise InputError(
+            f"A step of {sizes.batch} sequences cannot be shared evenly by {workers.count} workers.",
+            f"Use --set data.batch={fitting}, or another number of workers.",
+        )

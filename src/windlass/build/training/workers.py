@@ -11,15 +11,17 @@ each takes its share of the rows, and sums, never means, are added up over the w
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TextIO, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -34,6 +36,7 @@ DeviceKind = Literal["auto", "cpu", "cuda", "mps"]
 TIMEOUT = "WINDLASS_WORKER_TIMEOUT"
 """Environment variable: seconds after which a worker that does not answer counts as lost."""
 _TIMEOUT_S = 600.0
+_LEADER_FIRST_S = 2.0
 _PATIENCE = timedelta(days=7)
 """For the leader's preparations, such as tokenizing a large corpus."""
 
@@ -74,6 +77,10 @@ class Workers:
         """Which of the values hold on at least one worker. All must call it together."""
         return tuple(value > 0 for value in self.total(*map(float, values)))
 
+    def led(self, *values: float) -> tuple[float, ...]:
+        """The leader's values. All must call it together."""
+        return self.total(*(value if self.leads else 0 for value in values))
+
     def told(self, topic: str, value: Any = None) -> Any:
         """The value (JSON) that the leader gives, on all workers, which wait for it for as long as it takes."""
         if self.count == 1:
@@ -83,6 +90,11 @@ class Workers:
             return value
         self.store.wait([f"windlass/{topic}"], _PATIENCE)
         return json.loads(self.store.get(f"windlass/{topic}"))
+
+    @property
+    def screen(self) -> TextIO:
+        """Where progress is shown: standard error for the leader, nowhere for the others."""
+        return sys.stderr if self.leads else _Nowhere()
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -102,9 +114,24 @@ class Workers:
                 "The last checkpoint is whole: the same command goes on from there, with any number of workers.",
             ) from error
 
-    def speaks_for(self, error: WindlassError) -> bool:
-        """Whether this worker should report the error: the loss of one is reported once, by the lowest survivor."""
-        return not isinstance(error, WorkerLost) or self.leads or (self.number == 1 and self._lost() == 0)
+    @contextlib.contextmanager
+    def one_voice(self) -> Iterator[None]:
+        """Within the block, an error that all workers meet ends the others without a word: the leader reports it."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.leads:
+                raise
+            sys.exit(130)
+        except WindlassError as error:
+            if self.leads or not (isinstance(error, WorkerLost) or self._leader_is_gone()):
+                raise
+            sys.exit(error.exit_code)
+
+    def _leader_is_gone(self) -> bool:
+        """Whether the leader ended too, within the time that it takes to meet the same error."""
+        time.sleep(_LEADER_FIRST_S)
+        return _is_dead(self.processes[0][1])
 
     def _lost(self, patience: float = 2.0) -> int | None:
         """A worker on this machine whose process is no more: the one that was missed first, for others then end too."""
@@ -121,6 +148,25 @@ class Workers:
 
 
 ALONE = Workers()
+
+
+class _Nowhere(io.StringIO):
+    def write(self, text: str, /) -> int:
+        return len(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """The leader's run as the others see it: where it is, and nothing to write."""
+
+    id: str
+    folder: Path
+
+    def log(self, step: int, **metrics: float) -> None:
+        """The leader does."""
+
+    def flush(self) -> None:
+        """The leader does."""
 
 
 @contextlib.contextmanager

@@ -42,6 +42,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     measure.add_argument("tokenizer", help="name or digest of a tokenizer, or a model's folder")
     measure.add_argument("corpus", help="name or digest of a corpus")
     measure.add_argument("--against", nargs="+", default=[], metavar="OTHER", help="tokenizers to compare with")
+    measure.add_argument(
+        "--languages", action="store_true", help="tell languages apart where the corpus does not (windlass[corpus])"
+    )
     imported = verbs.add_parser("import", help="make an artifact of a Hugging Face tokenizer")
     imported.add_argument("source", type=Path, help="a folder with a tokenizer.json, or that file")
     imported.add_argument("--name", help="name of the artifact (default: that of the folder)")
@@ -97,7 +100,8 @@ def _evaluate(workspace: Workspace, args: argparse.Namespace) -> int:
 
     names = (args.tokenizer, *args.against)
     tokenizers = [Path(n) if Path(n).is_dir() else workspace.artifacts.get(n) for n in names]
-    report = compare_tokenizers(workspace, tokenizers, workspace.artifacts.get(args.corpus))
+    corpus = workspace.artifacts.get(args.corpus)
+    report = compare_tokenizers(workspace, tokenizers, corpus, by_language=args.languages)
     reports = comparison_reports(report)
     for name, measured in reports.items():
         print(f"{name}\n\n{tokenizer_summary(measured)}\n")

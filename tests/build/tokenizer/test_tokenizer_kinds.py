@@ -15,8 +15,10 @@ from tokenizers import Tokenizer
 
 from windlass.build.corpus import CorpusSettings, build_corpus
 from windlass.build.tokenizer import check_lossless, load_specials, load_tokenizer, tokenizer_report, train_tokenizer
+from windlass.build.tokenizer.chat import CHATML
 from windlass.build.tokenizer.training import train
 from windlass.core.artifacts import Artifact
+from windlass.core.chat_template import ChatTemplate
 from windlass.core.errors import InputError
 from windlass.core.readers import Folder
 from windlass.core.workspace import Workspace
@@ -105,6 +107,24 @@ def test_transformers_gives_the_same_ids(artifacts: dict[str, Artifact], kind: s
     assert {specials.sentinels[7], specials.mask} <= set(theirs.encode(spelt))
 
 
+def test_a_chat_is_read_as_transformers_reads_it(workspace: Workspace, corpus: Artifact) -> None:
+    from transformers import AutoTokenizer
+
+    artifact = train_tokenizer(workspace, corpus, 500, name="chat", chat_template=CHATML)
+    theirs, ours = AutoTokenizer.from_pretrained(artifact.path), load_tokenizer(artifact)
+    talk = [{"role": "user", "content": "Lift  it"}, {"role": "assistant", "content": "With a windlass."}]
+    template = ChatTemplate.load(artifact.path)
+    assert template is not None
+    text, marks = template.render_marked(talk)
+    assert theirs.apply_chat_template(talk, tokenize=False) == text
+    encoded = theirs.apply_chat_template(talk, return_dict=True, return_assistant_tokens_mask=True)
+    ours.encode_special_tokens = False
+    assert ours.encode(text).ids == encoded["input_ids"]
+    assert {ours.token_to_id("<|im_start|>"), ours.token_to_id("<|im_end|>")} <= set(encoded["input_ids"])
+    said = [i for i, mask in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True) if mask]
+    assert ours.decode(said, skip_special_tokens=False) == "With a windlass.<|im_end|>" == text[slice(*marks[0])]
+
+
 def test_wordpiece_follows_bert(artifacts: dict[str, Artifact]) -> None:
     from transformers import BertTokenizerFast
 
@@ -140,6 +160,7 @@ def test_cased_wordpiece_keeps_case_and_accents() -> None:
 SCRIPT = """
 import hashlib, sys
 from pathlib import Path
+from windlass.build.tokenizer.chat import CHATML
 from windlass.build.tokenizer.training import train
 texts = [path.read_text() for path in sorted(Path(sys.argv[1]).glob("*.py"))]
 for kind in ("bpe", "unigram", "wordpiece"):

@@ -18,11 +18,13 @@ from windlass.core.tables import table
 from windlass.core.workspace import Workspace
 
 
-def compare_tokenizers(ws: Workspace, tokenizers: Sequence[Artifact | Path], corpus: Artifact) -> Artifact:
+def compare_tokenizers(
+    ws: Workspace, tokenizers: Sequence[Artifact | Path], corpus: Artifact, *, by_language: bool = False
+) -> Artifact:
     """Evaluates each on the corpus and stores report.json as an artifact of kind `report`.
 
-    A tokenizer is an artifact that holds one, or a model's folder. Raises `InputError` when the corpus holds nothing
-    out: text that a tokenizer was trained on would flatter it.
+    A tokenizer is an artifact that holds one, or a model's folder. `by_language` as in `evaluate_tokenizer`. Raises
+    `InputError` when the corpus holds nothing out: text that a tokenizer was trained on would flatter it.
     """
     loaded = [(_name(one), load_tokenizer(one), load_specials(one)) for one in tokenizers]
     if not corpus_report(corpus)["kept"]["all"]["heldout_documents"]:
@@ -37,7 +39,7 @@ def compare_tokenizers(ws: Workspace, tokenizers: Sequence[Artifact | Path], cor
         for one, (name, tokenizer, specials) in zip(tokenizers, loaded, strict=True):
             if isinstance(one, Artifact):
                 draft.add_parent("tokenizer", one)
-            reports[name] = evaluate_tokenizer(tokenizer, specials, corpus)
+            reports[name] = evaluate_tokenizer(tokenizer, specials, corpus, by_language=by_language)
             run.log(0, **{f"bytes_per_token/{name}": reports[name]["heldout"]["all"]["bytes_per_token"]})
         write_json(draft.path / "report.json", {"corpus": corpus.ref, "tokenizers": reports})
         draft.card.update({"description": f"{', '.join(names)} on {corpus.ref}"})
@@ -56,9 +58,8 @@ def _name(tokenizer: Artifact | Path) -> str:
 def tokenizer_summary(report: Mapping[str, Any]) -> str:
     """What one tokenizer makes of a corpus: a table of texts, then what else was found, a line each."""
     rows = {"train": report["train"], **report["heldout"]}
-    rows |= {f"language {name}": row for name, row in report["languages"].items() if name != "all"}
-    if report["code"]:
-        rows["code"] = report["code"]
+    for group in ("part", "language"):
+        rows |= {f"{group} {name}": row for name, row in report[f"{group}s"].items() if name != "all"}
     columns = ("documents", "bytes", "tokens", "bytes_per_token", "fertility")
     text = table(
         ("text", "documents", "bytes", "tokens", "bytes/token", "tokens/word"),
@@ -91,7 +92,7 @@ def tokenizer_comparison(reports: Mapping[str, Mapping[str, Any]]) -> str:
                 report["vocab_size"],
                 shown["bytes_per_token"],
                 shown["fertility"],
-                report["code"]["bytes_per_token"] if report["code"] else None,
+                report["heldout"].get("source", {}).get("bytes_per_token"),
                 numbers["digits_per_token"],
                 _share(back["heldout"]),
                 _share(back["random"]),

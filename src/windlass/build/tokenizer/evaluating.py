@@ -6,10 +6,11 @@ Rates are of held-out text. What is used of the vocabulary is counted on trainin
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from windlass.build.corpus import corpus_documents
+from windlass.build.corpus.language import identify
 from windlass.build.tokenizer.counting import pieces
 from windlass.build.tokenizer.loading import batches
 from windlass.build.tokenizer.lossless import first_difference
@@ -26,20 +27,18 @@ if TYPE_CHECKING:
 TRAIN_BYTES = 20_000_000
 """Of training text that is looked at, for time's sake."""
 
-_PROSE = ("text", "markdown", "rst", "html")
-
 
 def evaluate_tokenizer(
-    tokenizer: Tokenizer, specials: Specials, corpus: Artifact, kinds: Collection[str] | None = None
+    tokenizer: Tokenizer, specials: Specials, corpus: Artifact, *, by_language: bool = False
 ) -> dict[str, Any]:
-    """A report as JSON; `docs/tokenizer.md` explains its fields. Without held-out text `heldout` is empty.
+    """A report as JSON, which `docs/tokenizer.md` explains. Without held-out text the groups of documents are empty.
 
-    `kinds` None: all kinds of documents.
+    `by_language`: whether the languages of documents are told apart where the corpus does not name them.
     """
-    heldout, train = _Tally(specials), _Tally(specials)
-    for document, ids, back in _tokenized(tokenizer, corpus_documents(corpus, "heldout", kinds)):
+    heldout, train = _Tally(specials, by_language), _Tally(specials, False)
+    for document, ids, back in _tokenized(tokenizer, corpus_documents(corpus, "heldout")):
         heldout.add(document, ids, back)
-    for document, ids, back in _tokenized(tokenizer, corpus_documents(corpus, "train", kinds)):
+    for document, ids, back in _tokenized(tokenizer, corpus_documents(corpus, "train")):
         train.add(document, ids, back)
         if train.all.bytes >= TRAIN_BYTES:
             break
@@ -53,8 +52,8 @@ def evaluate_tokenizer(
         "vocab_size": len(vocabulary),
         "special_tokens": len(specials.ids),
         "heldout": heldout.rows(heldout.kinds),
+        "parts": heldout.rows(heldout.parts),
         "languages": heldout.rows(heldout.languages),
-        "code": heldout.code.as_json() if heldout.code.documents else None,
         "numbers": numbers(tokenizer, shown.numbers),
         "train": train.all.as_json(),
         "train_limited_to_bytes": TRAIN_BYTES if train.all.bytes >= TRAIN_BYTES else None,
@@ -75,11 +74,11 @@ def evaluate_tokenizer(
 class _Tally:
     """What was counted over a run of documents."""
 
-    def __init__(self, specials: Specials) -> None:
-        self._unk = specials.unk
+    def __init__(self, specials: Specials, by_language: bool) -> None:
+        self._unk, self._by_language = specials.unk, by_language
         self.all = TokenCount()
-        self.code = TokenCount()
         self.kinds: dict[str, TokenCount] = {}
+        self.parts: dict[str, TokenCount] = {}
         self.languages: dict[str, TokenCount] = {}
         self.used: set[int] = set()
         self.numbers: Counter[str] = Counter()
@@ -88,13 +87,14 @@ class _Tally:
         self.changed: dict[str, str] | None = None
 
     def add(self, document: Document, ids: list[int], back: str) -> None:
-        text, metadata = document.text, document.metadata
-        counts = [self.all, self.kinds.setdefault(metadata["kind"], TokenCount())]
-        if language := metadata.get("language"):
-            counts.append(self.languages.setdefault(language, TokenCount()))
-        if document.format not in _PROSE:
-            counts.append(self.code)
-        for count in counts:
+        text = document.text
+        groups = (
+            (self.kinds, document.metadata["kind"]),
+            (self.parts, document.metadata.get("part")),
+            (self.languages, self._language(document)),
+        )
+        counts = [group.setdefault(name, TokenCount()) for group, name in groups if name]
+        for count in (self.all, *counts):
             count.add(text, len(ids))
         self.used.update(ids)
         self.unknown += ids.count(self._unk) if self._unk is not None else 0
@@ -104,6 +104,13 @@ class _Tally:
         elif self.changed is None:
             at = first_difference(text, back)
             self.changed = {"document": document.id, "text": text[at : at + 40], "came_back": back[at : at + 40]}
+
+    def _language(self, document: Document) -> str | None:
+        """As the corpus says. Code is in none that people speak."""
+        said: str | None = document.metadata.get("language")
+        if said or not self._by_language or document.metadata["kind"] == "source":
+            return said
+        return identify(document.text).code
 
     @property
     def share_unchanged(self) -> float | None:

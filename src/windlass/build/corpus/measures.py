@@ -1,9 +1,8 @@
 """What the rules of `quality` measure: one small pure function of a `Page` each.
 
-Words are letters and digits that stand together, numbers and addresses whole, and each punctuation mark alone, as the
-reference implementations of Gopher's and FineWeb's rules count them. What several measurements need is worked out once
-per page and only when asked for. Exact measurements that cost much are preceded by a cheap bound that settles nearly
-every page; the decision is the same.
+Words are cut at white space and punctuation, but not inside `3.5`, `a.b.c` or `f(x`, and a punctuation mark is a word
+of its own: so the implementation behind FineWeb counts (spaCy's English rules, here in one pattern). What several
+measurements need is worked out once per page and only when asked for.
 """
 
 from __future__ import annotations
@@ -15,10 +14,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-_TOKEN = re.compile(r"[^\W\d]\w*|\d+(?:[.,]\d+)*\w*|\.{2,}|['’]\w+|[^\w\s]")
-_SYMBOL = re.compile(r"\.{2,}|['’](?!\w)|[^\w\s'’]")
+_TOKEN = re.compile(
+    r"https?://[^\s<>\"')\]`]+"
+    r"|[^\W_]\w*(?:(?:\.(?=[^\W_A-Z])|(?:[@?&(\[#%]|:`)(?=[^\W_])|[,:/=](?=\d)|(?<=[^\W\d_])-(?=\d))\w+)*"
+    r"|(?<=\w)['’]\w+|[-|+^]{2,}|\.{2,}|\):|[^\w\s]|_"
+)
+_ALPHANUMERIC = re.compile(r"[^\W_]")
 _LETTER = re.compile(r"[^\W\d_]")
-_ENCODED = re.compile(r"[A-Za-z0-9+/=_-]{100,}")
+_ENCODED = re.compile(r"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/=_-]{100,}")
 _RULER = re.compile(r"([^\w\s])\1{3,}")
 _SENTENCE_END = re.compile(r"[.!?…。！？]+[\"'”’)\]]*(?=[ \t]+\S|(?<=[。！？])\S)")
 _PARAGRAPHS = re.compile(r"\n{2,}")
@@ -57,9 +60,14 @@ class Page:
         return _TOKEN.findall(self.text)
 
     @cached_property
+    def mixed(self) -> list[str]:
+        """Tokens that hold more than letters."""
+        return [token for token in self.tokens if not token.isalpha()]
+
+    @cached_property
     def symbols(self) -> list[str]:
         """Tokens that are punctuation."""
-        return _SYMBOL.findall(self.text)
+        return [token for token in self.mixed if not _ALPHANUMERIC.search(token)]
 
     @cached_property
     def lines(self) -> list[str]:
@@ -155,8 +163,8 @@ def ellipsis_lines(page: Page) -> float:
 
 def alphabetic_words(page: Page) -> float:
     """Share of the tokens, punctuation included, that hold a letter."""
-    mixed = [token for token in page.tokens if not token.isalpha()]
-    return (len(page.tokens) - len(mixed) + sum(map(bool, map(_LETTER.search, mixed)))) / max(len(page.tokens), 1)
+    lettered = sum(map(bool, map(_LETTER.search, page.mixed)))
+    return (len(page.tokens) - len(page.mixed) + lettered) / max(len(page.tokens), 1)
 
 
 def stop_words(page: Page) -> float:
@@ -197,14 +205,10 @@ def repeated_ngrams(
     without overlaps.
     """
     for n, limit in top or ():
-        if (share := _top_share(page, n, limit)) > limit:
+        if (share := _top_share(page, n)) > limit:
             return f"repeats {n} words", f"the commonest run of {n} words takes {share:.0%}, at most {limit} wanted"
-    if not repeated or not page.text:
-        return None
-    if _repeat_bound(page, min(n for n, _ in repeated)) <= min(limit for _, limit in repeated):
-        return None
-    for n, limit in repeated:
-        if (share := _repeat_share(page, n)) > limit:
+    for n, limit in repeated or ():
+        if (share := _repeat_share(page, n, limit)) > limit:
             return f"repeats runs of {n}", f"earlier runs of {n} words take {share:.0%}, at most {limit} wanted"
     return None
 
@@ -226,50 +230,52 @@ def _runs(page: Page, n: int) -> NDArray[np.uint64]:
     return hashes
 
 
-def _top_share(page: Page, n: int, limit: float) -> float:
-    """Share of the most frequent run; 0 when even the longest possible one could not pass the limit."""
+def _top_share(page: Page, n: int) -> float:
+    """Share of the text that the most frequent run of n tokens takes, all its occurrences together."""
     runs = _runs(page, n)
     if not len(runs):
         return 0.0
     ordered = np.sort(runs)
     ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
-    most = int(np.diff(ends, prepend=-1).max())
-    longest = n * int(page.lengths.max()) + n - 1
-    if most * longest <= limit * len(page.text):
-        return 0.0
-    _, first, counts = np.unique(runs, return_index=True, return_counts=True)
-    start = int(first[counts == most].min())  # of equally frequent ones the first, as a counter keeps them
+    counts = np.diff(ends, prepend=-1)
+    most = int(counts.max())
+    often = ordered[ends[counts == most]]
+    start = int(np.argmax(np.isin(runs, often)))  # of equally frequent ones the first, as a counter keeps them
     return most * len(" ".join(page.tokens[start : start + n])) / len(page.text)
 
 
-def _repeat_bound(page: Page, n: int) -> float:
-    """Share of the text in any run of n words that occurred before: no `_repeat_share` of n or more is above it."""
+def _repeat_share(page: Page, n: int, limit: float) -> float:
+    """Share of the text in runs of n tokens that occurred before, counted from the start without overlaps.
+
+    The whole of all repeats, overlapping or not, is an upper bound; when it is within `limit` it is what is returned.
+    """
     runs = _runs(page, n)
-    if len(runs) < 2:
-        return 0.0
     order = np.argsort(runs, kind="stable")
     ordered = runs[order]
-    again = order[1:][ordered[1:] == ordered[:-1]]
+    fresh = np.append(True, ordered[1:] != ordered[:-1])[: len(runs)]
+    again = order[~fresh]
     if not len(again):
         return 0.0
-    edges = np.zeros(len(page.tokens) + 1, np.int64)
-    np.add.at(edges, again, 1)
-    np.add.at(edges, again + n, -1)
-    return float(page.lengths[np.cumsum(edges[:-1]) > 0].sum()) / len(page.text)
-
-
-def _repeat_share(page: Page, n: int) -> float:
-    runs = _runs(page, n).tolist()
-    ends = np.concatenate(([0], np.cumsum(page.lengths)))
-    seen: set[int] = set()
-    place = found = 0
-    while place < len(runs):
-        if runs[place] in seen:
-            found += int(ends[place + n] - ends[place])
-            place += n
-        else:
-            seen.add(runs[place])
-            place += 1
+    edges = np.bincount(again, minlength=len(page.tokens) + 1) - np.bincount(again + n, minlength=len(page.tokens) + 1)
+    bound = float(page.lengths[np.cumsum(edges[:-1]) > 0].sum()) / len(page.text)
+    if bound <= limit:
+        return bound
+    first = np.empty(len(runs), np.int64)
+    first[order] = order[fresh][np.cumsum(fresh) - 1]  # where each run occurs first
+    ends = np.append(0, np.cumsum(page.lengths))
+    passed = bytearray(len(runs))  # runs that begin inside a counted one: they were never looked at
+    later: set[int] = set()  # of runs whose first occurrence was passed: those seen since
+    found = free = 0
+    again.sort()
+    for place, source in zip(again.tolist(), first[again].tolist()):
+        if place < free:
+            continue
+        if passed[source] and source not in later:
+            later.add(source)
+            continue
+        found += int(ends[place + n] - ends[place])
+        free = place + n
+        passed[place + 1 : free] = b"\1" * (min(free, len(passed)) - place - 1)
     return found / len(page.text)
 
 

@@ -1,149 +1,203 @@
-"""Near-duplicate removal: `windlass.build.corpus.duplicates` against datasketch's MinHashLSH, same shingles and bands.
+"""Filtering and deduplication of a corpus: `windlass corpus` against datatrove, on the same text, in one run.
 
-The documents are this Python's docstrings, topics and source, and after them 300 planted near duplicates: copies with
-some words replaced, whose exact similarity to their original lies between 0.8 and 0.95. Both libraries go through all
-of them in one process, taking turns; CPU seconds, the fastest of the rounds. `found` is the share of planted
-copies that were removed; `wrong` counts removed documents of which no kept one is 0.8 similar (datasketch trusts the
-estimate, as its users do; ours verifies each candidate exactly). The limit is splitting into words and hashing them.
+The text is public: novels, documentation, speeches and web pages (`bench/corpus_text.py`), with planted copies whose
+exact similarity to their original is known. Both read JSON lines, apply Gopher's quality and repetition rules, remove
+near duplicates by MinHash over runs of five words (datatrove with its default bands), and write JSON lines; both with
+the same number of processes that work (`--processes`; with 1 everything happens in one, with more windlass has another
+one that only reads and writes). `found`: share of the planted pairs of 0.8 to 0.95 similarity of which one was removed.
+`wrong`: share of those of 0.45 to 0.65 of which one was removed. The limit is reading, parsing and writing the rows.
 
-    python -m bench.corpus [--rounds 3]
+Then the peak memory of windlass on ten times as much text, the most of any of its processes.
+
+    python -m bench.corpus [--mb 100] [--processes 2] [--small 50 --large 500]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
-import re
+import os
+import resource
+import shutil
+import subprocess
+import sys
 import tempfile
 import time
-import zlib
-from contextlib import closing
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from windlass.build.corpus import CorpusSettings
-from windlass.build.corpus.duplicates import Duplicates
-from windlass.build.corpus.judging import Judge
-from windlass.build.corpus.shingles import BANDS, ROWS, WORDS_PER_SHINGLE, jaccard, shingles
-from windlass.build.corpus.staging import Stage
-from windlass.core.documents import Document
-from windlass.core.readers import PythonDocs, ReadReport
+from bench.corpus_text import write_text
+
 from windlass.core.tables import table
 
-PLANTED = 300
-THRESHOLD = 0.8
-WORD = re.compile(r"\w+")
+
+def windlass(text: Path, work: Path, processes: int, quality: str = "gopher") -> dict[str, Any]:
+    from windlass.build.corpus import CorpusSettings, build_corpus, corpus_documents, corpus_report, engine
+    from windlass.core.readers import Folder, RowFields
+    from windlass.core.workspace import Workspace
+
+    with Workspace(work / "home") as ws:
+        started = time.perf_counter()
+        settings = CorpusSettings(quality=quality, heldout=0.0)  # type: ignore[arg-type]
+        source = Folder(text, fields=RowFields(id="id"))
+        corpus = build_corpus(ws, source, settings, engine=engine("local", processes))
+        seconds = time.perf_counter() - started
+        documents = corpus_report(corpus)["stages"]["duplicates"]["documents_in"]
+        kept = [document.id.partition("#")[2] for document in corpus_documents(corpus)] if quality == "gopher" else []
+        lost = [json.loads(line) for line in (corpus.path / "dropped.jsonl").open(encoding="utf-8")]
+    refused = [row["id"].partition("#")[2] for row in lost if row["stage"] != "duplicates"]
+    return {"seconds": seconds, "kept": kept, "refused": refused if quality == "gopher" else [], "passed": documents}
 
 
-def documents() -> tuple[list[str], int]:
-    """Texts, and how many of them are originals; the rest are planted copies."""
-    originals = [d.text for d in PythonDocs().documents(ReadReport())]
-    generator = random.Random(0)
-    vocabulary = sorted({word for text in originals[:500] for word in text.split()})
-    candidates = [text for text in originals if 80 <= len(text.split()) <= 2000]
-    copies: list[str] = []
-    while len(copies) < PLANTED:
-        text = generator.choice(candidates)
-        parts = text.split(" ")
-        for place in generator.sample(range(len(parts)), max(1, len(parts) // generator.randrange(40, 200))):
-            parts[place] = generator.choice(vocabulary)
-        copy = " ".join(parts)
-        if THRESHOLD <= jaccard(shingles(text), shingles(copy)) < 0.95:
-            copies.append(copy)
-    return originals + copies, len(originals)
+def datatrove(text: Path, work: Path, processes: int) -> dict[str, Any]:
+    from datatrove.executor import LocalPipelineExecutor
+    from datatrove.pipeline.dedup import (
+        MinhashDedupBuckets,
+        MinhashDedupCluster,
+        MinhashDedupFilter,
+        MinhashDedupSignature,
+    )
+    from datatrove.pipeline.dedup.minhash import MinhashConfig
+    from datatrove.pipeline.filters import GopherQualityFilter, GopherRepetitionFilter
+    from datatrove.pipeline.readers import JsonlReader
+    from datatrove.pipeline.writers import JsonlWriter
+    from datatrove.utils.hashing import HashConfig
+
+    config = MinhashConfig(hash_config=HashConfig(hash_fc="sha1", precision=64))
+    sub = {name: str(work / name) for name in ("filtered", "signatures", "buckets", "removed", "out")}
+    rows = lambda folder: JsonlReader(str(folder))  # noqa: E731
+    write = lambda name: JsonlWriter(sub[name], compression=None)  # noqa: E731
+    steps: tuple[tuple[int, list[Any]], ...] = (
+        (processes, [rows(text), GopherRepetitionFilter(), GopherQualityFilter(), write("filtered")]),
+        (processes, [rows(sub["filtered"]), MinhashDedupSignature(sub["signatures"], config)]),
+        (config.num_buckets, [MinhashDedupBuckets(sub["signatures"], sub["buckets"], config=config)]),
+        (1, [MinhashDedupCluster(sub["buckets"], sub["removed"], config=config)]),
+        (processes, [rows(sub["filtered"]), MinhashDedupFilter(sub["removed"]), write("out")]),
+    )
+    started = time.perf_counter()
+    for tasks, pipeline in steps:
+        LocalPipelineExecutor(
+            pipeline, tasks, min(processes, tasks), logging_dir=str(work / "logs" / str(id(pipeline)))
+        ).run()
+    seconds = time.perf_counter() - started
+    ids = {
+        name: [json.loads(line)["id"] for file in Path(sub[name]).glob("*.jsonl") for line in file.open()]
+        for name in ("filtered", "out")
+    }
+    every = [json.loads(line)["id"] for file in text.glob("*.jsonl") for line in file.open()]
+    refused = sorted(set(every) - set(ids["filtered"]))
+    return {"seconds": seconds, "kept": ids["out"], "refused": refused, "passed": len(ids["filtered"])}
 
 
-def ours(texts: list[str]) -> list[int]:
-    """Numbers of the removed texts."""
-    judge = Judge(CorpusSettings(near=THRESHOLD))
-    with tempfile.TemporaryDirectory() as folder, closing(Stage(Path(folder) / "stage")) as stage:
-        duplicates = Duplicates(Path(folder) / "duplicates")
-        kept = []
-        for number, text in enumerate(texts):
-            judged = judge([Document(f"{number}", "", "", text, metadata={"kind": "", "cluster": ""})])
-            kept += [number] * len(judged.rows)
-            stage.append(judged)
-            duplicates.add(judged.keys)
-        stage.seal()
-        return [kept[twin.number] for twin in duplicates.find(stage, THRESHOLD)]
+def limit(text: Path, work: Path, processes: int) -> dict[str, Any]:
+    """Reading, parsing and writing in one process."""
+    started = time.perf_counter()
+    with (work / "out.jsonl").open("w", encoding="utf-8") as out:
+        for file in sorted(text.glob("*.jsonl")):
+            for line in file.open(encoding="utf-8"):
+                out.write(json.dumps(json.loads(line), ensure_ascii=False) + "\n")
+    return {"seconds": (time.perf_counter() - started) / processes, "kept": [], "refused": [], "passed": None}
 
 
-def datasketch(texts: list[str]) -> list[int]:
-    from datasketch import MinHash, MinHashLSH
-
-    index = MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
-    sketches: dict[int, MinHash] = {}
-    removed = []
-    for number, text in enumerate(texts):
-        tokens = WORD.findall(text.lower())
-        size = max(1, min(WORDS_PER_SHINGLE, len(tokens)))
-        pieces = {" ".join(tokens[i : i + size]).encode() for i in range(len(tokens) - size + 1)}
-        sketch = MinHash(num_perm=BANDS * ROWS, seed=1)
-        sketch.update_batch(list(pieces))
-        sketches[number] = sketch
-        if any(sketch.jaccard(sketches[other]) >= THRESHOLD for other in index.query(sketch)):
-            removed.append(number)
-        else:
-            index.insert(number, sketch)
-    return removed
+def quality_off(text: Path, work: Path, processes: int) -> dict[str, Any]:
+    return windlass(text, work, processes, "light")
 
 
-def limit(texts: list[str]) -> list[int]:
-    for text in texts:
-        for word in WORD.findall(text.lower()):
-            zlib.crc32(word.encode())
-    return []
+RUNNERS: dict[str, Callable[[Path, Path, int], dict[str, Any]]] = {
+    "windlass": windlass,
+    "datatrove": datatrove,
+    "limit": limit,
+    "memory": quality_off,
+}
 
 
-def wrong(texts: list[str], removed: list[int]) -> int:
-    """Removed texts that are not similar enough to any kept one, by exact comparison."""
-    gone = set(removed)
-    sets = [shingles(text) for text in texts]
-    holders: dict[int, list[int]] = {}
-    for number, hashes in enumerate(sets):
-        if number not in gone:
-            for value in hashes.tolist():
-                holders.setdefault(value, []).append(number)
-    count = 0
-    for number in removed:
-        near = {other for value in sets[number].tolist() for other in holders.get(value, ())}
-        count += not any(jaccard(sets[number], sets[other]) >= THRESHOLD for other in near)
-    return count
+def measured(runner: str, text: Path, folder: Path, processes: int) -> dict[str, Any]:
+    """Runs in a process of its own and adds its `peak` memory (MB, the most of any of its processes)."""
+    work = folder / f"work-{runner}"
+    work.mkdir()
+    command = [sys.executable, "-m", "bench.corpus", "--child", runner, str(text), str(work), str(processes)]
+    environment = {**os.environ, "DATATROVE_COLORIZE_LOGS": "0"}
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=(folder / "log").open("ab"), env=environment)
+    found = json.loads((work / "found.json").read_text())
+    shutil.rmtree(work)
+    return dict(found)
+
+
+def child(runner: str, text: Path, work: Path, processes: int) -> None:
+    found = RUNNERS[runner](text, work, processes)
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    found["peak"] = max(usage.ru_maxrss for usage in usages) / 1e3
+    (work / "found.json").write_text(json.dumps(found))
+
+
+def share(found: dict[str, Any], kind: str, text: Path) -> float | None:
+    """Of the planted pairs of a kind that passed the filters whole, those of which one was removed."""
+    if not found["kept"]:
+        return None
+    kept, refused = set(found["kept"]), set(found["refused"])
+    ids = (json.loads(line)["id"] for file in text.glob("*.jsonl") for line in file.open(encoding="utf-8"))
+    pairs = [(id, id.partition("-of-")[2]) for id in ids if id.startswith(f"{kind}-of-")]
+    passed = [pair for pair in pairs if not refused.intersection(pair)]
+    return sum(not kept.issuperset(pair) for pair in passed) / len(passed)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--mb", type=float, default=100.0)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--small", type=float, default=50.0)
+    parser.add_argument("--large", type=float, default=500.0)
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    texts, originals = documents()
-    runners = {"windlass": ours, "datasketch": datasketch, "limit": limit}
-    best = dict.fromkeys(runners, float("inf"))
-    removed: dict[str, list[int]] = {}
-    for _ in range(args.rounds):
-        for name, runner in runners.items():
-            started = time.process_time()
-            removed[name] = runner(texts)
-            best[name] = min(best[name], time.process_time() - started)
-    rows, figures = [], {}
-    for name in runners:
-        planted = [number for number in removed[name] if number >= originals]
-        found = len(planted) / PLANTED if name != "limit" else None
-        bad = wrong(texts, removed[name]) if name != "limit" else None
-        figures[name] = {"found": found, "wrong": bad, "removed": len(removed[name])}
-        rows.append((name, best[name], best[name] / best["datasketch"], found, len(removed[name]), bad))
-    print(f"{len(texts):,} documents, {sum(map(len, texts)) / 1e6:.1f} million characters, {PLANTED} planted copies\n")
-    print(table(("", "CPU s", "ratio", "found", "removed", "wrong"), rows))
+    if args.child:
+        runner, text, work, processes = args.child
+        child(runner, Path(text), Path(work), int(processes))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        text = folder / "text"
+        size = write_text(text, args.mb, args.processes) / 1e6
+        found = {
+            runner: measured(runner, text, folder, args.processes) for runner in ("windlass", "datatrove", "limit")
+        }
+        rows = []
+        for runner, result in found.items():
+            result["found"], result["wrong"] = share(result, "near", text), share(result, "far", text)
+            speed = size / result["seconds"]
+            documents = (result["passed"], len(result["kept"]) or None)
+            rows.append((runner, speed, *documents, result["found"], result["wrong"], result["peak"]))
+        print(f"{size:,.1f} MB of text, {args.processes} processes\n")
+        print(table(("", "MB/s", "passed filters", "kept", "found", "wrong", "peak MB"), rows))
+        shutil.rmtree(text)
+        peaks = {}
+        for megabytes in (args.small, args.large):
+            write_text(text, megabytes, 4)
+            peaks[megabytes] = measured("memory", text, folder, args.processes)
+            shutil.rmtree(text)
+        print()
+        print(
+            table(
+                ("MB of text", "peak MB", "MB/s"),
+                [(size, row["peak"], size / row["seconds"]) for size, row in peaks.items()],
+            )
+        )
+    ours, peer = found["windlass"], found["datatrove"]
     print(
         json.dumps(
             {
                 "bench": "corpus",
-                "ratio": round(best["windlass"] / best["datasketch"], 4),
-                "against": "datasketch MinHashLSH, CPU of near-duplicate removal",
-                "found": figures["windlass"]["found"],
-                "wrong": figures["windlass"]["wrong"],
-                "found_datasketch": figures["datasketch"]["found"],
-                "wrong_datasketch": figures["datasketch"]["wrong"],
-                "limit_ratio": round(best["limit"] / best["datasketch"], 4),
+                "ratio": round(peer["seconds"] / ours["seconds"], 3),
+                "against": "datatrove, throughput of Gopher's filters and MinHash deduplication",
+                "processes": args.processes,
+                "mb": round(size, 1),
+                "found": ours["found"],
+                "found_datatrove": peer["found"],
+                "wrong": ours["wrong"],
+                "wrong_datatrove": peer["wrong"],
+                "limit_ratio": round(peer["seconds"] / found["limit"]["seconds"], 3),
+                "peak_ratio": round(peaks[args.large]["peak"] / peaks[args.small]["peak"], 3),
+                "peak_mb": round(peaks[args.large]["peak"], 1),
             }
         )
     )

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ RECORD = np.dtype(
 )
 """What the stages after this one need to know of a document: where its row stands and what it is counted as (filled in
 by `staging.py`), UTF-8 bytes of its text, place of its cluster in the split, number of shingles, and hashes of its
-kind, of its id, and of its kind and words."""
+kind, of its id, and of its kind and text without white space."""
 _EMPTY = '"}}'
 
 
@@ -114,9 +114,10 @@ class Judge:
     def _fingerprint(self, document: Document, record: np.void) -> NDArray[np.uint64]:
         """Fills in the document's record; returns its keys."""
         group, found = document.metadata["kind"], shingles(document.text)
-        kind, id = _hash("kind", group, 8), _hash("id", document.id, 16)
-        digest = _hash(group, " ".join(document.text.split()), 16)
-        record["bytes"], record["shingles"] = len(document.text.encode()), len(found)
+        kind, id = _hash("kind", group.encode(), 8), _hash("id", document.id.encode(), 16)
+        text = document.text.encode()
+        digest = _hash(group, text.translate(None, b" \n\t"), 16)
+        record["bytes"], record["shingles"] = len(text), len(found)
         record["place"] = place(document.metadata["cluster"], self._seed)
         record["kind"], record["id"], record["digest"] = kind, id, digest
         keys = np.empty(KEYS, np.uint64)
@@ -135,14 +136,16 @@ def _row(document: Document) -> bytes:
         "title": document.title,
         "text": document.text,
         "format": document.format,
-        "sections": [asdict(section) for section in document.sections],
+        "sections": [{"start": one.start, "level": one.level, "heading": one.heading} for one in document.sections],
         "metadata": {key: value for key, value in document.metadata.items() if key != "split"} | {"split": ""},
     }
     return json.dumps(row, ensure_ascii=False).removesuffix(_EMPTY).encode()
 
 
-def _hash(name: str, text: str, size: int) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=size, key=hashlib.sha256(name.encode()).digest()).digest()
+def _hash(name: str, data: bytes, size: int) -> bytes:
+    return hashlib.blake2b(
+        data, digest_size=size, key=hashlib.md5(name.encode(), usedforsecurity=False).digest()
+    ).digest()
 
 
 Batch = Sequence[Document]

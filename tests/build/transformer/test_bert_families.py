@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 from windlass.build.transformer.encoder import Encoder
+from windlass.build.transformer.families import FAMILIES
 from windlass.build.transformer.families.links import export
-from windlass.build.transformer.hf import FAMILIES, load_model, save_model
+from windlass.build.transformer.hf import from_hf, load_encoder, load_model, save_model
+from windlass.core.errors import InputError
 
 transformers = pytest.importorskip("transformers")
 
@@ -193,3 +196,101 @@ def test_bfloat16_activations_stay_near_float32(tmp_path: Path) -> None:
         exact, rough = ours.hidden(tokens()), ours.hidden(tokens(), dtype=torch.bfloat16)
     assert rough.dtype == torch.bfloat16
     assert (rough.float() - exact).abs().mean() < 0.05 * exact.abs().mean()
+
+
+@pytest.mark.parametrize("kind", ["BertModel", "ModernBertModel"])
+def test_a_model_saved_without_its_head_gives_the_same_vectors(tmp_path: Path, kind: str) -> None:
+    whole = shaken(bert() if kind == "BertModel" else modernbert())
+    theirs = whole.base_model
+    theirs.save_pretrained(tmp_path / "theirs")
+    save_model(load_model(tmp_path / "theirs"), tmp_path / "ours")
+    again = transformers.AutoModel.from_pretrained(tmp_path / "ours", dtype=torch.float32).eval()
+    with torch.inference_mode():
+        expected = theirs(tokens()).last_hidden_state
+        for folder in ("theirs", "ours"):
+            ours = load_encoder(tmp_path / folder)
+            assert ours.config.headless
+            torch.testing.assert_close(ours.hidden(tokens()), expected, atol=1e-4, rtol=1e-4)
+        assert torch.equal(again(tokens()).last_hidden_state, expected)
+
+
+def test_files_of_old_are_read(tmp_path: Path) -> None:
+    """Norms whose weight is gamma and bias beta, a pooler and a next-sentence head, copies of tied tensors."""
+    theirs = shaken(bert())
+    theirs.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        for name, tensor in weights.items()
+    }
+    old |= {
+        "bert.embeddings.position_ids": torch.arange(64)[None],
+        "bert.pooler.dense.weight": torch.ones(32, 32),
+        "bert.pooler.dense.bias": torch.ones(32),
+        "cls.seq_relationship.weight": torch.ones(2, 32),
+        "cls.seq_relationship.bias": torch.ones(2),
+        "cls.predictions.decoder.weight": weights["bert.embeddings.word_embeddings.weight"].clone(),
+        "cls.predictions.decoder.bias": weights["cls.predictions.bias"].clone(),
+    }
+    save_file(old, tmp_path / "model.safetensors")
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            logits(load_model(tmp_path), tokens()), theirs(tokens()).logits, atol=1e-4, rtol=1e-4
+        )
+
+
+def test_a_head_that_differs_from_the_embedding_is_not_dropped(tmp_path: Path) -> None:
+    theirs = shaken(bert())
+    theirs.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    head = weights["bert.embeddings.word_embeddings.weight"].flip(0).contiguous()
+    save_file({**weights, "cls.predictions.decoder.weight": head}, tmp_path / "model.safetensors")
+    ours = load_model(tmp_path)
+    assert not ours.config.tied and torch.equal(ours.output_weight, head)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("bert.encoder.layer.1.output.dense.bias"), r"lack the tensor 'bert\.encoder\.layer\.1"),
+        (lambda w: w.update({"bert.encoder.layer.7.new": torch.ones(1)}), r"unknown tensor 'bert\.encoder\.layer\.7"),
+        (lambda w: w.update({"cls.predictions.bias": torch.ones(3)}), r"'cls\.predictions\.bias' has shape \[3\]"),
+        (lambda w: w.update({"classifier.weight": torch.ones(2, 32)}), r"unknown tensor 'classifier\.weight'"),
+    ],
+)  # fmt: skip
+def test_weights_that_do_not_fit_are_refused_by_name(tmp_path: Path, change, message: str) -> None:
+    shaken(bert()).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    change(weights)
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match=message):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "key", "value"),
+    [
+        (bert, "hidden_act", "swiglu"),
+        (bert, "position_embedding_type", "relative_key"),
+        (bert, "is_decoder", True),
+        (bert, "add_cross_attention", True),
+        (bert, "hidden_size", None),
+        (bert, "num_attention_heads", 5),
+        (bert, "chunk_size_feed_forward", None),  # changes memory, not results: it may be anything
+        (modernbert, "hidden_activation", "snake"),
+        (modernbert, "classifier_activation", "relu"),
+        (modernbert, "classifier_bias", True),
+        (modernbert, "layer_types", ["full_attention", "linear_attention"]),
+        (modernbert, "rope_parameters", {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}),
+    ],
+)
+def test_configurations_it_would_compute_differently_are_refused(make, key: str, value: object) -> None:
+    values = make().config.to_dict()
+    values["architectures"] = ["BertForMaskedLM" if make is bert else "ModernBertForMaskedLM"]
+    from_hf(values, "config.json")
+    if key == "chunk_size_feed_forward":
+        from_hf({**values, key: 7}, "config.json")
+        return
+    named = "hidden_size" if key == "num_attention_heads" else key
+    with pytest.raises(InputError, match=rf"config\.json: '?{named}"):
+        from_hf({**values, key: value}, "config.json")

@@ -142,7 +142,10 @@ def _across(target_BT: Tensor, documents_BT: Tensor | None, memory: Memory) -> S
     """What the target sees of the source: all of it, or that of its own document."""
     if memory.documents_BS is None:
         if documents_BT is not None:
-            raise ValueError("the target is told apart by documents, the source is not")
+            raise InputError(
+                "The target is told apart into documents, the source is not.",
+                "Give source_documents_BS too: 0 for the source, below 0 for its padding.",
+            )
         return Sight()
     if documents_BT is None:
         documents_BT = torch.zeros_like(target_BT)

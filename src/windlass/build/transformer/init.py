@@ -24,11 +24,12 @@ def initialise(model: Model, seed: int) -> None:
     Matrices that read the residual stream: uniform with variance 1/inputs, which keeps activations at unit scale.
     Whatever writes to it last starts at zero, so that each block begins as the identity and depth does not amplify
     noise (Zhang et al., arXiv 1901.09321). The embedding has unit variance once scaled, since a norm follows; the
-    head starts small, so that the first loss is that of a uniform guess.
+    head starts small, so that the first loss is that of a uniform guess. An embedding that is the head too is as
+    small: while blocks add nothing, each token's own score would otherwise be the root of the width above all others.
     """
     generator = torch.Generator(device="cpu").manual_seed(seed)
     config = model.config
-    scale = config.hidden**-0.5 / config.logit_scale if config.tied else 1.0 / config.embedding_scale
+    scale = 1.0 / (config.hidden * config.logit_scale if config.tied else config.embedding_scale)
     model.embedding.normal_(0.0, scale, generator=generator)
     for stack in (model.encoder, model.decoder) if isinstance(model, EncoderDecoder) else (model,):
         fill_stack(stack, scale * config.embedding_scale, generator)

@@ -27,11 +27,17 @@ class Linear(nn.Module):
         return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
+_FEW = 128
+
+
 def fused(x: Tensor, *maps: Linear) -> tuple[Tensor, ...]:
     """Several maps of the same input as one matrix product: fewer, larger products keep the cores busier.
 
-    Either all maps have a bias or none has.
+    For a few vectors (a decoding step, a short query) joining the weights would cost more than it gains: there each
+    map stays alone. Either all maps have a bias or none has.
     """
+    if x.shape[:-1].numel() <= _FEW:
+        return tuple(m(x) for m in maps)
     weight = torch.cat([m.weight.to(x.dtype) for m in maps])
     biases = [m.bias.to(x.dtype) for m in maps if m.bias is not None]
     out = F.linear(x, weight, torch.cat(biases) if biases else None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,10 +15,13 @@ from hypothesis import strategies as st
 from windlass.build.training.batches import IGNORE, Batch
 from windlass.build.training.compiling import prepare
 from windlass.build.training.loop import accumulate
-from windlass.build.training.objectives import arithmetic, causal
+from windlass.build.training.objectives import arithmetic, causal, contrastive
+from windlass.build.training.pairs import PairExamples
 from windlass.build.training.recipe import read_recipe
-from windlass.build.transformer.config import TransformerConfig
+from windlass.build.training.shard import Shard
+from windlass.build.transformer.config import Experts, TransformerConfig
 from windlass.build.transformer.decoder import Decoder
+from windlass.build.transformer.encoder import Encoder
 from windlass.build.transformer.init import initialise
 from windlass.core.errors import InputError
 
@@ -126,3 +130,56 @@ def test_compiled_passes_equal_the_plain_ones(recompute):
         assert set(model.state_dict()) == set(small().state_dict()), "names stay as they are"
     assert_equal(found[0], found[1], rel=1e-4)
     assert found[0][2] == pytest.approx(found[1][2], rel=1e-5)
+
+
+def test_contrastive_training_tells_documents_apart():
+    """The second passage shares no word with the first, but its words belong to it: that has to be learned."""
+    generator = np.random.default_rng(0)
+    parts = [[0]]
+    for document in range(6):
+        for passage in range(4):
+            first = 1 + 8 * document + 4 * (passage % 2)
+            parts.append(generator.integers(first, first + 4, 16))
+        parts.append([0])
+    tokens = np.concatenate(parts).astype("<u2")
+    shape = {"vocab_size": V, "hidden": 32, "layers": 1, "heads": 2, "kv_heads": 2, "head_dim": 16, "ffn": 48}
+    model = Encoder(TransformerConfig(**shape, context=16, causal=False, headless=True))
+    initialise(model, 0)
+    math = arithmetic(model, temperature=0.1)
+    examples = PairExamples(Shard(tokens, 6, 1, 0), 16, pad=0)
+    batch = examples.batch([(0, number) for number in range(0, len(examples), 2)])
+    unseen = examples.batch([(0, number) for number in range(1, len(examples), 2)])
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    first = contrastive(model, batch, math)
+    assert float(first.sum.detach()) / first.counted > 1.0
+    for _ in range(30):
+        loss = contrastive(model, batch, math)
+        loss.sum.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    last = contrastive(model, unseen, math)
+    assert float(last.sum.detach()) / last.counted < 0.3
+    assert int(last.metrics["right"]) == last.counted == 6
+
+
+def test_a_neighbour_in_the_window_changes_nothing_when_documents_are_isolated():
+    """Other tokens in document 1: the loss of document 2 stays, bit for bit; without isolation it moves."""
+    model = small()
+    tokens = torch.cat([torch.tensor([0]), torch.randint(1, V, (10,)), torch.tensor([0]), torch.randint(1, V, (12,))])
+    other = tokens.clone()
+    other[1:11] = (other[1:11] + 7) % (V - 1) + 1
+    owner = torch.cumsum(tokens == 0, 0)
+    for documents, same in ((owner[None], True), (None, False)):
+        logits = [model(row[None], documents_BT=documents)[0, 11:] for row in (tokens, other)]
+        assert torch.equal(*logits) == same
+
+
+def test_experts_add_their_balancing_loss_in_proportion():
+    model = small(experts=Experts(count=4, active=2, ffn=16))
+    plain = causal(model, batch_of(3), arithmetic(model))
+    weighted = causal(model, batch_of(3), arithmetic(model, routing_weight=0.5))
+    added = float(weighted.sum.detach()) - float(plain.sum.detach())
+    assert added == pytest.approx(0.5 * float(weighted.metrics["imbalance"]), rel=1e-4)
+    assert float(weighted.metrics["imbalance"]) / weighted.counted >= 2 - 1e-3, "2 when all are visited equally"
+    weighted.sum.backward()
+    assert model.blocks[0].mlp.router.weight.grad.abs().sum() > 0

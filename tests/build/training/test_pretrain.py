@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from windlass.build.corpus import CorpusSettings, build_corpus
 from windlass.build.tokenizer import load_tokenizer, train_tokenizer
 from windlass.build.training import checkpoint
 from windlass.build.training.bigram import bigram_start, bigrams
+from windlass.build.training.examples import LOSSES
 from windlass.build.training.heldout import score
 from windlass.build.training.objectives import Loss, arithmetic, causal
 from windlass.build.training.pretrain import finished, pretrain
@@ -68,6 +71,7 @@ def home(tmp_path_factory, one_thread) -> Path:
     with Workspace(home) as ws:
         corpus = build_corpus(ws, Folder(texts), CorpusSettings(heldout=0.2))
         train_tokenizer(ws, corpus, 330, allow_smaller=True)
+        train_tokenizer(ws, corpus, 360, name="special", sentinels=16, allow_smaller=True)
     return home
 
 
@@ -208,19 +212,19 @@ def test_time_budget_is_kept_and_used(home):
 
 
 def test_a_loss_that_is_no_number_stops_the_run(home, monkeypatch):
-    import windlass.build.training.pretrain as module
-
     count = iter(range(100))
 
     def poisoned(model, batch, math):
         loss = causal(model, batch, math)
         return Loss(loss.sum * (float("nan") if next(count) == 3 else 1.0), loss.counted)
 
-    monkeypatch.setattr(module, "causal", poisoned)
+    monkeypatch.setitem(LOSSES, "causal", poisoned)
     with pytest.raises(WindlassError, match="loss became nan in step 4"):
         run_pretrain(home, "poisoned", schedule__steps=10)
     with Workspace(home) as ws:
-        assert next(r for r in ws.store.runs("pretrain") if r.name == "poisoned").status == "failed"
+        record = next(r for r in ws.store.runs("pretrain") if r.name == "poisoned")
+        assert record.status == "failed"
+        assert checkpoint.steps(home / ".windlass/runs" / record.id) == [3], "the state before the bad step is kept"
 
 
 @pytest.mark.parametrize("length", [2, 17, 33, 34, 49, 50, 200, 1000])
@@ -280,6 +284,91 @@ def test_the_bigram_start_reaches_the_loss_of_the_counts_themselves(home, tmp_pa
     assert forward[0].gather(1, window[0, 1:, None]).mean() == pytest.approx(float(expected), abs=0.3)
     tied = Decoder(dataclasses.replace(config, tied=True))
     assert bigram_start(tied, shard) is None
+
+
+ARCHITECTURES = {
+    "encoder": {"objective.kind": "masked", "data.isolate": True, "optimizer.kind": "adamw"},
+    "encoder-decoder": {"objective.kind": "spans", "data.isolate": True},
+    "embedding": {"objective.kind": "contrastive", "data.batch": 8},
+}
+
+
+def train(ws: Workspace, changes: dict, say=lambda line: None):
+    return pretrain(ws, ws.artifacts.get("corpus"), ws.artifacts.get("special"), read_recipe(None, changes), say=say)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_other_architectures_learn_measure_and_load_in_transformers(home, name):
+    transformers = pytest.importorskip("transformers")
+    said: list[str] = []
+    architecture = "encoder" if name == "embedding" else name
+    asked = {"model.architecture": architecture, "run.name": name, "schedule.steps": 40, "run.evaluate_steps": 20}
+    with Workspace(home) as ws:
+        artifact = train(ws, TINY | {"model.depth": 2} | ARCHITECTURES[name] | asked, said.append)
+        losses = [value for _, value in curve(ws, artifact.record.run, "heldout_loss")]
+        assert len(losses) == 2, "measured in the middle and at the end"
+        assert losses[-1] < losses[0] or name == "embedding", "neighbours of random words are like any others"
+        samples = home / ".windlass/runs" / artifact.record.run / "samples.txt"
+        assert samples.exists() == (name != "embedding")
+    assert 0 < artifact.card["heldout_accuracy"] <= 1
+    assert artifact.card["objective"] == ARCHITECTURES[name]["objective.kind"]
+    assert "right" in (artifact.path / "README.md").read_text()
+    ids = torch.randint(5, 300, (2, 20), generator=torch.Generator().manual_seed(0))
+    ours = load_model(artifact.path)
+    kind = {"encoder": "AutoModelForMaskedLM", "encoder-decoder": "AutoModelForSeq2SeqLM", "embedding": "AutoModel"}
+    theirs = getattr(transformers, kind[name]).from_pretrained(artifact.path, dtype=torch.float32).eval()
+    with torch.inference_mode():
+        if name == "encoder":
+            pair = ours(ids), theirs(ids).logits
+        elif name == "encoder-decoder":
+            pair = ours(ids, ids[:, :9]), theirs(input_ids=ids, decoder_input_ids=ids[:, :9]).logits
+        else:
+            pair = ours.hidden(ids), theirs(ids).last_hidden_state
+    torch.testing.assert_close(*pair, atol=1e-4, rtol=1e-4)
+
+
+def test_a_run_goes_on_from_a_model_and_refuses_what_does_not_fit(home, tmp_path):
+    with Workspace(home) as ws:
+        base = ws.artifacts.get("whole")
+        corpus, tokenizer = ws.artifacts.get("corpus"), ws.artifacts.get("tokenizer")
+        asked = {**TINY, "model.init_from": "whole", "schedule.steps": 3, "run.name": "more", "optimizer.ema": 0.5}
+        more = pretrain(ws, corpus, tokenizer, read_recipe(None, asked), say=lambda line: None)
+        assert more.parent("model") == base.digest
+        first = curve(ws, more.record.run)[0][1]
+        assert first < curve(ws, base.record.run)[0][1] - 0.2, "it starts where the other ended"
+
+        def refused(changes: dict, match: str, tokenizer=tokenizer) -> None:
+            with pytest.raises(InputError, match=match):
+                pretrain(ws, corpus, tokenizer, read_recipe(None, {**asked, **changes}), say=lambda line: None)
+
+        refused({"model.context": 4096}, "model.context is 4096, but whole reads at most")
+        refused({"model.config.qk_norm": True}, "model.config would change it")
+        refused({"model.architecture": "encoder"}, "architecture 'decoder', but the recipe trains an 'encoder'")
+        refused({"model.init_from": "corpus"}, "is of kind 'corpus', not a model")
+        refused({}, "does not match .*: token .* is number", tokenizer=ws.artifacts.get("special"))
+
+        folder = tmp_path / "model"
+        shutil.copytree(base.path, folder)
+        file = folder / "model.safetensors"
+        file.chmod(0o644)
+        tensors = load_file(file)
+        name = "model.norm.weight"
+        broken = {
+            "lack the tensor": {k: v for k, v in tensors.items() if k != name},
+            "unknown tensor": tensors | {"model.extra": torch.ones(2)},
+            "has shape": tensors | {name: torch.ones(3)},
+        }
+        for match, changed in broken.items():
+            save_file(changed, file)
+            refused({"model.init_from": str(folder)}, match)
+
+
+def test_an_early_stop_keeps_what_was_learned(home):
+    artifact, said = run_pretrain(
+        home, "early", schedule__steps=400, run__evaluate_steps=2, run__patience=1, optimizer__matrix_rate=0.5
+    )
+    assert artifact.card["steps"] < 400
+    assert any("stopping early" in line for line in said)
 
 
 def test_wrong_inputs_are_refused(home):

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from windlass.build.training.shard import Shard
+from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.decoder import Decoder
 
 STEPS = 30
@@ -28,11 +29,12 @@ _DISCOUNT = 0.75
 def bigram_start(model: Decoder, shard: Shard) -> float | None:
     """Fits `model.embedding` and the head in place; returns the loss reached in nats a token.
 
-    None, and nothing done, for a tied head (one matrix cannot be both) or a vocabulary beyond the largest. The loss
+    None, and nothing done, for a tied head (one matrix cannot be both), a vocabulary beyond the largest, or a model
+    whose tokens are more than their embedding before the first block. The loss
     is over smoothed counts, so rare pairs are not learned by heart.
     """
     vocabulary = model.config.vocab_size
-    if model.head is None or vocabulary > LARGEST_VOCABULARY:
+    if model.head is None or vocabulary > LARGEST_VOCABULARY or not _alone(model.config):
         return None
     targets_VV, weights_V = bigrams(shard, vocabulary)
     head = model.head.weight
@@ -56,6 +58,13 @@ def bigram_start(model: Decoder, shard: Shard) -> float | None:
         optimizer.step()
     model.zero_grad(set_to_none=True)
     return _loss(model, targets_VV, weights_V)
+
+
+def _alone(config: TransformerConfig) -> bool:
+    """Whether a model without its blocks is embedding, norm and head, and nothing else."""
+    plain = (config.position in ("rope", "alibi", "relative", "none"), config.norm_placement == "pre")
+    one = (config.embedding_scale, config.logit_scale) == (1.0, 1.0)
+    return all(plain) and one and config.logit_cap is None and not config.embedding_norm and not config.token_types
 
 
 @torch.inference_mode()

@@ -19,14 +19,14 @@ from windlass.build.training.head import Head
 from windlass.build.training.objectives import Arithmetic, arithmetic
 from windlass.build.training.settings import PretrainSettings
 from windlass.build.transformer.block import Block
-from windlass.build.transformer.decoder import Decoder
+from windlass.build.transformer.model import Model
 from windlass.core.errors import InputError
 
 _WORTH_STEPS = 400
 _WORTH_SECONDS = 90.0
 
 
-def prepare(model: Decoder, settings: PretrainSettings) -> tuple[Arithmetic, str]:
+def prepare(model: Model, settings: PretrainSettings) -> tuple[Arithmetic, str]:
     """Compiles the model's blocks in place, as the settings ask and the machine allows, and says so in one line.
 
     Raises `InputError` when compiling is demanded in vain.
@@ -39,8 +39,16 @@ def prepare(model: Decoder, settings: PretrainSettings) -> tuple[Arithmetic, str
     dtype = torch.bfloat16 if settings.run.precision == "bf16" else None
     compiler: Callable[[Head], Head] | None = partial(torch.compile, dynamic=False) if compiles else None
     accuracy = settings.objective_kind != "causal"
-    weight = settings.objective.routing_weight
-    return arithmetic(model, dtype=dtype, accuracy=accuracy, routing_weight=weight, compiler=compiler), how
+    asked = settings.objective
+    math = arithmetic(
+        model,
+        dtype=dtype,
+        accuracy=accuracy,
+        routing_weight=asked.routing_weight,
+        temperature=asked.temperature,
+        compiler=compiler,
+    )
+    return math, how
 
 
 def _prepared(forward: Callable[..., Tensor], compiles: bool, recompute: bool) -> Callable[..., Tensor]:

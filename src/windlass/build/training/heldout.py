@@ -1,11 +1,16 @@
-"""Held-out bits per byte: how many bits the model needs, on average, to spell one byte of text it has not seen.
+"""What a model makes of text that it has not seen.
+
+A decoder is measured in bits per byte: how many bits it needs, on average, to spell one byte.
 
     bits per byte = sum of nats over all held-out tokens / ln 2 / UTF-8 bytes of the held-out text
 
-It does not depend on the tokenizer, so it compares with compressors. Every token, and the separator after every
+That does not depend on the tokenizer, so it compares with compressors. Every token, and the separator after every
 document, is predicted exactly once. Windows of the model's whole context overlap: each after the first predicts only
-its last `fresh` tokens, so these see at least context - fresh tokens before them, and a document's beginning sees
-the end of the one before, behind a separator, as in training.
+its last `FRESH` share, so these tokens see at least the rest of a window before them. Documents are as isolated as in
+training.
+
+The other objectives are measured by what they are trained for, on examples that are the same for every run: nats per
+hidden token, and how often the likeliest one is right.
 """
 
 from __future__ import annotations
@@ -13,47 +18,83 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from windlass.build.training.batches import IGNORE, Batch, documents
+from windlass.build.training.batches import IGNORE, Batch, Examples, documents
 from windlass.build.training.objectives import Loss
 from windlass.build.training.shard import Shard
 
 FRESH = 0.75
 """Share of a window that is predicted; the rest is what it looks back on."""
 
+Tick = Callable[[int], None]
+LossOf = Callable[[Batch], Loss]
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
     nats: float
     tokens: int
-    bytes: int
+    """Predicted."""
+    bytes: int | None = None
+    """UTF-8 bytes of the text they spell; None where only some of it is predicted."""
+    right: int | None = None
+    """How often the likeliest token was the right one; None where it was not counted."""
+
+    @property
+    def loss(self) -> float:
+        """Nats per predicted token."""
+        return self.nats / self.tokens
 
     @property
     def bits_per_byte(self) -> float:
+        assert self.bytes is not None, "bits per byte are for objectives that predict all of the text"
         return self.nats / math.log(2) / self.bytes
+
+    @property
+    def accuracy(self) -> float | None:
+        return None if self.right is None else self.right / self.tokens
+
+    def metrics(self) -> dict[str, float]:
+        """As they are logged and stored with the model."""
+        found = {"heldout_loss": self.loss}
+        if self.bytes is not None:
+            found["heldout_bpb"] = self.bits_per_byte
+        if self.accuracy is not None:
+            found["heldout_accuracy"] = self.accuracy
+        return found
+
+    def __str__(self) -> str:
+        if self.bytes is not None:
+            return f"{self.bits_per_byte:.4f} bits per byte over {self.bytes:,} bytes"
+        right = "" if self.accuracy is None else f", {self.accuracy:.1%} right"
+        return f"{self.loss:.4f} nats a target{right}, over {self.tokens:,} targets"
 
 
 @torch.no_grad()
 def score(
-    loss_of: Callable[[Batch], Loss],
+    loss_of: LossOf,
     context: int,
     shard: Shard,
     *,
     isolate: bool = False,
     batch: int = 8,
-    tick: Callable[[int], None] | None = None,
+    most: int | None = None,
+    tick: Tick | None = None,
 ) -> HeldOut:
-    """Scores the whole shard with the causal loss of a model that reads `context` tokens.
+    """Bits per byte of the shard with the causal loss of a model that reads `context` tokens.
 
-    All batches have one shape, so that a compiled model is compiled once. `tick` is told the number of tokens
-    predicted so far.
+    With `most`, only about so many tokens are predicted, in windows spread evenly over the text, which is taken to have
+    as many bytes a token everywhere. All batches have one shape, so that a compiled model is compiled once. `tick` is
+    told the number of tokens predicted so far.
     """
     nats, done = 0.0, 0
     length = min(context, len(shard) - 1)
-    windows = _windows(len(shard) - 1, length)
+    windows = _thinned(_windows(len(shard) - 1, length), most, int(length * FRESH))
     for i in range(0, len(windows), batch):
         rows = windows[i : i + batch]
         rows += [(rows[-1][0], length)] * (min(batch, len(windows)) - len(rows))  # filling, predicts nothing
@@ -71,8 +112,40 @@ def score(
         done += loss.counted
         if tick is not None:
             tick(done)
-    assert done == len(shard) - 1, f"{done} tokens predicted of {len(shard) - 1}"
-    return HeldOut(nats, done, shard.bytes)
+    if most is None:
+        assert done == len(shard) - 1, f"{done} tokens predicted of {len(shard) - 1}"
+    return HeldOut(nats, done, round(shard.bytes * done / (len(shard) - 1)))
+
+
+@torch.no_grad()
+def score_examples(
+    loss_of: LossOf, examples: Examples, *, batch: int = 8, most: int | None = None, tick: Tick | None = None
+) -> HeldOut:
+    """The loss over one epoch of examples, or about `most` of their targets spread evenly over it."""
+    nats, done, right = 0.0, 0, 0
+    numbers = list(range(len(examples)))
+    first = examples.batch([(0, 0)]).counted
+    for group in _grouped(_thinned(numbers, most, max(first, 1)), batch):
+        made = examples.batch([(0, number) for number in group])
+        if not made.counted:
+            continue
+        loss = loss_of(made)
+        nats += float(loss.sum)
+        done += loss.counted
+        right += int(loss.metrics["right"])
+        if tick is not None:
+            tick(done)
+    return HeldOut(nats, done, right=right)
+
+
+def _thinned(items: list[T], most: int | None, each: int) -> list[T]:
+    """Evenly spread items that hold about `most` targets, `each` in one."""
+    stride = 1 if most is None else max(1, len(items) * max(each, 1) // most)
+    return items[::stride]
+
+
+def _grouped(numbers: list[int], size: int) -> list[list[int]]:
+    return [numbers[i : i + size] for i in range(0, len(numbers), size)]
 
 
 def _windows(last: int, length: int) -> list[tuple[int, int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, astuple, dataclass, field
@@ -11,17 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from windlass.build.training.average import Average
 from windlass.build.training.batches import Batch, DataState, Examples, take
 from windlass.build.training.checkpoint import Checkpoint
+from windlass.build.training.guard import Guard, check_finite
 from windlass.build.training.objectives import Loss
 from windlass.build.training.optimizers import Optimizers
 from windlass.build.training.pace import Pace
 from windlass.build.training.parallel import Spread
-from windlass.build.training.schedule import Plan
+from windlass.build.training.schedule import Plan, multiplier
 from windlass.build.training.settings import ScheduleSettings
 from windlass.build.training.sizes import Sizes
 from windlass.build.training.workers import ALONE, Workers
-from windlass.build.transformer.decoder import Decoder
+from windlass.build.transformer.model import Model
 from windlass.core.errors import WindlassError
 
 
@@ -30,19 +31,23 @@ class TrainState:
     """All that the next step depends on, the same on all workers. The order of the data is a function of seed and
     `data`, and nothing else in the loop draws random numbers, so this is the random state too."""
 
-    model: Decoder
+    model: Model
     optimizers: Optimizers
     plan: Plan
+    average: Average | None = None
+    guard: Guard = field(default_factory=Guard)
     data: DataState = field(default_factory=DataState)
     step: int = 0
     """Steps done."""
 
     def tensors(self) -> dict[str, Tensor]:
-        model = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
-        return model | {f"optimizer/{name}": tensor for name, tensor in self.optimizers.tensors().items()}
+        parts = {"model": self.model.state_dict(), "optimizer": self.optimizers.tensors()}
+        if self.average is not None:
+            parts["average"] = self.average.tensors
+        return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
     def facts(self) -> dict[str, Any]:
-        return {"step": self.step, "data": asdict(self.data), "plan": asdict(self.plan)}
+        return {"step": self.step, "data": asdict(self.data), "plan": asdict(self.plan), "guard": asdict(self.guard)}
 
     def take_up(self, saved: Checkpoint) -> None:
         """Goes on from a checkpoint. Raises `InputError` naming a tensor that does not fit."""
@@ -50,6 +55,7 @@ class TrainState:
         self.step = saved.facts["step"]
         self.data = DataState(**saved.facts["data"])
         self.plan = Plan(**saved.facts["plan"])
+        self.guard = Guard(**saved.facts["guard"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +85,13 @@ def steps(
 ) -> Iterator[StepReport]:
     """Trains until the plan's end, yielding after every step; `state` is then whole and may be saved.
 
-    With a `pace` the plan follows the leader's clock. Raises `Diverged` when loss or gradient is no longer a number;
-    the weights are then those of before the step.
+    With a `pace` the plan follows the leader's clock. Raises `Diverged` when loss or gradient is no longer a number, or
+    the loss climbed and stayed up; the weights are then those of before the step.
     """
     workers = loss_of.workers
     while True:
         if pace is not None:
-            plan = pace.plan(state.plan, state.step, schedule.cooldown, sizes.warmup_steps)
+            plan = pace.plan(state.plan, state.step)
             *plan_, stop = workers.led(*astuple(plan), pace.must_stop())
             state.plan = Plan(*(type(mine)(theirs) for mine, theirs in zip(astuple(plan), plan_)))
             if state.step and stop:
@@ -97,18 +103,19 @@ def steps(
         mine = workers.share(numbers)
         batches = [examples.batch(mine[i : i + sizes.micro_batch]) for i in range(0, len(mine), sizes.micro_batch)]
         loss, counted = accumulate(batches, loss_of, workers, loss_of.exchange)
-        multiplier = state.plan.multiplier(state.step, sizes.warmup_steps)
         norm = state.optimizers.clip()
-        for name, value in (("loss", loss), ("gradient's norm", norm)):
-            if not math.isfinite(value):
-                raise Diverged(f"The {name} became {value} in step {state.step + 1}; training stopped before using it.")
-        state.optimizers.step(multiplier)
+        check_finite(state.step + 1, loss=loss, gradient_norm=norm)
+        state.guard.watch(state.step + 1, loss)
+        height = multiplier(schedule, state.plan, state.step, sizes.warmup_steps)
+        state.optimizers.step(height)
         state.data, state.step = data, state.step + 1
+        if state.average is not None:
+            state.average.update(state.step)
         seconds = time.perf_counter() - began
         if pace is not None:
             pace.measured(seconds)
         (tokens,) = workers.total(sum(batch.tokens for batch in batches))
-        yield StepReport(state.step, loss, counted, int(tokens), norm, multiplier, seconds)
+        yield StepReport(state.step, loss, counted, int(tokens), norm, height, seconds)
 
 
 def accumulate(
@@ -134,14 +141,3 @@ def accumulate(
         nats += loss.detach()
     (summed,) = workers.total(float(nats))
     return summed / workers.count, int(counted)
-
-
-class Diverged(WindlassError):
-    """Training left the road. The last checkpoint holds the state before."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(
-            message,
-            "Try lower rates (--set optimizer.matrix_rate=...), a longer warm-up (--set schedule.warmup_steps=...), or "
-            '--set run.precision="fp32".',
-        )

@@ -10,12 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from windlass.build.training.batches import Batch
 from windlass.build.training.head import Head, chunk_size, cross_entropy, head_of
 from windlass.build.transformer.block import Block
 from windlass.build.transformer.decoder import Decoder
+from windlass.build.transformer.encoder import Encoder
+from windlass.build.transformer.encoder_decoder import EncoderDecoder
+from windlass.build.transformer.model import Model
+from windlass.build.transformer.pooling import mean_pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +44,19 @@ class Arithmetic:
     dtype: torch.dtype | None = None
     """Precision of the activations; None: that of the weights."""
     routing_weight: float = 0.0
-    """Of the balancing loss of experts: the one thing here that is part of the objective."""
+    """Of the balancing loss of experts. This and the next are part of what is learned."""
+    temperature: float = 0.05
+    """Of the contrastive softmax."""
 
 
 def arithmetic(
-    model: Decoder,
+    model: Model,
     *,
     dtype: torch.dtype | None = None,
     chunk: int | None = None,
     accuracy: bool = False,
     routing_weight: float = 0.0,
+    temperature: float = 0.05,
     compiler: Callable[[Head], Head] | None = None,
 ) -> Arithmetic:
     """The usual arithmetic of a model. `accuracy` also counts how often the likeliest token was right."""
@@ -64,6 +72,7 @@ def arithmetic(
         chunk or chunk_size(model.config.vocab_size),
         dtype,
         routing_weight,
+        temperature,
     )
 
 
@@ -75,7 +84,51 @@ def causal(model: Decoder, batch: Batch, math: Arithmetic) -> Loss:
     return balanced(Loss(nats, batch.counted, {"right": right}), routing, math)
 
 
-def routing_of(model: Decoder) -> list[Tensor] | None:
+def masked(model: Encoder, batch: Batch, math: Arithmetic) -> Loss:
+    """Negative log-likelihood of the hidden tokens, given the others on both sides."""
+    routing = routing_of(model)
+    x_BTC = model.hidden(batch.inputs_BT, documents_BT=batch.documents_BT, dtype=math.dtype, routing=routing)
+    nats, right = cross_entropy(math.head, x_BTC, batch.targets_BT, math.weights(), math.chunk)
+    return balanced(Loss(nats, batch.counted, {"right": right}), routing, math)
+
+
+def spans(model: EncoderDecoder, batch: Batch, math: Arithmetic) -> Loss:
+    """Negative log-likelihood of what stood in the gaps of the source, sentinels and end included."""
+    x_BTC = model.hidden(
+        needed(batch.source_BS),
+        batch.inputs_BT,
+        source_documents_BS=batch.source_documents_BS,
+        target_documents_BT=batch.documents_BT,
+        dtype=math.dtype,
+    )
+    nats, right = cross_entropy(math.head, x_BTC, batch.targets_BT, math.weights(), math.chunk)
+    return Loss(nats, batch.counted, {"right": right})
+
+
+def contrastive(model: Encoder, batch: Batch, math: Arithmetic) -> Loss:
+    """InfoNCE (van den Oord et al., arXiv 1807.03748): which of the batch's second passages follows a first one, and
+    the other way round; the mean of both, for each pair. The other pairs of the pass are the wrong answers."""
+
+    def vectors(tokens_BT: Tensor, documents_BT: Tensor) -> Tensor:
+        x_BTC = model.hidden(tokens_BT, documents_BT=documents_BT, dtype=math.dtype)
+        return F.normalize(mean_pool(x_BTC.float(), documents_BT == 0), dim=-1)
+
+    first_BC = vectors(needed(batch.source_BS), needed(batch.source_documents_BS))
+    second_BC = vectors(batch.inputs_BT, needed(batch.documents_BT))
+    scores_BB = first_BC @ second_BC.T / math.temperature
+    own_B = batch.targets_BT[:, 0]
+    nats = (
+        F.cross_entropy(scores_BB, own_B, reduction="sum") + F.cross_entropy(scores_BB.T, own_B, reduction="sum")
+    ) / 2
+    return Loss(nats, batch.counted, {"right": (scores_BB.detach().argmax(-1) == own_B).sum()})
+
+
+def needed(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None, "the batch was made for another objective"
+    return tensor
+
+
+def routing_of(model: Model) -> list[Tensor] | None:
     """Where the experts of a model put their balancing losses; None when it has none."""
     return None if model.config.experts is None else []
 

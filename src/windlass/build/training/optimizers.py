@@ -7,38 +7,46 @@ vectors; for them AdamW is the better choice.
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from windlass.build.training.adamw8 import AdamW8
 from windlass.build.training.muon import Muon
 from windlass.build.training.pieces import whole
 from windlass.build.training.settings import OptimizerSettings
 from windlass.build.training.sizes import Sizes
-from windlass.build.transformer.decoder import Decoder
+from windlass.build.transformer.model import Model
 
 
 class Optimizers:
     """`clip`, then `step(multiplier)` applies the gradients; `tensors` is the whole state, from the beginning on."""
 
-    def __init__(self, model: Decoder, sizes: Sizes, settings: OptimizerSettings) -> None:
+    def __init__(self, model: Model, sizes: Sizes, settings: OptimizerSettings) -> None:
         self.named = dict(model.named_parameters())
-        matrices = [n for n, p in self.named.items() if "blocks." in n and p.ndim == 2]
-        embeddings = [n for n in self.named if n == "embedding"]
-        rest = [n for n in self.named if n not in {*matrices, *embeddings}]
+        roles: dict[str, list[nn.Parameter]] = {role: [] for role in ("embedding", "rest", "matrix", "experts")}
+        for name, parameter in self.named.items():
+            roles[_role(name, parameter)].append(parameter)
         tied_rate = sizes.head_rate if model.config.tied else sizes.embedding_rate
-        groups = [
-            {"params": [self.named[n] for n in embeddings], "lr": tied_rate},
-            {"params": [self.named[n] for n in rest], "lr": sizes.head_rate},
+        groups: list[dict[str, Any]] = [
+            {"params": roles["embedding"], "lr": tied_rate},
+            {"params": roles["rest"], "lr": sizes.head_rate},
         ]
-        inside = [self.named[n] for n in matrices]
         self._all: list[torch.optim.Optimizer] = []
+        decay = settings.weight_decay
         if settings.kind == "muon":
             self._all.append(
-                Muon(inside, lr=sizes.matrix_rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
+                Muon(roles["matrix"], lr=sizes.matrix_rate, momentum=settings.momentum, weight_decay=decay)
             )
+            groups.append({"params": roles["experts"], "lr": sizes.expert_rate, "weight_decay": decay})
         else:
-            groups.append({"params": inside, "lr": sizes.matrix_rate, "weight_decay": settings.weight_decay})
-        self._all.append(torch.optim.AdamW(groups, betas=settings.betas, eps=1e-10, weight_decay=0.0, fused=True))
+            inside = roles["matrix"] + roles["experts"]
+            groups.append({"params": inside, "lr": sizes.matrix_rate, "weight_decay": decay})
+        groups = [group for group in groups if group["params"]]
+        adamw = AdamW8 if settings.kind == "adamw8" else partial(torch.optim.AdamW, fused=True)
+        self._all.append(adamw(groups, betas=settings.betas, eps=1e-10, weight_decay=0.0))
         self._rates = [[g["lr"] for g in o.param_groups] for o in self._all]
         self._parameters: list[nn.Parameter] = list(model.parameters())
         self._limit = settings.clip
@@ -73,5 +81,15 @@ def _fresh(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Ten
     """The state before the first step, which PyTorch's optimizers would make in it: so a checkpoint has where to go."""
     if isinstance(optimizer, Muon):
         return {"momentum_buffer": torch.zeros_like(parameter)}
+    if isinstance(optimizer, AdamW8):
+        return optimizer.fresh(parameter)
     moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
     return {"step": torch.zeros((), device=parameter.device), **moments}
+
+
+def _role(name: str, parameter: nn.Parameter) -> str:
+    """Which group a parameter learns in."""
+    if "blocks." in name and parameter.ndim >= 2:
+        return "matrix" if parameter.ndim == 2 else "experts"  # Muon takes one matrix at a time
+    tables = ("embedding", "positions", "token_types")
+    return "embedding" if name.rpartition(".")[2] in tables else "rest"

@@ -6,9 +6,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from windlass.build.training.schedule import Plan, revised
+from windlass.build.training.schedule import Plan
 
-UNPLANNED = Plan(1 << 40, 1 << 40)
+UNPLANNED = Plan(1 << 40)
 """Before the speed is known: warm up and stay."""
 
 _UNTIMED = 2
@@ -47,14 +47,14 @@ class Pace:
         if self._steps > _UNTIMED:
             self._times.append(seconds)
 
-    def plan(self, plan: Plan, step: int, cooldown: float, warmup: int) -> Plan:
+    def plan(self, plan: Plan, step: int) -> Plan:
         """The plan as it should be before step number `step`: unchanged, or revised to meet the budget."""
         if self.step_s is None or (plan != UNPLANNED and self._steps % _EVERY):
             return plan
         possible = step + max(int(self.left / self.step_s), 1)
         if plan != UNPLANNED and abs(possible - plan.steps) <= _TOLERANCE * (plan.steps - step):
             return plan
-        return revised(plan, step, possible, cooldown, warmup)
+        return plan.revised(step, possible)
 
     def must_stop(self) -> bool:
         """Whether one more step would break the budget."""

@@ -25,7 +25,7 @@ def check_inputs(corpus: Any, tokenizer: Any) -> None:
 
 def check_text(train: Shard, heldout: Shard, sizes: Sizes) -> list[str]:
     """Enough tokens for one sequence; every token number known to the model. One line about what there is."""
-    context, vocab = sizes.model.context, sizes.model.vocab_size
+    context, vocab = sizes.context, sizes.model.vocab_size
     if len(train) < context + 1:
         raise InputError(
             f"The training text has {len(train):,} tokens, fewer than one sequence of {context + 1}.",

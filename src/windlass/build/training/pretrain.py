@@ -5,43 +5,33 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from windlass.build.corpus import training_text
-from windlass.build.tokenizer import load_specials, load_tokenizer
 from windlass.build.training import checkpoint
-from windlass.build.training.batches import CausalExamples, Examples
-from windlass.build.training.bigram import bigram_start
-from windlass.build.training.card import model_card
-from windlass.build.training.compiling import prepare
-from windlass.build.training.heldout import HeldOut, score
+from windlass.build.training.guard import NotFinite
+from windlass.build.training.heldout import HeldOut
 from windlass.build.training.interrupt import deferred_interrupt
-from windlass.build.training.loop import StepReport, TrainState, steps
-from windlass.build.training.objectives import causal
-from windlass.build.training.optimizers import Optimizers
+from windlass.build.training.job import Job, Say, open_inputs, prepare_job
+from windlass.build.training.loop import StepReport, steps
 from windlass.build.training.pace import UNPLANNED, Pace
-from windlass.build.training.parallel import Kind, Spread, gathered
-from windlass.build.training.preflight import check_disk, check_inputs, check_text, check_workers
+from windlass.build.training.parallel import Kind, gathered
+from windlass.build.training.preflight import check_inputs
+from windlass.build.training.samples import sample
 from windlass.build.training.saving import Saver
-from windlass.build.training.schedule import fresh
 from windlass.build.training.settings import PretrainSettings
-from windlass.build.training.shard import Shard, write_shard
-from windlass.build.training.sizes import Sizes, derive
+from windlass.build.training.sizes import Sizes
+from windlass.build.training.storing import store_model
 from windlass.build.training.workers import ALONE, Following, Workers
-from windlass.build.transformer.decoder import Decoder
-from windlass.build.transformer.hf import save_model
-from windlass.build.transformer.init import initialise
 from windlass.core.artifacts import Artifact
 from windlass.core.progress import Progress
 from windlass.core.runs import Run
 from windlass.core.workspace import Workspace
 
+SAMPLES = "samples.txt"
+"""In the run's folder: what the model said at each measurement."""
 KIND = "pretrain"
-Say = Callable[[str], None]
 
 
 def pretrain(
@@ -57,8 +47,9 @@ def pretrain(
     """Trains a model and stores it as an artifact of kind `model` in Hugging Face layout.
 
     A run with the same inputs and settings that was interrupted or killed is taken up where its last checkpoint
-    stands. Metrics of the run: train_loss, lr, tokens_per_s, gradient_norm by step, heldout_bpb at the end and as often
-    as the settings ask. Ctrl-C saves a checkpoint, ends the run as `interrupted`, and raises KeyboardInterrupt.
+    stands. Metrics of the run: train_loss, lr, tokens_per_s and gradient_norm by step; heldout_loss, with heldout_bpb
+    of a decoder or heldout_accuracy of the others, at the end and as often as the settings ask. Ctrl-C saves a
+    checkpoint, ends the run as `interrupted`, and raises KeyboardInterrupt.
 
     All `workers` call it with the same arguments and get the same artifact; the run may be taken up by any number of
     them. Raises `WorkerLost` when one of them ends or falls silent.
@@ -66,14 +57,16 @@ def pretrain(
     check_inputs(corpus, tokenizer)
     config = _config(corpus, tokenizer, settings)
     with workers.together(), _run(ws, config, settings, workers) as run:
-        job = _prepare(run, corpus, tokenizer, settings, workers, parallel, say if workers.leads else _silent)
-        _train(run, job, settings)
+        heard = say if workers.leads else _silent
+        job = prepare_job(open_inputs(ws, corpus, tokenizer, settings), run.folder, workers, parallel, heard)
+        _train(run, job, heard)
         heldout = _evaluate(run, job)
-        model = gathered(job.state.model, workers)
-        if workers.leads:
-            say(f"held-out: {heldout.bits_per_byte:.4f} bits per byte over {heldout.bytes:,} bytes")
-            stored = _store(ws, run, job, model, corpus, tokenizer, settings, heldout).digest
-            shutil.rmtree(run.folder / checkpoint.FOLDER, ignore_errors=True)  # the artifact holds the weights now
+        heard(f"held-out: {heldout}")
+        with job.averaged():
+            model = gathered(job.state.model, workers)
+            if workers.leads:
+                stored = store_model(ws, run.id, job, model, heldout).digest
+                shutil.rmtree(run.folder / checkpoint.FOLDER, ignore_errors=True)  # the artifact holds the weights now
         return ws.artifacts.get(workers.told("model", stored if workers.leads else None))
 
 
@@ -106,106 +99,68 @@ def _config(corpus: Artifact, tokenizer: Artifact, settings: PretrainSettings) -
     return {"corpus": corpus.digest, "tokenizer": tokenizer.digest, "settings": settings.as_json()}
 
 
-@dataclass(slots=True)
-class _Job:
-    sizes: Sizes
-    train: Shard
-    heldout: Shard
-    examples: Examples
-    loss_of: Spread
-    state: TrainState
-    separator: int
-    isolate: bool
-    workers: Workers
-    elapsed_before: float = 0.0
-    loss: float = float("nan")
-    """Mean training loss of the last steps."""
-
-
-def _prepare(
-    run: Run | Following,
-    corpus: Artifact,
-    tokenizer: Artifact,
-    settings: PretrainSettings,
-    workers: Workers,
-    parallel: Kind,
-    say: Say,
-) -> _Job:
-    loaded = load_tokenizer(tokenizer)
-    separator = load_specials(tokenizer).separator
-    sizes, derivations = derive(settings, loaded.get_vocab_size())
-    for line in derivations:
-        say(f"  {line}")
-    check_workers(workers, sizes)
-    say(f"  {check_disk(run.folder, sizes)}")
-    if not workers.leads:
-        workers.told("text")  # is ready, and no worker reads the checkpoints before they are in order
-    train, heldout = (
-        write_shard(run.folder / f"{split}.bin", training_text(corpus, split, settings.data.kinds), loaded, separator)
-        for split in ("train", "heldout")
-    )
-    if workers.leads:
-        checkpoint.discard_unfinished(run.folder)
-        workers.told("text", True)
-    for line in check_text(train, heldout, sizes):
-        say(f"  {line}")
-    model = Decoder(sizes.model)
-    initialise(model, settings.run.seed)
-    math, how = prepare(model, settings)
-    say(f"  {how}")
-    saved = checkpoint.load(run.folder)
-    if saved is None and workers.leads:
-        reached = bigram_start(model, train)
-        if reached is not None:
-            say(f"  embedding and head fitted to the bigram counts: {reached:.3f} nats a token before the first step")
-    loss_of = Spread(model, partial(causal, model, math=math), workers, parallel)
-    steps = settings.schedule.steps
-    plan = UNPLANNED if steps is None else fresh(steps, settings.schedule.cooldown)
-    state = TrainState(model, Optimizers(model, sizes, settings.optimizer), plan)
-    isolate = settings.data.isolate
-    examples = CausalExamples(train, sizes.model.context, isolate=isolate, seed=settings.run.seed)
-    job = _Job(sizes, train, heldout, examples, loss_of, state, separator, isolate, workers)
-    if saved is not None:
-        job.state.take_up(saved)
-        job.elapsed_before, job.loss = saved.facts["elapsed"], saved.facts["loss"]
-        say(f"  going on from step {job.state.step:,} after {job.elapsed_before:.0f} s of training")
-    return job
-
-
-def _train(run: Run | Following, job: _Job, settings: PretrainSettings) -> None:
+def _train(run: Run | Following, job: Job, say: Say) -> None:
     """Runs the loop to its end."""
-    state, asked, workers = job.state, settings.run, job.workers
-    started = time.monotonic()
+    state, settings, workers = job.state, job.settings, job.workers
+    asked, started = settings.run, time.monotonic()
     pace = None if settings.budget_s is None else Pace(settings.budget_s, job.elapsed_before, started)
 
     def save() -> None:
         run.flush()  # a resumed run repeats the steps after the checkpoint, never those before it
         elapsed = job.elapsed_before + time.monotonic() - started
-        saver.save(state.step, state.tensors(), {**state.facts(), "elapsed": elapsed, "loss": job.loss})
+        saver.save(state.step, state.tensors(), {**state.facts(), **job.facts(), "elapsed": elapsed})
 
-    saved_at = time.monotonic()
+    saved_at = looked_at = time.monotonic()
     with (
         deferred_interrupt() as interrupt,
         Progress("pre-training", None, "steps", out=workers.screen) as progress,
         Saver(run.folder, worker=workers.number, workers=workers.count) as saver,
     ):
-        for report in steps(state, job.examples, job.loss_of, job.sizes, settings.schedule, asked.seed, pace):
-            saver.check()
-            job.loss = report.loss if job.loss != job.loss else 0.98 * job.loss + 0.02 * report.loss
-            _log(run, report, job.sizes)
-            progress.total = state.plan.steps if state.plan != UNPLANNED else None
-            progress.update(report.step, _note(report, pace))
-            due = _due(report.step, saved_at, asked.checkpoint_steps, asked.checkpoint_seconds)
-            if asked.checkpoint_steps is None and saver.busy:
-                due = False  # a slow disk sets the pace of the checkpoints, not of the training
-            stop, due = workers.any(interrupt.requested, due and workers.leads)
-            if stop:
-                save()
-                saver.wait()
-                raise KeyboardInterrupt
-            if due:
-                save()
-                saved_at = time.monotonic()
+        try:
+            for report in steps(state, job.texts.examples, job.loss_of, job.sizes, settings.schedule, asked.seed, pace):
+                saver.check()
+                job.loss = report.loss if job.loss != job.loss else 0.98 * job.loss + 0.02 * report.loss
+                _log(run, report, job.sizes)
+                progress.total = state.plan.steps if state.plan != UNPLANNED else None
+                progress.update(report.step, _note(report, pace))
+                look = _due(report.step, looked_at, asked.evaluate_steps, asked.evaluate_seconds)
+                due = _due(report.step, saved_at, asked.checkpoint_steps, asked.checkpoint_seconds)
+                if asked.checkpoint_steps is None and saver.busy:
+                    due = False  # a slow disk sets the pace of the checkpoints, not of the training
+                stop, look, due = workers.any(interrupt.requested, look and workers.leads, due and workers.leads)
+                if look:
+                    _look(run, job, say)
+                    looked_at = time.monotonic()
+                if stop:
+                    save()
+                    saver.wait()
+                    raise KeyboardInterrupt
+                if job.best.exhausted(asked.patience):
+                    say(f"  stopping early: {job.best.since} measurements since step {job.best.step:,} were no better")
+                    return
+                if due:
+                    save()
+                    saved_at = time.monotonic()
+        except NotFinite:
+            save()  # the state is that before the bad step
+            saver.wait()
+            raise
+
+
+def _look(run: Run | Following, job: Job, say: Say) -> None:
+    """Measures the model in the middle of its training, and lets it say something."""
+    state, workers = job.state, job.workers
+    heldout = job.measured(job.settings.run.evaluate_tokens)
+    job.best.see(state.step, heldout.loss)
+    run.log(state.step, **heldout.metrics())
+    say(f"  step {state.step:,}: held-out {heldout}")
+    if not workers.leads or (workers.count > 1 and job.parallel == "fsdp"):
+        return  # parts of a model cannot speak
+    said = sample(state.model, job.inputs.loaded, job.texts.heldout, job.texts.unseen, job.math)
+    if said is not None:
+        say(f"    {said}")
+        with (run.folder / SAMPLES).open("a", encoding="utf-8") as file:
+            file.write(f"step {state.step}: {said}\n")
 
 
 def _silent(line: str) -> None:
@@ -234,44 +189,8 @@ def _note(report: StepReport, pace: Pace | None) -> str:
     return note if pace is None else f"{note} · {max(pace.left, 0):,.0f} s of the budget left"
 
 
-def _evaluate(run: Run | Following, job: _Job) -> HeldOut:
-    with Progress("held-out", len(job.heldout) - 1, "tokens", out=job.workers.screen) as progress:
-        heldout = score(job.loss_of, job.sizes.model.context, job.heldout, isolate=job.isolate, tick=progress.update)
-    run.log(job.state.step, heldout_bpb=heldout.bits_per_byte)
+def _evaluate(run: Run | Following, job: Job) -> HeldOut:
+    with Progress("held-out", None, "targets", out=job.workers.screen) as progress:
+        heldout = job.measured(tick=progress.update)
+    run.log(job.state.step, **heldout.metrics())
     return heldout
-
-
-def _store(
-    ws: Workspace,
-    run: Run | Following,
-    job: _Job,
-    model: Decoder,
-    corpus: Artifact,
-    tokenizer: Artifact,
-    settings: PretrainSettings,
-    heldout: HeldOut,
-) -> Artifact:
-    state, sizes = job.state, job.sizes
-    with ws.artifacts.build("model", settings.run.name, run=run.id) as draft:
-        draft.add_parent("corpus", corpus)
-        draft.add_parent("tokenizer", tokenizer)
-        save_model(model, draft.path, bos=job.separator, eos=job.separator)
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copyfile(tokenizer.path / name, draft.path / name)
-        card = model_card(settings, sizes, corpus, tokenizer, job.train, heldout, state.step, job.loss)
-        (draft.path / "README.md").write_text(card, encoding="utf-8")
-        draft.card.update(
-            {
-                "description": f"Decoder of {sizes.model.parameters:,} parameters pre-trained on {corpus.ref}",
-                "licence": corpus.card.get("licence"),
-                "parameters": sizes.model.parameters,
-                "steps": state.step,
-                "tokens_seen": state.step * sizes.batch_tokens,
-                "train_loss": job.loss,
-                "heldout_bpb": heldout.bits_per_byte,
-                "heldout_bytes": heldout.bytes,
-                "sizes": sizes.as_json(),
-                "settings": settings.as_json(),
-            }
-        )
-    return draft.done

@@ -141,6 +141,11 @@ class PretrainSettings:
                 f"{self.model.architecture!r}.",
                 f"Use {' or '.join(map(repr, fitting))}, or another architecture.",
             )
+        if self.objective_kind == "contrastive" and self.data.micro_batch is not None:
+            raise InputError(
+                "data.micro_batch is set, but the wrong answers of a contrastive loss are the other pairs of a pass.",
+                "Leave it out, or make data.batch smaller.",
+            )
         if self.schedule.minutes is not None and self.schedule.steps is not None:
             raise InputError(
                 "Both schedule.minutes and schedule.steps are given.", "Give the one that should end the training."

@@ -1,0 +1,54 @@
+"""An exponential moving average of the weights.
+
+The average of the last steps' weights is often better than the last weights, as it stands nearer to the middle of the
+valley whose walls they bounce between (Polyak and Juditsky 1992; for language models: Morales-Brotons et al., arXiv
+2411.18704). It costs the memory of one more copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from windlass.core.errors import InputError
+
+
+class Average:
+    """`update` after each step. `tensors` is the average itself, by the weights' names."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._model, self._decay = model, decay
+        self.tensors: dict[str, Tensor] = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """`step` counts from 1. The first steps weigh more than the decay says, or the start would be remembered."""
+        decay = min(self._decay, step / (step + 10))
+        weights = [p.detach() for p in self._model.parameters()]
+        torch._foreach_lerp_(list(self.tensors.values()), weights, 1 - decay)
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes up what `tensors` gave. Raises `InputError` when it is not all there."""
+        for name, tensor in self.tensors.items():
+            if name not in tensors:
+                raise InputError(f"The checkpoint lacks the average of '{name}'.", "Start the run anew.")
+            tensor.copy_(tensors[name])
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Within the block the model computes with the average."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for name, parameter in self._model.named_parameters():
+            kept = parameter.detach().clone()
+            parameter.copy_(self.tensors[name])
+            self.tensors[name].copy_(kept)

@@ -1,0 +1,176 @@
+"""Everything that a run needs before its first step, made and checked in the order in which mistakes are likely."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from windlass.build.corpus import training_text
+from windlass.build.tokenizer import Specials, load_specials, load_tokenizer
+from windlass.build.training import checkpoint
+from windlass.build.training.average import Average
+from windlass.build.training.batches import Examples
+from windlass.build.training.bigram import bigram_start
+from windlass.build.training.compiling import prepare
+from windlass.build.training.examples import LOSSES, examples_of
+from windlass.build.training.guard import Best
+from windlass.build.training.heldout import HeldOut, score, score_examples
+from windlass.build.training.loop import TrainState
+from windlass.build.training.objectives import Arithmetic
+from windlass.build.training.optimizers import Optimizers
+from windlass.build.training.pace import UNPLANNED
+from windlass.build.training.parallel import Kind, Spread
+from windlass.build.training.preflight import check_disk, check_text, check_workers
+from windlass.build.training.schedule import Plan
+from windlass.build.training.settings import PretrainSettings
+from windlass.build.training.shard import Shard, write_shard
+from windlass.build.training.sizes import Sizes, derive
+from windlass.build.training.start import Base, check_tokenizer, find_base, first_model
+from windlass.build.training.workers import Workers
+from windlass.build.transformer.decoder import Decoder
+from windlass.core.artifacts import Artifact
+from windlass.core.workspace import Workspace
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a person gave, opened and found to fit together."""
+
+    corpus: Artifact
+    tokenizer: Artifact
+    settings: PretrainSettings
+    loaded: Any
+    """The tokenizer itself."""
+    specials: Specials
+    base: Base | None
+    sizes: Sizes
+    derivations: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    train: Shard
+    heldout: Shard
+    examples: Examples
+    """To train on."""
+    unseen: Examples
+    """Held out, the same for every run."""
+
+
+@dataclass(slots=True)
+class Job:
+    inputs: Inputs
+    texts: Texts
+    math: Arithmetic
+    loss_of: Spread
+    state: TrainState
+    workers: Workers
+    parallel: Kind
+    elapsed_before: float = 0.0
+    loss: float = float("nan")
+    """Mean training loss of the last steps."""
+    best: Best = field(default_factory=Best)
+
+    @property
+    def settings(self) -> PretrainSettings:
+        return self.inputs.settings
+
+    @property
+    def sizes(self) -> Sizes:
+        return self.inputs.sizes
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the state of the loop."""
+        return {"loss": self.loss, "best": asdict(self.best)}
+
+    def take_up(self, facts: Mapping[str, Any]) -> None:
+        self.elapsed_before, self.loss, self.best = facts["elapsed"], facts["loss"], Best(**facts["best"])
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Within the block the model has the average of its weights, if one is kept."""
+        average = self.state.average
+        return contextlib.nullcontext() if average is None else average.in_place()
+
+    def measured(self, most: int | None = None, tick: Callable[[int], None] | None = None) -> HeldOut:
+        """The model on held-out text: on about `most` targets of it, or on all."""
+        with self.averaged():
+            if self.settings.objective_kind != "causal":
+                return score_examples(
+                    self.loss_of, self.texts.unseen, batch=self.sizes.micro_batch, most=most, tick=tick
+                )
+            isolate, context = self.settings.data.isolate, self.sizes.context
+            return score(self.loss_of, context, self.texts.heldout, isolate=isolate, most=most, tick=tick)
+
+
+def open_inputs(ws: Workspace, corpus: Artifact, tokenizer: Artifact, settings: PretrainSettings) -> Inputs:
+    """Raises `InputError` for what cannot work together, before anything is read at length."""
+    loaded, specials = load_tokenizer(tokenizer), load_specials(tokenizer)
+    base = find_base(ws, settings)
+    if base is not None:
+        check_tokenizer(base, tokenizer)
+    sizes, derivations = derive(settings, loaded.get_vocab_size(), None if base is None else base.config)
+    return Inputs(corpus, tokenizer, settings, loaded, specials, base, sizes, derivations)
+
+
+def read_texts(inputs: Inputs, folder: Path) -> Texts:
+    """Tokenizes both splits into `folder`, or takes what is there already."""
+    settings, sizes = inputs.settings, inputs.sizes
+    train, heldout = (
+        write_shard(
+            folder / f"{split}.bin",
+            training_text(inputs.corpus, split, settings.data.kinds),
+            inputs.loaded,
+            inputs.specials.separator,
+        )
+        for split in ("train", "heldout")
+    )
+    examples, unseen = (
+        examples_of(settings, sizes.context, shard, inputs.loaded.get_vocab_size(), inputs.specials, seed)
+        for shard, seed in ((train, settings.run.seed), (heldout, 0))
+    )
+    return Texts(train, heldout, examples, unseen)
+
+
+def prepare_job(inputs: Inputs, folder: Path, workers: Workers, parallel: Kind, say: Say) -> Job:
+    """The job as it stands: fresh, or as the last checkpoint in `folder` left it. Says what it does."""
+    settings, sizes = inputs.settings, inputs.sizes
+    for line in inputs.derivations:
+        say(f"  {line}")
+    check_workers(workers, sizes)
+    say(f"  {check_disk(folder, sizes)}")
+    if not workers.leads:
+        workers.told("text")  # is ready, and no worker reads the checkpoints before they are in order
+    texts = read_texts(inputs, folder)
+    if workers.leads:
+        checkpoint.discard_unfinished(folder)
+        workers.told("text", True)
+    for line in check_text(texts.train, texts.heldout, sizes):
+        say(f"  {line}")
+    model = first_model(sizes.model, inputs.base, settings.run.seed)
+    math, how = prepare(model, settings)
+    say(f"  {how}")
+    saved = checkpoint.load(folder)
+    if saved is None and workers.leads and inputs.base is None and isinstance(model, Decoder):
+        reached = bigram_start(model, texts.train)
+        if reached is not None:
+            say(f"  embedding and head fitted to the bigram counts: {reached:.3f} nats a token before the first step")
+    loss_of = Spread(model, partial(LOSSES[settings.objective_kind], model, math=math), workers, parallel)
+    steps = settings.schedule.steps
+    state = TrainState(
+        model,
+        Optimizers(model, sizes, settings.optimizer),
+        UNPLANNED if steps is None else Plan(steps),
+        Average(model, settings.optimizer.ema) if settings.optimizer.ema else None,
+    )
+    job = Job(inputs, texts, math, loss_of, state, workers, parallel)
+    if saved is not None:
+        state.take_up(saved)
+        job.take_up(saved.facts)
+        say(f"  going on from step {state.step:,} after {job.elapsed_before:.0f} s of training")
+    return job

@@ -32,15 +32,16 @@ def byte_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def make_folder(folder: Path, *, context: int = 128, template: str | None = None, eos: bool = False) -> Path:
-    """A random decoder that does not repeat itself; it never ends by itself unless `eos`."""
+def make_folder(
+    folder: Path, *, context: int = 128, template: str | None = None, eos: bool = False, **family: object
+) -> Path:
+    """A random decoder that does not repeat itself; it never ends by itself unless `eos`. `family`: more fields of
+    its configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = byte_tokenizer()
     tokenizer.save(str(folder / "tokenizer.json"))
-    config = TransformerConfig(
-        vocab_size=tokenizer.get_vocab_size(), hidden=32, layers=2, heads=4, kv_heads=2, head_dim=8, ffn=64,
-        context=context,
-    )  # fmt: skip
+    shape = {"hidden": 32, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 8, "ffn": 64, "context": context}
+    config = TransformerConfig(**{"vocab_size": tokenizer.get_vocab_size(), **shape, **family})
     model = Decoder(config)
     initialise(model, 0)
     generator = torch.Generator().manual_seed(0)

@@ -13,6 +13,7 @@ pytest.importorskip("tokenizers")
 
 from engine_world import END, TEMPLATE, make_folder  # noqa: E402
 
+from windlass.build.transformer.config import Experts  # noqa: E402
 from windlass.build.transformer.hf import load_model  # noqa: E402
 from windlass.core.errors import InputError, Unsupported  # noqa: E402
 from windlass.core.sqlite_store import SqliteStore  # noqa: E402
@@ -41,8 +42,32 @@ def ask(text: str = "the cat", **settings: object) -> ChatRequest:
     return ChatRequest([Message("user", text)], **settings)  # type: ignore[arg-type]
 
 
-def test_greedy_text_equals_transformers(folder: Path, model: LocalModel) -> None:
-    transformers = pytest.importorskip("transformers")
+GPT2 = {
+    "kv_heads": 4, "position": "learned", "norm": "layer", "qkv_bias": True, "output_bias": True, "mlp_bias": True,
+    "gated": False, "activation": "gelu_tanh", "tied": True,
+}  # fmt: skip
+GEMMA = {
+    "norm_placement": "sandwich", "norm_offset": True, "embedding_scale": 32**0.5, "tied": True, "window": 9,
+    "pattern": "LG", "attention_cap": 20.0, "logit_cap": 9.0, "activation": "gelu_tanh", "norm_eps": 1e-6,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "fields"),
+    [
+        ("llama", {}),
+        ("gpt2", GPT2),
+        ("gemma2", GEMMA),
+        ("mixtral", {"experts": Experts(4, 2, 64), "window": 11}),
+        ("qwen3", {"qk_norm": True}),
+    ],
+)
+def test_greedy_text_equals_transformers(tmp_path: Path, family: str, fields: dict[str, object]) -> None:
+    import transformers
+
+    folder = make_folder(tmp_path / family, **fields)
+    assert json.loads((folder / "config.json").read_text())["model_type"] == family
+    model = LocalModel.load(folder)
     peer = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = model._prompt.tokenizer
     ids = [tokenizer.token_to_id(END), *tokenizer.encode("the cat").ids]

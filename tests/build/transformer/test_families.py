@@ -310,3 +310,35 @@ def test_every_tensor_of_every_family_is_named_once(pair):
     named = [name for link in links for name in link.ours]
     assert sorted(named) == sorted(ours.state_dict())
     assert len(export(ours.state_dict(), links)) == sum(len(link.theirs) for link in links)
+
+
+def test_weights_that_are_pickled_or_quantised_are_refused(tmp_path):
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(**SHAPE)).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"pytorch_model\.bin is a pickle"):
+        load_model(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(values | {"quantization_config": {"bits": 4}}))
+    with pytest.raises(InputError, match=r"'quantization_config' is \{'bits': 4\}"):
+        load_model(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gpt2", "gemma2", "gemma3", "qwen3-window", "mixtral"])
+def test_compiled_blocks_give_the_same_gradients(name, tmp_path):
+    kind, values = CASES[name]
+    head = "GPT2LMHeadModel" if kind == "GPT2" else f"{kind.removesuffix('Text')}ForCausalLM"
+    config = getattr(transformers, f"{kind}Config")(**({} if kind == "GPT2" else SHAPE) | values)
+    getattr(transformers, head)(config).save_pretrained(tmp_path)
+    model = load_model(tmp_path)
+    documents = torch.tensor([[0] * 17 + [1] * 31, [0] * LENGTH])
+    gradients = []
+    for blocks in (list(model.blocks), [torch.compile(block, dynamic=False) for block in model.blocks]):
+        model.zero_grad()
+        x, sights = model.start(tokens(), documents_BT=documents)
+        for block, sight in zip(blocks, sights, strict=True):
+            x = block(x, sight)
+        model.logits(model.norm(x)).square().mean().backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters()})
+    for name, plain in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], plain, atol=1e-5, rtol=1e-3, msg=name)

@@ -276,10 +276,11 @@ class TransformerConfig:
     def _seen(self, layer: int) -> float:
         """Positions that one position of a layer sees, on average over a full context."""
         full, window = self.context, self.window
-        if not self.local(layer) or window is None or window >= full:
+        reach = full if window is None or not self.local(layer) else window if self.causal else window // 2
+        if reach >= full:
             return full / 2 if self.causal else full
-        reach = window - window * window / (2 * full)
-        return reach if self.causal else min(reach, full)
+        # The sequence's ends see less: the first positions on one side, or both ends each on one.
+        return reach - reach * reach / (2 * full) if self.causal else 2 * reach + 1 - reach * (reach + 1) / full
 
     def _matrices(self, active: bool) -> int:
         layers = sum(half._layer_matrices(layer, active) for half in self.halves for layer in range(half.layers))
@@ -313,10 +314,19 @@ class TransformerConfig:
         norms = (4 if self.norm_placement == "sandwich" else 2) * self.layers
         norms += (self.norm_placement != "post") + self.embedding_norm - (not self.first_norm)
         count = norms * self._norm + self.layers * self._attention_vectors
-        mlp = (2 if self.gated else 1) * self.ffn + self.hidden
-        count += self.mlp_bias * mlp * sum(not self.sparse(layer) for layer in range(self.layers))
+        count += self.mlp_bias * sum(self._mlp_biases(layer) for layer in range(self.layers))
         count += self.token_types * self.hidden + (self.position == "learned") * self.context * self.hidden
         return count + (self.position == "relative") * self.relative_buckets * self.heads
+
+    def _mlp_biases(self, layer: int) -> int:
+        """Of the plain MLP, or of the shared expert; the others have none."""
+        if self.experts is None or not self.sparse(layer):
+            width = self.ffn
+        elif self.experts.shared_ffn:
+            width = self.experts.shared_ffn
+        else:
+            return 0
+        return (2 if self.gated else 1) * width + self.hidden
 
     @property
     def _cross_vectors(self) -> int:

@@ -31,7 +31,9 @@ WEIGHTS = "model.safetensors"
 
 def from_hf(values: Mapping[str, Any], where: str) -> TransformerConfig:
     """Reads a `config.json`. What would be computed differently is refused by name, never ignored."""
-    return _family(values.get("model_type"), where).from_hf(Fields(values, where))
+    fields = Fields(values, where)
+    fields.only("quantization_config", None)
+    return _family(values.get("model_type"), where).from_hf(fields)
 
 
 def to_hf(
@@ -189,6 +191,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _weight_files(folder: Path) -> list[Path]:
     index = folder / f"{WEIGHTS}.index.json"
     if not index.exists():
+        if not (folder / WEIGHTS).exists() and (pickled := sorted(folder.glob("pytorch_model*.bin"))):
+            raise InputError(
+                f"{pickled[0]} is a pickle, which can run any code when it is read.",
+                f"Take the model's {WEIGHTS}, or write one with save_pretrained where you trust the file.",
+            )
         return [folder / WEIGHTS]
     try:
         return sorted({folder / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})

@@ -37,7 +37,9 @@ class MoE(nn.Module):
     def forward(self, x_BTC: Tensor, routing: list[Tensor] | None = None) -> Tensor:
         """The experts' weighted sum; appends the balancing loss to `routing` when that is given."""
         x_NC = x_BTC.flatten(0, 1)
-        odds_NE = self.router(x_NC).float().softmax(-1)
+        odds_NE = self.router(x_NC.float()).softmax(
+            -1
+        )  # float32: a close choice must not hang on rounding (Switch, 2.4)
         weight_NA, expert_NA = odds_NE.topk(self.experts.active, dim=-1)
         if self.experts.normalise:
             weight_NA = weight_NA / weight_NA.sum(-1, keepdim=True)

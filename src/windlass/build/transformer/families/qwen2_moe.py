@@ -25,6 +25,8 @@ def from_hf(fields: Fields) -> TransformerConfig:
         ]
         windows = llama.windows_of(fields, fields.get("sliding_window", 4096), types)
     shared = fields.get("shared_expert_intermediate_size", 5632)
+    if shared < 1:  # its gate would stand in the checkpoint all the same
+        raise fields.refused("shared_expert_intermediate_size", shared)
     return TransformerConfig(
         **llama.shape_of(fields),
         **rope_of(fields),

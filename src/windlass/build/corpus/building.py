@@ -244,9 +244,11 @@ def _report(
     kinds = trained_on(kept)
     train = _sums({label: count for label, count in counts.items() if label.kind in kinds}, lambda label: label.part)
     several = bool(parts[0].name)
+    licences = {part.name: part.licence or part.source.licence for part in parts}
     return {
         "source": ", ".join(part.source.name for part in parts),
-        "licence": "; ".join(dict.fromkeys(part.licence or part.source.licence for part in parts)),
+        "licence": "; ".join(dict.fromkeys(licences.values())),
+        "licences": licences if several else {},
         "settings": settings.as_json(),
         "kept": kept | _sums(counts, lambda label: "all"),
         "parts": _sums(counts, lambda label: label.part) if several else {},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -72,6 +73,9 @@ class CorpusSettings:
         if weighted and len(weighted) < len(self.sources):
             missing = next(source.path for source in self.sources if source.weight is None)
             raise ConfigError(f"The source {missing} has no weight, but others have.", "Give every source a weight.")
+        for source in weighted:
+            if source.weight is not None and not 0 < source.weight < math.inf:
+                raise ConfigError(f"The source {source.path} has weight {source.weight}.", "Give a number above 0.")
 
     def quality_rules(self) -> QualityRules:
         """The rules of `quality` with the changes of `rules`. Raises `ConfigError` for a field that no rule has."""

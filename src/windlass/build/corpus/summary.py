@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from windlass.build.corpus.mixing import MANY
 from windlass.core.tables import table
 
 _WIDTH = 100
@@ -20,14 +21,22 @@ def corpus_summary(report: Mapping[str, Any], *, examples: int = 3) -> str:
             for part, row in report["mix"].items()
         ]
         parts.append(table(("source", "train MB", "share of the mix", "times seen"), mix, right=(2,)))
+        many = [part for part, row in report["mix"].items() if row["epochs"] > MANY]
+        if many:
+            parts.append(
+                f"Seen more than {MANY} times in one pass, which teaches clearly less than new text: {', '.join(many)}."
+            )
+    if report["languages"]:
+        found = [_sizes(name or "not prose", row) for name, row in report["languages"].items()]
+        parts.append(table(("language", "documents", "MB", "train MB", "held-out MB"), found))
     through = [
         (stage, row["documents_in"], row["documents_out"], row["bytes_in"] / 1e6, row["bytes_out"] / 1e6)
         for stage, row in report["stages"].items()
         if "documents_in" in row
     ]
     parts.append(table(("stage", "documents in", "out", "MB in", "out"), through))
-    if found := list(_reasons(report["stages"], examples)):
-        parts.append(table(("stage", "what", "why", "how many", "MB", "for example"), found))
+    if reasons := list(_reasons(report["stages"], examples)):
+        parts.append(table(("stage", "what", "why", "how many", "MB", "for example"), reasons))
     return "\n\n".join(parts)
 
 

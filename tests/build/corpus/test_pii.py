@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-import pytest
+import gzip
+import itertools
+import os
+from collections.abc import Callable
+from pathlib import Path
 
-from windlass.build.corpus.pii import EVERY_KIND, Finding, find, mask
+import pytest
+from bench import pii as bench_pii
+from hypothesis import given
+from hypothesis import strategies as st
+
+from windlass.build.corpus.pii import DEFAULT_KINDS, EVERY_KIND, Finding, checksums, find, mask
+
+DATA = Path(os.environ.get("WINDLASS_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))
 
 
 @pytest.mark.parametrize(
@@ -49,3 +60,86 @@ def test_each_format_is_found_where_it_stands(text: str, kind: str, value: str) 
 )
 def test_what_only_looks_like_it_is_left_alone(text: str) -> None:
     assert find(text) == []
+
+
+FRAGMENTS = [
+    "ada@maths.org", "8.8.4.4", "2a00:1450:4001:81b::200e", "00:1b:44:11:3a:b7", "4111 1111 1111 1111", "460-89-9847",
+    "DE89370400440532013000", "AB123456C", "12345678Z", "131052-308T", "+46 (0)8 928 571 38", "tel 555 123 4567",
+    "sk-abcdefghijklmnop1234", "https://me:pass12word@host/", "born on 1970-01-02", "12 High Street",
+    "My name is Ada Byron", "Dr. Who", "a", " ", "\n", ",", ".", "-", ":", "@", "(", "1", "22", "333", "é", "[EMAIL]", "x=", "//",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=14).map("".join) | st.text(max_size=80))
+def test_findings_are_disjoint_and_what_is_masked_stays_masked(text: str) -> None:
+    for kinds in (DEFAULT_KINDS, EVERY_KIND):
+        findings = find(text, kinds)
+        assert all(0 <= one.start < one.end <= len(text) and one.kind in kinds for one in findings)
+        assert all(a.end <= b.start for a, b in itertools.pairwise(findings))
+        masked = mask(text, findings)
+        kept = [text[a:b] for a, b in itertools.pairwise([0, *(i for f in findings for i in f[1:]), len(text)])][::2]
+        assert masked.startswith(kept[0]) and masked.endswith(kept[-1])
+        for one in findings:
+            assert f"[{one.kind.upper()}]" in masked
+
+
+@given(st.lists(st.sampled_from(FRAGMENTS[:17]), min_size=1, max_size=6))
+def test_each_datum_is_found_among_others_and_masking_twice_is_masking_once(data: list[str]) -> None:
+    text = ";\n".join(f"so {datum} it is" for datum in data)
+    findings = find(text, EVERY_KIND)
+    masked = mask(text, findings)
+    assert len(findings) >= len(data) - data.count("Dr. Who")
+    assert find(masked, EVERY_KIND) == []
+
+
+def test_only_the_kinds_asked_for_are_found() -> None:
+    text = "ada@maths.org at 8.8.4.4, born on 1970-01-02"
+    assert [one.kind for one in find(text, ["ip"])] == ["ip"]
+    assert [one.kind for one in find(text, EVERY_KIND)] == ["email", "ip", "birth_date"]
+    with pytest.raises(ValueError, match="telepathy"):
+        find(text, ["telepathy"])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="overlaps"):
+        mask(text, [Finding("ip", 0, 5), Finding("ip", 3, 6)])
+
+
+@pytest.mark.parametrize(
+    ("check", "valid"),
+    [
+        (checksums.luhn, "79927398713"),
+        (checksums.iban, "GB82WEST12345698765432"),
+        (checksums.card, "378282246310005"),
+        (checksums.dni, "X1234567L"),
+        (checksums.nir, "255081416802538"),
+        (checksums.cpf, "52998224725"),
+        (checksums.pesel, "44051401359"),
+        (checksums.hetu, "131052-308T"),
+        (checksums.aadhaar, "234123412346"),
+        (checksums.codice_fiscale, "RSSMRA85T10A562S"),
+    ],
+)
+def test_checksums_accept_the_published_example_and_no_change_of_one_digit(
+    check: Callable[[str], bool], valid: str
+) -> None:
+    assert check(valid)
+    place = max(i for i, char in enumerate(valid) if char.isdigit())
+    for digit in set("0123456789") - {valid[place]}:
+        assert not check(valid[:place] + digit + valid[place + 1 :])
+
+
+def test_clean_prose_has_no_findings() -> None:
+    if not DATA.is_dir():
+        pytest.skip(f"the public data folder is not at {DATA}")
+    for name in ("Carroll", "Doyle_Hound", "Kipling_Kim"):
+        for path in sorted((DATA / "pretrain/novels").glob(f"{name}*.txt.gz")):
+            assert find(gzip.decompress(path.read_bytes()).decode()) == []
+
+
+def test_what_is_found_on_public_sentences_is_right_and_most_of_what_is_there() -> None:
+    if not (bench_pii.DATA / bench_pii.FILE).is_file():
+        pytest.skip(f"the public data folder is not at {bench_pii.DATA}")
+    rows = [row for row in bench_pii.sentences(bench_pii.DATA) if row[2] % 2]  # templates that no rule was fitted to
+    counts = bench_pii.measured(rows, bench_pii.ours)
+    precision, recall, f1 = bench_pii.scores(counts, DEFAULT_KINDS)
+    assert precision > 0.98 and recall > 0.88 and f1 > 0.93
+    for kind in ("email", "ip", "card", "iban", "national_id"):
+        assert bench_pii.scores(counts, [kind])[2] > 0.97, kind

@@ -21,6 +21,7 @@ from windlass.core.errors import InputError
 SHORTEST = 8
 """Words. Brown et al. let N range from 8 to 13 too."""
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+")  # scripts without spaces: by character
+_OPENING = frozenset("([{<\"'“‘«¿¡#*-|`$")
 _U64 = 1 << 64
 _BASE = 0x9E3779B97F4A7C15
 _INVERSE = pow(_BASE, -1, _U64)
@@ -118,8 +119,10 @@ def without(text: str, overlaps: Iterable[Overlap]) -> str:
     for overlap in overlaps:
         parts.append(text[place : overlap.start].rstrip())
         place = overlap.end
-    parts.append(text[place:].lstrip(" \t.,;:!?\"'”’)"))
-    return "\n\n".join(part.strip("\n") for part in parts if part.strip())
+        while place < len(text) and not text[place].isalnum() and text[place] not in _OPENING:
+            place += 1  # the punctuation of what was cut
+    parts.append(text[place:])
+    return "\n\n".join(part for part in parts if part.strip())
 
 
 class _Table:

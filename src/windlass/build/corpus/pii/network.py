@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from windlass.core.redact import secret_spans
 
 _DOMAIN = re.compile(r"@((?:[^\W_](?:[^\W_]|-){0,62}\.){1,8}[^\W\d_]{2,24})(?![\w-])")
-_LOCAL = re.compile(r"[\w.+%'&*=?^{|}~!#$/-]{1,64}\Z")
+_LOCAL = re.compile(r"[\w.+%'&*=^{|}~!#$-]{1,64}\Z")
 _RESERVED = re.compile(r"(?:^|\.)(?:example(?:\.(?:com|net|org))?|test|invalid|localhost|local|noreply\.github\.com)$")
 _NOBODY = frozenset({"git", "noreply", "no-reply", "donotreply", "do-not-reply"})
 _COLONS = re.compile(r":[0-9A-Fa-f]{0,4}:")
@@ -37,7 +37,7 @@ def emails(text: str) -> Iterator[tuple[str, int, int]]:
         local = _LOCAL.search(text, max(0, match.start() - 64), match.start())
         if local is None or _RESERVED.search(match[1].lower()):
             continue
-        name = local[0].lstrip(".'*/=&#!?{|}~^$%-").rstrip(".")
+        name = local[0].lstrip(".'*=&#!{|}~^$%-").rstrip(".")
         if name and name.lower() not in _NOBODY and text[match.start() - 1] != ".":
             yield "email", match.start() - len(name), match.end()
 

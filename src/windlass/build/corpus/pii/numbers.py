@@ -58,8 +58,8 @@ _PHONES = re.compile(
 )
 _CALLED = re.compile(
     r"(?:\b(?:phone|telephone|tel|mobile|cell|cellphone|fax|call|called|calling|dial|text|whatsapp|sms|ring|hotline|"
-    r"number is|phone number|reach (?:me|us|him|her|them)|contact (?:me|us)|registered|telefon\w*|tél\w*|handy|"
-    r"t[ée]l[ée]phone|móvil|tlf|puh)\b|☎|📞)[^\n\d]{0,24}\Z",
+    r"number is|phone number|reach (?:me|us|him|her|them)|contact (?:me|us)|registered|desk|home|work|office|answering|"
+    r"messages? to|telefon\w*|tél\w*|handy|móvil|tlf|puh)\b|☎|📞)[^\d.]{0,20}\Z",
     re.IGNORECASE,
 )
 _BARE = re.compile(
@@ -88,17 +88,18 @@ def _candidates(text: str, start: int, end: int) -> Iterator[tuple[str, re.Match
             if check(match[0]):
                 yield kind, match
     before = text[max(0, start - _CONTEXT) : start]
-    if _NAMED_IDS.search(before) and (named := _NAMED_ID.match(text, start)):
+    lettered = start - 1 if start and text[start - 1].isalpha() else start
+    if (named := _NAMED_ID.match(text, lettered)) and _NAMED_IDS.search(before):
         yield "national_id", named
     for match in _PHONES.finditer(text, start, end):
         if 7 <= len(_digits(match[0])) <= 15:
             yield "phone", match
-    if _CALLED.search(before) and (bare := _BARE.match(text, start)):
+    if (bare := _BARE.match(text, start)) and _CALLED.search(before):
         yield "phone", bare
 
 
 _LETTERED: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = tuple(
-    (kind, re.compile(rf"(?<![\w-]){pattern}(?![\w-])", re.ASCII), check)
+    (kind, re.compile(rf"{pattern}(?![\w-])", re.ASCII), check)
     for kind, pattern, check in (
         (
             "iban",
@@ -111,25 +112,34 @@ _LETTERED: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = tupl
             lambda value: True,
         ),
         ("national_id", r"[XYZ]-?\d{7}-?[A-Z]", lambda value: checksums.dni(value.replace("-", ""))),
-        (
-            "national_id",
-            r"[A-Z]{6}\d\d[A-EHLMPRST][0-7]\d[A-Z]\d{3}[A-Z]",
-            checksums.codice_fiscale,
-        ),
+        ("national_id", r"\d{8}-?[A-Z]", lambda value: checksums.dni(value.replace("-", ""))),
+        ("national_id", r"\d{6}[-+A-F]\d{3}[0-9A-Y]", checksums.hetu),
+        ("national_id", r"[A-Z]{6}\d\d[A-EHLMPRST][0-7]\d[A-Z]\d{3}[A-Z]", checksums.codice_fiscale),
     )
 )
-_NUMBERED = re.compile(r"(?<![\w.-])(?:(\d{8}-?[A-Z])|(\d{6}[-+A-F]\d{3}[0-9A-Y]))(?![\w-])")
-_LETTER_DIGIT = re.compile(r"[A-Za-z][ -]?[0-9]{2}|[0-9]{6}[-+A-F]?[0-9A-Z]")
+_MIXED = re.compile(r"\d\d(?:(?<=[A-Za-z]\d\d)|(?<=[A-Za-z][ -]\d\d)|(?=\d{4}(?:\d\d)?[-+A-Z]))", re.ASCII)
+"""Two digits after a letter, or six or eight before one: what every such number has, and few words."""
+_LETTERS_BEFORE = 8
 
 
 def lettered(text: str) -> Iterator[tuple[str, int, int]]:
     """Account and citizens' numbers that mix letters and digits."""
-    if _LETTER_DIGIT.search(text) is None:
-        return
-    for kind, pattern, check in _LETTERED:
-        for match in pattern.finditer(text):
-            if check(match[0]):
-                yield kind, *match.span()
-    for match in _NUMBERED.finditer(text):
-        if checksums.dni(match[1].replace("-", "")) if match[1] else checksums.hetu(match[2]):
-            yield "national_id", *match.span()
+    place = 0
+    for anchor in _MIXED.finditer(text):
+        if anchor.start() < place:
+            continue
+        for start in _beginnings(text, anchor.start()):
+            for kind, pattern, check in _LETTERED:
+                match = pattern.match(text, start)
+                if match is not None and match.end() > place and check(match[0]):
+                    place = match.end()
+                    yield kind, *match.span()
+
+
+def _beginnings(text: str, digits: int) -> Iterator[int]:
+    """Where a number with these digits may begin: with the letters before them, or before a space or hyphen."""
+    for start in (digits, digits - 1) if digits and text[digits - 1] in " -" else (digits,):
+        while start and digits - start < _LETTERS_BEFORE and text[start - 1].isalnum():
+            start -= 1
+        if not start or not (text[start - 1].isalnum() or text[start - 1] in "_-"):
+            yield start

@@ -21,6 +21,7 @@ from windlass.build.transformer.encoder import Encoder  # noqa: E402
 from windlass.build.transformer.families import bert, modernbert  # noqa: E402
 from windlass.build.transformer.families.fields import Fields  # noqa: E402
 from windlass.build.transformer.hf import save_model  # noqa: E402
+from windlass.build.transformer.model import model_of  # noqa: E402
 from windlass.core.errors import InputError, MissingExtra, Unsupported  # noqa: E402
 from windlass.core.protocols import Embedder  # noqa: E402
 from windlass.serve import embedder as module  # noqa: E402
@@ -186,4 +187,23 @@ def test_other_poolings_are_refused(tmp_path: Path, small_folder: Path) -> None:
         SentenceEncoder.from_folder(folder)
     (folder / "modules.json").write_text('[{"type": "x.Dense", "path": ""}]')
     with pytest.raises(Unsupported, match="module Dense"):
+        SentenceEncoder.from_folder(folder)
+
+
+def test_a_tokenizer_of_another_model_is_refused_with_both_sizes(tmp_path: Path, small_folder: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(small_folder, folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_tokens([f"word{i}" for i in range(7)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    with pytest.raises(InputError, match=r"tokenizer\.json has 21 tokens, but the model knows 14"):
+        SentenceEncoder.from_folder(folder)
+
+
+def test_a_model_that_is_no_encoder_is_refused(tmp_path: Path, small_folder: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(small_folder, folder)
+    decoder = TransformerConfig(vocab_size=14, hidden=16, layers=1, heads=2, kv_heads=2, head_dim=8, ffn=8, context=8)
+    save_model(model_of(decoder), folder)
+    with pytest.raises(InputError, match="not an encoder"):
         SentenceEncoder.from_folder(folder)

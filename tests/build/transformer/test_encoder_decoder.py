@@ -176,3 +176,26 @@ def test_what_cannot_be_read_or_written_is_refused_with_its_numbers() -> None:
         generate(model, tokens(4), start=0, end=1, most=3, temperature=-1.0)
     with pytest.raises(InputError, match="decoder_layers is 0"):
         EncoderDecoder(replace(T5, decoder_layers=0))
+
+
+@BOTH
+def test_training_calls_blocks_only_so_that_their_weights_may_be_spread(config: TransformerConfig) -> None:
+    """FSDP gathers a block's weights while the block is called: whoever uses one of its parts elsewhere would fail."""
+    import torch.distributed as dist
+    from torch.distributed.fsdp import fully_shard
+
+    plain, spread = make(config), make(config)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = dist.init_device_mesh("cpu", (1,))
+        for stack in (spread.encoder, spread.decoder):
+            for block in stack.blocks:
+                fully_shard(block, mesh=mesh)
+        source, target = tokens(9), tokens(7, seed=8)
+        for model in (plain, spread):
+            model(source, target).square().mean().backward()
+        for (name, one), other in zip(plain.named_parameters(), spread.parameters(), strict=True):
+            gradient = other.grad.full_tensor() if hasattr(other.grad, "full_tensor") else other.grad
+            torch.testing.assert_close(gradient, one.grad, atol=1e-5, rtol=1e-4, msg=name)
+    finally:
+        dist.destroy_process_group()

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from windlass.build.training.batches import IGNORE, Batch, Examples
-from windlass.build.training.objectives import Arithmetic
+from windlass.build.training.objectives import Arithmetic, needed
 from windlass.build.training.shard import Shard
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.encoder import Encoder
 from windlass.build.transformer.encoder_decoder import EncoderDecoder
+from windlass.build.transformer.generating import generate
 from windlass.build.transformer.model import Model
 
 _PROMPT = 24
@@ -33,7 +34,9 @@ def sample(
         if isinstance(model, Decoder):
             return _continued(model, tokenizer, shard, seed)
         batch = examples.batch([(0, 0)]).to(model.embedding.device)
-        return None if batch.targets_BT.shape[1] == 1 else _filled(model, tokenizer, batch, math)
+        if isinstance(model, EncoderDecoder):
+            return _filled(model, tokenizer, batch, shard.separator)
+        return None if batch.targets_BT.shape[1] == 1 else _guessed(model, tokenizer, batch, math)
 
 
 def _continued(model: Decoder, tokenizer: Any, shard: Shard, seed: int) -> str:
@@ -54,24 +57,25 @@ def _continued(model: Decoder, tokenizer: Any, shard: Shard, seed: int) -> str:
     return f"{_text(tokenizer, prompt[1:].tolist())} [...] {_text(tokenizer, written)}"
 
 
-def _filled(model: Encoder | EncoderDecoder, tokenizer: Any, batch: Batch, math: Arithmetic) -> str:
+def _guessed(model: Encoder, tokenizer: Any, batch: Batch, math: Arithmetic) -> str:
     """The first hidden tokens, each beside the model's guess."""
-    if isinstance(model, Encoder):
-        x_BTC = model.hidden(batch.inputs_BT, documents_BT=batch.documents_BT, dtype=math.dtype)
-    else:
-        assert batch.source_BS is not None
-        x_BTC = model.hidden(
-            batch.source_BS,
-            batch.inputs_BT,
-            source_documents_BS=batch.source_documents_BS,
-            target_documents_BT=batch.documents_BT,
-            dtype=math.dtype,
-        )
+    x_BTC = model.hidden(batch.inputs_BT, documents_BT=batch.documents_BT, dtype=math.dtype)
     places = torch.nonzero(batch.targets_BT[0] != IGNORE).flatten()[:_GUESSES]
     guesses = model.logits(x_BTC[0, places]).argmax(-1).tolist()
     truths = batch.targets_BT[0, places].tolist()
     pairs = (f"{_text(tokenizer, [truth])!r} as {_text(tokenizer, [guess])!r}" for truth, guess in zip(truths, guesses))
     return "reads hidden " + ", ".join(pairs)
+
+
+def _filled(model: EncoderDecoder, tokenizer: Any, batch: Batch, end: int) -> str:
+    """What stood in the gaps of the first text, and what the model writes into them, the likeliest token each time."""
+    source_S, truth_T = needed(batch.source_BS)[0], batch.targets_BT[0]
+    if batch.documents_BT is not None and batch.source_documents_BS is not None:
+        first = batch.documents_BT[0, 0]
+        source_S, truth_T = source_S[batch.source_documents_BS[0] == first], truth_T[batch.documents_BT[0] == first]
+    truth_T = truth_T[:_WRITTEN]
+    (written,) = generate(model, source_S[None], start=int(batch.inputs_BT[0, 0]), end=end, most=len(truth_T))
+    return f"fills {_text(tokenizer, truth_T.tolist())} with {_text(tokenizer, written)}"
 
 
 def _text(tokenizer: Any, ids: list[int]) -> str:

@@ -84,13 +84,14 @@ class Attention(nn.Module):
         ]
         self.query_norm, self.key_norm = norms
 
-    def forward(self, x_BTC: Tensor, sight: Sight, memory: KeysValues | None = None) -> Tensor:
-        """`memory`: what `remember` made of the other sequence."""
+    def forward(self, x_BTC: Tensor, sight: Sight, memory: Tensor | KeysValues | None = None) -> Tensor:
+        """`memory`: the other sequence (B, S, C), or what `remember` made of it."""
         if memory is None:
             q, k, v = fused(x_BTC, self.query, self.key, self.value)
             k_BKSD, v_BKSD = self._keys_values(k, v)
         else:
-            q, (k_BKSD, v_BKSD) = self.query(x_BTC), memory
+            q = self.query(x_BTC)
+            k_BKSD, v_BKSD = self.remember(memory) if isinstance(memory, Tensor) else memory
         q_BHTD = self._split(q)
         if self.query_norm is not None:
             q_BHTD = self.query_norm(q_BHTD)

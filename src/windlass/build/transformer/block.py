@@ -37,7 +37,7 @@ class Block(nn.Module):
         x_BTC: Tensor,
         sight: Sight,
         routing: list[Tensor] | None = None,
-        memory: KeysValues | None = None,
+        memory: Tensor | KeysValues | None = None,
         memory_sight: Sight | None = None,
     ) -> Tensor:
         """`memory*`: what the cross-attention looks at. `routing` takes the balancing loss of the experts."""

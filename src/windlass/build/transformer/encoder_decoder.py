@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from windlass.build.transformer.attention import Sight
+from windlass.build.transformer.attention import KeysValues, Sight
 from windlass.build.transformer.cache import KVCache
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.linear import Linear
@@ -36,10 +36,10 @@ from windlass.core.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What the decoder looks back at: keys and values of the source for each of its blocks, made once."""
+    """What the decoder looks back at."""
 
-    blocks: list[tuple[Tensor, Tensor]]
-    """Each of shape (B, K, S, D)."""
+    source: Tensor | list[KeysValues]
+    """The encoder's output (B, S, C); for writing step by step, the keys and values that each block makes of it."""
     documents_BS: Tensor | None = None
 
 
@@ -60,10 +60,13 @@ class EncoderDecoder(nn.Module):
     def remember(
         self, source_BS: Tensor, *, source_documents_BS: Tensor | None = None, dtype: torch.dtype | None = None
     ) -> Memory:
-        """Reads the source. Raises `InputError` when it is longer than the model reads."""
+        """Reads the source, once for however many steps. Raises `InputError` when it is longer than the model reads."""
+        return Memory(self.decoder.remember(self.read(source_BS, source_documents_BS, dtype)), source_documents_BS)
+
+    def read(self, source_BS: Tensor, documents_BS: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
+        """The encoder's normalised output, (B, S, C)."""
         x_BSC = embed(source_BS, self.embedding, self.config, dtype)
-        x_BSC = self.encoder.through(*self.encoder.enter(x_BSC, source_documents_BS))
-        return Memory(self.decoder.remember(x_BSC), source_documents_BS)
+        return self.encoder.through(*self.encoder.enter(x_BSC, documents_BS))
 
     def hidden(
         self,
@@ -79,7 +82,7 @@ class EncoderDecoder(nn.Module):
         Attention stays inside a document on both sides, and a target looks at the source of its own number (0 when
         `target_documents_BT` is not given).
         """
-        memory = self.remember(source_BS, source_documents_BS=source_documents_BS, dtype=dtype)
+        memory = Memory(self.read(source_BS, source_documents_BS, dtype), source_documents_BS)
         return self.write(target_BT, memory, documents_BT=target_documents_BT, dtype=dtype)
 
     def write(
@@ -94,7 +97,7 @@ class EncoderDecoder(nn.Module):
         """The decoder's pass over `target_BT`, (B, T, C), behind the positions that `cache` already holds."""
         x_BTC = embed(target_BT, self.embedding, self.config, dtype)
         x_BTC, sights = self.decoder.enter(x_BTC, documents_BT, cache)
-        x_BTC = self.decoder.through(x_BTC, sights, None, memory.blocks, _across(target_BT, documents_BT, memory))
+        x_BTC = self.decoder.through(x_BTC, sights, None, memory.source, _across(target_BT, documents_BT, memory))
         if cache is not None:
             cache.advance(target_BT.shape[1])
         return x_BTC

@@ -94,12 +94,13 @@ class Stack(nn.Module):
         x_BTC: Tensor,
         sights: list[Sight],
         routing: list[Tensor] | None = None,
-        memory: Sequence[KeysValues] | None = None,
+        memory: Tensor | Sequence[KeysValues] | None = None,
         memory_sight: Sight | None = None,
     ) -> Tensor:
-        """All blocks and the last norm. `memory`: what each block's cross-attention looks at."""
-        for index, (block, sight) in enumerate(zip(self.blocks, sights, strict=True)):
-            x_BTC = block(x_BTC, sight, routing, memory[index] if memory else None, memory_sight)
+        """All blocks and the last norm. `memory`: what the cross-attention of all blocks looks at, or of each."""
+        memories = [memory] * len(sights) if memory is None or isinstance(memory, Tensor) else memory
+        for block, sight, own in zip(self.blocks, sights, memories, strict=True):
+            x_BTC = block(x_BTC, sight, routing, own, memory_sight)
         normalised: Tensor = self.norm(x_BTC)
         return normalised
 

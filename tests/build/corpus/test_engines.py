@@ -8,14 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from corpus_world import Given, noisy, page, prose
 
-from windlass.build.corpus import CorpusSettings, build_corpus, engine
+from windlass.build.corpus import CorpusSettings, build_corpus, engine, ray_engine
 from windlass.build.corpus.judging import Batch, Judge, Judged
+from windlass.core.documents import Document
 from windlass.core.errors import InputError, WindlassError
+from windlass.core.readers import ReadReport
 from windlass.core.workspace import Workspace
 
 SETTINGS = CorpusSettings(pii="mask", heldout=0.3, near=0.7)
@@ -39,14 +42,50 @@ def test_batches_and_processes_do_not_show(workspace: Workspace) -> None:
     assert build_corpus(workspace, source, SETTINGS, engine=engine("local", 2)).digest == corpus.digest
 
 
+class Looking(Given):
+    """Notes where Ray listens while its documents are being read."""
+
+    address = ""
+
+    def documents(self, report: ReadReport) -> Iterator[Document]:
+        for row in super().documents(report):
+            ray = sys.modules.get("ray")
+            if not self.address and ray is not None and ray.is_initialized():
+                self.address = ray.nodes()[0]["NodeManagerAddress"]
+            yield row
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 @pytest.mark.filterwarnings("ignore")  # Ray's own
-def test_ray_gives_the_same_corpus(workspace: Workspace) -> None:
-    pytest.importorskip("ray")
-    source = Given(noisy(2000))
+def test_ray_gives_the_same_corpus(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_engine, "_WINDOW", 3)
+    source = Looking(noisy(2000))
     corpus = build_corpus(workspace, source, SETTINGS)
     assert build_corpus(workspace, source, SETTINGS, engine=engine("ray", 2)).digest == corpus.digest
+    assert source.address == "127.0.0.1"
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_of_two_nodes_gives_the_same_corpus(workspace: Workspace) -> None:
+    import ray
+    from ray.cluster_utils import Cluster
+
+    source = Given(noisy(2000))
+    corpus = build_corpus(workspace, source, SETTINGS)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        ray.init(address=cluster.address, logging_level="ERROR")
+        assert sum(node["Alive"] for node in ray.nodes()) == 2
+        assert build_corpus(workspace, source, SETTINGS, engine=engine("ray", 2)).digest == corpus.digest
+        assert ray.is_initialized()  # it was not ours to stop
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
 
 
 def test_no_workers_are_refused() -> None:

@@ -7,7 +7,9 @@ cluster (`RAY_ADDRESS`) one is started on this machine, which listens on the loo
 
 from __future__ import annotations
 
+import logging
 import os
+import pickle
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -17,6 +19,10 @@ from windlass.core.errors import InputError, MissingExtra
 
 _WINDOW = 16
 """Batches per worker and window: enough to outweigh what planning a dataset costs."""
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # Ray reports its use to its makers unless told not to
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # whatever the system: a local cluster stays on the loopback interface
+}
 
 
 def on_ray(workers: int) -> Engine:
@@ -31,15 +37,18 @@ def on_ray(workers: int) -> Engine:
             shared = ray.put(judge)
 
             def judge_block(block: dict[str, Any]) -> dict[str, Any]:
-                found = ray.get(shared)
-                return {"number": block["number"], "judged": [found(batch) for batch in block["batch"]]}
+                own: Judge = ray.get(shared)
+                found = [pickle.dumps(own(pickle.loads(batch))) for batch in block["batch"]]
+                return {"number": block["number"], "judged": found}
 
+            at_a_time = ray.data.TaskPoolStrategy(size=workers)
             while window := list(islice(batches, _WINDOW * workers)):
-                rows = [{"number": number, "batch": batch} for number, batch in enumerate(window)]
+                # Bytes, as Arrow has no type for documents; they never leave the processes of this cluster.
+                rows = [{"number": number, "batch": pickle.dumps(batch)} for number, batch in enumerate(window)]
                 dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
-                dataset = dataset.map_batches(judge_block, batch_size=None, concurrency=workers)
-                found = sorted(dataset.iter_rows(), key=lambda row: int(row["number"]))
-                yield from (row["judged"] for row in found)
+                dataset = dataset.map_batches(judge_block, batch_size=None, compute=at_a_time)
+                done = sorted(dataset.iter_rows(), key=lambda row: int(row["number"]))
+                yield from (pickle.loads(row["judged"]) for row in done)
         finally:
             if ours:
                 ray.shutdown()
@@ -48,12 +57,16 @@ def on_ray(workers: int) -> Engine:
 
 
 def _ray() -> Any:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray reports its use to its makers unless told not to
+    for name, value in _ENVIRONMENT.items():
+        if name != "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" or "RAY_ADDRESS" not in os.environ:
+            os.environ[name] = value  # read when Ray is imported
     try:
         import ray
         import ray.data
     except ModuleNotFoundError as error:
         raise MissingExtra("The engine 'ray'", "ray") from error
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
     return ray
 
 
@@ -61,11 +74,10 @@ def _start(ray: Any, workers: int) -> None:
     address = os.environ.get("RAY_ADDRESS")
     try:
         if address:
-            ray.init(address=address, log_to_driver=False)
+            ray.init(address=address, logging_level=logging.ERROR)
         else:
-            ray.init(num_cpus=workers, include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
+            ray.init(num_cpus=workers, include_dashboard=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise InputError(
             f"No Ray cluster answers at {address}.", "Correct RAY_ADDRESS, or unset it to start one here."
         ) from error
-    ray.data.DataContext.get_current().enable_progress_bars = False

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from windlass.build.corpus import pii
 from windlass.build.corpus.decontamination import Contamination, without
 from windlass.build.corpus.language import identify
+from windlass.build.corpus.lines import trimmed, trims
 from windlass.build.corpus.quality import refusal
 from windlass.build.corpus.repair import repaired
 from windlass.build.corpus.rewriting import rewritten
@@ -54,6 +55,8 @@ class Cleaning:
             self.stages["language"] = self._identify
         if contamination is not None:
             self.stages["decontamination"] = self._decontaminate
+        if trims(self._rules):
+            self.stages["lines"] = self._trim
         self.stages["quality"] = self._judge
         if settings.pii != "keep":
             self.stages["personal data"] = self._protect
@@ -108,6 +111,21 @@ class Cleaning:
             return canonical(without(piece, inside)) if inside else piece
 
         return Outcome(rewritten(document, cut), [Reason(f"text of {name} cut out", detail) for name in sorted(sets)])
+
+    def _trim(self, document: Document) -> Outcome:
+        if not self._is_prose(document):
+            return Outcome(document)
+        headings = {section.start for section in document.sections}
+        removed: Counter[str] = Counter()
+
+        def trim(start: int, piece: str) -> str:
+            heading, rest = (piece.partition("\n")[0], piece.partition("\n")[2]) if start in headings else ("", piece)
+            left, found = trimmed(rest, self._rules)
+            removed.update(found)
+            return f"{heading}\n{left}".strip("\n") if found else piece
+
+        left = rewritten(document, trim)
+        return Outcome(left, [Reason(reason, f"{count} cut out") for reason, count in sorted(removed.items())])
 
     def _judge(self, document: Document) -> Outcome:
         language = document.metadata.get("language", "en")

@@ -3,7 +3,7 @@
 `light` only refuses what no reader would miss, whether prose, reference page or program: the same corpus feeds indexes,
 where a lost page is a lost answer. `gopher` are the rules of Gopher (Rae et al. 2021, appendix A1, table A1), `fineweb`
 adds those of FineWeb (Penedo et al. 2024) and the page rules of C4 (Raffel et al. 2020). They were set on English
-web pages, so they judge documents of the `prose_kinds` only.
+web pages, so they judge documents of the `prose_kinds` only. C4's rules for single lines are in `lines.py`.
 
 Each rule measures one property of a `Page` and compares it with its field of `QualityRules`; None turns a rule off.
 """
@@ -59,6 +59,18 @@ class QualityRules:
     max_duplicate_chars: float | None = None
     max_newlines: float | None = None
     """Line ends per word."""
+
+    script_lines: bool = True
+    """Whether lines that speak of JavaScript stay; this and the next five cut lines (see `lines.py`)."""
+    policy_lines: bool = True
+    """Whether lines that speak of cookies, privacy and terms of use stay."""
+    citations: bool = True
+    """Whether marks such as [12] and [citation needed] stay."""
+    unfinished_lines: bool = True
+    """Whether lines that do not end as a sentence stay."""
+    min_line_words: int | None = None
+    max_line_word: int | None = None
+    """Characters of the longest word of a line."""
 
     prose_kinds: tuple[str, ...] = ("page", "topic")
     """Kinds of document that the rules for prose judge; those of `light` judge every kind."""
@@ -172,6 +184,11 @@ _FINEWEB: Mapping[str, Any] = {
     "max_short_lines": 0.67,
     "max_duplicate_chars": 0.01,
     "max_newlines": 0.3,
+    "script_lines": False,
+    "policy_lines": False,
+    "citations": False,
+    "min_line_words": 3,
+    "max_line_word": 1000,
 }
 PRESETS: Mapping[str, QualityRules] = {
     "none": QualityRules(),

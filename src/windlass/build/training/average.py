@@ -8,12 +8,10 @@ valley whose walls they bounce between (Polyak and Juditsky 1992; for language m
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-
-from windlass.core.errors import InputError
 
 
 class Average:
@@ -29,13 +27,6 @@ class Average:
         decay = min(self._decay, step / (step + 10))
         weights = [p.detach() for p in self._model.parameters()]
         torch._foreach_lerp_(list(self.tensors.values()), weights, 1 - decay)
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes up what `tensors` gave. Raises `InputError` when it is not all there."""
-        for name, tensor in self.tensors.items():
-            if name not in tensors:
-                raise InputError(f"The checkpoint lacks the average of '{name}'.", "Start the run anew.")
-            tensor.copy_(tensors[name])
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:

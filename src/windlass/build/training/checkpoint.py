@@ -46,13 +46,13 @@ def steps(run: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def load(run: Path) -> Checkpoint | None:
-    """The newest checkpoint of the run, or None when there is none yet. Raises `InputError` when it is damaged.
+def load(run: Path, step: int | None = None) -> Checkpoint | None:
+    """The newest checkpoint of the run, or that of `step`; None when there is none. Raises `InputError` when damaged.
 
     Tensors are read when they are asked for.
     """
-    there = steps(run)
-    if not there:
+    there = [found for found in steps(run) if step is None or found <= step]
+    if not there or step not in (None, there[-1]):
         return None
     folder = step_folder(run, there[-1])
     older = f" to go on from step {there[-2]:,}" if len(there) > 1 else " to start the run anew"

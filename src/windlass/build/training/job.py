@@ -142,7 +142,7 @@ def prepare_job(inputs: Inputs, folder: Path, workers: Workers, parallel: Kind, 
     settings, sizes = inputs.settings, inputs.sizes
     for line in inputs.derivations:
         say(f"  {line}")
-    check_workers(workers, sizes)
+    check_workers(workers, parallel, settings, sizes)
     say(f"  {check_disk(folder, sizes)}")
     if not workers.leads:
         workers.told("text")  # is ready, and no worker reads the checkpoints before they are in order

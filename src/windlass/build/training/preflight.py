@@ -6,10 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from windlass.build.training.settings import PretrainSettings
 from windlass.build.training.shard import Shard
 from windlass.build.training.sizes import Sizes
 from windlass.build.training.workers import Workers
-from windlass.core.errors import DiskFull, InputError
+from windlass.core.errors import DiskFull, InputError, Unsupported
 
 _STATES = 3
 """Weights and at most two moments of the optimizer, in float32."""
@@ -56,8 +57,20 @@ def check_disk(folder: Path, sizes: Sizes) -> str:
     return f"disk: needs {need / 1e6:,.0f} MB, {free / 1e6:,.0f} MB free"
 
 
-def check_workers(workers: Workers, sizes: Sizes) -> None:
-    """Every worker gets as many sequences of a step as the others."""
+def check_workers(workers: Workers, parallel: str, settings: PretrainSettings, sizes: Sizes) -> None:
+    """Every worker gets as many sequences of a step as the others, and the sum of their work is that of one."""
+    if workers.count == 1:
+        return
+    if settings.objective_kind == "contrastive":
+        raise Unsupported(
+            "Contrastive training compares all pairs of a pass with each other, which several workers cannot do.",
+            "Train with one worker.",
+        )
+    if parallel == "fsdp" and settings.optimizer.kind == "adamw8":
+        raise Unsupported(
+            "AdamW with 8 bits packs whole tensors, which FSDP2 cuts into parts.",
+            'Use --parallel ddp, or --set optimizer.kind="adamw", whose moments FSDP2 spreads over the workers.',
+        )
     if sizes.batch % workers.count:
         fitting = -(-sizes.batch // workers.count) * workers.count
         raise InputError(

@@ -76,7 +76,10 @@ def _run(
 ) -> Iterator[Run | Following]:
     """The leader's run, which the others follow."""
     if workers.leads:
-        with ws.runs.resume_or_start(KIND, settings.run.name, config=config, seed=settings.run.seed) as run:
+        with (
+            ws.runs.resume_or_start(KIND, settings.run.name, config=config, seed=settings.run.seed) as run,
+            workers.together(),  # within the run, so that its record names the lost worker
+        ):
             workers.told("run", [run.id, str(run.folder)])
             yield run
     else:
@@ -105,16 +108,22 @@ def _train(run: Run | Following, job: Job, say: Say) -> None:
     asked, started = settings.run, time.monotonic()
     pace = None if settings.budget_s is None else Pace(settings.budget_s, job.elapsed_before, started)
 
-    def save() -> None:
+    def save(score: float | None = None) -> None:
         run.flush()  # a resumed run repeats the steps after the checkpoint, never those before it
         elapsed = job.elapsed_before + time.monotonic() - started
-        saver.save(state.step, state.tensors(), {**state.facts(), **job.facts(), "elapsed": elapsed})
+        saver.save(state.step, state.tensors(), {**state.facts(), **job.facts(), "elapsed": elapsed}, score=score)
 
     saved_at = looked_at = time.monotonic()
     with (
         deferred_interrupt() as interrupt,
         Progress("pre-training", None, "steps", out=workers.screen) as progress,
-        Saver(run.folder, worker=workers.number, workers=workers.count) as saver,
+        Saver(
+            run.folder,
+            keep=asked.keep_checkpoints,
+            best=asked.keep_best,
+            worker=workers.number,
+            workers=workers.count,
+        ) as saver,
     ):
         try:
             for report in steps(state, job.texts.examples, job.loss_of, job.sizes, settings.schedule, asked.seed, pace):
@@ -128,39 +137,46 @@ def _train(run: Run | Following, job: Job, say: Say) -> None:
                 if asked.checkpoint_steps is None and saver.busy:
                     due = False  # a slow disk sets the pace of the checkpoints, not of the training
                 stop, look, due = workers.any(interrupt.requested, look and workers.leads, due and workers.leads)
+                score = None
                 if look:
-                    _look(run, job, say)
+                    score = _look(run, job, say)
                     looked_at = time.monotonic()
                 if stop:
-                    save()
+                    save(score)
                     saver.wait()
                     raise KeyboardInterrupt
-                if job.best.exhausted(asked.patience):
+                if look and all(workers.led(job.best.exhausted(asked.patience))):
                     say(f"  stopping early: {job.best.since} measurements since step {job.best.step:,} were no better")
-                    return
-                if due:
-                    save()
+                    break
+                if due or (asked.keep_best and job.best.step == state.step):
+                    save(score)
                     saved_at = time.monotonic()
         except NotFinite:
             save()  # the state is that before the bad step
             saver.wait()
             raise
+    if asked.keep_best and job.best.step not in (0, state.step):
+        workers.total(0)  # the leader has saved all
+        best = checkpoint.load(run.folder, job.best.step)
+        assert best is not None
+        state.take_up(best)
+        say(f"  taking the weights of step {state.step:,}, where the measurement was best")
 
 
-def _look(run: Run | Following, job: Job, say: Say) -> None:
-    """Measures the model in the middle of its training, and lets it say something."""
+def _look(run: Run | Following, job: Job, say: Say) -> float:
+    """Measures the model in the middle of its training, and lets it say something; returns the held-out loss."""
     state, workers = job.state, job.workers
     heldout = job.measured(job.settings.run.evaluate_tokens)
     job.best.see(state.step, heldout.loss)
     run.log(state.step, **heldout.metrics())
     say(f"  step {state.step:,}: held-out {heldout}")
-    if not workers.leads or (workers.count > 1 and job.parallel == "fsdp"):
-        return  # parts of a model cannot speak
-    said = sample(state.model, job.inputs.loaded, job.texts.heldout, job.texts.unseen, job.math)
+    model = gathered(state.model, workers)
+    said = sample(model, job.inputs.loaded, job.texts.heldout, job.texts.unseen, job.math) if workers.leads else None
     if said is not None:
         say(f"    {said}")
         with (run.folder / SAMPLES).open("a", encoding="utf-8") as file:
             file.write(f"step {state.step}: {said}\n")
+    return heldout.loss
 
 
 def _silent(line: str) -> None:

@@ -115,6 +115,10 @@ class RunSettings:
     checkpoint_seconds: float = 20.0
     checkpoint_steps: int | None = None
     """Save every so many steps instead of by the clock."""
+    keep_checkpoints: int = 2
+    """The newest ones that stay. With two, one that a failing disk damaged does not cost the run."""
+    keep_best: bool = False
+    """Keep the checkpoint of the best measurement too, and store its weights as the model in the end."""
     evaluate_seconds: float | None = None
     """Measure on held-out text that often during training; None and no `evaluate_steps`: at the end only."""
     evaluate_steps: int | None = None
@@ -154,6 +158,10 @@ class PretrainSettings:
             raise InputError(
                 "run.patience is set, but nothing is measured during training.", "Set run.evaluate_steps too."
             )
+        if self.run.keep_best and not self.evaluates:
+            raise InputError(
+                "run.keep_best is set, but nothing is measured during training.", "Set run.evaluate_steps too."
+            )
         _check_ranges(self)
 
     @property
@@ -183,6 +191,7 @@ class PretrainSettings:
 
 _AT_LEAST_ONE = (
     "model.depth", "model.context", "data.batch", "data.micro_batch", "schedule.steps", "run.checkpoint_steps",
+    "run.keep_checkpoints",
     "run.evaluate_steps", "run.evaluate_tokens", "run.patience", "objective.span_length",
 )  # fmt: skip
 _ABOVE_ZERO = (

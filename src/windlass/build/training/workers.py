@@ -36,7 +36,8 @@ DeviceKind = Literal["auto", "cpu", "cuda", "mps"]
 TIMEOUT = "WINDLASS_WORKER_TIMEOUT"
 """Environment variable: seconds after which a worker that does not answer counts as lost."""
 _TIMEOUT_S = 600.0
-_LEADER_FIRST_S = 2.0
+_LEADER_FIRST = timedelta(seconds=5)
+"""How long the others wait for the leader to meet the same error."""
 _PATIENCE = timedelta(days=7)
 """For the leader's preparations, such as tokenizing a large corpus."""
 
@@ -119,19 +120,26 @@ class Workers:
         """Within the block, an error that all workers meet ends the others without a word: the leader reports it."""
         try:
             yield
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, WindlassError) as error:
             if self.leads:
+                if self.count > 1:
+                    self.store.set("ended", "")
                 raise
-            sys.exit(130)
-        except WindlassError as error:
-            if self.leads or not (isinstance(error, WorkerLost) or self._leader_is_gone()):
-                raise
-            sys.exit(error.exit_code)
+            if isinstance(error, KeyboardInterrupt):
+                sys.exit(130)
+            if isinstance(error, WorkerLost) or self._leader_ended():
+                sys.exit(error.exit_code)
+            raise
 
-    def _leader_is_gone(self) -> bool:
-        """Whether the leader ended too, within the time that it takes to meet the same error."""
-        time.sleep(_LEADER_FIRST_S)
-        return _is_dead(self.processes[0][1])
+    def _leader_ended(self) -> bool:
+        """Whether the leader met an error too, or is gone: the notes are in its keeping, or in that of torchrun."""
+        try:
+            self.store.wait(["ended"], _LEADER_FIRST)
+        except dist.DistStoreError:
+            return False
+        except RuntimeError:
+            return True
+        return True
 
     def _lost(self, patience: float = 2.0) -> int | None:
         """A worker on this machine whose process is no more: the one that was missed first, for others then end too."""

@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # there are more threads than cores. Spinning for microseconds is as fast alone and twice as fast in company
     # (docs/lab.md). Must be set before torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    # Large tensors in pages of 2 MB: a step of training on a CPU asks the kernel for memory less often (docs/lab.md).
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     known, _ = parser.parse_known_args(arguments[:1])

@@ -13,6 +13,7 @@ from torch import Tensor
 from windlass.build.training.average import Average
 from windlass.build.training.batches import Batch, DataState, Examples, take
 from windlass.build.training.checkpoint import Checkpoint
+from windlass.build.training.flops import training_flops
 from windlass.build.training.guard import Guard, check_finite
 from windlass.build.training.objectives import Loss
 from windlass.build.training.optimizers import Optimizers
@@ -68,6 +69,8 @@ class StepReport:
     """Targets that counted."""
     tokens: int
     """Positions that the model read."""
+    flops: float
+    """Floating-point operations that the step needs, forward and backward."""
     gradient_norm: float
     multiplier: float
     """Of the learning rates."""
@@ -114,8 +117,10 @@ def steps(
         seconds = time.perf_counter() - began
         if pace is not None:
             pace.measured(seconds)
-        (tokens,) = workers.total(sum(batch.tokens for batch in batches))
-        yield StepReport(state.step, loss, counted, int(tokens), norm, height, seconds)
+        tokens, flops = workers.total(
+            sum(batch.tokens for batch in batches), sum(training_flops(state.model, batch).total for batch in batches)
+        )
+        yield StepReport(state.step, loss, counted, int(tokens), flops, norm, height, seconds)
 
 
 def accumulate(

@@ -1,16 +1,15 @@
 """How fast training goes: tokens a second, and the share of the machine's arithmetic that the model's own takes up.
 
 Model FLOPs utilisation (Chowdhery et al., arXiv 2204.02311, appendix B) divides what the model needs by what the
-machine could have done in the same time. The need is counted from the shape (`TransformerConfig.flops_per_token`), so
-work done twice, such as checkpointed activations, does not raise it. What the machine could do is its peak in matrix
-products: the vendor's figure for known accelerators, measured for everything else.
+machine could have done in the same time. The need is counted from the shapes (`flops`), so work done twice, such as
+checkpointed activations, does not raise it. What the machine could do is its peak in matrix products: the vendor's
+figure for known accelerators, measured for everything else.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -84,7 +83,7 @@ def measured_peak(dtype: torch.dtype, device: str = "cpu", threads: int = 0) -> 
         began = time.perf_counter()
         torch.matmul(a, b)
         if device != "cpu":
-            torch.cuda.synchronize(device)
+            torch.accelerator.synchronize(device)
         if products:  # the first one warms up
             best = min(best, time.perf_counter() - began)
         products += 1
@@ -99,55 +98,27 @@ class Speed:
 
 
 class Meter:
-    """Times steps with `start` and `stop`; whatever happens between `stop` and the next `start` does not count.
+    """Adds up what steps did and how long they took; what happens between steps is in neither."""
 
-    `flops_per_token` is what training on one token takes, `peak_flops` what the machine could do a second.
-    """
+    def __init__(self, peak_flops: float, *, window: int = 50) -> None:
+        """`peak_flops`: what the machine could do a second. `window`: so many steps are `recent`."""
+        if peak_flops <= 0:
+            raise ValueError(f"a meter needs a positive peak, not {peak_flops:g} FLOP/s")
+        self._peak_flops = peak_flops
+        self._steps: deque[tuple[int, float, float]] = deque(maxlen=window)
 
-    def __init__(
-        self,
-        flops_per_token: float,
-        peak_flops: float,
-        *,
-        window: int = 50,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
-        if flops_per_token <= 0 or peak_flops <= 0:
-            raise ValueError(
-                f"a meter needs positive FLOPs, not {flops_per_token:g} a token and {peak_flops:g} a second"
-            )
-        self._flops_per_token, self._peak_flops, self._clock = flops_per_token, peak_flops, clock
-        self._began: float | None = None
-        self._recent: deque[tuple[int, float]] = deque(maxlen=window)
-        self.tokens = 0
-        """Of all steps so far."""
-        self.seconds = 0.0
-        """Of all steps so far."""
-
-    def start(self) -> None:
-        self._began = self._clock()
-
-    def stop(self, tokens: int) -> Speed:
-        """Ends the step, in which `tokens` were trained on, and tells its speed."""
-        if self._began is None:
-            raise ValueError("the meter was stopped without having been started")
-        seconds = self._clock() - self._began
-        self._began = None
-        self._recent.append((tokens, seconds))
-        self.tokens += tokens
-        self.seconds += seconds
-        return self._speed(tokens, seconds)
+    def add(self, tokens: int, flops: float, seconds: float) -> Speed:
+        """One more step and its speed: `tokens` were trained on, which needs `flops`."""
+        self._steps.append((tokens, flops, seconds))
+        return self._speed(tokens, flops, seconds)
 
     @property
     def recent(self) -> Speed:
         """Over the last steps: what the run does now, compilation of the first steps forgotten."""
-        return self._speed(sum(tokens for tokens, _ in self._recent), sum(seconds for _, seconds in self._recent))
+        if not self._steps:
+            raise ValueError("the meter has seen no step yet")
+        tokens, flops, seconds = (sum(column) for column in zip(*self._steps))
+        return self._speed(tokens, flops, seconds)
 
-    @property
-    def overall(self) -> Speed:
-        """Over all steps of this process."""
-        return self._speed(self.tokens, self.seconds)
-
-    def _speed(self, tokens: int, seconds: float) -> Speed:
-        rate = tokens / seconds if seconds > 0 else 0.0
-        return Speed(rate, rate * self._flops_per_token / self._peak_flops)
+    def _speed(self, tokens: float, flops: float, seconds: float) -> Speed:
+        return Speed(tokens / seconds, flops / seconds / self._peak_flops)

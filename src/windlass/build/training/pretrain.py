@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from windlass.build.training import checkpoint
 from windlass.build.training.guard import NotFinite
 from windlass.build.training.heldout import HeldOut
 from windlass.build.training.interrupt import deferred_interrupt
 from windlass.build.training.job import Job, Say, open_inputs, prepare_job
 from windlass.build.training.loop import StepReport, steps
+from windlass.build.training.memory import keep_freed_memory
+from windlass.build.training.meters import Meter, Speed, peak
 from windlass.build.training.pace import UNPLANNED, Pace
 from windlass.build.training.parallel import Kind, gathered
 from windlass.build.training.preflight import check_inputs
@@ -47,14 +51,15 @@ def pretrain(
     """Trains a model and stores it as an artifact of kind `model` in Hugging Face layout.
 
     A run with the same inputs and settings that was interrupted or killed is taken up where its last checkpoint
-    stands. Metrics of the run: train_loss, lr, tokens_per_s and gradient_norm by step; heldout_loss, with heldout_bpb
-    of a decoder or heldout_accuracy of the others, at the end and as often as the settings ask. Ctrl-C saves a
-    checkpoint, ends the run as `interrupted`, and raises KeyboardInterrupt.
+    stands. Metrics of the run: train_loss, lr, tokens_per_s, mfu and gradient_norm by step; heldout_loss, with
+    heldout_bpb of a decoder or heldout_accuracy of the others, at the end and as often as the settings ask. Ctrl-C
+    saves a checkpoint, ends the run as `interrupted`, and raises KeyboardInterrupt.
 
     All `workers` call it with the same arguments and get the same artifact; the run may be taken up by any number of
     them. Raises `WorkerLost` when one of them ends or falls silent.
     """
     check_inputs(corpus, tokenizer)
+    keep_freed_memory()
     config = _config(corpus, tokenizer, settings)
     with workers.together(), _run(ws, config, settings, workers) as run:
         heard = say if workers.leads else _silent
@@ -106,6 +111,7 @@ def _train(run: Run | Following, job: Job, say: Say) -> None:
     """Runs the loop to its end."""
     state, settings, workers = job.state, job.settings, job.workers
     asked, started = settings.run, time.monotonic()
+    meter = Meter(peak(job.math.dtype or torch.float32, workers.device, devices=workers.count).flops)
     pace = None if settings.budget_s is None else Pace(settings.budget_s, job.elapsed_before, started)
 
     def save(score: float | None = None) -> None:
@@ -129,9 +135,9 @@ def _train(run: Run | Following, job: Job, say: Say) -> None:
             for report in steps(state, job.texts.examples, job.loss_of, job.sizes, settings.schedule, asked.seed, pace):
                 saver.check()
                 job.loss = report.loss if job.loss != job.loss else 0.98 * job.loss + 0.02 * report.loss
-                _log(run, report, job.sizes)
+                _log(run, report, meter.add(report.tokens, report.flops, report.seconds), job.sizes)
                 progress.total = state.plan.steps if state.plan != UNPLANNED else None
-                progress.update(report.step, _note(report, pace))
+                progress.update(report.step, _note(report, meter.recent, pace))
                 look = _due(report.step, looked_at, asked.evaluate_steps, asked.evaluate_seconds)
                 due = _due(report.step, saved_at, asked.checkpoint_steps, asked.checkpoint_seconds)
                 if asked.checkpoint_steps is None and saver.busy:
@@ -190,18 +196,19 @@ def _due(step: int, last: float, every_steps: int | None, every_seconds: float |
     return every_seconds is not None and time.monotonic() - last >= every_seconds
 
 
-def _log(run: Run | Following, report: StepReport, sizes: Sizes) -> None:
+def _log(run: Run | Following, report: StepReport, speed: Speed, sizes: Sizes) -> None:
     run.log(
         report.step,
         train_loss=report.loss,
         lr=sizes.matrix_rate * report.multiplier,
-        tokens_per_s=report.tokens / report.seconds,
+        tokens_per_s=speed.tokens_per_s,
+        mfu=speed.mfu,
         gradient_norm=report.gradient_norm,
     )
 
 
-def _note(report: StepReport, pace: Pace | None) -> str:
-    note = f"loss {report.loss:.3f} · {report.tokens / report.seconds:,.0f} tokens/s"
+def _note(report: StepReport, speed: Speed, pace: Pace | None) -> str:
+    note = f"loss {report.loss:.3f} · {speed.tokens_per_s:,.0f} tokens/s · MFU {speed.mfu:.0%}"
     return note if pace is None else f"{note} · {max(pace.left, 0):,.0f} s of the budget left"
 
 

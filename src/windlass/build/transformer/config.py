@@ -268,14 +268,14 @@ class TransformerConfig:
 
         Of an encoder-decoder: the mean of a source's and a target's token, as many of each."""
         head = 0 if self.headless else self.vocab_size * self.hidden + self.head_transform * self.hidden**2
-        seen = sum(half._seen(layer) for half in self.halves for layer in range(half.layers))
+        seen = sum(half.seen(layer, self.context) for half in self.halves for layer in range(half.layers))
         seen += self.decoder_layers * self.context
         total = 6 * (self._matrices(active=True) + head) + 12 * self.heads * self.head_dim * seen
         return total / len(self.halves)
 
-    def _seen(self, layer: int) -> float:
-        """Positions that one position of a layer sees, on average over a full context."""
-        full, window = self.context, self.window
+    def seen(self, layer: int, full: int) -> float:
+        """Positions that one position of a layer sees, on average over a sequence of `full`."""
+        window = self.window
         reach = full if window is None or not self.local(layer) else window if self.causal else window // 2
         if reach >= full:
             return full / 2 if self.causal else full

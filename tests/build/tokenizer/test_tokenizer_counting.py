@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections import Counter
 from statistics import mean
 
@@ -90,3 +92,32 @@ def test_a_word_may_hold_anything() -> None:
     text = 'quote " back \\ nul \0 line\u2028 \ud7ff \U0010ffff'
     found = count_words([text], None, BPE.rules(False)[1])
     assert found.words == len(BPE.rules(False)[1].pre_tokenize_str(text))
+
+
+GROWING = """
+import random, resource, sys
+from windlass.build.tokenizer import counting
+from windlass.build.tokenizer.training import train
+counting._CHUNK = 500_000
+def texts(count):
+    generator = random.Random(0)
+    for _ in range(count):
+        new = ["".join(generator.choices("abcdefgh", k=8)) for _ in range(300)]
+        yield " ".join(new) + " load pawl" * 300
+distinct = int(sys.argv[2])
+train(texts(100), 1000, distinct=distinct)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+train(texts(int(sys.argv[1])), 1000, distinct=distinct)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_peak_memory_does_not_grow_with_the_text() -> None:
+    def grown(texts: int, distinct: int) -> float:
+        command = [sys.executable, "-c", GROWING, str(texts), str(distinct)]
+        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    bounded, unbounded = grown(2000, 10_000), grown(2000, 10**9)  # 7 MB of text with 600,000 distinct words
+    assert grown(200, 10_000) < bounded + 20 < 60
+    assert unbounded > 3 * (bounded + 20)

@@ -38,6 +38,9 @@ _CHUNK = 16_000_000
 _PIECE = 1 << 16
 """Longer texts are cut up: splitting a text into words takes many times its size in memory."""
 
+_FED_AT_ONCE = 4096
+"""Repetitions of a word in one text."""
+
 _CUT = re.compile(r"(?<=[^\W\d_]) (?=[^\W\d_])")
 """A space between two letters. Words begin there whatever the kind of tokenizer, so a cut before it changes none."""
 
@@ -63,10 +66,17 @@ class WordCounts:
         }
 
     def texts(self) -> Iterator[str]:
-        """Texts that hold every word as often as it counts."""
+        """Texts that hold every word as often as it counts, of many words each, since every text has its price."""
+        parts: list[str] = []
+        size = 0
         for word, count in self.counts.items():
-            for start in range(0, count, 4096):
-                yield (word + DELIMITER) * min(4096, count - start)
+            for start in range(0, count, _FED_AT_ONCE):
+                parts.append((word + DELIMITER) * min(_FED_AT_ONCE, count - start))
+                size += len(parts[-1])
+                if size >= _PIECE:
+                    yield "".join(parts)
+                    parts, size = [], 0
+        yield "".join(parts)
 
 
 def count_words(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -37,6 +38,21 @@ def test_from_a_folder_to_a_measured_tokenizer(home: Path, capsys: pytest.Captur
     assert "512 of 512 tokens" in capsys.readouterr().out
     assert main(["tokenizer", "eval", "tokenizer", "mine"]) == 0
     assert "bytes/token" in capsys.readouterr().out
+
+
+def test_files_of_rows_and_several_sources(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"body": f"Row {i} says something that no other row says: {i * 7919}.", "key": f"k{i}"} for i in range(4)]
+    (home / "rows.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    (home / "page.md").write_text("# Page\n\nA page with text that is long enough to be kept by the corpus.\n")
+    (home / "lib.rs").write_text("// A program in another language, long enough to be kept.\nfn main() {}\n")
+    assert main(["corpus", "rows.jsonl.gz"]) == 2
+    assert "4 row without a field 'text'. First: rows.jsonl.gz:1" in capsys.readouterr().err
+    assert main(["corpus", "rows.jsonl.gz", "page.md", "lib.rs", "--text", "body", "--id", "key", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["kept"]["page"]["documents"] == 5 and report["kept"]["source"]["documents"] == 1
+    assert report["read"]["files"] == 3
+    assert main(["corpus", "page.md", "page.md"]) == 2
+    assert "2 sources of the recipe are called 'page.md'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Makes a corpus: reads documents, cleans them, drops what is poor or repeated, splits the rest, mixes the sources.
 
-Reads a folder or file of documents, the documentation that this Python carries, or the sources that a recipe
+Reads folders and files of documents, the documentation that this Python carries, or the sources that a recipe
 (*.toml) names. Options take the place of what the recipe says:
 
     heldout = 0.1
@@ -35,11 +35,12 @@ _SETTINGS = (
 
 def configure(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("source", nargs="?", type=Path, help="the documents, or a recipe (*.toml)")
+    what.add_argument("source", nargs="*", default=[], type=Path, help="folders and files, or a recipe (*.toml)")
     what.add_argument("--python", action="store_true", help="the documentation and source of this Python")
     what.add_argument("--show", metavar="CORPUS", help="print the report of a corpus made earlier (name or digest)")
     parser.add_argument("--name", default="corpus", help="name of the artifact (default: corpus)")
     parser.add_argument("--text", default="text", help="field of a row that holds its text (default: text)")
+    parser.add_argument("--id", help="field of a row that names it (default: rows are numbered)")
     how = parser.add_argument_group("what becomes of the documents")
     how.add_argument("--repair", action="store_const", const=True, help="mend wrongly decoded characters")
     how.add_argument("--languages", nargs="+", metavar="CODE", help="keep these only, as in: en de (default: all)")
@@ -83,13 +84,21 @@ def _built(args: argparse.Namespace, workspace: Any) -> Any:
 
     changes = {key: getattr(args, key) for key in _SETTINGS if getattr(args, key) is not None}
     max_bytes = int(args.max_mb * 1e6)
-    recipe = args.source if args.source is not None and args.source.suffix == ".toml" else None
+    recipe = args.source[0] if len(args.source) == 1 and args.source[0].suffix == ".toml" else None
+    several = len(args.source) > 1
+    if several:
+        changes["sources"] = [{"path": str(path), "text": args.text, "id": args.id} for path in args.source]
     settings = corpus_settings(recipe, changes)
-    folder = PythonDocs() if args.python else Folder(args.source, max_bytes, RowFields(args.text))
+    if args.python:
+        sources: Any = PythonDocs()
+    elif recipe or several:
+        sources = parts_of(settings, max_bytes)
+    else:
+        sources = Folder(args.source[0], max_bytes, RowFields(args.text, args.id))
     with Progress("corpus", None, "documents") as progress:
         return build_corpus(
             workspace,
-            parts_of(settings, max_bytes) if recipe else folder,
+            sources,
             settings,
             name=args.name,
             engine=engine(args.engine, args.workers),

@@ -73,8 +73,8 @@ class Folder:
         return InputError(
             f"There is nothing to read in {self.path}: " + (f"skipped {found}.{example}" if found else "it is empty."),
             f"windlass reads pages ({' '.join(PAGES)}), programs in {len(set(PROGRAMS.values()))} languages, and rows "
-            f"({' '.join(ROW_FORMATS)}) with a field '{self.fields.text}'; each of at most "
-            f"{self.max_bytes / 1e6:,.0f} MB, packed as .gz or .zst or not.",
+            f"({' '.join(ROW_FORMATS)}) whose field '{self.fields.text}' holds the text (name another if need be); "
+            f"each of at most {self.max_bytes / 1e6:,.0f} MB, packed as .gz or .zst or not.",
         )
 
 

@@ -325,7 +325,7 @@ def test_weights_that_are_pickled_or_quantised_are_refused(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler warns of itself
-@pytest.mark.parametrize("name", ["gpt2", "gemma2", "gemma3", "qwen3-window", "mixtral"])
+@pytest.mark.parametrize("name", ["gemma2", "mixtral"])
 def test_compiled_blocks_give_the_same_gradients(name, tmp_path):
     kind, values = CASES[name]
     head = "GPT2LMHeadModel" if kind == "GPT2" else f"{kind.removesuffix('Text')}ForCausalLM"

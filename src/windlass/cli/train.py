@@ -45,7 +45,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="change anything else of the recipe, such as data.batch=16; may be repeated",
     )
     parser.add_argument("--list", action="store_true", help="show the recipes that come with windlass")
-    parser.add_argument("--no-baselines", action="store_true", help="do not measure gzip, xz and the n-gram model")
+    parser.add_argument(
+        "--no-baselines", action="store_true", help="do not measure what compressors or counts make of the same text"
+    )
     parser.add_argument("--workers", type=int, help="train on so many processes of this machine; default: 1")
     parser.add_argument(
         "--parallel",
@@ -78,8 +80,8 @@ def run(args: argparse.Namespace) -> int:
         if not workers.leads:
             return 0
         print(f"{model.ref}  {model.digest[:12]}\n{model.path}\n")
-        if "heldout_bpb" in model.card and not args.no_baselines:
-            print(comparison(ws, model, settings.data.kinds))
+        if not args.no_baselines and (beside := comparison(ws, model, settings.data.kinds)):
+            print(beside)
     return 0
 
 

@@ -59,14 +59,14 @@ class Neighbours:
 
     def following(self, left: int) -> Floats:
         """p(w | left) for every w, shape (alphabet,)."""
-        p = self._freed[left] * self._lower
+        p: Floats = self._freed[left] * self._lower
         at = slice(self._rows[left], self._rows[left + 1])
         p[self._right[at]] += (self._count[at] - _DISCOUNT) / (self._total[left] + 1.0)
         return p
 
     def before(self, right: int) -> Floats:
         """p(right | w) for every w, shape (alphabet,)."""
-        p = self._freed * self._lower[right]
+        p: Floats = self._freed * self._lower[right]
         at = self._by_right[self._columns[right] : self._columns[right + 1]]
         p[self._left[at]] += (self._count[at] - _DISCOUNT) / (self._total[self._left[at]] + 1.0)
         return p

@@ -172,7 +172,7 @@ class Demo:
             return
         card = self.model.card
         self._line(f"{self.model.ref}{self._again()}: {card['parameters']:,} parameters, {self.model.path}")
-        self._line(comparison(self.ws, self.model))
+        self._line(comparison(self.ws, self.model) or "")
 
     # 3 ---------------------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,11 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from windlass.core.artifacts import Artifact
+    from windlass.core.workspace import Workspace
 
 _SETTINGS = (
     "repair", "languages", "decontaminate", "contaminated", "quality", "pii", "pii_kinds", "near", "heldout", "seed"
@@ -77,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _built(args: argparse.Namespace, workspace: Any) -> Any:
+def _built(args: argparse.Namespace, workspace: Workspace) -> Artifact:
     from windlass.build.corpus import build_corpus, corpus_settings, engine, parts_of
     from windlass.core.progress import Progress
     from windlass.core.readers import Folder, PythonDocs, RowFields

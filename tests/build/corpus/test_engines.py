@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -35,8 +35,8 @@ def test_batches_and_processes_do_not_show(workspace: Workspace) -> None:
     corpus = build_corpus(workspace, source, SETTINGS)
     assert corpus.card["dropped"] > 100 and corpus.card["documents"] > 300
 
-    def one_by_one(judge: Judge, batches: Iterator[Batch]) -> Iterator[Judged]:
-        return (judge([document]) for batch in batches for document in batch)
+    def one_by_one(judge: Judge, batches: Iterator[Batch]) -> Generator[Judged, None, None]:
+        yield from (judge([document]) for batch in batches for document in batch)
 
     assert build_corpus(workspace, source, SETTINGS, engine=one_by_one).digest == corpus.digest
     assert build_corpus(workspace, source, SETTINGS, engine=engine("local", 2)).digest == corpus.digest

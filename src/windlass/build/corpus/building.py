@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.build.corpus.card import data_card
+from windlass.build.corpus.decontamination import Contamination
 from windlass.build.corpus.duplicates import Duplicates
 from windlass.build.corpus.engines import here
 from windlass.build.corpus.evaluation_sets import contamination
@@ -112,22 +113,19 @@ def build_corpus(
         with closing(Ledger(draft.path)) as ledger, closing(Stage(work / "stage")) as stage:
             reading = LedgerReport(ledger)
             duplicates = Duplicates(work / "duplicates")
-            for judged in engine(Judge(settings, contamination(settings)), _batches(parts, reading, progress)):
-                stage.append(judged)
-                duplicates.add(judged.keys)
-                for passed, counts in judged.stages.items():
-                    ledger.passed(passed, counts)
-                for drop in judged.drops:
-                    ledger.drop(**drop)
-                for change in judged.changes:
-                    ledger.change(**change)
+            evaluation = contamination(settings)
+            with closing(engine(Judge(settings, evaluation), _batches(parts, reading, progress))) as batches:
+                for judged in batches:
+                    stage.append(judged)
+                    duplicates.add(judged.keys)
+                    ledger.enter(judged)
             stage.seal()
             if not stage.count:
                 raise _nothing_left(said["source"], ledger)
             dropped = _drop_duplicates(stage, duplicates, settings.near, ledger)
             written = _write(draft.path / DOCUMENTS, stage, dropped, settings.heldout)
         shutil.rmtree(work)
-        report = _report(parts, settings, written, ledger, reading)
+        report = _report(parts, settings, written, ledger, reading, evaluation)
         write_json(draft.path / REPORT, report)
         (draft.path / "README.md").write_text(data_card(name, report), encoding="utf-8")
         total, lost = report["kept"]["all"], sum(report["dropped_by_reason"].values())
@@ -239,6 +237,7 @@ def _report(
     counts: Mapping[Label, NDArray[np.int64]],
     ledger: Ledger,
     reading: ReadReport,
+    evaluation: Contamination | None,
 ) -> dict[str, Any]:
     kept = _sums(counts, lambda label: label.kind)
     kinds = trained_on(kept)
@@ -258,6 +257,10 @@ def _report(
         )
         if several
         else {},
+        "evaluation_texts": {
+            "looked_for": evaluation.texts - evaluation.too_short if evaluation else 0,
+            "too_short": evaluation.too_short if evaluation else 0,
+        },
         "dropped_by_reason": ledger.dropped(),
         "stages": ledger.as_json(),
         "read": {

@@ -25,7 +25,7 @@ def data_card(name: str, report: Mapping[str, Any]) -> str:
             "",
             "## How it was made",
             "",
-            *_method(report["settings"]),
+            *_method(report["settings"], report["evaluation_texts"]),
             "",
             "## Limits",
             "",
@@ -70,7 +70,7 @@ def _reasons(report: Mapping[str, Any]) -> Iterator[str]:
         yield from [f"- {count:,} {reason}" for reason, count in reasons.items()] or ["- none"]
 
 
-def _method(settings: Mapping[str, Any]) -> Iterator[str]:
+def _method(settings: Mapping[str, Any], evaluation: Mapping[str, int]) -> Iterator[str]:
     yield "- Text is canonical: NFC, no control characters, `\\n` line ends."
     if settings["repair"]:
         yield "- Characters of prose that were decoded with the wrong table were mended."
@@ -78,7 +78,10 @@ def _method(settings: Mapping[str, Any]) -> Iterator[str]:
         yield f"- Prose was kept in {', '.join(settings['languages'])} only, as py3langid names languages."
     if settings["decontaminate"]:
         what = "was cut out" if settings["contaminated"] == "cut" else "dropped its document"
-        yield f"- Text shared with {', '.join(settings['decontaminate'])}, in runs of 13 words or more, {what}."
+        yield (
+            f"- Text shared with {', '.join(settings['decontaminate'])}, in runs of 13 words or more, {what}: "
+            f"{evaluation['looked_for']:,} texts were looked for, {evaluation['too_short']:,} were too short."
+        )
     changed = f", with {', '.join(f'{key} = {value}' for key, value in settings['rules'].items())}"
     yield f"- Quality rules: `{settings['quality']}`{changed if settings['rules'] else ''}."
     if settings["pii"] != "keep":

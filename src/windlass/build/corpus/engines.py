@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, get_context, parent_process
@@ -26,15 +26,15 @@ def engine(name: Literal["local", "ray"] = "local", workers: int = 1) -> Engine:
     return here if workers == 1 else processes(workers)
 
 
-def here(judge: Judge, batches: Iterator[Batch]) -> Iterator[Judged]:
+def here(judge: Judge, batches: Iterator[Batch]) -> Generator[Judged, None, None]:
     """Judges in this process."""
-    return map(judge, batches)
+    yield from map(judge, batches)
 
 
 def processes(workers: int) -> Engine:
     """Judges in a pool of `workers` processes, while this one reads and writes."""
 
-    def judged(judge: Judge, batches: Iterator[Batch]) -> Iterator[Judged]:
+    def judged(judge: Judge, batches: Iterator[Batch]) -> Generator[Judged, None, None]:
         waiting: deque[Future[Judged]] = deque()
         # Not forked: a fork in a process that has threads (of NumPy, of a notebook) may hang.
         pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(judge,))

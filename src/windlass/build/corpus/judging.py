@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -149,6 +149,6 @@ def _hash(name: str, data: bytes, size: int) -> bytes:
 
 
 Batch = Sequence[Document]
-Engine = Callable[[Judge, Iterator[Batch]], Iterator[Judged]]
-"""Judges batches and gives them back in their order. Does not run ahead further than it must, so that its memory does
-not depend on how many there are."""
+Engine = Callable[[Judge, Iterator[Batch]], Generator[Judged, None, None]]
+"""Judges batches and gives them back in their order, and ends what it started when it is closed. Does not run ahead
+further than it must, so that its memory does not depend on how many batches there are."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from windlass.build.corpus.judging import Judged
 from windlass.core.readers import ReadReport
 
 DROPPED = "dropped.jsonl"
@@ -35,6 +36,15 @@ class Ledger:
     def change(self, stage: str, id: str, reason: str, detail: str) -> None:
         """A document that is kept, but not as it was found."""
         self._note(CHANGED, stage, id, reason, detail, 0)
+
+    def enter(self, judged: Judged) -> None:
+        """All that a batch of judged documents tells."""
+        for stage, counts in judged.stages.items():
+            self.passed(stage, counts)
+        for drop in judged.drops:
+            self.drop(**drop)
+        for change in judged.changes:
+            self.change(**change)
 
     def passed(self, stage: str, counts: Mapping[str, int]) -> None:
         """Adds to `documents_in`, `bytes_in`, `documents_out` and `bytes_out` of a stage."""

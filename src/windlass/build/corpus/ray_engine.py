@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import islice
 from typing import Any
 
@@ -28,7 +28,7 @@ _ENVIRONMENT = {
 def on_ray(workers: int) -> Engine:
     """Judges with `workers` Ray tasks at a time."""
 
-    def judged(judge: Judge, batches: Iterator[Batch]) -> Iterator[Judged]:
+    def judged(judge: Judge, batches: Iterator[Batch]) -> Generator[Judged, None, None]:
         ray = _ray()
         ours = not ray.is_initialized()
         if ours:

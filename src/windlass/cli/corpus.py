@@ -29,7 +29,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from windlass.build.corpus import Part
     from windlass.core.artifacts import Artifact
+    from windlass.core.readers import Source
     from windlass.core.workspace import Workspace
 
 _SETTINGS = (
@@ -89,13 +91,13 @@ def _built(args: argparse.Namespace, workspace: Workspace) -> Artifact:
     changes = {key: getattr(args, key) for key in _SETTINGS if getattr(args, key) is not None}
     max_bytes = int(args.max_mb * 1e6)
     recipe = args.source[0] if len(args.source) == 1 and args.source[0].suffix == ".toml" else None
-    several = len(args.source) > 1
-    if several:
+    if len(args.source) > 1:
         changes["sources"] = [{"path": str(path), "text": args.text, "id": args.id} for path in args.source]
     settings = corpus_settings(recipe, changes)
+    sources: Source | list[Part]
     if args.python:
-        sources: Any = PythonDocs()
-    elif recipe or several:
+        sources = PythonDocs()
+    elif recipe or len(args.source) > 1:
         sources = parts_of(settings, max_bytes)
     else:
         sources = Folder(args.source[0], max_bytes, RowFields(args.text, args.id))

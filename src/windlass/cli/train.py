@@ -44,6 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SECTION.KEY=VALUE",
         help="change anything else of the recipe, such as data.batch=16; may be repeated",
     )
+    parser.add_argument("--check", action="store_true", help="do not train: check inputs, sizes, memory and disk")
     parser.add_argument("--list", action="store_true", help="show the recipes that come with windlass")
     parser.add_argument(
         "--no-baselines", action="store_true", help="do not measure what compressors or counts make of the same text"
@@ -60,6 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from windlass.build.training.checking import check_run
     from windlass.build.training.launch import launch
     from windlass.build.training.pretrain import pretrain
     from windlass.build.training.recipe import parse_change, read_recipe, shipped_recipes
@@ -72,10 +74,14 @@ def run(args: argparse.Namespace) -> int:
         return 0
     recipe, given = _what(args)
     settings = read_recipe(recipe, given | dict(map(parse_change, args.set)))
-    if args.workers is not None and args.workers != 1 and "RANK" not in os.environ:
+    if args.workers is not None and args.workers != 1 and not args.check and "RANK" not in os.environ:
         return launch(args.workers, [sys.executable, "-m", "windlass", *sys.argv[1:]])
     with joined(args.device) as workers, workers.one_voice(), opened(args) as ws:
         corpus, tokenizer = ws.artifacts.get(settings.data.corpus), ws.artifacts.get(settings.data.tokenizer)
+        if args.check:
+            found = check_run(ws, corpus, tokenizer, settings, args.workers or 1)
+            print(found.render())
+            return 0 if found.fits else 1
         model = pretrain(ws, corpus, tokenizer, settings, workers=workers, parallel=args.parallel)
         if not workers.leads:
             return 0

@@ -36,6 +36,12 @@ def check_text(train: Shard, heldout: Shard, sizes: Sizes) -> list[str]:
         highest = int(shard.tokens.max())
         if highest >= vocab:
             raise InputError(f"The {name} text holds token {highest}, but the vocabulary ends at {vocab - 1}.")
+    if len(train) < vocab:
+        raise InputError(
+            f"The vocabulary has {vocab:,} tokens, more than the training text, which has {len(train):,}: most tokens "
+            "would never be seen.",
+            "Train a tokenizer with a smaller vocabulary, or give more text.",
+        )
     lines = [
         f"training text: {train.documents:,} documents, {train.bytes:,} bytes, {len(train):,} tokens "
         f"({train.bytes / len(train):.2f} bytes each)",
@@ -46,9 +52,14 @@ def check_text(train: Shard, heldout: Shard, sizes: Sizes) -> list[str]:
     return lines
 
 
+def disk_needed(sizes: Sizes) -> int:
+    """Bytes of checkpoints and model."""
+    return sizes.model.parameters * 4 * (3 * _STATES + 1)
+
+
 def check_disk(folder: Path, sizes: Sizes) -> str:
     """Room for three checkpoints (two stay, and an old one goes only when the new one is whole) and the model."""
-    need = sizes.model.parameters * 4 * (3 * _STATES + 1)
+    need = disk_needed(sizes)
     free = shutil.disk_usage(folder).free
     if free < need:
         raise DiskFull(

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from windlass.build.transformer.config import TransformerConfig
+from windlass.build.transformer.config import Experts, TransformerConfig
 from windlass.build.transformer.encoder_decoder import EncoderDecoder
 from windlass.build.transformer.generating import generate
 from windlass.build.transformer.hf import load_model, save_model
@@ -25,6 +25,8 @@ MODERN = TransformerConfig(
     qk_norm=True, window=6, pattern="LG",
 )  # fmt: skip
 """No published family: rotary positions, grouped heads and windows work in an encoder-decoder too."""
+
+SPARSE = replace(T5, experts=Experts(count=4, active=2, ffn=16, every=2))
 
 BOTH = pytest.mark.parametrize("config", [T5, MODERN], ids=["t5", "rotary"])
 
@@ -124,7 +126,13 @@ def test_initialised_models_start_at_a_uniform_guess_and_learn_from_every_weight
 
 @pytest.mark.parametrize(
     "config",
-    [T5, MODERN, replace(T5, tied=False), replace(MODERN, qkv_bias=True, output_bias=True, mlp_bias=True, gated=False)],
+    [
+        T5,
+        MODERN,
+        SPARSE,
+        replace(T5, tied=False),
+        replace(MODERN, qkv_bias=True, output_bias=True, mlp_bias=True, gated=False),
+    ],
 )
 def test_parameter_count_is_exact(config: TransformerConfig) -> None:
     assert config.parameters == sum(weight.numel() for weight in EncoderDecoder(config).parameters())
@@ -199,3 +207,10 @@ def test_training_calls_blocks_only_so_that_their_weights_may_be_spread(config: 
             torch.testing.assert_close(gradient, one.grad, atol=1e-5, rtol=1e-4, msg=name)
     finally:
         dist.destroy_process_group()
+
+
+def test_experts_of_both_halves_report_their_balance() -> None:
+    routing: list[torch.Tensor] = []
+    make(SPARSE)(tokens(9), tokens(7, seed=8), routing=routing)
+    assert len(routing) == 2, "the second layer of the encoder's two, and of the decoder's three"
+    assert all(1 <= loss <= 8 for loss in routing)

@@ -71,7 +71,12 @@ def untied():
     return model
 
 
-VARIANTS = {"v1.0": t5, "v1.1, tied": v11, "v1.1, with its own head": untied}
+VARIANTS = {
+    "v1.0": t5,
+    "v1.1, tied": v11,
+    "v1.1, with its own head": untied,
+    "gated by SiLU": lambda: t5(feed_forward_proj="gated-silu"),
+}
 
 
 def tokens(length: int, batch: int = 2, seed: int = 7) -> torch.Tensor:

@@ -94,15 +94,17 @@ def masked(model: Encoder, batch: Batch, math: Arithmetic) -> Loss:
 
 def spans(model: EncoderDecoder, batch: Batch, math: Arithmetic) -> Loss:
     """Negative log-likelihood of what stood in the gaps of the source, sentinels and end included."""
+    routing = routing_of(model)
     x_BTC = model.hidden(
         needed(batch.source_BS),
         batch.inputs_BT,
         source_documents_BS=batch.source_documents_BS,
         target_documents_BT=batch.documents_BT,
         dtype=math.dtype,
+        routing=routing,
     )
     nats, right = cross_entropy(math.head, x_BTC, batch.targets_BT, math.weights(), math.chunk)
-    return Loss(nats, batch.counted, {"right": right})
+    return balanced(Loss(nats, batch.counted, {"right": right}), routing, math)
 
 
 def contrastive(model: Encoder, batch: Batch, math: Arithmetic) -> Loss:

@@ -1,8 +1,8 @@
 """The transformer, one readable file per idea.
 
-`decoder.py`, `encoder.py` and `encoder_decoder.py` say how each architecture is used; all three are a `stack.py` (or two)
-of the same `block.py`, between the two ends of `vocabulary.py`. `config.py` describes every model, `model.py` makes it,
-`init.py` fills it, and `hf.py` reads and writes it in the names of `families/`.
+`decoder.py`, `encoder.py` and `encoder_decoder.py` say how each architecture is used; all three are one `stack.py`,
+or two, of the same `block.py`, between the two ends of `vocabulary.py`. `config.py` describes every model, `model.py`
+makes it, `init.py` fills it, and `hf.py` reads and writes it in the names of `families/`.
 
 Letters at the end of a tensor's name give its shape:
 

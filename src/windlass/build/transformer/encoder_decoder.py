@@ -63,10 +63,16 @@ class EncoderDecoder(nn.Module):
         """Reads the source, once for however many steps. Raises `InputError` when it is longer than the model reads."""
         return Memory(self.decoder.remember(self.read(source_BS, source_documents_BS, dtype)), source_documents_BS)
 
-    def read(self, source_BS: Tensor, documents_BS: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
+    def read(
+        self,
+        source_BS: Tensor,
+        documents_BS: Tensor | None = None,
+        dtype: torch.dtype | None = None,
+        routing: list[Tensor] | None = None,
+    ) -> Tensor:
         """The encoder's normalised output, (B, S, C)."""
         x_BSC = embed(source_BS, self.embedding, self.config, dtype)
-        return self.encoder.through(*self.encoder.enter(x_BSC, documents_BS))
+        return self.encoder.through(*self.encoder.enter(x_BSC, documents_BS), routing)
 
     def hidden(
         self,
@@ -76,14 +82,16 @@ class EncoderDecoder(nn.Module):
         source_documents_BS: Tensor | None = None,
         target_documents_BT: Tensor | None = None,
         dtype: torch.dtype | None = None,
+        routing: list[Tensor] | None = None,
     ) -> Tensor:
         """The decoder's normalised residual stream, (B, T, C).
 
         Attention stays inside a document on both sides, and a target looks at the source of its own number (0 when
-        `target_documents_BT` is not given).
+        `target_documents_BT` is not given); one without a source is NaN, unless its number is below 0 (padding).
+        `routing`: every mixture of experts appends its balancing loss.
         """
-        memory = Memory(self.read(source_BS, source_documents_BS, dtype), source_documents_BS)
-        return self.write(target_BT, memory, documents_BT=target_documents_BT, dtype=dtype)
+        memory = Memory(self.read(source_BS, source_documents_BS, dtype, routing), source_documents_BS)
+        return self.write(target_BT, memory, documents_BT=target_documents_BT, dtype=dtype, routing=routing)
 
     def write(
         self,
@@ -93,11 +101,13 @@ class EncoderDecoder(nn.Module):
         documents_BT: Tensor | None = None,
         cache: KVCache | None = None,
         dtype: torch.dtype | None = None,
+        routing: list[Tensor] | None = None,
     ) -> Tensor:
         """The decoder's pass over `target_BT`, (B, T, C), behind the positions that `cache` already holds."""
         x_BTC = embed(target_BT, self.embedding, self.config, dtype)
         x_BTC, sights = self.decoder.enter(x_BTC, documents_BT, cache)
-        x_BTC = self.decoder.through(x_BTC, sights, None, memory.source, _across(target_BT, documents_BT, memory))
+        across = _across(target_BT, documents_BT, memory)
+        x_BTC = self.decoder.through(x_BTC, sights, routing, memory.source, across)
         if cache is not None:
             cache.advance(target_BT.shape[1])
         return x_BTC
@@ -119,6 +129,7 @@ class EncoderDecoder(nn.Module):
         source_documents_BS: Tensor | None = None,
         target_documents_BT: Tensor | None = None,
         dtype: torch.dtype | None = None,
+        routing: list[Tensor] | None = None,
     ) -> Tensor:
         """Logits (B, T, V); the arguments are those of `hidden`."""
         return self.logits(
@@ -128,6 +139,7 @@ class EncoderDecoder(nn.Module):
                 source_documents_BS=source_documents_BS,
                 target_documents_BT=target_documents_BT,
                 dtype=dtype,
+                routing=routing,
             )
         )
 

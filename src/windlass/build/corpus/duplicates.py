@@ -36,7 +36,7 @@ class Fingerprint:
 
     id: bytes
     digest: bytes
-    """Of its kind and words."""
+    """Of its kind, and of its text without white space."""
     kind: bytes
     shingles: int
 
@@ -58,7 +58,7 @@ class Twin:
     reason: str
     """`repeated id`, `exact duplicate` or `near duplicate`."""
     similarity: float
-    """Exact Jaccard similarity of the shingles; 1.0 for the same words."""
+    """Exact Jaccard similarity of the shingles; 1.0 for texts that differ in white space only."""
 
 
 class Duplicates:
@@ -81,7 +81,7 @@ class Duplicates:
     def find(self, documents: Documents, threshold: float) -> Iterator[Twin]:
         """In the order of the documents. Of several twins the most similar one is named, of equals the earliest.
 
-        A twin is a document of the same id, or of the same kind with the same words or a similarity of `threshold`
+        A twin is a document of the same id, or of the same kind with the same text or a similarity of `threshold`
         or more.
         """
         shared, size = self._shared_buckets()

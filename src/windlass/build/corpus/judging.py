@@ -143,9 +143,9 @@ def _row(document: Document) -> bytes:
 
 
 def _hash(name: str, data: bytes, size: int) -> bytes:
-    return hashlib.blake2b(
-        data, digest_size=size, key=hashlib.md5(name.encode(), usedforsecurity=False).digest()
-    ).digest()
+    found = hashlib.blake2b(name.encode() + b"\0", digest_size=size)
+    found.update(data)
+    return found.digest()
 
 
 Batch = Sequence[Document]

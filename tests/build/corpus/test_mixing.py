@@ -22,6 +22,7 @@ from windlass.build.corpus import (
     training_documents,
     training_text,
 )
+from windlass.build.corpus.card import data_card
 from windlass.build.corpus.mixing import copies, mixture
 from windlass.core.errors import ConfigError, InputError
 from windlass.core.workspace import Workspace
@@ -112,14 +113,17 @@ def test_a_recipe_names_sources_beside_it(tmp_path: Path, workspace: Workspace) 
     (tmp_path / "mix" / "a").mkdir(parents=True)
     for i in range(8):
         (tmp_path / "mix" / "a" / f"{i}.md").write_text(prose(i))
-    (tmp_path / "mix" / "b.jsonl").write_text("".join(f'{{"content": "{prose(100 + i)}"}}\n' for i in range(9)))
+    (tmp_path / "mix" / "b.jsonl").write_text(
+        "".join(f'{{"content": "{prose(100 + i)}", "license": "MIT"}}\n' for i in range(9))
+    )
     recipe = tmp_path / "mix" / "corpus.toml"
     recipe.write_text(RECIPE)
     settings = corpus_settings(recipe, {"heldout": 0.5})
     assert settings.heldout == 0.5 and settings.quality_rules().min_chars == 5
     report = corpus_report(build_corpus(workspace, parts_of(settings), settings))
     assert report["kept"]["all"]["documents"] == 17 and set(report["mix"]) == {"a", "rows"}
-    assert str(tmp_path) not in str(report)
+    assert report["licences_of_rows"]["MIT"]["documents"] == 9
+    assert "| MIT | 9 |" in data_card("mixed", report) and str(tmp_path) not in str(report)
 
 
 @pytest.mark.parametrize(

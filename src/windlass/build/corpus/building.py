@@ -257,6 +257,9 @@ def _report(
         )
         if several
         else {},
+        "licences_of_rows": _sums(
+            {label: row for label, row in counts.items() if label.licence}, lambda label: label.licence
+        ),
         "evaluation_texts": {
             "looked_for": evaluation.texts - evaluation.too_short if evaluation else 0,
             "too_short": evaluation.too_short if evaluation else 0,

@@ -18,6 +18,7 @@ def data_card(name: str, report: Mapping[str, Any]) -> str:
             "",
             *_counts("kind", report["kept"]),
             *_counts("language", report["languages"]),
+            *_counts("licence that rows name", report["licences_of_rows"]),
             *_mix(report),
             *_reasons(report),
             "",
@@ -100,12 +101,15 @@ def _method(settings: Mapping[str, Any], evaluation: Mapping[str, int]) -> Itera
 def _limits(report: Mapping[str, Any]) -> Iterator[str]:
     settings = report["settings"]
     not_done: Sequence[tuple[bool, str]] = (
-        (settings["pii"] == "keep", "Personal data"),
-        (not settings["languages"], "Languages"),
-        (not settings["decontaminate"], "Text of evaluation sets"),
-        (True, "Licences of single documents"),
+        (settings["pii"] == "keep", "personal data"),
+        (not settings["languages"], "languages"),
+        (not settings["decontaminate"], "text of evaluation sets"),
+        (not report["licences_of_rows"], "licences of single documents"),
     )
-    yield f"- Not looked for: {', '.join(what.lower() for missing, what in not_done if missing)}."
+    if missing := [what for absent, what in not_done if absent]:
+        yield f"- Not looked for: {', '.join(missing)}."
+    if report["licences_of_rows"]:
+        yield "- Licences are those that rows name, as they name them; nobody checked them."
     if settings["pii"] != "keep":
         yield "- Personal data without a format (names, places) and what the rules miss is still there."
     many = [part for part, row in report["mix"].items() if row["epochs"] > MANY]

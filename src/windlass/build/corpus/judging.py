@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,7 @@ RECORD = np.dtype(
 by `staging.py`), UTF-8 bytes of its text, place of its cluster in the split, number of shingles, and hashes of its
 kind, of its id, and of its kind and text without white space."""
 _EMPTY = '"}}'
+_LONGEST_LICENCE = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class Label:
     """The source of the mix that it comes from; empty where there is only one."""
     language: str
     """ISO 639; empty where it was not looked for."""
+    licence: str = ""
+    """As the row says that the document was read from; empty where it says nothing."""
 
 
 @dataclass(slots=True)
@@ -88,8 +91,7 @@ class Judge:
         judged.records, judged.keys = np.zeros(len(kept), RECORD), np.zeros((len(kept), KEYS), np.uint64)
         for number, document in enumerate(kept):
             judged.rows.append(_row(document))
-            about = document.metadata
-            judged.labels.append(Label(about["kind"], about.get("part", ""), about.get("language", "")))
+            judged.labels.append(_label(document.metadata))
             judged.keys[number] = self._fingerprint(document, judged.records[number])
         judged.records["length"] = [len(row) for row in judged.rows]
         return judged
@@ -126,6 +128,12 @@ class Judge:
         keys[2:] = bands(found) if len(found) else np.arange(BANDS, dtype=np.uint64) ^ keys[1]
         keys[2:] ^= np.frombuffer(kind, np.uint64)
         return keys
+
+
+def _label(about: Mapping[str, Any]) -> Label:
+    row = about.get("row", {})
+    licence = str(row.get("licence") or row.get("license") or "")[:_LONGEST_LICENCE]
+    return Label(about["kind"], about.get("part", ""), about.get("language", ""), licence)
 
 
 def _row(document: Document) -> bytes:

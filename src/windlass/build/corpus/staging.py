@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +16,8 @@ from windlass.build.corpus.duplicates import Fingerprint
 from windlass.build.corpus.judging import RECORD, Judged, Label, finished
 
 _CHUNK = 1 << 14
+_LABELS = 1000
+"""Labels told apart: rows may name any number of licences, and memory must not grow with them."""
 
 
 class Stage:
@@ -36,11 +39,16 @@ class Stage:
     def append(self, judged: Judged) -> None:
         records = judged.records
         records["offset"] = self._end + np.cumsum(records["length"]) - records["length"]
-        records["label"] = [self._numbers.setdefault(label, len(self._numbers)) for label in judged.labels]
+        records["label"] = [self._number(label) for label in judged.labels]
         self._end += int(records["length"].sum())
         self.count += len(records)
         self._rows.writelines(judged.rows)
         self._records.write(records.tobytes())
+
+    def _number(self, label: Label) -> int:
+        if label not in self._numbers and len(self._numbers) >= _LABELS:
+            label = replace(label, licence="one of many")
+        return self._numbers.setdefault(label, len(self._numbers))
 
     def seal(self) -> None:
         """Nothing is appended after this; documents can be found from now on."""

@@ -93,6 +93,14 @@ def test_artifacts_and_runs(home: Path, capsys: pytest.CaptureFixture[str]) -> N
     identifier = artifact.record.run or ""
     assert "█▇▆▆▅▄▃▃▂▁" in say(home, capsys, "runs", identifier)
     assert "no run 'x'" in say(home, capsys, "runs", "x", status=2)
+    other = runs.splitlines()[3].split()[0]
+    assert "The settings are the same." in say(home, capsys, "runs", "compare", identifier, other)
+    assert "10 points" in say(home, capsys, "runs", "export", identifier, str(home / "out"), "--to", "csv")
+    assert (home / "out" / f"{identifier}.csv").read_text().startswith("step,loss\n0,10.0\n")
+    assert "format" in say(home, capsys, "runs", "export", identifier, str(home), status=2)
+    assert "needs a run" in say(home, capsys, "runs", "export", identifier, status=2)
+    assert "at least two" in say(home, capsys, "runs", "compare", identifier, status=2)
+    assert "not understood" in say(home, capsys, "runs", identifier, other, status=2)
 
 
 def test_an_empty_workspace_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from windlass.apply.assistant import sources
 from windlass.core.documents import Document, Section
 from windlass.core.records import MetricPoint, SpanRecord
+from windlass.core.scale import scale
 from windlass.core.values import ChatResponse, Citation, Message
 from windlass.studio import format as write
 from windlass.studio.artifacts import pieces
 from windlass.studio.ask import only_quotes, references, without_sources
 from windlass.studio.layers import HEIGHT, WIDTH, layout
 from windlass.studio.runs import MAX_POINTS, baselines, curves, thin
-from windlass.studio.scale import scale
 from windlass.studio.traces import waterfall
 
 FINITE = st.floats(-1e12, 1e12, allow_nan=False)

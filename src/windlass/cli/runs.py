@@ -1,44 +1,93 @@
-"""Lists runs, newest first; with an id, shows one: configuration, environment and the curve of every metric."""
+"""Lists runs, newest first; shows one with its curves, compares several, or gives one to another tool.
+
+windlass runs                                the newest runs; --kind pretrain: only these
+windlass runs ID                             one run: configuration, environment, curves
+windlass runs compare ID ID ...              what differs, how they ended, their curves, tokens and time to equal loss
+windlass runs export ID --to csv FOLDER      also: jsonl, tensorboard (an event file)
+windlass runs export ID --to mlflow ADDRESS  an MLflow tracking server, such as http://127.0.0.1:5000
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-from itertools import groupby
+import sys
+from pathlib import Path
 
 from windlass.cli.workspace import add_option, opened
-from windlass.core.errors import NotFound
+from windlass.core.errors import InputError
 from windlass.core.tables import table
+from windlass.core.workspace import Workspace
+from windlass.loop.runs import HELD_OUT, LOSS, Tracked, comparison, summary, tracked
 from windlass.loop.text import ago, curve
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("id", nargs="?", help="default: list them")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("what", nargs="*", metavar="ID | compare ID ID ... | export ID DESTINATION")
     parser.add_argument("--kind", help="only this kind: corpus, pretrain, index, adapt, ...")
     parser.add_argument("--limit", type=int, default=20, help="how many to list; default: 20")
+    parser.add_argument("--to", choices=("csv", "jsonl", "tensorboard", "mlflow"), help="format of an export")
     add_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     with opened(args) as ws:
-        if args.id is None:
-            rows = []
-            for r in ws.runs.list(args.kind, limit=args.limit):
-                took = f"{r.ended - r.started:,.1f} s" if r.ended else ""
-                rows.append([r.id, r.kind, r.name, r.status, ago(r.started), took, r.message])
-            print(
-                table(["run", "kind", "made", "status", "when", "took", ""], rows, right=(5,))
-                if rows
-                else "No runs yet. `windlass demo` makes some."
-            )
-            return 0
-        record = ws.runs.get(args.id)
-        if record is None:
-            raise NotFound(f"There is no run '{args.id}' in this workspace.", "`windlass runs` lists them.")
-        message = f": {record.message}" if record.message else ""
-        print(f"{record.id}  {record.status}{message}  seed {record.seed}")
-        print(json.dumps({"config": dict(record.config), "environment": dict(record.environment)}, indent=2))
-        for name, group in groupby(ws.store.metrics(record.id), key=lambda point: point.name):
-            points = list(group)
-            print(f"{name:<20} {curve(points)}  {points[0].value:.4g} → {points[-1].value:.4g}  ({len(points)} points)")
+        match args.what:
+            case []:
+                print(_listing(ws, args.kind, args.limit))
+            case ["compare", *ids]:
+                print(comparison([tracked(ws, identifier) for identifier in ids], colour=sys.stdout.isatty()))
+            case ["export", identifier, destination]:
+                print(_export(tracked(ws, identifier), args.to, destination))
+            case ["export", *_]:
+                raise InputError("An export needs a run and where to.", "windlass runs export ID --to csv FOLDER")
+            case [identifier]:
+                print(_shown(tracked(ws, identifier)))
+            case _:
+                raise InputError(f"'{' '.join(args.what)}' is not understood.", "See `windlass runs --help`.")
     return 0
+
+
+def _listing(ws: Workspace, kind: str | None, limit: int) -> str:
+    rows = []
+    for r in ws.runs.list(kind, limit=limit):
+        took = f"{r.ended - r.started:,.1f} s" if r.ended else ""
+        rows.append([r.id, r.kind, r.name, r.status, ago(r.started), took, r.message])
+    if not rows:
+        return "No runs yet. `windlass demo` makes some."
+    return table(["run", "kind", "made", "status", "when", "took", ""], rows, right=(5,))
+
+
+def _shown(run: Tracked) -> str:
+    record = run.record
+    message = f": {record.message}" if record.message else ""
+    lines = [f"{record.id}  {record.status}{message}  seed {record.seed}"]
+    facts = {"config": dict(record.config), "environment": dict(record.environment)}
+    lines.append(json.dumps(facts, indent=2))
+    for name, points in run.series.items():
+        if name not in (LOSS, HELD_OUT):
+            line = f"{name:<20} {curve(points)}  {points[0].value:.4g} → {points[-1].value:.4g}  ({len(points)} points)"
+            lines.append(line)
+    return "\n".join([*lines, summary(run)]).rstrip()
+
+
+def _export(run: Tracked, to: str | None, destination: str) -> str:
+    if to is None:
+        raise InputError("The format of the export is not given.", "--to csv, jsonl, tensorboard or mlflow")
+    count = sum(map(len, run.series.values()))
+    if to == "mlflow":
+        from windlass.loop.export.mlflow import to_mlflow
+
+        return f"{count:,} points of {run.record.id} are run {to_mlflow(run, destination)} of {destination}"
+    folder = Path(destination)
+    folder.mkdir(parents=True, exist_ok=True)
+    if to == "tensorboard":
+        from windlass.loop.export.tensorboard import to_tensorboard
+
+        path = to_tensorboard(run, folder)
+    else:
+        from windlass.loop.export.files import to_csv, to_jsonl
+
+        path = to_csv(run, folder) if to == "csv" else to_jsonl(run, folder)
+    return f"{count:,} points of {run.record.id} → {path}"

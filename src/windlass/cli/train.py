@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from windlass.build.training.workers import joined
     from windlass.core.tables import table
     from windlass.loop.baselines import comparison
+    from windlass.loop.runs import summary, tracked
 
     if args.list:
         print(table(("recipe", "what it trains"), shipped_recipes().items()))
@@ -85,6 +86,9 @@ def run(args: argparse.Namespace) -> int:
         model = pretrain(ws, corpus, tokenizer, settings, workers=workers, parallel=args.parallel)
         if not workers.leads:
             return 0
+        record = ws.store.artifact(model.digest)
+        if record is not None and record.run is not None:
+            print(f"\n{summary(tracked(ws, record.run))}\n")
         print(f"{model.ref}  {model.digest[:12]}\n{model.path}\n")
         if not args.no_baselines and (beside := comparison(ws, model, settings.data.kinds)):
             print(beside)

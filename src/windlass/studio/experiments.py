@@ -13,11 +13,11 @@ from starlette.responses import Response
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import NotFound, WindlassError, WorkspaceCorrupt
 from windlass.core.records import ArtifactRecord
+from windlass.core.scale import Scale, scale
 from windlass.core.workspace import Workspace
 from windlass.evaluate.experiment import Comparison, Experiment
 from windlass.evaluate.outcomes import METRICS, Outcome, columns
 from windlass.evaluate.statistics.intervals import Interval
-from windlass.studio.scale import Scale, scale
 from windlass.studio.web import Visit
 
 EXTREMES = 12

@@ -51,7 +51,7 @@ def pretrain(
     """Trains a model and stores it as an artifact of kind `model` in Hugging Face layout.
 
     A run with the same inputs and settings that was interrupted or killed is taken up where its last checkpoint
-    stands. Metrics of the run: train_loss, lr, tokens_per_s, mfu and gradient_norm by step; heldout_loss, with
+    stands. Metrics of the run: train_loss, tokens, lr, tokens_per_s, mfu and gradient_norm by step; heldout_loss, with
     heldout_bpb of a decoder or heldout_accuracy of the others, at the end and as often as the settings ask. Ctrl-C
     saves a checkpoint, ends the run as `interrupted`, and raises KeyboardInterrupt.
 
@@ -200,6 +200,7 @@ def _log(run: Run | Following, report: StepReport, speed: Speed, sizes: Sizes) -
     run.log(
         report.step,
         train_loss=report.loss,
+        tokens=report.step * sizes.batch_tokens,
         lr=sizes.matrix_rate * report.multiplier,
         tokens_per_s=speed.tokens_per_s,
         mfu=speed.mfu,

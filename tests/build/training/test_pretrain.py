@@ -371,6 +371,21 @@ def test_an_early_stop_keeps_what_was_learned(home):
     assert any("stopping early" in line for line in said)
 
 
+def test_the_best_weights_are_kept_and_stored(home):
+    """Rates that rise until they ruin the model: the measurement gets worse, and what was best before is stored."""
+    wild = {"optimizer__embedding_rate": 3.0, "optimizer__head_rate": 1.0, "schedule__warmup_steps": 60}
+    steps = {"schedule__steps": 40, "schedule__cooldown": 0.0, "run__evaluate_steps": 5, "run__keep_checkpoints": 1}
+    artifact, said = run_pretrain(home, "best", **wild, **steps, run__keep_best=True, run__checkpoint_steps=2)
+    with Workspace(home) as ws:
+        measured = dict(curve(ws, artifact.record.run, "heldout_loss"))
+    best = min((loss, step) for step, loss in measured.items() if step % 5 == 0)[1]
+    assert best < 40
+    assert artifact.card["steps"] == best
+    assert any(f"taking the weights of step {best}, where the measurement was best" in line for line in said)
+    with pytest.raises(InputError, match="nothing is measured"):
+        read_recipe(None, {"run.keep_best": True})
+
+
 def test_wrong_inputs_are_refused(home):
     with Workspace(home) as ws:
         corpus, tokenizer = ws.artifacts.get("corpus"), ws.artifacts.get("tokenizer")

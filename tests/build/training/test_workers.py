@@ -79,6 +79,35 @@ from windlass.build.training.muon import Muon
 from windlass.build.training.pieces import piece_of, whole
 from windlass.build.training.saving import Saver
 
+from functools import partial
+from windlass.build.training.batches import IGNORE, Batch
+from windlass.build.training.loop import accumulate
+from windlass.build.training.objectives import arithmetic, causal
+from windlass.build.training.parallel import Spread, gathered
+from windlass.build.transformer.config import TransformerConfig
+from windlass.build.transformer.decoder import Decoder
+from windlass.build.transformer.init import initialise
+
+def small():
+    model = Decoder(TransformerConfig(
+        vocab_size=50, hidden=32, layers=2, heads=2, kv_heads=1, head_dim=16, ffn=48, context=12))
+    initialise(model, 3)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.05)
+    return model
+
+def objective(model, **how):
+    return partial(causal, model, math=arithmetic(model, **how))
+
+def batch(rows):
+    tokens = torch.randint(50, (8, 13), generator=torch.Generator().manual_seed(2))
+    targets = tokens[:, 1:].clone()
+    for row in range(8):
+        targets[row, : row] = IGNORE
+    return Batch(tokens[list(rows), :-1], targets[list(rows)])
+
 def stack():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(16, 24, bias=False), nn.ReLU(), nn.Linear(24, 7, bias=False))
@@ -109,6 +138,26 @@ with joined("cpu") as workers:
     found["muon"] = max(float((whole(p) - q).abs().max()) for p, q in zip(cut.parameters(), plain.parameters()))
     found["rows"] = [piece_of(p).first for p in cut.parameters()]
 
+    # A whole step, in two passes, with a different share of targets in each row: the sum over all rows, divided once.
+    math = {"chunk": 10, "accuracy": True}
+    expected_loss, expected_count = accumulate([batch(range(8))], objective(plain_model := small(), **math))
+    expected_gradients = [p.grad for p in plain_model.parameters()]
+    for kind in ("ddp", "fsdp"):
+        model = small()
+        spread = Spread(model, objective(model, **math), workers, kind)
+        mine = workers.share(list(range(8)))
+        loss, count = accumulate([batch(mine[:2]), batch(mine[2:])], spread, workers, spread.exchange)
+        assert count == expected_count
+        found[f"{kind} loss"] = abs(loss - expected_loss)
+        found[f"{kind} gradients"] = max(
+            float((whole(p.grad) - q).norm() / q.norm()) for p, q in zip(model.parameters(), expected_gradients)
+        )
+        gathered_model = gathered(model, workers)
+        assert (gathered_model is not None) == first
+        if first:
+            for name, tensor in small().state_dict().items():
+                assert torch.equal(gathered_model.state_dict()[name], tensor)
+
     # A checkpoint of the pieces, which this process reads back whole and in pieces.
     tensors = {f"model/{name}": p for name, p in cut.named_parameters()} | {"step": torch.tensor(3)}
     with Saver(folder, worker=workers.number, workers=2) as saver:
@@ -138,6 +187,9 @@ def test_two_workers_compute_what_one_does_and_their_checkpoint_loads_on_one(tmp
         assert found["told"] == {"steps": 7}
         assert found["processes"] == 2
         assert found["rows"] == [12 * number, 4 * number]
+        for kind in ("ddp", "fsdp"):
+            assert found[f"{kind} loss"] < 1e-6
+            assert found[f"{kind} gradients"] < 1e-5
         assert found["muon"] < 1e-3, "bfloat16 inside, float32 sums in another order before it"
     from windlass.build.training import checkpoint
 

@@ -62,6 +62,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from windlass.build.training.checking import check_run
+
+    if "RANK" in os.environ:  # before torch is loaded: a lost worker is reported in words, not by traces of C++
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from windlass.build.training.launch import launch
     from windlass.build.training.pretrain import pretrain
     from windlass.build.training.recipe import parse_change, read_recipe, shipped_recipes

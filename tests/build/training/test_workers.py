@@ -152,6 +152,12 @@ with joined("cpu") as workers:
         found[f"{kind} gradients"] = max(
             float((whole(p.grad) - q).norm() / q.norm()) for p, q in zip(model.parameters(), expected_gradients)
         )
+        shared = spread.shared(batch(range(8)))  # of which worker 0 has four rows, and worker 1 the others
+        assert shared.counted == expected_count
+        assert abs(float(shared.sum) / shared.counted - expected_loss) < 1e-6
+        assert float(shared.metrics["right"]) == float(objective(small(), **math)(batch(range(8))).metrics["right"])
+        assert spread.shared(batch([0])).counted == 12, "too few rows to share"
+        assert spread.shared(batch([0, 0])).counted == 24
         gathered_model = gathered(model, workers)
         assert (gathered_model is not None) == first
         if first:

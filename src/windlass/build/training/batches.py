@@ -62,6 +62,11 @@ class Batch:
         moved: list[Any] = [None if value is None else value.to(device, non_blocking=True) for value in values]
         return Batch(*moved)
 
+    def rows(self, which: slice) -> Batch:
+        values = (getattr(self, field.name) for field in fields(self))
+        chosen: list[Any] = [None if value is None else value[which] for value in values]
+        return Batch(*chosen)
+
 
 class Examples(Protocol):
     """An objective's examples: so many an epoch, each a pure function of the seed and its number."""

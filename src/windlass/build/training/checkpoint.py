@@ -182,7 +182,7 @@ def write_part(folder: Path, pieces: Mapping[str, Piece], worker: int, workers: 
     }
     rows = {name: piece.rows.contiguous() for name, piece in pieces.items()}
     path = folder / part_name(worker, workers)
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:

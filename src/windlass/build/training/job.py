@@ -102,10 +102,10 @@ class Job:
         with self.averaged():
             if self.settings.objective_kind != "causal":
                 return score_examples(
-                    self.loss_of, self.texts.unseen, batch=self.sizes.micro_batch, most=most, tick=tick
+                    self.loss_of.shared, self.texts.unseen, batch=self.sizes.micro_batch, most=most, tick=tick
                 )
             isolate, context = self.settings.data.isolate, self.sizes.context
-            return score(self.loss_of, context, self.texts.heldout, isolate=isolate, most=most, tick=tick)
+            return score(self.loss_of.shared, context, self.texts.heldout, isolate=isolate, most=most, tick=tick)
 
 
 def open_inputs(ws: Workspace, corpus: Artifact, tokenizer: Artifact, settings: PretrainSettings) -> Inputs:

@@ -54,7 +54,6 @@ def launch(count: int, command: Sequence[str]) -> int:
 def _environment(number: int, count: int, port: int) -> Mapping[str, str]:
     return {
         # One thread per core on the whole machine, unless the person says otherwise.
-        "TORCH_CPP_LOG_LEVEL": "ERROR",  # a lost worker is reported in words, not by stack traces of C++
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count)),
         **os.environ,
         "RANK": str(number),

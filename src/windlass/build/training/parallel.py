@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -47,6 +48,19 @@ class Spread:
     def __call__(self, batch: Batch) -> Loss:
         total, counted, metrics = self._module(batch.to(self.workers.device))
         return Loss(total, counted, metrics)
+
+    @torch.no_grad()
+    def shared(self, batch: Batch) -> Loss:
+        """The loss of a batch that is to be measured only: the workers share its rows, and all get the same sums."""
+        number, count = self.workers.number, self.workers.count
+        if count == 1 or len(batch.targets_BT) < count:
+            return self(batch)
+        loss = self(batch.rows(slice(number, None, count)))
+        names = sorted(loss.metrics)
+        nats, counted, *sums = self.workers.total(
+            float(loss.sum), loss.counted, *(float(loss.metrics[name]) for name in names)
+        )
+        return Loss(torch.tensor(nats), int(counted), dict(zip(names, map(torch.tensor, sums))))
 
     def exchange(self, last: bool) -> None:
         """Whether the next backward pass also exchanges gradients: only the last one of a step needs to."""

@@ -122,8 +122,9 @@ class Workers:
             yield
         except (KeyboardInterrupt, WindlassError) as error:
             if self.leads:
-                if self.count > 1:
-                    self.store.set("ended", "")
+                with contextlib.suppress(RuntimeError):  # the notes may be gone with another worker
+                    if self.count > 1:
+                        self.store.set("ended", "")
                 raise
             if isinstance(error, KeyboardInterrupt):
                 sys.exit(130)
@@ -190,12 +191,18 @@ def joined(device: DeviceKind = "auto") -> Iterator[Workers]:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     timeout = timedelta(seconds=float(os.environ.get(TIMEOUT, _TIMEOUT_S)))
+    cuda = chosen.type == "cuda"
     store, number, count = next(rendezvous("env://", timeout=timeout))
     notes = PrefixStore("notes", store)
     notes.set(f"worker/{number}", json.dumps([platform.node(), os.getpid()]))
     processes = tuple((host, pid) for host, pid in (json.loads(notes.get(f"worker/{i}")) for i in range(count)))
     dist.init_process_group(
-        "nccl" if chosen.type == "cuda" else "gloo", store=store, rank=number, world_size=count, timeout=timeout
+        "nccl" if cuda else "gloo",
+        store=store,
+        rank=number,
+        world_size=count,
+        timeout=timeout,
+        device_id=chosen if cuda else None,
     )
     try:
         yield Workers(number, count, chosen, processes, notes)
@@ -204,7 +211,8 @@ def joined(device: DeviceKind = "auto") -> Iterator[Workers]:
 
 
 def device_of(kind: DeviceKind, local: int) -> torch.device:
-    """The one place that chooses: CUDA, else Apple's GPU, else the CPU. `local` numbers the workers of a machine.
+    """The one place that chooses: CUDA if there is any, else the CPU; Apple's GPU when asked for. `local` numbers the
+    workers of a machine.
 
     Raises `InputError` when what is asked for is not there.
     """

@@ -226,7 +226,6 @@ def _make(
 
 
 def _runs(ws: Workspace, chance: random.Random, now: float) -> tuple[str, str]:
-    config = {"depth": 6, "optimizer": {"name": "muon", "lr": 0.02}, "sequence": 512, "batch": 32}
     environment = {"windlass": "0.1.0", "python": "3.11.2", "cpus": 2, "packages": {"torch": "2.13.0"}}
     plan = (
         ("pretrain-1", "python-3m", "done", 5400.0, 600, ""),
@@ -235,7 +234,9 @@ def _runs(ws: Workspace, chance: random.Random, now: float) -> tuple[str, str]:
         ("pretrain-0", "python-1m", "interrupted", 20000.0, 0, "stopped by the user"),
     )
     for identifier, name, status, age, steps, message in plan:
+        kind = "adamw" if status == "running" else "muon"
         started = now - age
+        config = {"depth": 6, "optimizer": {"name": kind, "lr": 0.02}, "sequence": 512, "batch": 32}
         record = RunRecord(identifier, identifier.split("-")[0], name, "running", started, None, config, environment, 7)
         ws.store.add_run(record)
         points = []
@@ -243,12 +244,14 @@ def _runs(ws: Workspace, chance: random.Random, now: float) -> tuple[str, str]:
             at = started + step * 0.3
             loss = 1.9 + 7.0 * math.exp(-step / 40) + 1.2 * math.exp(-step / 300) + chance.gauss(0, 0.05)
             points += [
-                MetricPoint(step, "loss", loss, at),
+                MetricPoint(step, "train_loss", loss, at),
+                MetricPoint(step, "tokens", (step + 1) * 16_384, at),
                 MetricPoint(step, "tokens_per_s", 9000 + chance.gauss(0, 300), at),
             ]
             points.append(MetricPoint(step, "lr", 0.02 * min(1, step / 60) * (1 - step / 700), at))
             if step % 20 == 0:
                 points.append(MetricPoint(step, "heldout_bits_per_byte", loss / 2.1 + 0.35, at))
+                points.append(MetricPoint(step, "heldout_loss", loss + 0.1, at))
         ws.store.add_metrics(identifier, points)
         if status != "running":
             ws.store.end_run(identifier, status, started + 200, message)  # type: ignore[arg-type]

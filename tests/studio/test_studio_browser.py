@@ -257,13 +257,27 @@ def test_a_run_draws_a_curve_for_every_metric(page: Page, live: Live) -> None:
     expect(first.locator("output")).not_to_have_text(before)
 
 
+def test_ticked_runs_are_drawn_over_each_other(page: Page, live: Live) -> None:
+    page.goto(f"{live.origin}/runs")
+    for name in ("python-3m", "python-5m"):
+        page.get_by_label(f"Compare {name}").check()
+    page.get_by_role("button", name="Compare the ticked").click()
+    expect(page.locator("h1")).to_have_text("python-5m, python-3m")
+    expect(page.locator("#charts")).to_have_attribute("data-drawn", "true")
+    first = page.locator(".chart").first
+    expect(first.locator("h2")).to_have_text("train_loss")
+    first.locator(".u-over").hover(position={"x": 60, "y": 40})
+    expect(first.locator("output")).to_contain_text("python-3m")
+    expect(first.locator("output")).to_contain_text("python-5m")
+
+
 def test_a_running_run_goes_on_by_itself(page: Page, live: Live) -> None:
     from windlass.core.records import MetricPoint
 
     page.goto(f"{live.origin}/runs/{live.seeded.running}")
     expect(page.locator("#charts")).to_have_attribute("data-drawn", "true")
-    live.ws.store.add_metrics(live.seeded.running, [MetricPoint(5000, "loss", 1.25, 0.0)])
-    expect(page.locator('[data-metric="loss"] output')).to_contain_text("1.25 at step 5,000", timeout=8000)
+    live.ws.store.add_metrics(live.seeded.running, [MetricPoint(5000, "train_loss", 1.25, 0.0)])
+    expect(page.locator('[data-metric="train_loss"] output')).to_contain_text("1.25 at step 5,000", timeout=8000)
 
 
 def test_the_graph_of_an_answer_leads_to_the_document(page: Page, live: Live) -> None:

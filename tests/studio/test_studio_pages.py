@@ -32,6 +32,7 @@ PAGES: dict[str, Callable[[Seeded], str]] = {
     "broken trace": lambda s: f"/traces/{s.broken}",
     "hostile trace": lambda s: f"/traces/{s.hostile}",
     "runs": lambda s: "/runs",
+    "comparison of runs": lambda s: f"/runs/compare?run={s.run}&run={s.running}",
     "run": lambda s: f"/runs/{s.run}",
     "running run": lambda s: f"/runs/{s.running}",
     "experiments": lambda s: "/experiments",
@@ -409,12 +410,34 @@ def test_curves_carry_every_metric_and_the_baselines(site: Site) -> None:
     found = site.client.get(f"/runs/{site.seeded.run}/metrics.json").json()
     assert found["status"] == "done"
     curves = {curve["name"]: curve for curve in found["curves"]}
-    assert set(curves) == {"loss", "heldout_bits_per_byte", "lr", "tokens_per_s"}
+    assert set(curves) == {"train_loss", "heldout_bits_per_byte", "lr", "tokens_per_s"}
     assert curves["heldout_bits_per_byte"]["lines"] == {"5-gram": 1.88, "xz -9": 1.95, "gzip -9": 2.16}
-    assert curves["loss"]["lines"] == {}
-    assert curves["loss"]["steps"][:3] == [0, 2, 4]
-    assert len(curves["loss"]["values"]) == 300
+    assert curves["train_loss"]["lines"] == {}
+    assert curves["train_loss"]["steps"][:3] == [0, 2, 4]
+    assert len(curves["train_loss"]["values"]) == 300
+    (over,) = curves["train_loss"]["others"]
+    assert over["name"] == "heldout_loss"
+    assert [i for i, value in enumerate(over["values"]) if value is not None] == list(range(0, 300, 10))
     assert found["curves"][0]["name"] == "heldout_bits_per_byte"
+
+
+def test_a_comparison_shows_differences_ends_and_the_cost_of_an_equal_loss(site: Site) -> None:
+    address = f"/runs/compare?run={site.seeded.run}&run={site.seeded.running}"
+    text = page(site.client, address).text
+    for part in ("optimizer.", "muon", "adamw", "To a training loss of", "Training time", "Last values"):
+        assert part in text
+    assert "sequence" not in text
+    found = site.client.get(address.replace("compare?", "compare/metrics.json?")).json()
+    curves = {curve["name"]: curve for curve in found["curves"]}
+    assert list(curves)[:2] == ["train_loss", "heldout_loss"]
+    assert curves["train_loss"]["label"] == "python-3m"
+    assert [other["name"] for other in curves["train_loss"]["others"]] == ["python-5m"]
+    assert found["status"] == "running"
+
+
+@pytest.mark.parametrize("query", ["", "run=pretrain-1", "run=pretrain-1&run=pretrain-1", "run=pretrain-1&run=x"])
+def test_a_comparison_needs_two_runs_that_exist(site: Site, query: str) -> None:
+    assert site.client.get(f"/runs/compare?{query}").status_code in (400, 404)
 
 
 def test_an_experiment_shows_verdict_reason_and_intervals(site: Site) -> None:

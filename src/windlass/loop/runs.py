@@ -14,7 +14,7 @@ from windlass.core.tables import table
 from windlass.core.workspace import Workspace
 from windlass.loop.chart import Series, chart, short
 
-LOSS, HELD_OUT = "train_loss", "heldout_loss"
+LOSS, HELD_OUT, TOKENS = "train_loss", "heldout_loss", "tokens"
 _WINDOW = 0.05
 """Share of a run that the loss is averaged over."""
 
@@ -97,7 +97,7 @@ def reached(run: Tracked, loss: float, name: str = LOSS) -> Reached | None:
     step = next((step for step, value in smoothed(run.series.get(name, ())) if value <= loss), None)
     if step is None:
         return None
-    tokens = {point.step: point.value for point in run.series.get("tokens", ())}
+    tokens = {point.step: point.value for point in run.series.get(TOKENS, ())}
     speed = {point.step: point.value for point in run.series.get("tokens_per_s", ())}
     if step not in tokens or any(s not in speed for s in tokens if s <= step):
         return Reached(step, tokens.get(step), None)
@@ -142,7 +142,7 @@ def summary(run: Tracked) -> str:
     if curves:
         parts.append(chart(curves) if len(curves) > 1 else f"{next(iter(curves))}\n{chart(curves)}")
     facts = []
-    if (tokens := run.last("tokens")) is not None:
+    if (tokens := run.last(TOKENS)) is not None:
         facts.append(f"{tokens:,.0f} tokens")
     for name, unit, form in (("tokens_per_s", "tokens/s", ",.0f"), ("mfu", "MFU", ".0%")):
         if values := sorted(point.value for point in run.series.get(name, ())):

@@ -8,7 +8,7 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from windlass.core.protocols import ChatModel
 from windlass.core.workspace import Workspace
-from windlass.studio import artifacts, ask, experiments, feedback, lineage, overview, releases, runs, traces
+from windlass.studio import artifacts, ask, comparison, experiments, feedback, lineage, overview, releases, runs, traces
 from windlass.studio.web import Static, Studio
 
 
@@ -27,6 +27,8 @@ def routes(ws: Workspace, models: Mapping[str, ChatModel]) -> list[BaseRoute]:
         "/traces/{trace}/spans/{span}": traces.details,
         "/traces/{trace}/trace.json": traces.raw,
         "/runs": runs.listing,
+        "/runs/compare": comparison.show,
+        "/runs/compare/metrics.json": comparison.metrics,
         "/runs/{run}": runs.show,
         "/runs/{run}/metrics.json": runs.metrics,
         "/experiments": experiments.listing,

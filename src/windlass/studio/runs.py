@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import NotFound
 from windlass.core.records import ArtifactRecord, MetricPoint, RunRecord
+from windlass.loop.runs import HELD_OUT, LOSS, TOKENS
 from windlass.studio.web import Visit
 
 MAX_POINTS = 1_500
@@ -69,27 +70,42 @@ def baselines(run: RunRecord, made: Sequence[ArtifactRecord | Artifact]) -> dict
 
 
 def curves(points: Sequence[MetricPoint], lines: Mapping[str, float]) -> list[dict[str, Any]]:
-    """One curve per metric; those in bits per byte carry the baselines as lines."""
+    """One curve per metric, held-out loss over training loss; those in bits per byte carry the baselines as lines."""
     series: dict[str, list[MetricPoint]] = {}
     for point in points:
-        series.setdefault(point.name, []).append(point)
+        if point.name != TOKENS:  # grows evenly, and serves to compare runs
+            series.setdefault(point.name, []).append(point)
+    heldout = {HELD_OUT: series.pop(HELD_OUT)} if LOSS in series and HELD_OUT in series else {}
     drawn = []
     for name, all_points in series.items():
-        kept = thin(all_points)
         bits = "bits_per_byte" in name or "bpb" in name
-        drawn.append(
-            {
-                "name": name,
-                "steps": [p.step for p in kept],
-                "values": [p.value if math.isfinite(p.value) else None for p in kept],
-                "points": len(all_points),
-                "last": last if math.isfinite(last := all_points[-1].value) else None,
-                "step": all_points[-1].step,
-                "lines": dict(sorted(lines.items(), key=lambda item: item[1])) if bits else {},
-            }
-        )
+        over = heldout if name == LOSS else {}
+        drawn.append(curve(name, {name: all_points, **over}, lines if bits else {}))
     # What a reader wants first: held-out quality, then losses, then the rest by name.
     return sorted(drawn, key=lambda c: (not c["lines"], "loss" not in str(c["name"]), str(c["name"])))
+
+
+def curve(name: str, series: Mapping[str, Sequence[MetricPoint]], lines: Mapping[str, float]) -> dict[str, Any]:
+    """What the page draws in one frame: the first series, and `others` over it, all at the same steps."""
+    kept = {label: {p.step: p.value for p in thin(points)} for label, points in series.items()}
+    steps = sorted({step for values in kept.values() for step in values})
+
+    def column(values: Mapping[int, float]) -> list[float | None]:
+        return [v if (v := values.get(step)) is not None and math.isfinite(v) else None for step in steps]
+
+    first, *others = kept
+    newest = series[first][-1]
+    return {
+        "name": name,
+        "label": first,
+        "steps": steps,
+        "values": column(kept[first]),
+        "others": [{"name": other, "values": column(kept[other])} for other in others],
+        "points": len(series[first]),
+        "last": newest.value if math.isfinite(newest.value) else None,
+        "step": newest.step,
+        "lines": dict(sorted(lines.items(), key=lambda item: item[1])),
+    }
 
 
 def thin(points: Sequence[MetricPoint]) -> Sequence[MetricPoint]:

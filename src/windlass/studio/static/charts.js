@@ -1,4 +1,4 @@
-// Loss curves of a run, drawn by uPlot; while the run goes on they are asked for again every few seconds.
+// Curves of one run or of several, drawn by uPlot; while the run goes on they are asked for again every few seconds.
 "use strict";
 
 (() => {
@@ -20,14 +20,21 @@
     ? value.toExponential(1) : String(+value.toPrecision(4));
   const steps = (value) => value >= 1e6 ? `${+(value / 1e6).toFixed(1)}M` : value >= 1e4 ? `${+(value / 1e3).toFixed(1)}k` : String(value);
 
+  const columns = (curve) => [{ name: curve.label, values: curve.values }, ...curve.others];
+
   // The first steps of a run are far off the scale of what matters: show from a tenth of the way on, and the baselines.
   function range(curve) {
     const lines = Object.values(curve.lines);
-    const known = curve.values.filter((v) => v != null);
-    const late = known.slice(Math.floor(known.length / 10));
-    const falls = known.length > 20 && known[0] === Math.max(...known);
-    const all = [...(falls ? late : known), ...lines];
-    const low = Math.min(...known, ...lines), high = Math.max(...all);
+    const all = [...lines];
+    let low = Math.min(...lines);
+    for (const { values } of columns(curve)) {
+      const known = values.filter((v) => v != null);
+      const late = known.slice(Math.floor(known.length / 10));
+      const falls = known.length > 20 && known[0] === Math.max(...known);
+      all.push(...(falls ? late : known));
+      low = Math.min(low, ...known);
+    }
+    const high = Math.max(...all);
     const room = (high - low) * 0.08 || Math.abs(high) * 0.1 || 1;
     return [low - room, high + room];
   }
@@ -63,27 +70,32 @@
   function draw(figure, curve) {
     const place = figure.querySelector(".plot");
     const output = figure.querySelector("output");
-    const rest = `${short(curve.last)} at step ${curve.step.toLocaleString("en")}`;
+    const rest = root.dataset.source.includes("?") ? "" : `${short(curve.last)} at step ${curve.step.toLocaleString("en")}`;
     output.textContent = rest;
     const old = plots.get(curve.name);
     if (old) old.plot.destroy();
     const axis = { stroke: ink("text"), grid: { stroke: ink("grid"), width: 1 }, ticks: { stroke: ink("grid"), width: 1 }, font: `12px ${getComputedStyle(document.body).fontFamily}` };
-    const few = curve.values.length < 60;
+    const series = columns(curve).map(({ values }, i) => {
+      const few = values.filter((v) => v != null).length < 60, colour = ink(i + 1);
+      return { stroke: colour, width: 1.8, points: { show: few, size: 4, fill: colour }, spanGaps: curve.others.length > 0 };
+    });
     const plot = new uPlot({
       width: place.clientWidth - 12, height: place.clientHeight - 14,
       legend: { show: false },
       cursor: { y: false, points: { size: 7 } },
       scales: { x: { time: false }, y: { range: () => range(curve) } },
       axes: [{ ...axis, size: 36, values: (_, ticks) => ticks.map(steps) }, { ...axis, size: 58, values: (_, ticks) => ticks.map(short) }],
-      series: [{}, { stroke: ink("1"), width: 1.8, points: { show: few, size: 4, fill: ink("1") }, spanGaps: false }],
+      series: [{}, ...series],
       hooks: {
         draw: [(u) => labels(u, curve)],
         setCursor: [(u) => {
           const i = u.cursor.idx;
-          output.textContent = i == null ? rest : `${short(curve.values[i])} at step ${curve.steps[i].toLocaleString("en")}`;
+          const found = i == null ? [] : columns(curve).filter(({ values }) => values[i] != null);
+          const said = found.map(({ name, values }) => found.length > 1 ? `${name} ${short(values[i])}` : short(values[i]));
+          output.textContent = said.length ? `${said.join(" · ")} at step ${curve.steps[i].toLocaleString("en")}` : rest;
         }],
       },
-    }, [curve.steps, curve.values], place);
+    }, [curve.steps, ...columns(curve).map(({ values }) => values)], place);
     plots.set(curve.name, { plot, curve, figure });
   }
 

@@ -16,7 +16,9 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from windlass.build.corpus.pii import DEFAULT_KINDS, EVERY_KIND, find
 from windlass.core.tables import table
@@ -35,26 +37,33 @@ KINDS: Mapping[str, str] = {
     "PERSON": "person",
 }
 """Presidio's name -> ours. Countries, organisations, ages, weekdays and titles alone say nothing about a person."""
+AROUND = {"GPE": "address", "ZIP_CODE": "address", "TITLE": "person"}
+"""What may belong to a datum without being one: no error when a finding takes it along."""
 
 Span = tuple[str, int, int]
 
 
-def sentences(data: Path) -> list[tuple[str, list[Span], int]]:
-    """(text, personal data, number of its template)."""
+@dataclass(frozen=True)
+class Sentence:
+    text: str
+    template: int
+    data: list[Span]
+    around: list[Span]
+
+
+def sentences(data: Path) -> list[Sentence]:
+    """All of the public set."""
+
+    def spans(row: Mapping[str, Any], kinds: Mapping[str, str]) -> list[Span]:
+        return [
+            (kinds[span["entity_type"]], span["start_position"], span["end_position"])
+            for span in row["spans"]
+            if span["entity_type"] in kinds
+        ]
+
     with gzip.open(data / FILE, "rt", encoding="utf-8") as file:
         rows = json.load(file)
-    return [
-        (
-            row["full_text"],
-            [
-                (KINDS[span["entity_type"]], span["start_position"], span["end_position"])
-                for span in row["spans"]
-                if span["entity_type"] in KINDS
-            ],
-            row["template_id"],
-        )
-        for row in rows
-    ]
+    return [Sentence(row["full_text"], row["template_id"], spans(row, KINDS), spans(row, AROUND)) for row in rows]
 
 
 def ours(text: str) -> list[Span]:
@@ -78,22 +87,21 @@ def datatrove() -> Callable[[str], list[Span]]:
     return found
 
 
-def covers(a: Span, b: Span) -> bool:
-    """Whether `a` is of the kind of `b` and covers at least half of it."""
-    return a[0] == b[0] and 2 * (min(a[2], b[2]) - max(a[1], b[1])) >= b[2] - b[1]
+def half_covered(span: Span, by: Iterable[Span]) -> bool:
+    """Whether spans of the same kind, which do not overlap each other, cover at least half of it."""
+    kind, start, end = span
+    return 2 * sum(max(0, min(end, b) - max(start, a)) for other, a, b in by if other == kind) >= end - start
 
 
-def measured(
-    rows: Iterable[tuple[str, list[Span], int]], finder: Callable[[str], list[Span]]
-) -> dict[str, Counter[str]]:
+def measured(rows: Iterable[Sentence], finder: Callable[[str], list[Span]]) -> dict[str, Counter[str]]:
     """By kind: `there` (data in the text), `found` of them, `findings`, and `right` ones of these."""
     counts = {kind: Counter[str]() for kind in EVERY_KIND}
-    for text, there, _ in rows:
-        findings = finder(text)
-        for span in there:
-            counts[span[0]].update(there=1, found=int(any(covers(finding, span) for finding in findings)))
+    for row in rows:
+        findings = finder(row.text)
+        for span in row.data:
+            counts[span[0]].update(there=1, found=int(half_covered(span, findings)))
         for finding in findings:
-            counts[finding[0]].update(findings=1, right=int(any(covers(finding, span) for span in there)))
+            counts[finding[0]].update(findings=1, right=int(half_covered(finding, row.data + row.around)))
     return counts
 
 
@@ -111,8 +119,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--errors", choices=EVERY_KIND, help="print what was missed and wrong (fitted templates only)")
     args = parser.parse_args(arguments)
     everything = sentences(args.data)
-    fitted = [row for row in everything if row[2] % 2 == 0]
-    unseen = [row for row in everything if row[2] % 2]
+    fitted = [row for row in everything if row.template % 2 == 0]
+    unseen = [row for row in everything if row.template % 2]
     if args.errors:
         _print_errors(fitted, args.errors)
         return 0
@@ -141,13 +149,14 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _print_errors(rows: list[tuple[str, list[Span], int]], kind: str) -> None:
-    for text, there, _ in rows:
-        findings = ours(text)
-        missed = [text[s:e] for k, s, e in there if k == kind and not any(covers(f, (k, s, e)) for f in findings)]
-        wrong = [text[s:e] for k, s, e in findings if k == kind and not any(covers((k, s, e), t) for t in there)]
+def _print_errors(rows: Iterable[Sentence], kind: str) -> None:
+    for row in rows:
+        findings = ours(row.text)
+        there = row.data + row.around
+        missed = [row.text[a:b] for k, a, b in row.data if k == kind and not half_covered((k, a, b), findings)]
+        wrong = [row.text[a:b] for k, a, b in findings if k == kind and not half_covered((k, a, b), there)]
         if missed or wrong:
-            print(f"missed {missed} wrong {wrong}: {text!r}")
+            print(f"missed {missed} wrong {wrong}: {row.text!r}")
 
 
 if __name__ == "__main__":

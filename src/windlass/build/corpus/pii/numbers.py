@@ -73,12 +73,12 @@ def numbers(text: str) -> Iterator[tuple[str, int, int]]:
         start, end = region.start(), min(region.end() + _EXTENSION, len(text))
         while start and text[start - 1] in "+(":
             start -= 1
-        taken: list[tuple[int, int]] = []
+        taken = bytearray(end - start + 1)  # from the character before the region on, which may be a letter
         for kind, match in _candidates(text, start, end):
-            span = match.span()
-            if not any(span[0] < stop and begin < span[1] for begin, stop in taken):
-                taken.append(span)
-                yield kind, *span
+            here = slice(match.start() - start + 1, match.end() - start + 1)
+            if not any(taken[here]):
+                taken[here] = b"\1" * (here.stop - here.start)
+                yield kind, *match.span()
 
 
 def _candidates(text: str, start: int, end: int) -> Iterator[tuple[str, re.Match[str]]]:

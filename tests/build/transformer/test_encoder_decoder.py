@@ -182,6 +182,8 @@ def test_what_cannot_be_read_or_written_is_refused_with_its_numbers() -> None:
         generate(model, tokens(4), start=0, end=1, most=33)
     with pytest.raises(InputError, match=r"temperature is -1\.0"):
         generate(model, tokens(4), start=0, end=1, most=3, temperature=-1.0)
+    with pytest.raises(InputError, match="relative_buckets is 24"):
+        replace(T5, relative_buckets=24)
     with pytest.raises(InputError, match="decoder_layers is 0"):
         EncoderDecoder(replace(T5, decoder_layers=0))
 

@@ -180,6 +180,12 @@ class TransformerConfig:
             )
         if self.position == "rope":
             self._check_rope()
+        if self.position == "relative" and not 4 <= self.relative_buckets < 2 * self.relative_distance:
+            raise InputError(
+                f"Model configuration: relative_buckets is {self.relative_buckets}, but must be at least 4 and less "
+                f"than twice relative_distance ({self.relative_distance}).",
+                "Half of the buckets hold one distance each, and the others must reach further.",
+            )
         self._canonical()
         if self.norm_placement == "post" and self.norm_offset:
             raise InputError("Model configuration: norm_offset has no meaning known here with norm_placement 'post'.")

@@ -132,18 +132,22 @@ class Attention(nn.Module):
         return (out[0] if len(out) == 1 else torch.cat(out)).transpose(0, 1)[None]
 
     def _attend(self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, sight: Sight) -> Tensor:
-        # Repeating the few key/value heads costs little, and the fused kernel then runs on every backend.
-        group = self.heads // self.kv_heads
-        k_BHSD = k_BKSD.repeat_interleave(group, dim=1) if group > 1 else k_BKSD
-        v_BHSD = v_BKSD.repeat_interleave(group, dim=1) if group > 1 else v_BKSD
-        short = torch.compiler.is_compiling() and q_BHTD.shape[2] <= _SHORT and q_BHTD.device.type == "cpu"
-        if short or self.cap is not None:  # the fused kernel cannot cap scores
-            return _explicit(q_BHTD, k_BHSD, v_BHSD, sight, self.scale, self.cap)
-        mask = sight.mask
+        """The formula where the fused kernel is slower or cannot do it (it caps no scores), else the kernel."""
+        group, mask, on_cpu = self.heads // self.kv_heads, sight.mask, q_BHTD.device.type == "cpu"
+        explicit = self.cap is not None or (
+            on_cpu and torch.compiler.is_compiling() and max(q_BHTD.shape[2], k_BKSD.shape[2]) <= _SHORT
+        )
+        # The kernel can share key/value heads by itself, which halves the time of reading a cache (docs/lab.md). When
+        # training, repeating them is faster; and on a GPU a mask would then rule the fast kernels out.
+        shares = not explicit and not torch.is_grad_enabled() and (on_cpu or mask is None)
+        if group > 1 and not shares:
+            k_BKSD, v_BKSD = (x.repeat_interleave(group, dim=1) for x in (k_BKSD, v_BKSD))
+        if explicit:
+            return _explicit(q_BHTD, k_BKSD, v_BKSD, sight, self.scale, self.cap)
         if mask is not None and mask.is_floating_point():
             mask = mask.to(q_BHTD.dtype)
         return F.scaled_dot_product_attention(
-            q_BHTD, k_BHSD, v_BHSD, attn_mask=mask, is_causal=sight.causal, scale=self.scale
+            q_BHTD, k_BKSD, v_BKSD, attn_mask=mask, is_causal=sight.causal, scale=self.scale, enable_gqa=shares
         )
 
 

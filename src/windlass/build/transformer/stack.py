@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from windlass.build.transformer.attention import KeysValues, Sight, visible
 from windlass.build.transformer.block import Block
 from windlass.build.transformer.cache import KVCache
-from windlass.build.transformer.config import TransformerConfig
+from windlass.build.transformer.config import RopeScaling, TransformerConfig
 from windlass.build.transformer.norm import norm_of
 from windlass.build.transformer.positions import (
     alibi_slopes,
@@ -23,7 +23,14 @@ from windlass.build.transformer.positions import (
 from windlass.build.transformer.rope import frequencies, rotations
 from windlass.core.errors import InputError
 
-_frequencies = lru_cache(maxsize=64)(frequencies)
+
+@lru_cache(maxsize=64)
+def _frequencies(
+    dims: int, theta: float, scaling: RopeScaling | None, long: bool, device: torch.device
+) -> tuple[Tensor, float]:
+    """Kept where they are used: copying them in every pass would make a GPU wait."""
+    frequency, factor = frequencies(dims, theta, scaling, long)
+    return frequency.to(device), factor
 
 
 class Stack(nn.Module):
@@ -153,8 +160,8 @@ class Stack(nn.Module):
                 "packed with shorter ones.",
                 "Give each document a row of its own.",
             )
-        frequency, factor = _frequencies(config.rotary_dim, theta, scaling, long)
-        cos, sin = rotations(positions, frequency.to(positions.device), factor)
+        frequency, factor = _frequencies(config.rotary_dim, theta, scaling, long, positions.device)
+        cos, sin = rotations(positions, frequency, factor)
         return (cos, sin) if positions.ndim == 1 else (cos[:, None], sin[:, None])  # (B, 1, T, D)
 
     def _bias(self, new: int, seen: int, device: torch.device) -> Tensor:

@@ -59,9 +59,17 @@ def test_nothing_to_look_for_is_an_error(texts: list[str]) -> None:
 
 
 def test_letters_that_grow_when_folded_do_not_move_the_offsets() -> None:
-    text = "İstanbul'da İyi " * 3 + QUESTION
-    (overlap,) = Contamination(evaluation(QUESTION)).find(text)
-    assert text[overlap.start : overlap.end] == QUESTION[:-1]
+    for question in (QUESTION, QUESTION.replace("engineer", "İstanbul")):
+        text = "İstanbul'da İyi " * 3 + question
+        (overlap,) = Contamination(evaluation(question)).find(text)
+        assert text[overlap.start : overlap.end] == question[:-1]
+
+
+def test_a_word_longer_than_a_block_and_scripts_without_spaces() -> None:
+    chinese = "这个城市的人们一直为他们的桥梁和面包感到自豪而且从来没有忘记"
+    index = Contamination(evaluation(QUESTION, chinese))
+    text = "x" * 70_000 + " " + QUESTION + " " + chinese
+    assert [text[o.start : o.end] for o in index.find(text)] == [QUESTION[:-1], chinese]
 
 
 def naive(texts: list[str], document: str, n: int) -> set[int]:

@@ -8,19 +8,17 @@ two different runs share a hash once in 10^19 pairs.
 
 from __future__ import annotations
 
-import re
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from windlass.build.corpus.shingles import placed_words
 from windlass.core.errors import InputError
 
 SHORTEST = 8
 """Words. Brown et al. let N range from 8 to 13 too."""
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+")  # scripts without spaces: by character
 _OPENING = frozenset("([{<\"'“‘«¿¡#*-|`$")
 _U64 = 1 << 64
 _BASE = 0x9E3779B97F4A7C15
@@ -67,7 +65,7 @@ class Contamination:
         runs: dict[int, list[NDArray[np.uint64]]] = {}
         owners: dict[int, list[NDArray[np.int32]]] = {}
         for text in evaluation_texts:
-            numbers = _numbers(text.text)
+            numbers, _, _ = placed_words(text.text)
             self.texts += 1
             if len(numbers) < SHORTEST:
                 self.too_short += 1
@@ -92,22 +90,22 @@ class Contamination:
 
     def find(self, text: str) -> list[Overlap]:
         """The overlaps of a document, in order and disjoint; each names the first evaluation text of its first run."""
-        prefix = _prefix(_numbers(text))
+        numbers, starts, ends = placed_words(text)
+        prefix = _prefix(numbers)
         hits: list[tuple[int, int, int]] = []  # first word, end word, item
         for size, table in self._tables.items():
             places, items = table.find(_runs(prefix, size))
             hits += zip(places.tolist(), (places + size).tolist(), items.tolist())
         if not hits:
             return []
-        spans = [match.span() for match in _WORD.finditer(_folded(text))]
         overlaps: list[Overlap] = []
         hits.sort()
         first, end, item = hits[0]
-        for start, stop, owner in [*hits[1:], (len(spans) + 1, 0, 0)]:
+        for start, stop, owner in [*hits[1:], (len(numbers) + 1, 0, 0)]:
             if start < end:
                 end = max(end, stop)
                 continue
-            overlaps.append(Overlap(spans[first][0], spans[end - 1][1], end - first, *self._items[item]))
+            overlaps.append(Overlap(int(starts[first]), int(ends[end - 1]), end - first, *self._items[item]))
             first, end, item = start, stop, owner
         return overlaps
 
@@ -151,17 +149,6 @@ class _Table:
         return likely[there], self._owners[near[there]]
 
 
-def _folded(text: str) -> str:
-    """In small letters, of the same length: 'İ' alone would become two characters."""
-    folded = text.lower()
-    return folded if len(folded) == len(text) else "".join(c if len(c.lower()) > 1 else c.lower() for c in text)
-
-
-def _numbers(text: str) -> NDArray[np.uint64]:
-    words = _WORD.findall(_folded(text))
-    return np.fromiter(map(zlib.crc32, map(str.encode, words)), np.uint64, len(words))
-
-
 def _powers(base: int, count: int) -> NDArray[np.uint64]:
     powers = np.full(count, base, np.uint64)
     powers[:1] = 1
@@ -170,10 +157,8 @@ def _powers(base: int, count: int) -> NDArray[np.uint64]:
 
 def _prefix(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Sums, modulo 2^64, of number times base^place: the difference of two is the polynomial of the words between."""
-    mixed = (numbers + np.uint64(1)) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed ^= mixed >> np.uint64(31)
     prefix = np.zeros(len(numbers) + 1, np.uint64)
-    np.cumsum(mixed * _powers(_BASE, len(numbers)), out=prefix[1:])
+    np.cumsum(numbers * _powers(_BASE, len(numbers)), out=prefix[1:])
     return prefix
 
 

@@ -6,6 +6,8 @@ difference of two prefix sums (Karp and Rabin 1987), so no word is ever made as 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,19 +62,37 @@ def words(text: str) -> NDArray[np.uint64]:
 
     Words are runs of letters, digits and `_`; Chinese, Japanese and Korean characters are words by themselves.
     """
-    text = text.lower()
-    found, start = [np.zeros(0, np.uint64)], 0
+    return np.concatenate([np.zeros(0, np.uint64), *(_words(codes)[0] for _, codes in _blocks(text.lower()))])
+
+
+def placed_words(text: str) -> tuple[NDArray[np.uint64], NDArray[np.intp], NDArray[np.intp]]:
+    """As `words`, and where in `text` each word begins and ends."""
+    folded = text.lower()
+    if len(folded) != len(text):  # "İ" becomes two characters, and would move all that stands behind it
+        folded = "".join(char.lower() if len(char.lower()) == 1 else char for char in text)
+    hashes, starts, ends = [np.zeros(0, np.uint64)], [np.zeros(0, np.intp)], [np.zeros(0, np.intp)]
+    for place, codes in _blocks(folded):
+        found, begin, end = _words(codes)
+        hashes.append(found)
+        starts.append(begin + place)
+        ends.append(end + place)
+    return np.concatenate(hashes), np.concatenate(starts), np.concatenate(ends)
+
+
+def _blocks(text: str) -> Iterator[tuple[int, NDArray[np.uint32]]]:
+    """The text in pieces that end at white space if they can, each with its offset."""
+    start = 0
     while start < len(text):
         stop = start + _BLOCK
         if stop < len(text):
             space = max(text.rfind(" ", start, stop), text.rfind("\n", start, stop))
             stop = space + 1 if space > start else stop
-        found.append(_words(np.frombuffer(text[start:stop].encode("utf-32-le"), np.uint32)))
+        yield start, np.frombuffer(text[start:stop].encode("utf-32-le"), np.uint32)
         start = stop
-    return np.concatenate(found)
 
 
-def _words(codes: NDArray[np.uint32]) -> NDArray[np.uint64]:
+def _words(codes: NDArray[np.uint32]) -> tuple[NDArray[np.uint64], NDArray[np.intp], NDArray[np.intp]]:
+    """(hashes, starts, ends) of the words of a block of characters."""
     classes = _CLASSES[codes]
     if not classes.all():
         for code in np.unique(codes[classes == 0]).tolist():
@@ -92,7 +112,7 @@ def _words(codes: NDArray[np.uint32]) -> NDArray[np.uint64]:
     hashes ^= hashes >> np.uint64(32)
     hashes *= _PLACE[0]
     hashes ^= hashes >> np.uint64(29)
-    return hashes
+    return hashes, starts, ends
 
 
 def shingles(text: str) -> NDArray[np.uint64]:

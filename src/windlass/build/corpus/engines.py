@@ -48,7 +48,7 @@ def processes(workers: int) -> Engine:
         except BrokenProcessPool as error:
             raise WindlassError(
                 "A process that judged documents died; the system may have run out of memory.",
-                "Run the command again with fewer workers.",
+                "Use fewer workers. A script of your own must begin its work below `if __name__ == '__main__':`.",
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)

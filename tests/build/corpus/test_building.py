@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from corpus_world import Given, left_out, page, prose
+from corpus_world import Given, left_out, noisy, page, prose
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -256,3 +256,21 @@ def test_reading_a_corpus_wants_a_corpus(workspace: Workspace) -> None:
         (draft.path / "x").write_text("x")
     with pytest.raises(InputError, match="not a corpus"):
         next(corpus_documents(draft.done))
+
+
+def test_a_corpus_made_of_a_corpus_is_the_same(workspace: Workspace) -> None:
+    settings = CorpusSettings(heldout=0.3, near=0.7)
+    corpus = build_corpus(workspace, Given(noisy(500)), settings)
+    again = build_corpus(workspace, Given(list(corpus_documents(corpus))), settings, name="again")
+    assert corpus.card["dropped"] > 0 == again.card["dropped"]
+    assert again.record.files["documents.jsonl"] == corpus.record.files["documents.jsonl"]
+
+
+def test_documents_that_come_later_move_none_of_the_earlier(workspace: Workspace) -> None:
+    few = build_corpus(workspace, Given(noisy(300)), CorpusSettings(heldout=0.3))
+    more = build_corpus(
+        workspace, Given(noisy(300) + [page(f"q{i}", prose(i)) for i in range(99)]), CorpusSettings(heldout=0.3)
+    )
+    before = {document.id: document.metadata["split"] for document in corpus_documents(few)}
+    after = {document.id: document.metadata["split"] for document in corpus_documents(more)}
+    assert before.items() < after.items()

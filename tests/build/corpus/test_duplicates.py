@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from windlass.build.corpus import CorpusSettings
 from windlass.build.corpus.duplicates import Duplicates, Twin
 from windlass.build.corpus.judging import Judge
-from windlass.build.corpus.shingles import BANDS, ROWS, jaccard, shingles, signature, words
+from windlass.build.corpus.shingles import HASHES, MISSED, jaccard, rows_per_band, shingles, signature, words
 from windlass.build.corpus.staging import Stage
 from windlass.core.documents import Document
 from windlass.core.errors import ConfigError
@@ -58,14 +58,14 @@ def test_signatures_estimate_the_similarity() -> None:
     mean = sum(errors) / len(errors)
     spread = (sum(e * e for e in errors) / len(errors)) ** 0.5
     assert abs(mean) < 0.02  # unbiased (standard error 0.006)
-    assert spread < 1.5 * (0.25 / (BANDS * ROWS)) ** 0.5  # as good as 120 independent draws
+    assert spread < 1.5 * (0.25 / HASHES) ** 0.5  # as good as 120 independent draws
 
 
 def twins(folder: Path, documents: list[Document], threshold: float = 0.8) -> list[Twin]:
     folder.mkdir(exist_ok=True)
     work = folder / str(len(list(folder.iterdir())))
     work.mkdir()
-    judged = Judge(CorpusSettings(rules={"min_chars": 1}))(documents)
+    judged = Judge(CorpusSettings(near=threshold, rules={"min_chars": 1}))(documents)
     assert not judged.drops
     with closing(Stage(work / "stage")) as stage:
         stage.append(judged)
@@ -89,6 +89,18 @@ def test_planted_near_duplicates_are_found_and_named(tmp_path: Path) -> None:
     for twin in found:
         assert twin.number == twin.of + 300 and twin.reason == "near duplicate"
         assert twin.similarity == pytest.approx(pairs[twin.of][2], abs=1e-12)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0])
+def test_few_pairs_at_the_threshold_are_missed_whatever_it_is(tmp_path: Path, threshold: float) -> None:
+    rows = rows_per_band(threshold)
+    assert HASHES % rows == 0 and (1 - threshold**rows) ** (HASHES // rows) <= MISSED
+    rng = random.Random(5)
+    pairs = [planted(rng, threshold, threshold + 0.05, 200)[:2] for _ in range(60)] if threshold < 0.95 else []
+    found = (
+        twins(tmp_path, [document(n, text) for n, text in enumerate(sum(zip(*pairs), ()))], threshold) if pairs else []
+    )
+    assert len(found) >= len(pairs) - 2
 
 
 def test_less_similar_documents_are_never_removed(tmp_path: Path) -> None:

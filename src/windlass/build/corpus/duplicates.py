@@ -1,8 +1,8 @@
 """Duplicates, exact and near. The first of them is kept, and every removal names the twin it lost to.
 
 Near duplicates are *proposed* by MinHash with banded locality-sensitive hashing (`shingles.py`) and *decided* by the
-exact Jaccard similarity of their word shingles, so chance can miss a pair (about 1 in 400 at the threshold, fewer
-above it) but never removes one wrongly.
+exact Jaccard similarity of their word shingles, so chance can miss a pair (fewer than 1 in 200 at the threshold, far
+fewer above it) but never removes one wrongly.
 
 Memory does not grow with the text, and by one byte per document: the keys of all documents wait on disk. First they are
 sorted by key, which shows the buckets that several documents share; what is alone in all its buckets is kept without
@@ -20,11 +20,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from windlass.build.corpus.shingles import BANDS, jaccard, shingles
+from windlass.build.corpus.shingles import jaccard, shingles
 from windlass.build.corpus.spill import PARTS, Spill
 
-KEYS = 2 + BANDS
-"""Bucket numbers of a document: of its id, of its words, and of its bands."""
 _FILED = np.dtype([("key", "<u8"), ("document", "<u4")])
 _SHARED = np.dtype([("document", "<u4"), ("bucket", "<u8")])
 _CACHED = 64
@@ -71,10 +69,10 @@ class Duplicates:
         self.count = 0
 
     def add(self, keys: NDArray[np.uint64]) -> None:
-        """Files the next documents under their keys, an array of shape (documents, KEYS)."""
+        """Files the next documents under their keys, of shape (documents, keys): of id, of text, and of each band."""
         rows = np.empty(keys.size, _FILED)
         rows["key"] = keys.ravel()
-        rows["document"] = np.repeat(np.arange(self.count, self.count + len(keys)), KEYS)
+        rows["document"] = np.repeat(np.arange(self.count, self.count + len(keys)), keys.shape[1])
         self._keys.add(rows, (rows["key"] >> np.uint64(56)).astype(np.intp))
         self.count += len(keys)
 

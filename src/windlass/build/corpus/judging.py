@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from windlass.build.corpus.cleaning import Cleaning
 from windlass.build.corpus.decontamination import Contamination
-from windlass.build.corpus.duplicates import KEYS
 from windlass.build.corpus.settings import CorpusSettings
-from windlass.build.corpus.shingles import BANDS, bands, shingles
+from windlass.build.corpus.shingles import HASHES, bands, rows_per_band, shingles
 from windlass.build.corpus.split import place
 from windlass.core.documents import Document
 
@@ -65,8 +64,8 @@ class Judged:
     """JSON lines that break off where the name of the split follows; `finished` completes one."""
     labels: list[Label] = field(default_factory=list)
     records: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, RECORD))
-    keys: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((0, KEYS), np.uint64))
-    """Shape (documents, KEYS): the buckets in which to look for duplicates."""
+    keys: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((0, 0), np.uint64))
+    """Shape (documents, keys): the buckets in which to look for duplicates, of id, of text, and of each band."""
     drops: list[dict[str, Any]] = field(default_factory=list)
     changes: list[dict[str, Any]] = field(default_factory=list)
     stages: dict[str, Counter[str]] = field(default_factory=dict)
@@ -83,12 +82,14 @@ class Judge:
 
     def __init__(self, settings: CorpusSettings, contamination: Contamination | None = None) -> None:
         self._seed = settings.seed
+        self._rows = rows_per_band(settings.near)
         self._stages = Cleaning(settings, contamination).stages
 
     def __call__(self, documents: Sequence[Document]) -> Judged:
         judged = Judged()
         kept = [found for document in documents if (found := self._judge(document, judged)) is not None]
-        judged.records, judged.keys = np.zeros(len(kept), RECORD), np.zeros((len(kept), KEYS), np.uint64)
+        judged.records = np.zeros(len(kept), RECORD)
+        judged.keys = np.zeros((len(kept), 2 + HASHES // self._rows), np.uint64)
         for number, document in enumerate(kept):
             judged.rows.append(_row(document))
             judged.labels.append(_label(document.metadata))
@@ -122,12 +123,10 @@ class Judge:
         record["bytes"], record["shingles"] = len(text), len(found)
         record["place"] = place(document.metadata["cluster"], self._seed)
         record["kind"], record["id"], record["digest"] = kind, id, digest
-        keys = np.empty(KEYS, np.uint64)
-        keys[:2] = np.frombuffer(id[:8] + digest[:8], np.uint64)
-        # A text without words resembles none: keys of its own.
-        keys[2:] = bands(found) if len(found) else np.arange(BANDS, dtype=np.uint64) ^ keys[1]
-        keys[2:] ^= np.frombuffer(kind, np.uint64)
-        return keys
+        buckets = bands(found, self._rows)
+        if not len(found):  # a text without words resembles none: buckets of its own
+            buckets ^= np.frombuffer(digest[:8], np.uint64)
+        return np.concatenate((np.frombuffer(id[:8] + digest[:8], np.uint64), buckets ^ np.frombuffer(kind, np.uint64)))
 
 
 def _label(about: Mapping[str, Any]) -> Label:

@@ -73,6 +73,7 @@ def test_a_device_that_is_not_there_is_refused():
 EVERYTHING = """
 from torch import nn
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_
 from windlass.build.training import checkpoint
 from windlass.build.training.muon import Muon
@@ -156,6 +157,9 @@ with joined("cpu") as workers:
         assert shared.counted == expected_count
         assert abs(float(shared.sum) / shared.counted - expected_loss) < 1e-6
         assert float(shared.metrics["right"]) == float(objective(small(), **math)(batch(range(8))).metrics["right"])
+        held = [p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in model.parameters()]
+        share = sum(held) / sum(p.numel() for p in small().parameters())
+        assert share < (0.6 if kind == "fsdp" else 1.1), "what was put together is let go again"
         assert spread.shared(batch([0])).counted == 12, "too few rows to share"
         assert spread.shared(batch([0, 0])).counted == 24
         gathered_model = gathered(model, workers)

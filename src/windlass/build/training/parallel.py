@@ -53,9 +53,12 @@ class Spread:
     def shared(self, batch: Batch) -> Loss:
         """The loss of a batch that is to be measured only: the workers share its rows, and all get the same sums."""
         number, count = self.workers.number, self.workers.count
-        if count == 1 or len(batch.targets_BT) < count:
-            return self(batch)
-        loss = self(batch.rows(slice(number, None, count)))
+        sharing = len(batch.targets_BT) >= count > 1
+        loss = self(batch.rows(slice(number, None, count)) if sharing else batch)
+        if isinstance(self._module, FSDPModule):
+            self._module.reshard()  # as a backward pass would: what is whole now would outlive a change of the weights
+        if not sharing:
+            return loss
         names = sorted(loss.metrics)
         nats, counted, *sums = self.workers.total(
             float(loss.sum), loss.counted, *(float(loss.metrics[name]) for name in names)

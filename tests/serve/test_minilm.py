@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
@@ -207,3 +208,14 @@ def test_a_model_that_is_no_encoder_is_refused(tmp_path: Path, small_folder: Pat
     save_model(model_of(decoder), folder)
     with pytest.raises(InputError, match="not an encoder"):
         SentenceEncoder.from_folder(folder)
+
+
+def test_a_text_without_any_token_is_named_where_the_tokenizer_adds_none(tmp_path: Path, small_folder: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(small_folder, folder)
+    settings = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**settings, "post_processor": None}))
+    model = SentenceEncoder.from_folder(folder)
+    assert model.embed(["a b", "c"]).tokens == 3
+    with pytest.raises(InputError, match="Text 1 is empty"):
+        model.embed(["a b", " "])

@@ -137,6 +137,11 @@ class SentenceEncoder:
                         "Decode the source with errors='replace'.",
                     ) from None
         encodings: list[Encoding] = self._tokenizer.encode_batch_fast(list(texts))
+        for position, encoding in enumerate(encodings):
+            if not encoding.ids:  # never so with BERT's tokenizers, which add a token at both ends
+                raise InputError(
+                    f"Text {position} is empty: {self.name} reads no token of it, so it has no vector.", "Leave it out."
+                )
         return encodings
 
     def _forward(self, rows: Sequence[list[int]]) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -82,6 +82,12 @@ VARIANTS = {
         },
         decoder_bias=False,
     ),
+    "modernbert, stretched": lambda: modernbert(
+        rope_parameters={
+            "full_attention": {"rope_type": "linear", "factor": 3.0, "rope_theta": 160_000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+        },
+    ),
 }
 
 
@@ -274,12 +280,14 @@ def test_weights_that_do_not_fit_are_refused_by_name(tmp_path: Path, change, mes
         (bert, "position_embedding_type", "relative_key"),
         (bert, "is_decoder", True),
         (bert, "add_cross_attention", True),
+        (bert, "pruned_heads", {"0": [1]}),
         (bert, "hidden_size", None),
         (bert, "num_attention_heads", 5),
         (bert, "chunk_size_feed_forward", None),  # changes memory, not results: it may be anything
         (modernbert, "hidden_activation", "snake"),
         (modernbert, "classifier_activation", "relu"),
         (modernbert, "classifier_bias", True),
+        (modernbert, "rope_scaling", {"rope_type": "linear", "factor": 2.0}),
         (modernbert, "layer_types", ["full_attention", "linear_attention"]),
         (modernbert, "rope_parameters", {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}),
     ],

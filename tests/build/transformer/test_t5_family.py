@@ -181,6 +181,8 @@ def test_our_saved_model_writes_the_same_in_transformers(tmp_path: Path) -> None
     [
         ("feed_forward_proj", "gated-swish"),
         ("is_encoder_decoder", False),
+        ("dense_act_fn", "gelu"),
+        ("is_gated_act", True),
         ("d_model", None),
     ],
 )

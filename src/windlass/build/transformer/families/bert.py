@@ -19,6 +19,7 @@ def from_hf(fields: Fields) -> TransformerConfig:
     fields.only("position_embedding_type", "absolute")
     fields.only("is_decoder", False)
     fields.only("add_cross_attention", False)
+    fields.only("pruned_heads", {})
     heads = fields.need("num_attention_heads")
     headless = fields.get("architectures") == [_HEADLESS]
     return TransformerConfig(

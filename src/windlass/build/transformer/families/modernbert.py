@@ -24,6 +24,7 @@ def from_hf(fields: Fields) -> TransformerConfig:
     if not headless:  # the dense layer before the head takes after the MLP
         fields.only("classifier_activation", fields.get("hidden_activation", "gelu"))
         fields.only("classifier_bias", mlp_bias)
+    fields.only("rope_scaling", None)
     sets = fields.get("rope_parameters", {})
     far = rope_of(
         fields, 0.0, {"rope_theta": fields.get("global_rope_theta", 160_000.0), **sets.get("full_attention", {})}

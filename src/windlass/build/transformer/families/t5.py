@@ -31,6 +31,9 @@ def from_hf(fields: Fields) -> TransformerConfig:
     heads = fields.need("num_heads")
     hidden = fields.need("d_model")
     activation, gated = fields.choice("feed_forward_proj", "relu", _MLPS)
+    word = fields.get("feed_forward_proj", "relu")
+    fields.only("dense_act_fn", "gelu_new" if word == "gated-gelu" else word.removeprefix("gated-"))
+    fields.only("is_gated_act", gated)
     tied = bool(fields.get("tie_word_embeddings", True))
     # Version 1.0 shrinks what goes into its tied head; until transformers 5, being tied was the only sign of it.
     scaled = bool(fields.get("scale_decoder_outputs", tied))

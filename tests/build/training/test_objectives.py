@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from windlass.build.training.batches import IGNORE, Batch
 from windlass.build.training.compiling import prepare
@@ -76,6 +78,29 @@ def test_chunks_give_the_loss_and_gradients_of_the_plain_formula(tied, ignored, 
         likeliest = model(batch.inputs_BT).argmax(-1)
     assert float(loss.sum) / loss.counted == pytest.approx(expected[0], rel=2e-6)
     assert int(loss.metrics["right"]) == int((likeliest == batch.targets_BT).sum())
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that any tensor holds that is made inside the block."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                self.numbers = max(self.numbers, tensor.numel())
+        return made
+
+
+def test_chunks_never_make_the_logits_of_all_positions():
+    model, batch = small(vocab_size=2000), batch_of(8)
+    largest = {}
+    for chunk in (10**6, 16):
+        with Largest() as largest[chunk]:
+            accumulate([batch], partial(causal, model, math=arithmetic(model, chunk=chunk)))
+    assert largest[10**6].numbers == 8 * T * 2000
+    assert largest[16].numbers == model.head.weight.numel() == 32 * 2000
 
 
 @settings(max_examples=15)

@@ -51,7 +51,7 @@ def test_an_encoder_stands_beside_counts_that_know_this_text(ws):
     assert share > 60, "neighbours decide nearly every word of this text"
 
     inputs = open_inputs(ws, ws.artifacts.get("corpus"), ws.artifacts.get("tokenizer"), settings)
-    unseen = read_texts(inputs, ws.runs.folder / model.record.run).unseen
+    unseen = read_texts(inputs).unseen
     mask = load_specials(ws.artifacts.get("tokenizer")).need("mask")
     left, hidden, right = _asked(unseen, 0, mask)
     batch = unseen.batch([(0, 0)])

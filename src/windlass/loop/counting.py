@@ -30,12 +30,10 @@ def counted(ws: Workspace, model: Artifact) -> str | None:
     inputs = open_inputs(
         ws, ws.artifacts.get(model.parent("corpus")), ws.artifacts.get(model.parent("tokenizer")), settings
     )
-    folder = ws.runs.folder / str(model.record.run)
-    folder.mkdir(parents=True, exist_ok=True)
     if settings.objective_kind == "masked":
-        baseline = _neighbours(inputs, read_texts(inputs, folder))
+        baseline = _neighbours(inputs, read_texts(inputs))
     elif settings.objective_kind == "spans":
-        baseline = _without_source(inputs, read_texts(inputs, folder))
+        baseline = _without_source(inputs, read_texts(inputs))
     else:
         return None
     right = model.card.get("heldout_accuracy")

@@ -363,6 +363,17 @@ def test_a_run_goes_on_from_a_model_and_refuses_what_does_not_fit(home, tmp_path
             refused({"model.init_from": str(folder)}, match)
 
 
+def test_runs_on_the_same_text_tokenize_it_once(home):
+    tokens = home / ".windlass/tokens"
+    before = {path: path.stat().st_mtime_ns for path in tokens.rglob("train.bin")}
+    run_pretrain(home, "again", schedule__steps=2)
+    assert {path: path.stat().st_mtime_ns for path in tokens.rglob("train.bin")} == before
+    for path in tokens.rglob("train.json"):
+        path.unlink()
+    run_pretrain(home, "anew", schedule__steps=2, run__seed=6)
+    assert (len(before), len(list(tokens.rglob("train.json")))) == (2, 1), "what is missing is made again, no more"
+
+
 def test_an_early_stop_keeps_what_was_learned(home):
     artifact, said = run_pretrain(
         home, "early", schedule__steps=400, run__evaluate_steps=2, run__patience=1, optimizer__matrix_rate=0.5

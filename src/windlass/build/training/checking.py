@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from windlass.build.training.footprint import Memory, available, estimate
 from windlass.build.training.job import Inputs, Texts, open_inputs, read_texts
@@ -32,18 +30,18 @@ class Check:
 def check_run(
     ws: Workspace, corpus: Artifact, tokenizer: Artifact, settings: PretrainSettings, workers: int = 1
 ) -> Check:
-    """Opens every input and reads the whole text as training would. Raises the error that training would raise."""
+    """Opens every input and reads the whole text as training would, which then need not do it again. Raises the error
+    that training would raise."""
     check_inputs(corpus, tokenizer)
     inputs = open_inputs(ws, corpus, tokenizer, settings)
-    with tempfile.TemporaryDirectory(dir=ws.root) as folder:
-        texts = read_texts(inputs, Path(folder))
-        warnings = [line for line in check_text(texts.train, texts.heldout, inputs.sizes) if "warning" in line]
-        if inputs.base is not None:
-            first_model(inputs.sizes.model, inputs.base, settings.run.seed)  # its tensors are there and fit
-        rows = _inputs(inputs, texts, warnings)
-        memory, first = _memory(inputs, texts, workers)
-        disk, second = _disk(ws, inputs)
-        return Check([*rows, *memory, *disk], first and second)
+    texts = read_texts(inputs)
+    warnings = [line for line in check_text(texts.train, texts.heldout, inputs.sizes) if "warning" in line]
+    if inputs.base is not None:
+        first_model(inputs.sizes.model, inputs.base, settings.run.seed)  # its tensors are there and fit
+    rows = _inputs(inputs, texts, warnings)
+    memory, first = _memory(inputs, texts, workers)
+    disk, second = _disk(ws, inputs)
+    return Check([*rows, *memory, *disk], first and second)
 
 
 def _inputs(inputs: Inputs, texts: Texts, warnings: list[str]) -> list[tuple[str, str, str]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from windlass.build.corpus import training_text
+from windlass.build.corpus.split import Split
 from windlass.build.tokenizer import Specials, load_specials, load_tokenizer
 from windlass.build.training import checkpoint
 from windlass.build.training.average import Average
@@ -33,9 +34,12 @@ from windlass.build.training.start import Base, check_tokenizer, find_base, firs
 from windlass.build.training.workers import Workers
 from windlass.build.transformer.decoder import Decoder
 from windlass.core.artifacts import Artifact
+from windlass.core.files import disk_errors, sha256_json
+from windlass.core.progress import tracked
 from windlass.core.workspace import Workspace
 
 Say = Callable[[str], None]
+SPLITS: tuple[Split, Split] = ("train", "heldout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ class Inputs:
     base: Base | None
     sizes: Sizes
     derivations: list[str]
+    tokens: Path
+    """Folder of the tokenized text, shared by all runs that read the same; whatever is missing there is made again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,26 +121,29 @@ def open_inputs(ws: Workspace, corpus: Artifact, tokenizer: Artifact, settings: 
     if base is not None:
         check_tokenizer(base, tokenizer)
     sizes, derivations = derive(settings, loaded.get_vocab_size(), None if base is None else base.config)
-    return Inputs(corpus, tokenizer, settings, loaded, specials, base, sizes, derivations)
+    kinds = sorted(settings.data.kinds) if settings.data.kinds else None
+    tokens = ws.root / "tokens" / sha256_json([corpus.digest, tokenizer.digest, kinds])[:16]
+    return Inputs(corpus, tokenizer, settings, loaded, specials, base, sizes, derivations, tokens)
 
 
-def read_texts(inputs: Inputs, folder: Path) -> Texts:
-    """Tokenizes both splits into `folder`, or takes what is there already."""
+def read_texts(inputs: Inputs) -> Texts:
+    """Tokenizes both splits, or takes what an earlier run has tokenized."""
     settings, sizes = inputs.settings, inputs.sizes
-    train, heldout = (
-        write_shard(
-            folder / f"{split}.bin",
-            training_text(inputs.corpus, split, settings.data.kinds),
-            inputs.loaded,
-            inputs.specials.separator,
-        )
-        for split in ("train", "heldout")
-    )
+    train, heldout = (_shard(inputs, split) for split in SPLITS)
     examples, unseen = (
         examples_of(settings, sizes.context, shard, inputs.loaded.get_vocab_size(), inputs.specials, seed)
         for shard, seed in ((train, settings.run.seed), (heldout, 0))
     )
     return Texts(train, heldout, examples, unseen)
+
+
+def _shard(inputs: Inputs, split: Split) -> Shard:
+    texts = tracked(
+        training_text(inputs.corpus, split, inputs.settings.data.kinds), f"tokenize {split} text", None, "documents"
+    )
+    with disk_errors(inputs.tokens):
+        inputs.tokens.mkdir(parents=True, exist_ok=True)
+    return write_shard(inputs.tokens / f"{split}.bin", texts, inputs.loaded, inputs.specials.separator)
 
 
 def prepare_job(inputs: Inputs, folder: Path, workers: Workers, parallel: Kind, say: Say) -> Job:
@@ -146,7 +155,7 @@ def prepare_job(inputs: Inputs, folder: Path, workers: Workers, parallel: Kind, 
     say(f"  {check_disk(folder, sizes)}")
     if not workers.leads:
         workers.told("text")  # is ready, and no worker reads the checkpoints before they are in order
-    texts = read_texts(inputs, folder)
+    texts = read_texts(inputs)
     if workers.leads:
         checkpoint.discard_unfinished(folder)
         workers.told("text", True)

@@ -70,7 +70,5 @@ def write_shard(path: Path, texts: Iterable[str], tokenizer: Any, separator: int
     counts = _Counts(**json.loads(counts_path.read_text(encoding="utf-8")))
     found = np.memmap(path, counts.dtype, "r")
     if len(found) != counts.tokens:
-        raise InputError(
-            f"{path} holds {len(found):,} tokens instead of {counts.tokens:,}.", "Delete the run's folder."
-        )
+        raise InputError(f"{path} holds {len(found):,} tokens instead of {counts.tokens:,}.", "Delete this file.")
     return Shard(found, counts.documents, counts.bytes, counts.separator)

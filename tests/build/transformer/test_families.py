@@ -12,12 +12,14 @@ import json
 import pytest
 import torch
 import transformers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.families import FAMILIES
 from windlass.build.transformer.families.links import export
-from windlass.build.transformer.hf import load_model, save_model, to_hf
+from windlass.build.transformer.hf import from_hf, load_model, save_model, to_hf
 from windlass.core.errors import InputError
 
 LENGTH = 48
@@ -310,6 +312,46 @@ def test_every_tensor_of_every_family_is_named_once(pair):
     named = [name for link in links for name in link.ours]
     assert sorted(named) == sorted(ours.state_dict())
     assert len(export(ours.state_dict(), links)) == sum(len(link.theirs) for link in links)
+
+
+JUNK = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 70), st.floats(), st.text(max_size=5), st.just([]), st.just({}),
+    st.just([None]), st.just({"rope_type": "yarn"}),
+)  # fmt: skip
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.data())
+def test_a_damaged_configuration_is_read_or_refused_but_never_breaks(pair, data):
+    values = json.loads((pair[2] / "config.json").read_text())
+    for key in data.draw(st.lists(st.sampled_from(sorted(values)), min_size=1, max_size=3)):
+        values[key] = data.draw(JUNK)
+    try:
+        config = from_hf(values, "config.json")
+    except InputError as error:
+        assert error.message
+    else:
+        assert config.parameters > 0
+
+
+def test_an_index_that_points_elsewhere_is_refused(tmp_path):
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(**SHAPE)).save_pretrained(tmp_path, max_shard_size="20KB")
+    index = tmp_path / "model.safetensors.index.json"
+    whole = json.loads(index.read_text())
+    for change, message in (
+        ({"weight_map": {"x": "../other.safetensors"}}, "names '../other.safetensors'"),
+        ({"weight_map": [1]}, "is not an index"),
+        ({}, "is not an index"),
+    ):
+        index.write_text(json.dumps(change))
+        with pytest.raises(InputError, match=message):
+            load_model(tmp_path)
+    twice = tmp_path / "model-twice.safetensors"
+    name, file = next(iter(whole["weight_map"].items()))
+    save_file({name: load_file(tmp_path / file)[name]}, twice)
+    index.write_text(json.dumps({"weight_map": whole["weight_map"] | {"copy": twice.name}}))
+    with pytest.raises(InputError, match=f"'{name}' twice"):
+        load_model(tmp_path)
 
 
 def test_weights_that_are_pickled_or_quantised_are_refused(tmp_path):

@@ -162,8 +162,11 @@ class TransformerConfig:
     def __post_init__(self) -> None:
         _check_choices(self, "Model configuration")
         for field in ("vocab_size", "hidden", "layers", "heads", "kv_heads", "head_dim", "ffn", "context"):
-            if getattr(self, field) < 1:
-                raise InputError(f"Model configuration: {field} is {getattr(self, field)}, but must be at least 1.")
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(
+                    f"Model configuration: {field} is {value!r}, but must be a whole number of at least 1."
+                )
         if self.heads % self.kv_heads:
             raise InputError(
                 f"Model configuration: {self.heads} query heads cannot share {self.kv_heads} key/value heads evenly.",

@@ -33,7 +33,14 @@ def from_hf(values: Mapping[str, Any], where: str) -> TransformerConfig:
     """Reads a `config.json`. What would be computed differently is refused by name, never ignored."""
     fields = Fields(values, where)
     fields.only("quantization_config", None)
-    return _family(values.get("model_type"), where).from_hf(fields)
+    family = _family(values.get("model_type"), where)
+    try:
+        return family.from_hf(fields)
+    except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
+        raise InputError(
+            f"{where}: a value has the wrong kind ({type(error).__name__}: {error}).",
+            "Take the config.json that came with the weights.",
+        ) from error
 
 
 def to_hf(
@@ -169,7 +176,7 @@ def _with_own_head(config: TransformerConfig, family: Family, tensors: _Tensors)
 
 
 def _family(model_type: Any, where: str) -> Family:
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise InputError(
             f"{where}: model_type {model_type!r} is not a family that can be read.",
             f"Known are: {', '.join(FAMILIES)}.",
@@ -198,9 +205,12 @@ def _weight_files(folder: Path) -> list[Path]:
             )
         return [folder / WEIGHTS]
     try:
-        return sorted({folder / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-    except (ValueError, KeyError, AttributeError) as error:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{index} is not an index of weight files: {error}.") from error
+    if outside := [name for name in names if Path(str(name)).name != name]:
+        raise InputError(f"{index} names '{outside[0]}', which is not a file beside it.")
+    return sorted(folder / name for name in names)
 
 
 class _Tensors(Mapping[str, Tensor]):
@@ -217,7 +227,10 @@ class _Tensors(Mapping[str, Tensor]):
                     f"{path} cannot be read: {error}.", "The file is absent or damaged; fetch it again."
                 ) from error
             for name in file.keys():  # noqa: SIM118 (not a mapping)
-                if known := renamed(name):
+                known = renamed(name)
+                if known in self._where:
+                    raise InputError(f"{path}: the weights hold '{known}' twice.", "Is another model's file beside it?")
+                if known:
                     self._where[known] = (file, name)
 
     def __getitem__(self, name: str) -> Tensor:

@@ -20,17 +20,17 @@ def from_hf(fields: Fields) -> TransformerConfig:
     fields.only("is_decoder", False)
     fields.only("add_cross_attention", False)
     fields.only("pruned_heads", {})
-    heads = fields.need("num_attention_heads")
+    heads = fields.size("num_attention_heads")
     headless = fields.get("architectures") == [_HEADLESS]
     return TransformerConfig(
-        vocab_size=fields.need("vocab_size"),
-        hidden=fields.need("hidden_size"),
-        layers=fields.need("num_hidden_layers"),
+        vocab_size=fields.size("vocab_size"),
+        hidden=fields.size("hidden_size"),
+        layers=fields.size("num_hidden_layers"),
         heads=heads,
         kv_heads=heads,
         head_dim=fields.split("hidden_size", heads),
-        ffn=fields.need("intermediate_size"),
-        context=fields.need("max_position_embeddings"),
+        ffn=fields.size("intermediate_size"),
+        context=fields.size("max_position_embeddings"),
         causal=False,
         tied=bool(fields.get("tie_word_embeddings", True)),
         position="learned",

@@ -23,10 +23,14 @@ class Fields:
         found = self.values.get(key)
         return default if found is None else found
 
-    def need(self, key: str) -> Any:
-        if self.values.get(key) is None:
+    def size(self, key: str) -> int:
+        """A whole number of at least 1, which must be there."""
+        found = self.values.get(key)
+        if found is None:
             raise InputError(f"{self.where}: '{key}' is missing.", "Take the config.json that came with the weights.")
-        return self.values[key]
+        if isinstance(found, bool) or not isinstance(found, int) or found < 1:
+            raise InputError(f"{self.where}: '{key}' is {found!r}, but must be a whole number of at least 1.")
+        return found
 
     def only(self, key: str, known: Any) -> None:
         """Refuses any value but the one that is computed here."""
@@ -43,10 +47,10 @@ class Fields:
 
     def split(self, key: str, parts: int) -> int:
         """The value divided by `parts`, which must go evenly."""
-        whole = self.need(key)
+        whole = self.size(key)
         if whole % parts:
             raise InputError(f"{self.where}: {key} {whole} cannot be split into {parts} heads.")
-        return int(whole) // parts
+        return whole // parts
 
     def refused(self, key: str, found: Any) -> InputError:
         return InputError(f"{self.where}: '{key}' is {found!r}, which this model does not compute.")
@@ -97,7 +101,7 @@ def _scaling(fields: Fields, rope: Mapping[str, Any]) -> RopeScaling | None:
         for key, ours in names.items()
         if rope.get(key) is not None
     }
-    context = int(fields.need("max_position_embeddings"))
+    context = fields.size("max_position_embeddings")
     if kind != "linear":
         original = fields.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings")
         values["original_context"] = int(original or context)

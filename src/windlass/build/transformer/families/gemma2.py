@@ -41,7 +41,7 @@ def gemma_of(fields: Fields) -> dict[str, Any]:
         "head_dim": fields.get("head_dim", 256),
         "tied": bool(fields.get("tie_word_embeddings", True)),
         "activation": fields.choice("hidden_activation", "gelu_pytorch_tanh", ACTIVATIONS),
-        "embedding_scale": fields.need("hidden_size") ** 0.5,
+        "embedding_scale": fields.size("hidden_size") ** 0.5,
         "attention_scale": float(fields.get("query_pre_attn_scalar", 256)) ** -0.5,
         "norm_placement": "sandwich",
         "norm_offset": True,
@@ -64,6 +64,6 @@ def gemma_to_hf(config: TransformerConfig) -> dict[str, Any]:
 
 def windows_of(fields: Fields, every: int) -> dict[str, Any]:
     """Unless layer_types says otherwise, each `every`-th layer sees everything and the others their window."""
-    layers = range(fields.need("num_hidden_layers"))
+    layers = range(fields.size("num_hidden_layers"))
     types = fields.get("layer_types") or ["sliding_attention" if (i + 1) % every else "full_attention" for i in layers]
     return llama.windows_of(fields, fields.get("sliding_window", 4096), types)

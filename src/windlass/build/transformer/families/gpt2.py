@@ -17,16 +17,16 @@ def from_hf(fields: Fields) -> TransformerConfig:
     for key, known in (("scale_attn_weights", True), ("scale_attn_by_inverse_layer_idx", False)):
         fields.only(key, known)
     fields.only("add_cross_attention", False)
-    hidden, heads = fields.need("n_embd"), fields.need("n_head")
+    hidden, heads = fields.size("n_embd"), fields.size("n_head")
     return TransformerConfig(
-        vocab_size=fields.need("vocab_size"),
+        vocab_size=fields.size("vocab_size"),
         hidden=hidden,
-        layers=fields.need("n_layer"),
+        layers=fields.size("n_layer"),
         heads=heads,
         kv_heads=heads,
-        head_dim=hidden // heads,
+        head_dim=fields.split("n_embd", heads),
         ffn=fields.get("n_inner", 4 * hidden),
-        context=fields.need("n_positions"),
+        context=fields.size("n_positions"),
         tied=bool(fields.get("tie_word_embeddings", True)),
         position="learned",
         qkv_bias=True,

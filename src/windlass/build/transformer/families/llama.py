@@ -47,16 +47,16 @@ def renamed(name: str, config: TransformerConfig) -> str | None:
 
 def shape_of(fields: Fields) -> dict[str, Any]:
     """The fields that all relatives spell alike."""
-    heads = fields.need("num_attention_heads")
+    heads = fields.size("num_attention_heads")
     return {
-        "vocab_size": fields.need("vocab_size"),
-        "hidden": fields.need("hidden_size"),
-        "layers": fields.need("num_hidden_layers"),
+        "vocab_size": fields.size("vocab_size"),
+        "hidden": fields.size("hidden_size"),
+        "layers": fields.size("num_hidden_layers"),
         "heads": heads,
         "kv_heads": fields.get("num_key_value_heads", heads),
-        "head_dim": fields.get("head_dim", fields.need("hidden_size") // heads),
-        "ffn": fields.need("intermediate_size"),
-        "context": fields.need("max_position_embeddings"),
+        "head_dim": fields.get("head_dim") or fields.split("hidden_size", heads),
+        "ffn": fields.size("intermediate_size"),
+        "context": fields.size("max_position_embeddings"),
         "norm_eps": float(fields.get("rms_norm_eps", 1e-6)),
         "tied": bool(fields.get("tie_word_embeddings", False)),
         "activation": fields.choice("hidden_act", "silu", ACTIVATIONS),

@@ -20,7 +20,7 @@ def from_hf(fields: Fields) -> TransformerConfig:
     experts = Experts(
         count=fields.get("num_local_experts", 8),
         active=fields.get("num_experts_per_tok", 2),
-        ffn=fields.need("intermediate_size"),
+        ffn=fields.size("intermediate_size"),
     )
     window = fields.get("sliding_window")
     return TransformerConfig(**llama.shape_of(fields), **rope_of(fields, 1e6), window=window, experts=experts)

@@ -16,8 +16,8 @@ _LETTERS = {"full_attention": "G", "sliding_attention": "L"}
 
 
 def from_hf(fields: Fields) -> TransformerConfig:
-    layers = fields.need("num_hidden_layers")
-    heads = fields.need("num_attention_heads")
+    layers = fields.size("num_hidden_layers")
+    heads = fields.size("num_attention_heads")
     headless = fields.get("architectures") == [_HEADLESS]
     activation = fields.choice("hidden_activation", "gelu", ACTIVATIONS)
     mlp_bias = bool(fields.get("mlp_bias", False))
@@ -35,14 +35,14 @@ def from_hf(fields: Fields) -> TransformerConfig:
     if len(near) > 1:
         raise fields.refused("rope_parameters.sliding_attention", sets["sliding_attention"])
     return TransformerConfig(
-        vocab_size=fields.need("vocab_size"),
-        hidden=fields.need("hidden_size"),
+        vocab_size=fields.size("vocab_size"),
+        hidden=fields.size("hidden_size"),
         layers=layers,
         heads=heads,
         kv_heads=heads,
         head_dim=fields.split("hidden_size", heads),
-        ffn=fields.need("intermediate_size"),
-        context=fields.need("max_position_embeddings"),
+        ffn=fields.size("intermediate_size"),
+        context=fields.size("max_position_embeddings"),
         causal=False,
         tied=bool(fields.get("tie_word_embeddings", True)),
         **far,

@@ -27,7 +27,7 @@ def windows_of(fields: Fields) -> dict[str, Any]:
     if not fields.get("use_sliding_window", False):
         return {}
     first = fields.get("max_window_layers", 28)
-    layers = range(fields.need("num_hidden_layers"))
+    layers = range(fields.size("num_hidden_layers"))
     types = fields.get("layer_types") or ["sliding_attention" if i >= first else "full_attention" for i in layers]
     return llama.windows_of(fields, fields.get("sliding_window", 4096), types)
 

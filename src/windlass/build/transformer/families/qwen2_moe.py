@@ -21,7 +21,7 @@ def from_hf(fields: Fields) -> TransformerConfig:
         first = fields.get("max_window_layers", 28)
         types = fields.get("layer_types") or [
             "full_attention" if i % 2 or i >= first else "sliding_attention"
-            for i in range(fields.need("num_hidden_layers"))
+            for i in range(fields.size("num_hidden_layers"))
         ]
         windows = llama.windows_of(fields, fields.get("sliding_window", 4096), types)
     shared = fields.get("shared_expert_intermediate_size", 5632)

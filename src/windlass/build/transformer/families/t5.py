@@ -28,8 +28,8 @@ _MLPS: dict[str, tuple[Activation, bool]] = {
 
 def from_hf(fields: Fields) -> TransformerConfig:
     fields.only("is_encoder_decoder", True)
-    heads = fields.need("num_heads")
-    hidden = fields.need("d_model")
+    heads = fields.size("num_heads")
+    hidden = fields.size("d_model")
     activation, gated = fields.choice("feed_forward_proj", "relu", _MLPS)
     word = fields.get("feed_forward_proj", "relu")
     fields.only("dense_act_fn", "gelu_new" if word == "gated-gelu" else word.removeprefix("gated-"))
@@ -38,14 +38,14 @@ def from_hf(fields: Fields) -> TransformerConfig:
     # Version 1.0 shrinks what goes into its tied head; until transformers 5, being tied was the only sign of it.
     scaled = bool(fields.get("scale_decoder_outputs", tied))
     return TransformerConfig(
-        vocab_size=fields.need("vocab_size"),
+        vocab_size=fields.size("vocab_size"),
         hidden=hidden,
-        layers=fields.need("num_layers"),
-        decoder_layers=fields.get("num_decoder_layers", fields.need("num_layers")),
+        layers=fields.size("num_layers"),
+        decoder_layers=fields.get("num_decoder_layers", fields.size("num_layers")),
         heads=heads,
         kv_heads=heads,
-        head_dim=fields.need("d_kv"),
-        ffn=fields.need("d_ff"),
+        head_dim=fields.size("d_kv"),
+        ffn=fields.size("d_ff"),
         context=fields.get("n_positions", _CONTEXT),
         tied=tied,
         position="relative",

@@ -240,3 +240,28 @@ assert len(documents) == 1 and report.skipped[0].reason == "needs an extra that 
 assert "numpy" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_parquet_file_of_one_row_group_is_read_piece_by_piece(tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    program = """
+import sys
+import pyarrow
+from pathlib import Path
+from windlass.core.readers import Folder, ReadReport
+count = sum(1 for _ in Folder(Path(sys.argv[1])).documents(ReadReport()))
+print(count, pyarrow.default_memory_pool().max_memory())
+"""
+    peaks = []
+    for rows in (400, 8000):
+        path = tmp_path / f"{rows}.parquet"
+        texts = [os.urandom(1500).hex() for _ in range(rows)]
+        parquet.write_table(pyarrow.table({"text": texts}), path, use_dictionary=False, compression="none")
+        done = subprocess.run(
+            [sys.executable, "-c", program, path], check=True, capture_output=True, text=True, timeout=60
+        )
+        count, peak = map(int, done.stdout.split())
+        assert count == rows
+        peaks.append(peak)
+    assert peaks[1] < peaks[0] + 8_000_000 < path.stat().st_size  # of 24 MB of text

@@ -17,7 +17,10 @@ from windlass.core.readers.unpacking import UNPACKING_ERRORS, opened, reason, un
 
 ROW_FORMATS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 _BATCH = 256
-"""Rows of a Parquet file in memory at a time, besides the column chunks of one row group."""
+"""Rows of a Parquet file in memory at a time."""
+
+_BUFFER = 1 << 20
+"""Bytes read at a time of a column chunk. Without it pyarrow reads each chunk whole, and one may be the whole file."""
 
 Row = tuple[int, Mapping[str, Any]]
 """Number, counted from 1 as a text editor counts the lines of a file, and the values by field."""
@@ -123,11 +126,11 @@ def _parquet_rows(
     except ModuleNotFoundError as error:
         raise MissingExtra("Reading Parquet files", "corpus") from error
     try:
-        with parquet.ParquetFile(file) as table:
+        with parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as table:
             present = table.schema_arrow.names
             wanted = present if columns is None else [column for column in columns if column in present]
             number = 0
-            for batch in table.iter_batches(batch_size=_BATCH, columns=wanted):
+            for batch in table.iter_batches(batch_size=_BATCH, columns=wanted, use_threads=False):
                 for row in batch.to_pylist():
                     number += 1
                     if sum(len(value) for value in row.values() if isinstance(value, str | bytes)) > max_bytes:

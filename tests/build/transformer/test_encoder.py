@@ -96,6 +96,8 @@ def test_an_encoder_without_a_head_says_so() -> None:
     assert model.hidden(torch.zeros(1, 4, dtype=torch.long)).shape == (1, 4, 24)
     with pytest.raises(InputError, match="no masked-LM head"):
         model(torch.zeros(1, 4, dtype=torch.long))
+    with pytest.raises(InputError, match="headless excludes"):
+        replace(BERT, headless=True)
 
 
 def test_a_causal_configuration_makes_no_encoder() -> None:

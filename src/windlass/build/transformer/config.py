@@ -183,6 +183,8 @@ class TransformerConfig:
             )
         if self.position == "rope":
             self._check_rope()
+        if self.headless and (self.head_transform or self.head_bias):
+            raise InputError("Model configuration: headless excludes head_transform and head_bias.")
         if self.position == "relative" and not 4 <= self.relative_buckets < 2 * self.relative_distance:
             raise InputError(
                 f"Model configuration: relative_buckets is {self.relative_buckets}, but must be at least 4 and less "

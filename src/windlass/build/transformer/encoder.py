@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from windlass.build.transformer.attention import Sight
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.linear import Linear
 from windlass.build.transformer.mlp import ACTIVATIONS
@@ -56,19 +55,6 @@ class Encoder(Stack):
         self.head = None if config.tied or config.headless else Linear(config.hidden, config.vocab_size)
         self.head_bias = nn.Parameter(torch.empty(config.vocab_size)) if config.head_bias else None
 
-    def start(
-        self,
-        tokens_BT: Tensor,
-        *,
-        documents_BT: Tensor | None = None,
-        types_BT: Tensor | None = None,
-        lengths: Sequence[int] | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> tuple[Tensor, list[Sight]]:
-        """The embedded tokens and each block's sight; `hidden` is this, the blocks, and the norm."""
-        x_BTC = embed(tokens_BT, self.embedding, self.config, dtype)
-        return self.enter(x_BTC, documents_BT, types_BT=types_BT, lengths=lengths)
-
     def hidden(
         self,
         tokens_BT: Tensor,
@@ -86,9 +72,8 @@ class Encoder(Stack):
         `types_BT` (int64): 0 for the first and 1 for the second text of a pair, where the model knows types. `dtype`:
         precision of the activations. Raises `InputError` when a text is longer than the model reads.
         """
-        x_BTC, sights = self.start(
-            tokens_BT, documents_BT=documents_BT, types_BT=types_BT, lengths=lengths, dtype=dtype
-        )
+        x_BTC = embed(tokens_BT, self.embedding, self.config, dtype)
+        x_BTC, sights = self.enter(x_BTC, documents_BT, types_BT=types_BT, lengths=lengths)
         return self.through(x_BTC, sights, routing)
 
     def logits(self, x_BTC: Tensor) -> Tensor:

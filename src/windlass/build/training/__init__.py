@@ -1,7 +1,13 @@
-"""Pre-training: from a corpus and a tokenizer to a model artifact.
+"""Pre-training: from a corpus and a tokenizer to a model artifact. `pretrain` is the whole path; begin reading there.
 
-`recipe` derives every size from one dial; `shard` and `batches` feed the tokens; `bigram` gives a head start;
-`objectives`, `optimizers` and `schedule` are the arithmetic of a step; `loop` runs steps, `pace` keeps them within the
-time; `checkpoint` and `saving` make them survive; `workers`, `parallel` and `launch` share them among processes;
-`heldout` measures; `pretrain` puts it together.
+| | |
+|---|---|
+| what is asked | `settings`, read from a `recipe`; `sizes` derives the rest from one dial |
+| before the run | `preflight`, `checking` (the dry run), `footprint` (its memory) |
+| the data | `shard` (tokens on disk), `batches` (windows), `masking`, `spans`, `pairs`, chosen by `examples` |
+| a step | `objectives` over the `head`, `optimizers` (`muon`, `adamw8`), `schedule`, `average`, all in the `loop` |
+| keeping on the road | `pace` (the clock), `guard` (divergence), `heldout` and `samples` (how good it is), `meters` and `flops` |
+| where it runs | `compiling`, `memory`, `workers`, `parallel`, `pieces`, `launch` |
+| surviving | `checkpoint`, `saving`, `interrupt` |
+| before and after | `start` and `bigram` (first weights), `storing` and `card` (the artifact) |
 """

@@ -6,7 +6,7 @@
 | before the run | `preflight`, `checking` (the dry run), `footprint` (its memory) |
 | the data | `shard` (tokens on disk), `batches` (windows), `masking`, `spans`, `pairs`, chosen by `examples` |
 | a step | `objectives` over the `head`, `optimizers` (`muon`, `adamw8`), `schedule`, `average`, all in the `loop` |
-| keeping on the road | `pace` (the clock), `guard` (divergence), `heldout` and `samples` (how good it is), `meters` and `flops` |
+| on the road | `pace` (the clock), `guard` (divergence), `heldout`, `samples`, `meters`, `flops` |
 | where it runs | `compiling`, `memory`, `workers`, `parallel`, `pieces`, `launch` |
 | surviving | `checkpoint`, `saving`, `interrupt` |
 | before and after | `start` and `bigram` (first weights), `storing` and `card` (the artifact) |

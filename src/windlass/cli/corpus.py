@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from windlass.core.workspace import Workspace
 
 _SETTINGS = (
-    "repair", "languages", "decontaminate", "contaminated", "quality", "pii", "pii_kinds", "near", "heldout", "seed"
+    "repair", "languages", "decontaminate", "evaluation_fields", "contaminated", "quality", "pii", "pii_kinds", "near",
+    "heldout", "seed",
 )  # fmt: skip
 
 
@@ -54,6 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--pii", metavar="WHAT", help="keep, mask or drop personal data (default: keep)")
     how.add_argument("--pii-kinds", nargs="+", metavar="KIND", help="kinds of personal data to look for")
     how.add_argument("--decontaminate", nargs="+", type=Path, metavar="FILE", help="evaluation sets to keep out")
+    how.add_argument("--evaluation-fields", nargs="+", metavar="FIELD", help="of their rows (default: all with text)")
     how.add_argument("--contaminated", metavar="WHAT", help="cut their text out or drop the document (default: cut)")
     how.add_argument("--near", type=float, help="similarity of near duplicates (default: 0.8)")
     how.add_argument("--heldout", type=float, help="share of files held out from training (default: 0.1)")

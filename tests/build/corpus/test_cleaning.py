@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from windlass.build.corpus import CorpusSettings, build_corpus, corpus_documents, corpus_report, corpus_summary
 from windlass.build.corpus.cleaning import Cleaning
-from windlass.build.corpus.evaluation_sets import contamination
+from windlass.build.corpus.evaluation_sets import contamination, evaluation_texts
 from windlass.build.corpus.rewriting import rewritten
 from windlass.core.documents import Document, Section
 from windlass.core.errors import ConfigError, InputError
@@ -104,6 +104,22 @@ def test_text_of_evaluation_sets_is_cut_out_or_drops_the_document(tmp_path: Path
             (tmp_path / name).write_text("{")
         with pytest.raises(InputError, match=message):
             contamination(CorpusSettings(decontaminate=(tmp_path / name,)))
+
+
+def test_only_the_fields_asked_for_are_looked_at(tmp_path: Path) -> None:
+    rows = [{"question": QUESTION, "source": "an old book about " * 5}, {"question": QUESTION.upper()}]
+    (tmp_path / "exam.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "exam.csv").write_text(f"question,source\n{QUESTION},{rows[0]['source']}\n")
+    (tmp_path / "exam.json").write_text(json.dumps(rows))
+    for name in ("exam.jsonl", "exam.csv", "exam.json"):
+        everything = list(evaluation_texts(tmp_path / name))
+        chosen = list(evaluation_texts(tmp_path / name, ["question", "answer"]))
+        assert len(everything) == len(chosen) + 1 and all(text.text.lower() == QUESTION.lower() for text in chosen)
+        with pytest.raises(InputError, match=f"{name} has a field 'prompt'"):
+            list(evaluation_texts(tmp_path / name, ["prompt"]))
+    settings = CorpusSettings(decontaminate=(tmp_path / "exam.csv",), evaluation_fields=("question",))
+    index = contamination(settings)
+    assert index is not None and index.texts == 1 and index.find(f"So, {QUESTION}")[0].item.startswith("row 2")
 
 
 @given(

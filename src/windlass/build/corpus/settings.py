@@ -42,6 +42,8 @@ class CorpusSettings:
     """ISO 639 codes of the languages to keep (`und`: too short to tell); empty: all, and none is looked for."""
     decontaminate: tuple[Path, ...] = ()
     """Files with evaluation sets whose text must not be trained on."""
+    evaluation_fields: tuple[str, ...] = ()
+    """Fields of their rows to look at; empty: all that hold text."""
     contaminated: Literal["cut", "drop"] = "cut"
     """What happens to text of an evaluation set: it alone is cut out, or the whole document goes."""
     quality: Literal["none", "light", "gopher", "fineweb"] = "light"

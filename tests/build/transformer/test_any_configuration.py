@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from windlass.build.transformer.attention import visible
 from windlass.build.transformer.config import Experts, RopeScaling, TransformerConfig
 from windlass.build.transformer.decoder import Decoder
+from windlass.build.transformer.hf import load_model, save_model
 from windlass.build.transformer.init import initialise
 from windlass.core.errors import InputError
 
@@ -147,6 +150,17 @@ def test_counts_are_exact_and_a_new_model_guesses_uniformly(config):
         with torch.inference_mode():
             start, _ = model.start(x)
             close(model.hidden(x), model.norm(start))
+
+
+@settings(max_examples=25, deadline=None)
+@given(configurations())
+def test_any_model_survives_the_disk(config):
+    model = random_model(config)
+    with TemporaryDirectory() as folder:
+        save_model(model, Path(folder))
+        again = load_model(Path(folder))
+        assert again.config == config
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
 @settings(max_examples=40, deadline=None)

@@ -24,6 +24,7 @@ from windlass.build.transformer.families import (
     qwen3,
     qwen3_moe,
     t5,
+    windlass,
 )
 from windlass.build.transformer.families.fields import Fields
 from windlass.build.transformer.families.links import Link
@@ -44,7 +45,7 @@ class Family(Protocol):
 
 _ALL: tuple[Family, ...] = (
     llama, qwen3, qwen2, mistral, gemma3, gemma2, phi3, qwen3_moe, qwen2_moe, mixtral, gpt2,
-    bert, modernbert, t5,
+    bert, modernbert, t5, windlass,
 )  # fmt: skip
 
 FAMILIES: dict[str, Family] = {family.MODEL_TYPE: family for family in _ALL}

@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "corpus": "read, clean, deduplicate and split documents; say what was left out and why",
     "tokenizer": "train, measure or import a tokenizer",
     "train": "train a model from random weights by a recipe or one dial, beside honest baselines",
+    "scaling": "fit a scaling law to a few small runs, predict a larger one and check it",
     "generate": "let a model of this workspace go on with a text",
     "exam": "derive questions with known answers from a corpus, or show them",
     "index": "make a searchable index of a corpus, or search one",

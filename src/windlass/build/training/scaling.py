@@ -26,7 +26,7 @@ Vector = NDArray[np.float64]
 FEWEST = 5
 """Runs: as many as the law has constants."""
 _EXPONENTS = (0.02, 1.5)
-_GRID, _ZOOMS, _ROUNDS = 15, 7, 4
+_GRID, _ZOOMS, _ROUNDS = 11, 7, 3
 _HUBER = 1.345
 """Errors beyond so many deviations count less; 95 % as good as least squares when there are none (Huber 1964)."""
 

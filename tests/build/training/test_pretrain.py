@@ -36,6 +36,7 @@ from windlass.build.transformer.init import initialise
 from windlass.core.errors import InputError, WindlassError
 from windlass.core.readers import Folder
 from windlass.core.workspace import Workspace
+from windlass.serve.embedder import SentenceEncoder
 
 TINY = {"model.depth": 1, "model.context": 32, "data.batch": 4, "run.compile": "no", "run.seed": 5}
 STEPS = 90
@@ -324,6 +325,8 @@ def test_other_architectures_learn_measure_and_load_in_transformers(home, name):
             pair = ours(ids, ids[:, :9]), theirs(input_ids=ids, decoder_input_ids=ids[:, :9]).logits
         else:
             pair = ours.hidden(ids), theirs(ids).last_hidden_state
+            embedded = SentenceEncoder.from_folder(artifact.path).embed(["what was said", "and what is meant by it"])
+            assert embedded.vectors.shape == (2, ours.config.hidden) and embedded.truncated == 0
     torch.testing.assert_close(*pair, atol=1e-4, rtol=1e-4)
 
 

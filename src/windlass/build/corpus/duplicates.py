@@ -24,7 +24,14 @@ from windlass.build.corpus.shingles import jaccard, shingles
 from windlass.build.corpus.spill import PARTS, Spill
 
 _FILED = np.dtype([("key", "<u8"), ("document", "<u4")])
-_SHARED = np.dtype([("document", "<u4"), ("bucket", "<u8")])
+_SHARED = np.dtype([("document", "<u4"), ("bucket", "<u8"), ("exact", "?")])
+_EXACT = 2
+"""The first keys of a document are those of its id and its text; the lowest bit of a filed key tells them apart."""
+_CROWD = 256
+_COMPARED = 64
+"""Pages made from one template share a band without being alike. So that a million of them do not mean a million times
+a million comparisons, a band's bucket remembers at most _CROWD documents, and a document is compared with the _COMPARED
+that share most bands with it."""
 _CACHED = 64
 
 
@@ -71,7 +78,9 @@ class Duplicates:
     def add(self, keys: NDArray[np.uint64]) -> None:
         """Files the next documents under their keys, of shape (documents, keys): of id, of text, and of each band."""
         rows = np.empty(keys.size, _FILED)
-        rows["key"] = keys.ravel()
+        filed = keys & ~np.uint64(1)
+        filed[:, :_EXACT] |= np.uint64(1)
+        rows["key"] = filed.ravel()
         rows["document"] = np.repeat(np.arange(self.count, self.count + len(keys)), keys.shape[1])
         self._keys.add(rows, (rows["key"] >> np.uint64(56)).astype(np.intp))
         self.count += len(keys)
@@ -85,22 +94,20 @@ class Duplicates:
         shared, size = self._shared_buckets()
         if not size:
             return
-        # Per bucket: how many documents of it were kept so far, and which. Documents come in order and each is filed
-        # at most once, so a bucket never needs more room than it has members.
-        buckets = np.memmap(self._folder / "buckets", np.uint32, "w+", shape=(size,))
+        buckets = _Buckets(self._folder / "buckets", size)
         find_twin = _Comparison(documents, threshold)
         for part in range(PARTS):
             rows = shared.part(part)
             rows = rows[np.argsort(rows["document"], kind="stable")]
             for own in np.split(rows, np.flatnonzero(np.diff(rows["document"])) + 1) if len(rows) else ():
-                number, places = int(own["document"][0]), own["bucket"]
-                filled = buckets[places]
-                kept = [buckets[p + 1 : p + 1 + n] for p, n in zip(places.tolist(), filled.tolist()) if n]
-                if kept and (twin := find_twin(number, np.unique(np.concatenate(kept)).tolist())):
+                number = int(own["document"][0])
+                exact, band = own["bucket"][own["exact"]], own["bucket"][~own["exact"]]
+                twin = find_twin(number, buckets.kept(exact), _likeliest(buckets.kept(band)))
+                if twin is not None:
                     yield twin
                 else:
-                    buckets[places + 1 + filled] = number
-                    buckets[places] = filled + 1
+                    buckets.file(number, exact)
+                    buckets.file(number, band[buckets.sizes(band) < _CROWD])
 
     def _shared_buckets(self) -> tuple[Spill, int]:
         """Which document is in which bucket, for buckets of two or more; and the room that all these buckets need."""
@@ -117,9 +124,33 @@ class Duplicates:
             found = np.empty(int(sizes[several].sum()), _SHARED)
             found["document"] = rows["document"][np.repeat(several, sizes)]
             found["bucket"] = np.repeat(places, sizes[several])
+            found["exact"] = np.repeat(rows["key"][starts[several]] & np.uint64(1), sizes[several])
             shared.add(found, (found["document"] // max(per_part, 1)).astype(np.intp))
             room += int((sizes[several] + 1).sum())
         return shared, room
+
+
+class _Buckets:
+    """Which documents of each bucket were kept so far, in a file: their number, then they themselves.
+
+    Documents come in order and each is filed at most once, so a bucket never needs more room than it has members.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._room = np.memmap(path, np.uint32, "w+", shape=(size,))
+
+    def sizes(self, places: NDArray[np.uint64]) -> NDArray[np.uint32]:
+        return np.asarray(self._room[places])
+
+    def kept(self, places: NDArray[np.uint64]) -> NDArray[np.uint32]:
+        """The documents of these buckets together; one of several buckets comes several times."""
+        filled = zip(places.tolist(), self.sizes(places).tolist())
+        return np.concatenate([self._room[:0], *(self._room[place + 1 : place + 1 + size] for place, size in filled)])
+
+    def file(self, number: int, places: NDArray[np.uint64]) -> None:
+        sizes = self.sizes(places)
+        self._room[places + 1 + sizes] = number
+        self._room[places] = sizes + 1
 
 
 class _Comparison:
@@ -132,9 +163,10 @@ class _Comparison:
             lambda number: shingles(documents.text(number))
         )
 
-    def __call__(self, number: int, candidates: list[int]) -> Twin | None:
+    def __call__(self, number: int, same: NDArray[np.uint32], alike: list[int]) -> Twin | None:
+        """Looks for the same id or text among `same`, then for the most similar text among `alike`."""
         own = self._documents.fingerprint(number)
-        others = {other: self._documents.fingerprint(other) for other in candidates}
+        others = {other: self._documents.fingerprint(other) for other in np.unique(same).tolist()}
         for other, found in others.items():
             if found.id == own.id:
                 return Twin(number, other, "repeated id", 1.0)
@@ -142,12 +174,19 @@ class _Comparison:
             if found.digest == own.digest:
                 return Twin(number, other, "exact duplicate", 1.0)
         best: Twin | None = None
-        for other, found in others.items():
+        for other in alike:
+            found = self._documents.fingerprint(other)
             # The smaller set over the larger one bounds the similarity from above.
             bound = min(own.shingles, found.shingles) / max(own.shingles, found.shingles, 1)
-            if found.kind != own.kind or bound < self._threshold or (best and bound <= best.similarity):
+            if found.kind != own.kind or bound < self._threshold:
                 continue
             similarity = jaccard(self._shingles(number), self._shingles(other))
-            if similarity >= self._threshold and (best is None or similarity > best.similarity):
+            if similarity >= self._threshold and (best is None or (similarity, -other) > (best.similarity, -best.of)):
                 best = Twin(number, other, "near duplicate", similarity)
         return best
+
+
+def _likeliest(documents: NDArray[np.uint32]) -> list[int]:
+    """Those that come most often, the earlier first."""
+    found, shared = np.unique(documents, return_counts=True)
+    return [int(number) for number in found[np.lexsort((found, -shared))[:_COMPARED]]]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PARTS = 256
-_WAITING = 1 << 18
+_WAITING = 1 << 16
 
 
 class Spill:

@@ -57,10 +57,10 @@ def visible(
     Positions of different documents never see each other.
     """
     key_S = torch.arange(total, device=device)
-    behind_TS = key_S[total - new :, None] - key_S  # how far the key lies behind the query
-    seen = behind_TS >= 0 if causal else torch.ones_like(behind_TS, dtype=torch.bool)
-    if window is not None:
-        seen = seen & ((behind_TS < window) if causal else (behind_TS.abs() <= window // 2))
+    query_T1 = key_S[total - new :, None]
+    half = total if window is None else window // 2
+    back, ahead = (total if window is None else window - 1, 0) if causal else (half, half)
+    seen = (key_S >= query_T1 - back) & (key_S <= query_T1 + ahead)
     if documents_BT is not None:
         seen = seen & (documents_BT[:, None, :, None] == documents_BT[:, None, None, :])
     return seen
@@ -79,10 +79,7 @@ class Attention(nn.Module):
         self.key = Linear(config.hidden, config.kv_heads * config.head_dim, config.qkv_bias)
         self.value = Linear(config.hidden, config.kv_heads * config.head_dim, config.qkv_bias)
         self.output = Linear(config.heads * config.head_dim, config.hidden, config.output_bias)
-        norms = [
-            RMSNorm(config.head_dim, config.norm_eps, config.norm_offset) if config.qk_norm else None for _ in "qk"
-        ]
-        self.query_norm, self.key_norm = norms
+        self.query_norm, self.key_norm = _head_norm(config), _head_norm(config)
 
     def forward(self, x_BTC: Tensor, sight: Sight, memory: Tensor | KeysValues | None = None) -> Tensor:
         """`memory`: the other sequence (B, S, C), or what `remember` made of it."""
@@ -149,6 +146,10 @@ class Attention(nn.Module):
         return F.scaled_dot_product_attention(
             q_BHTD, k_BKSD, v_BKSD, attn_mask=mask, is_causal=sight.causal, scale=self.scale, enable_gqa=shares
         )
+
+
+def _head_norm(config: TransformerConfig) -> RMSNorm | None:
+    return RMSNorm(config.head_dim, config.norm_eps, config.norm_offset) if config.qk_norm else None
 
 
 def _explicit(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, sight: Sight, scale: float, cap: float | None) -> Tensor:

@@ -34,6 +34,8 @@ def _frequencies(
 
 
 class Stack(nn.Module):
+    """`enter` prepares a pass, `through` runs it; between them a caller may treat the blocks as it likes."""
+
     __call__: Callable[..., Tensor]
 
     def __init__(self, config: TransformerConfig, cross: bool = False) -> None:
@@ -152,7 +154,7 @@ class Stack(nn.Module):
         theta, scaling = config.rope_theta, config.rope_scaling
         if local and config.local_rope_theta is not None:
             theta, scaling = config.local_rope_theta, None
-        reach = end if positions.ndim == 1 or scaling is None else int(positions.max()) + 1
+        reach = end if positions.ndim == 1 or not config.stretched(end) else int(positions.max()) + 1
         long = scaling is not None and config.stretched(reach)
         if long and positions.ndim == 2:
             raise InputError(

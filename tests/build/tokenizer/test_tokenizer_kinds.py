@@ -187,7 +187,8 @@ def test_bpe_learns_what_the_library_learns() -> None:
     from windlass.build.tokenizer.bpe import BPE
 
     theirs = Tokenizer(models.BPE())
-    theirs.pre_tokenizer = BPE.rules(False)[1]
+    in_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    theirs.pre_tokenizer = pre_tokenizers.Sequence([BPE.rules(False)[1], in_bytes])
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     special = list(dict.fromkeys(BPE.roles.values()))
     theirs.train_from_iterator(

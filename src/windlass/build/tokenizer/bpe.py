@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from windlass.build.tokenizer.counting import WordCounts
@@ -16,10 +17,7 @@ if TYPE_CHECKING:
 def _rules(cased: bool) -> Rules:
     from tokenizers import Regex, pre_tokenizers
 
-    words = pre_tokenizers.Split(Regex(PATTERN), "isolated")
-    return None, pre_tokenizers.Sequence(
-        [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)],
-    )
+    return None, pre_tokenizers.Split(Regex(PATTERN), "isolated")
 
 
 def _learn(
@@ -27,6 +25,7 @@ def _learn(
 ) -> Tokenizer:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+    in_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = split_at_delimiters()
     trainer = trainers.BpeTrainer(
@@ -36,8 +35,10 @@ def _learn(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(words.texts(), trainer)
-    tokenizer.pre_tokenizer = rules[1]
+    # Each distinct word becomes bytes once; in the rules of the trainer, each occurrence would.
+    spelt = {in_bytes.pre_tokenize_str(word)[0][0]: count for word, count in words.counts.items()}
+    tokenizer.train_from_iterator(replace(words, counts=spelt).texts(), trainer)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([rules[1], in_bytes])
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 

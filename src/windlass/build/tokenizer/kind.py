@@ -50,7 +50,7 @@ def split_at_delimiters() -> PreTokenizer:
     """The rule for learning from `WordCounts.texts`, whose words are cut already."""
     from tokenizers import pre_tokenizers
 
-    return pre_tokenizers.Split(DELIMITER, "removed")
+    return pre_tokenizers.CharDelimiterSplit(DELIMITER)
 
 
 def frequent_characters(counts: Mapping[str, int], coverage: float, most: int) -> str:

@@ -139,7 +139,7 @@ class Stack(nn.Module):
         )
         if biased:
             mask = self._bias(new, seen, positions.device).masked_fill(~mask, float("-inf"))
-        return Sight(False, mask, rotation, cache, first)
+        return Sight(False, mask, rotation, cache, first, ordered=config.causal and start == 0)
 
     def _sight_by_stretch(self, local: bool, lengths: Sequence[int], device: torch.device) -> Sight:
         """Of a row of whole documents: one sight for all neighbours of equal length."""

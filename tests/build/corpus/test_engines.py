@@ -78,7 +78,8 @@ def test_a_cluster_of_two_nodes_gives_the_same_corpus(workspace: Workspace) -> N
     corpus = build_corpus(workspace, source, SETTINGS)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
-        cluster.add_node(num_cpus=1)
+        cluster.add_node(wait=False, num_cpus=1)
+        cluster.wait_for_nodes(timeout=120)  # a busy machine takes longer than the usual half minute
         ray.init(address=cluster.address, logging_level="ERROR")
         assert sum(node["Alive"] for node in ray.nodes()) == 2
         assert build_corpus(workspace, source, SETTINGS, engine=engine("ray", 2)).digest == corpus.digest

@@ -245,7 +245,8 @@ Saver(Path(sys.argv[1])).save(7, {"w": torch.ones(3)}, {})
     ],
 )
 def test_tensors_that_do_not_fit_are_named_and_nothing_is_changed(tmp_path, change, message):
-    checkpoint.save(tmp_path, 1, state(1.0), {})
+    with Saver(tmp_path) as saver:
+        saver.save(1, state(1.0), {})
     targets = state(7.0)
     change(targets)
     before = {name: tensor.clone() for name, tensor in targets.items()}

@@ -68,7 +68,7 @@ def train(home: Path, name: str, *more: str, command: Sequence[str] = WINDLASS) 
     )
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 120) -> subprocess.CompletedProcess[str]:
+def finish(process: subprocess.Popen[str], seconds: float = 300) -> subprocess.CompletedProcess[str]:
     out, err = process.communicate(timeout=seconds)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
@@ -90,7 +90,7 @@ def folder_of(home: Path, name: str) -> Path:
 
 def wait_for_step(process: subprocess.Popen[str], home: Path, name: str, step: int) -> None:
     """Until the run has a checkpoint at or behind `step`."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     runs = home / ".windlass/runs"
     while time.monotonic() < deadline:
         assert process.poll() is None, f"ended before it could be stopped: {process.communicate()}"
@@ -98,7 +98,7 @@ def wait_for_step(process: subprocess.Popen[str], home: Path, name: str, step: i
             if max(checkpoint.steps(runs / run_of(home, name).id), default=-1) >= step:
                 return
         time.sleep(0.02)
-    raise AssertionError("no checkpoint in 120 s")
+    raise AssertionError("no checkpoint in 300 s")
 
 
 def worker_processes(launcher: subprocess.Popen[str]) -> list[int]:
@@ -192,7 +192,7 @@ def test_two_workers_have_the_losses_of_one(home, parallel):
     assert_same(curve(home, parallel), curve(home, "straight"), 2e-3)
 
 
-def test_a_run_goes_from_two_workers_with_parts_to_one_to_two_with_copies(home):
+def test_a_run_goes_from_two_workers_with_parts_to_one_and_back(home):
     """Worker 1 of two is killed; one process goes on and is interrupted; two others, through torchrun, end the run."""
     process = train(home, "moved", "--workers=2", "--parallel=fsdp")
     wait_for_step(process, home, "moved", 12)
@@ -218,7 +218,7 @@ def test_a_run_goes_from_two_workers_with_parts_to_one_to_two_with_copies(home):
     assert "going on from step" in ended.stdout
     assert run_of(home, "moved").status == "interrupted"
 
-    ended = finish(train(home, "moved", command=TORCHRUN))
+    ended = finish(train(home, "moved", "--parallel=fsdp", command=TORCHRUN))
     assert ended.returncode == 0, ended.stderr
     assert "going on from step" in ended.stdout
     assert run_of(home, "moved").environment["resumed"] == 2
@@ -243,7 +243,7 @@ def test_ctrl_c_under_torchrun_saves_and_ends(home):
     process = train(home, "stopped", "--set=schedule.steps=100000", command=TORCHRUN)
     wait_for_step(process, home, "stopped", 8)
     process.send_signal(signal.SIGINT)
-    ended = finish(process, 60)
+    ended = finish(process)
     assert ended.returncode != 0
     assert ended.stderr.count("windlass: stopped. The same command goes on from here.") == 1
     assert run_of(home, "stopped").status == "interrupted"

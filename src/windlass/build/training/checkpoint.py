@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from windlass.build.training.pieces import Piece, fill, piece_of
+from windlass.build.training.pieces import Piece, fill
 from windlass.core.errors import DiskFull, InputError
 from windlass.core.files import disk_errors, sync_folder, write_json
 
@@ -203,13 +203,6 @@ def write_part(folder: Path, pieces: Mapping[str, Piece], worker: int, workers: 
             ) from error
         finally:
             temporary.unlink(missing_ok=True)
-
-
-def save(run: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Makes this the run's only checkpoint, and returns when it is one (see `saving` for not waiting)."""
-    write_part(step_folder(run, step), {name: piece_of(tensor) for name, tensor in tensors.items()}, 0, 1)
-    commit(run, step, 1, facts, None)
-    prune(run, 1)
 
 
 def commit(run: Path, step: int, parts: int, facts: Mapping[str, Any], score: float | None) -> None:

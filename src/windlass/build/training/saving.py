@@ -40,8 +40,6 @@ class Saver:
     def __init__(self, run: Path, *, keep: int = 2, best: bool = False, worker: int = 0, workers: int = 1) -> None:
         self.run, self.keep, self.best = run, keep, best
         self.worker, self.workers = worker, workers
-        self.blocked_s = 0.0
-        """Seconds that the loop has waited for saving."""
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._host: dict[str, Tensor] = {}
@@ -59,7 +57,6 @@ class Saver:
 
         Waits for the save before it, and raises its error. `facts` is JSON.
         """
-        began = time.perf_counter()
         self.wait()
         if step == self._last:
             return
@@ -73,7 +70,6 @@ class Saver:
         )
         self._thread.start()
         self._last = step
-        self.blocked_s += time.perf_counter() - began
 
     def check(self) -> None:
         """Raises the error of the save in flight, if it has failed. Costs nothing; call it every step."""

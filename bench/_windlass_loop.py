@@ -9,17 +9,17 @@ import torch
 from bench._pretrain_job import Job, OnStep
 from torch import nn
 
-from windlass.build.training.batches import Batch, Number
 from windlass.build.training.compiling import prepare
+from windlass.build.training.data.batches import Batch, Number
+from windlass.build.training.distributed.parallel import Spread
+from windlass.build.training.distributed.workers import ALONE
 from windlass.build.training.loop import TrainState, steps
 from windlass.build.training.memory import keep_freed_memory
 from windlass.build.training.objectives import causal
-from windlass.build.training.optimizers import Optimizers
-from windlass.build.training.parallel import Spread
+from windlass.build.training.optim.optimizers import Optimizers
+from windlass.build.training.optim.schedule import Plan
 from windlass.build.training.recipe import read_recipe
-from windlass.build.training.schedule import Plan
 from windlass.build.training.sizes import derive
-from windlass.build.training.workers import ALONE
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.hf import load_model
 

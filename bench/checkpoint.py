@@ -28,7 +28,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
-from windlass.build.training.saving import Saver
+from windlass.build.training.checkpoints.saving import Saver
 
 Save = Callable[[int, dict[str, Tensor]], None]
 

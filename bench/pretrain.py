@@ -190,7 +190,7 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # in all processes alike: they wait for their turns on few cores
     import torch
 
-    from windlass.build.training.meters import measured_peak
+    from windlass.build.training.measuring.meters import measured_peak
     from windlass.build.transformer.hf import load_config
 
     torch.set_num_threads(args.threads)

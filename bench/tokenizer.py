@@ -131,7 +131,7 @@ def encoders(path: Path, texts: list[str], folder: Path) -> dict[str, Callable[[
     from transformers import PreTrainedTokenizerFast
 
     from windlass.build.tokenizer import batches
-    from windlass.build.training.shard import write_shard
+    from windlass.build.training.data.shard import write_shard
 
     tokenizer = Tokenizer.from_file(str(path))
     theirs = PreTrainedTokenizerFast(tokenizer_file=str(path))

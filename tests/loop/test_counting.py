@@ -7,7 +7,7 @@ import pytest
 
 from windlass.build.corpus import CorpusSettings, build_corpus
 from windlass.build.tokenizer import load_specials, train_tokenizer
-from windlass.build.training.batches import IGNORE
+from windlass.build.training.data.batches import IGNORE
 from windlass.build.training.job import open_inputs, read_texts
 from windlass.build.training.pretrain import pretrain
 from windlass.build.training.recipe import read_recipe

@@ -61,14 +61,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from windlass.build.training.checking import check_run
+    from windlass.build.training.checks.checking import check_run
 
     if "RANK" in os.environ:  # before torch is loaded: a lost worker is reported in words, not by traces of C++
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from windlass.build.training.launch import launch
+    from windlass.build.training.distributed.launch import launch
+    from windlass.build.training.distributed.workers import joined
     from windlass.build.training.pretrain import pretrain
     from windlass.build.training.recipe import parse_change, read_recipe, shipped_recipes
-    from windlass.build.training.workers import joined
     from windlass.core.tables import table
     from windlass.loop.baselines import comparison
     from windlass.loop.runs import summary, tracked

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from windlass.build.training.batches import IGNORE, Examples
+from windlass.build.training.data.batches import IGNORE, Examples
 from windlass.build.training.job import Inputs, Texts, open_inputs, read_texts
 from windlass.build.training.settings import PretrainSettings
 from windlass.core.artifacts import Artifact

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from windlass.build.training.measuring.scaling import FEWEST, Fitted, Observation, fit
 from windlass.build.training.pretrain import finished, pretrain
-from windlass.build.training.scaling import FEWEST, Fitted, Observation, fit
 from windlass.build.training.settings import PretrainSettings
 from windlass.build.transformer.hf import load_config
 from windlass.core.artifacts import Artifact

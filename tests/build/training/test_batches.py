@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from windlass.build.training.batches import IGNORE, Batch, CausalExamples, DataState, Examples, take
-from windlass.build.training.shard import Shard
+from windlass.build.training.data.batches import IGNORE, Batch, CausalExamples, DataState, Examples, take
+from windlass.build.training.data.shard import Shard
 
 SEPARATOR = 0
 

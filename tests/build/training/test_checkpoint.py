@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from windlass.build.training import checkpoint, saving
-from windlass.build.training.pieces import Piece
-from windlass.build.training.saving import Saver
+from windlass.build.training.checkpoints import checkpoint, saving
+from windlass.build.training.checkpoints.saving import Saver
+from windlass.build.training.distributed.pieces import Piece
 from windlass.core.errors import DiskFull, InputError, WindlassError
 
 
@@ -188,7 +188,7 @@ def test_a_disk_that_is_full_when_the_facts_are_written(tmp_path, monkeypatch):
 ENDLESS = """
 import sys, torch
 from pathlib import Path
-from windlass.build.training.saving import Saver
+from windlass.build.training.checkpoints.saving import Saver
 run = Path(sys.argv[1])
 with Saver(run) as saver:
     for step in range(1, 1_000_000):
@@ -223,8 +223,8 @@ def test_the_process_ends_only_when_the_checkpoint_is_written(tmp_path):
     code = """
 import sys, time, torch
 from pathlib import Path
-from windlass.build.training import checkpoint
-from windlass.build.training.saving import Saver
+from windlass.build.training.checkpoints import checkpoint
+from windlass.build.training.checkpoints.saving import Saver
 write = checkpoint.write_part
 checkpoint.write_part = lambda *args: (time.sleep(0.5), write(*args))
 Saver(Path(sys.argv[1])).save(7, {"w": torch.ones(3)}, {})

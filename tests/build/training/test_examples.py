@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from test_batches import SEPARATOR, epoch, shard_of
 
 from windlass.build.tokenizer import Specials
-from windlass.build.training.batches import IGNORE
-from windlass.build.training.examples import examples_of
-from windlass.build.training.masking import MaskedExamples
-from windlass.build.training.pairs import SHORTEST, PairExamples
+from windlass.build.training.data.batches import IGNORE
+from windlass.build.training.data.examples import examples_of
+from windlass.build.training.data.masking import MaskedExamples
+from windlass.build.training.data.pairs import SHORTEST, PairExamples
+from windlass.build.training.data.spans import SpanExamples, corruption, lengths
 from windlass.build.training.recipe import read_recipe
-from windlass.build.training.spans import SpanExamples, corruption, lengths
 from windlass.core.errors import InputError
 
 MASK, END, START, FIRST_SENTINEL = 50_001, 50_002, 50_003, 60_000

@@ -8,12 +8,12 @@ import pytest
 import torch
 from test_objectives import batch_of, small
 
-from windlass.build.training.adamw8 import AdamW8
-from windlass.build.training.average import Average
 from windlass.build.training.guard import Best, Diverged, Guard, NotFinite, check_finite
 from windlass.build.training.loop import accumulate
 from windlass.build.training.objectives import arithmetic, causal
-from windlass.build.training.optimizers import Optimizers
+from windlass.build.training.optim.adamw8 import AdamW8
+from windlass.build.training.optim.average import Average
+from windlass.build.training.optim.optimizers import Optimizers
 from windlass.build.training.recipe import read_recipe
 from windlass.build.training.sizes import derive
 

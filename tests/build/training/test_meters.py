@@ -14,16 +14,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from windlass.build.training import loop
-from windlass.build.training.batches import IGNORE, Batch, Number
-from windlass.build.training.flops import training_flops
-from windlass.build.training.meters import PEAKS_BF16, Meter, known_peak, measured_peak, peak
+from windlass.build.training.data.batches import IGNORE, Batch, Number
+from windlass.build.training.distributed.parallel import Spread
+from windlass.build.training.distributed.workers import ALONE
+from windlass.build.training.measuring.flops import training_flops
+from windlass.build.training.measuring.meters import PEAKS_BF16, Meter, known_peak, measured_peak, peak
 from windlass.build.training.objectives import Loss, arithmetic, causal
-from windlass.build.training.optimizers import Optimizers
-from windlass.build.training.parallel import Spread
+from windlass.build.training.optim.optimizers import Optimizers
+from windlass.build.training.optim.schedule import Plan
 from windlass.build.training.recipe import read_recipe
-from windlass.build.training.schedule import Plan
 from windlass.build.training.sizes import derive
-from windlass.build.training.workers import ALONE
 from windlass.build.transformer.config import Experts, TransformerConfig
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.encoder_decoder import EncoderDecoder

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from windlass.build.training.batches import IGNORE, Batch
 from windlass.build.training.compiling import prepare
+from windlass.build.training.data.batches import IGNORE, Batch
+from windlass.build.training.data.pairs import PairExamples
+from windlass.build.training.data.shard import Shard
 from windlass.build.training.loop import accumulate
 from windlass.build.training.objectives import arithmetic, causal, contrastive
-from windlass.build.training.pairs import PairExamples
 from windlass.build.training.recipe import read_recipe
-from windlass.build.training.shard import Shard
 from windlass.build.transformer.config import Experts, TransformerConfig
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.encoder import Encoder

@@ -13,11 +13,11 @@ import pytest
 
 from windlass.build.corpus import CorpusSettings, build_corpus
 from windlass.build.tokenizer import train_tokenizer
-from windlass.build.training import checking, footprint
-from windlass.build.training.batches import CausalExamples
-from windlass.build.training.checking import check_run
+from windlass.build.training.checks import checking, footprint
+from windlass.build.training.checks.checking import check_run
+from windlass.build.training.data.batches import CausalExamples
+from windlass.build.training.data.shard import Shard
 from windlass.build.training.recipe import read_recipe
-from windlass.build.training.shard import Shard
 from windlass.build.training.sizes import derive
 from windlass.cli import main as cli
 from windlass.core.errors import InputError
@@ -29,14 +29,14 @@ import json, resource, sys
 from functools import partial
 import numpy as np, torch
 torch.set_num_threads(1)
-from windlass.build.training.batches import CausalExamples
+from windlass.build.training.data.batches import CausalExamples
 from windlass.build.training.compiling import prepare
 from windlass.build.training.loop import accumulate
-from windlass.build.training.footprint import estimate
+from windlass.build.training.checks.footprint import estimate
 from windlass.build.training.objectives import causal
-from windlass.build.training.optimizers import Optimizers
+from windlass.build.training.optim.optimizers import Optimizers
 from windlass.build.training.recipe import read_recipe
-from windlass.build.training.shard import Shard
+from windlass.build.training.data.shard import Shard
 from windlass.build.training.sizes import derive
 from windlass.build.training.start import first_model
 settings = read_recipe(None, json.loads(sys.argv[1]))

@@ -21,14 +21,14 @@ from safetensors.torch import load_file, save_file
 
 from windlass.build.corpus import CorpusSettings, build_corpus
 from windlass.build.tokenizer import load_tokenizer, train_tokenizer
-from windlass.build.training import checkpoint
 from windlass.build.training.bigram import bigram_start, bigrams
-from windlass.build.training.examples import LOSSES
-from windlass.build.training.heldout import score
+from windlass.build.training.checkpoints import checkpoint
+from windlass.build.training.data.examples import LOSSES
+from windlass.build.training.data.shard import Shard, write_shard
+from windlass.build.training.measuring.heldout import score
 from windlass.build.training.objectives import Loss, arithmetic, causal
 from windlass.build.training.pretrain import finished, pretrain
 from windlass.build.training.recipe import read_recipe
-from windlass.build.training.shard import Shard, write_shard
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.hf import load_model

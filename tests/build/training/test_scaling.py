@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from windlass.build.training.scaling import Law, Observation, fit
+from windlass.build.training.measuring.scaling import Law, Observation, fit
 from windlass.core.errors import InputError
 
 SIZES, TOKENS = (1e5, 3e5, 1e6, 3e6), (1e6, 4e6, 1.6e7, 6.4e7)

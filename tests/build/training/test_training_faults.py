@@ -21,7 +21,7 @@ import pytest
 
 from windlass.build.corpus import CorpusSettings, build_corpus
 from windlass.build.tokenizer import train_tokenizer
-from windlass.build.training import checkpoint
+from windlass.build.training.checkpoints import checkpoint
 from windlass.core.readers import Folder
 from windlass.core.records import RunRecord
 from windlass.core.workspace import Workspace

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from windlass.build.training.optimizers import Optimizers
+from windlass.build.training.optim.optimizers import Optimizers
+from windlass.build.training.optim.schedule import Plan, multiplier
 from windlass.build.training.pace import UNPLANNED, Pace
-from windlass.build.training.schedule import Plan, multiplier
 from windlass.build.training.settings import ModelSettings, PretrainSettings, ScheduleSettings
 from windlass.build.training.sizes import derive
 from windlass.build.transformer.config import TransformerConfig

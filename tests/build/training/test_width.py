@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from windlass.build.training.batches import Batch, CausalExamples
 from windlass.build.training.bigram import bigram_start
+from windlass.build.training.data.batches import Batch, CausalExamples
+from windlass.build.training.data.shard import Shard
+from windlass.build.training.distributed.parallel import Spread
+from windlass.build.training.distributed.workers import ALONE
 from windlass.build.training.loop import TrainState, accumulate, steps
 from windlass.build.training.objectives import arithmetic, causal
-from windlass.build.training.optimizers import Optimizers
-from windlass.build.training.parallel import Spread
+from windlass.build.training.optim.optimizers import Optimizers
+from windlass.build.training.optim.schedule import Plan
 from windlass.build.training.recipe import read_recipe
-from windlass.build.training.schedule import Plan
-from windlass.build.training.shard import Shard
 from windlass.build.training.sizes import BASE_WIDTH, derive
 from windlass.build.training.start import first_model
-from windlass.build.training.workers import ALONE
 
 WIDTHS = (32, 64, 128, 256)
 V, T = 64, 16

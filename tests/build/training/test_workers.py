@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from windlass.build.training import workers as module
-from windlass.build.training.launch import launch
-from windlass.build.training.muon import Muon, orthogonal
-from windlass.build.training.workers import ALONE, Workers, device_of, joined
+from windlass.build.training.distributed import workers as module
+from windlass.build.training.distributed.launch import launch
+from windlass.build.training.distributed.workers import ALONE, Workers, device_of, joined
+from windlass.build.training.optim.muon import Muon, orthogonal
 from windlass.core.errors import InputError
 
 PROLOGUE = """
 import json, os, signal, sys, time
 from pathlib import Path
 import torch
-from windlass.build.training.workers import WorkerLost, joined
+from windlass.build.training.distributed.workers import WorkerLost, joined
 folder = Path(sys.argv[1])
 torch.set_num_threads(1)
 """
@@ -33,7 +33,7 @@ def together(code: str, folder: Path, *, count: int = 2, grace: float = 30, **en
     """Runs the code in `count` workers; the finished process of the launcher."""
     (folder / "worker.py").write_text(PROLOGUE + code, encoding="utf-8")
     starter = (
-        f"import sys\nfrom windlass.build.training import launch\nlaunch._GRACE_S = {grace}\n"
+        f"import sys\nfrom windlass.build.training.distributed import launch\nlaunch._GRACE_S = {grace}\n"
         f"sys.exit(launch.launch({count}, [sys.executable, {str(folder / 'worker.py')!r}, {str(folder)!r}]))"
     )
     return subprocess.run(
@@ -75,16 +75,16 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_
-from windlass.build.training import checkpoint
-from windlass.build.training.muon import Muon
-from windlass.build.training.pieces import piece_of, whole
-from windlass.build.training.saving import Saver
+from windlass.build.training.checkpoints import checkpoint
+from windlass.build.training.optim.muon import Muon
+from windlass.build.training.distributed.pieces import piece_of, whole
+from windlass.build.training.checkpoints.saving import Saver
 
 from functools import partial
-from windlass.build.training.batches import IGNORE, Batch
+from windlass.build.training.data.batches import IGNORE, Batch
 from windlass.build.training.loop import accumulate
 from windlass.build.training.objectives import arithmetic, causal
-from windlass.build.training.parallel import Spread, gathered
+from windlass.build.training.distributed.parallel import Spread, gathered
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.init import initialise
@@ -201,7 +201,7 @@ def test_two_workers_compute_what_one_does_and_their_checkpoint_loads_on_one(tmp
             assert found[f"{kind} loss"] < 1e-6
             assert found[f"{kind} gradients"] < 1e-5
         assert found["muon"] < 1e-3, "bfloat16 inside, float32 sums in another order before it"
-    from windlass.build.training import checkpoint
+    from windlass.build.training.checkpoints import checkpoint
 
     saved = checkpoint.load(tmp_path)
     assert saved.facts == {"a": 1}
@@ -282,7 +282,7 @@ time.sleep(60)
 """
     (tmp_path / "code.py").write_text(code)
     starter = (
-        "import sys\nfrom windlass.build.training.launch import launch\n"
+        "import sys\nfrom windlass.build.training.distributed.launch import launch\n"
         f"sys.exit(launch(2, [sys.executable, {str(tmp_path / 'code.py')!r}]))"
     )
     with subprocess.Popen([sys.executable, "-c", starter], stdout=subprocess.PIPE, text=True) as process:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from windlass.build.training.shard import Shard
+from windlass.build.training.data.shard import Shard
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.decoder import Decoder
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from windlass.build.training.heldout import FRESH, HeldOut
+from windlass.build.training.data.shard import Shard
+from windlass.build.training.measuring.heldout import FRESH, HeldOut
 from windlass.build.training.settings import ObjectiveKind, PretrainSettings
-from windlass.build.training.shard import Shard
 from windlass.build.training.sizes import Sizes
 from windlass.core.artifacts import Artifact
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from windlass.build.training.batches import IGNORE
+from windlass.build.training.data.batches import IGNORE
 
 Head = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Vectors (N, C) and targets (N) -> sum of nats over the targets that count, and how many were the likeliest token."""

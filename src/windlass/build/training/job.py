@@ -12,26 +12,26 @@ from typing import Any
 from windlass.build.corpus import training_text
 from windlass.build.corpus.split import Split
 from windlass.build.tokenizer import Specials, load_specials, load_tokenizer
-from windlass.build.training import checkpoint
-from windlass.build.training.average import Average
-from windlass.build.training.batches import Examples
 from windlass.build.training.bigram import bigram_start
+from windlass.build.training.checkpoints import checkpoint
+from windlass.build.training.checks.preflight import check_disk, check_text, check_workers
 from windlass.build.training.compiling import prepare
-from windlass.build.training.examples import LOSSES, examples_of
+from windlass.build.training.data.batches import Examples
+from windlass.build.training.data.examples import LOSSES, examples_of
+from windlass.build.training.data.shard import Shard, write_shard
+from windlass.build.training.distributed.parallel import Kind, Spread
+from windlass.build.training.distributed.workers import Workers
 from windlass.build.training.guard import Best
-from windlass.build.training.heldout import HeldOut, score, score_examples
 from windlass.build.training.loop import TrainState
+from windlass.build.training.measuring.heldout import HeldOut, score, score_examples
 from windlass.build.training.objectives import Arithmetic
-from windlass.build.training.optimizers import Optimizers
+from windlass.build.training.optim.average import Average
+from windlass.build.training.optim.optimizers import Optimizers
+from windlass.build.training.optim.schedule import Plan
 from windlass.build.training.pace import UNPLANNED
-from windlass.build.training.parallel import Kind, Spread
-from windlass.build.training.preflight import check_disk, check_text, check_workers
-from windlass.build.training.schedule import Plan
 from windlass.build.training.settings import PretrainSettings
-from windlass.build.training.shard import Shard, write_shard
 from windlass.build.training.sizes import Sizes, derive
 from windlass.build.training.start import Base, check_tokenizer, find_base, first_model
-from windlass.build.training.workers import Workers
 from windlass.build.transformer.decoder import Decoder
 from windlass.core.artifacts import Artifact
 from windlass.core.files import disk_errors, sha256_json

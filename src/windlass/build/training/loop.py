@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from windlass.build.training.average import Average
-from windlass.build.training.batches import Batch, DataState, Examples, take
-from windlass.build.training.checkpoint import Checkpoint
-from windlass.build.training.flops import training_flops
+from windlass.build.training.checkpoints.checkpoint import Checkpoint
+from windlass.build.training.data.batches import Batch, DataState, Examples, take
+from windlass.build.training.distributed.parallel import Spread
+from windlass.build.training.distributed.workers import ALONE, Workers
 from windlass.build.training.guard import Guard, check_finite
+from windlass.build.training.measuring.flops import training_flops
 from windlass.build.training.objectives import Loss
-from windlass.build.training.optimizers import Optimizers
+from windlass.build.training.optim.average import Average
+from windlass.build.training.optim.optimizers import Optimizers
+from windlass.build.training.optim.schedule import Plan, multiplier
 from windlass.build.training.pace import Pace
-from windlass.build.training.parallel import Spread
-from windlass.build.training.schedule import Plan, multiplier
 from windlass.build.training.settings import ScheduleSettings
 from windlass.build.training.sizes import Sizes
-from windlass.build.training.workers import ALONE, Workers
 from windlass.build.transformer.model import Model
 from windlass.core.errors import WindlassError
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from windlass.build.training.batches import Batch
+from windlass.build.training.data.batches import Batch
 from windlass.build.training.head import Head, chunk_size, cross_entropy, head_of
 from windlass.build.transformer.block import Block
 from windlass.build.transformer.decoder import Decoder

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from windlass.build.training.schedule import Plan
+from windlass.build.training.optim.schedule import Plan
 
 UNPLANNED = Plan(1 << 40)
 """Before the speed is known: warm up and stay."""

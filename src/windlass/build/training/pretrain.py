@@ -11,23 +11,23 @@ from typing import Any
 
 import torch
 
-from windlass.build.training import checkpoint
+from windlass.build.training.checkpoints import checkpoint
+from windlass.build.training.checkpoints.saving import Saver
+from windlass.build.training.checks.preflight import check_inputs
+from windlass.build.training.distributed.parallel import Kind, gathered
+from windlass.build.training.distributed.workers import ALONE, Following, Workers
 from windlass.build.training.guard import NotFinite
-from windlass.build.training.heldout import HeldOut
 from windlass.build.training.interrupt import deferred_interrupt
 from windlass.build.training.job import Job, Say, open_inputs, prepare_job
 from windlass.build.training.loop import StepReport, steps
+from windlass.build.training.measuring.heldout import HeldOut
+from windlass.build.training.measuring.meters import Meter, Speed, peak
+from windlass.build.training.measuring.samples import sample
 from windlass.build.training.memory import keep_freed_memory
-from windlass.build.training.meters import Meter, Speed, peak
 from windlass.build.training.pace import UNPLANNED, Pace
-from windlass.build.training.parallel import Kind, gathered
-from windlass.build.training.preflight import check_inputs
-from windlass.build.training.samples import sample
-from windlass.build.training.saving import Saver
 from windlass.build.training.settings import PretrainSettings
 from windlass.build.training.sizes import Sizes
 from windlass.build.training.storing import store_model
-from windlass.build.training.workers import ALONE, Following, Workers
 from windlass.core.artifacts import Artifact
 from windlass.core.progress import Progress
 from windlass.core.runs import Run

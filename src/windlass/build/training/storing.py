@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 
 from windlass.build.training.card import model_card
-from windlass.build.training.examples import start_token
-from windlass.build.training.heldout import HeldOut
+from windlass.build.training.data.examples import start_token
 from windlass.build.training.job import Job
+from windlass.build.training.measuring.heldout import HeldOut
 from windlass.build.transformer.hf import save_model
 from windlass.build.transformer.model import Model
 from windlass.core.artifacts import Artifact

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from windlass.build.tokenizer import Specials
-from windlass.build.training.batches import CausalExamples, Examples
-from windlass.build.training.masking import MaskedExamples
+from windlass.build.training.data.batches import CausalExamples, Examples
+from windlass.build.training.data.masking import MaskedExamples
+from windlass.build.training.data.pairs import PairExamples
+from windlass.build.training.data.shard import Shard
+from windlass.build.training.data.spans import SpanExamples, corruption, lengths
 from windlass.build.training.objectives import Loss, causal, contrastive, masked, spans
-from windlass.build.training.pairs import PairExamples
 from windlass.build.training.settings import ObjectiveKind, PretrainSettings
-from windlass.build.training.shard import Shard
-from windlass.build.training.spans import SpanExamples, corruption, lengths
 
 LOSSES: Mapping[ObjectiveKind, Callable[..., Loss]] = {
     "causal": causal,

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from windlass.build.training.batches import IGNORE, Batch, Examples
+from windlass.build.training.data.batches import IGNORE, Batch, Examples
+from windlass.build.training.data.shard import Shard
 from windlass.build.training.objectives import Arithmetic, needed
-from windlass.build.training.shard import Shard
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.encoder import Encoder
 from windlass.build.transformer.encoder_decoder import EncoderDecoder

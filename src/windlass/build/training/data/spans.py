@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from windlass.build.training.batches import Batch, Number, Ring, documents, tensor
-from windlass.build.training.shard import Shard
+from windlass.build.training.data.batches import Batch, Number, Ring, documents, tensor
+from windlass.build.training.data.shard import Shard
 from windlass.core.errors import InputError
 
 Ids = NDArray[np.int64]

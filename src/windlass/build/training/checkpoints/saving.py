@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from windlass.build.training import checkpoint
-from windlass.build.training.pieces import Piece, piece_of
+from windlass.build.training.checkpoints import checkpoint
+from windlass.build.training.distributed.pieces import Piece, piece_of
 from windlass.core.errors import WindlassError
 
 _LOOK_EVERY = 0.02

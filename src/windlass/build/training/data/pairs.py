@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from windlass.build.training.batches import Batch, Number
-from windlass.build.training.shard import Shard
+from windlass.build.training.data.batches import Batch, Number
+from windlass.build.training.data.shard import Shard
 from windlass.core.errors import InputError
 
 SHORTEST = 16

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from windlass.build.training.adamw8 import BLOCK
-from windlass.build.training.batches import Batch
+from windlass.build.training.data.batches import Batch
 from windlass.build.training.head import chunk_size
+from windlass.build.training.optim.adamw8 import BLOCK
 from windlass.build.training.settings import PretrainSettings
 from windlass.build.training.sizes import Sizes
 from windlass.build.transformer.config import TransformerConfig

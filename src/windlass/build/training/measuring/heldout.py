@@ -23,9 +23,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from windlass.build.training.batches import IGNORE, Batch, Examples, documents
+from windlass.build.training.data.batches import IGNORE, Batch, Examples, documents
+from windlass.build.training.data.shard import Shard
 from windlass.build.training.objectives import Loss
-from windlass.build.training.shard import Shard
 
 FRESH = 0.75
 """Share of a window that is predicted; the rest is what it looks back on."""

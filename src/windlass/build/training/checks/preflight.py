@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from windlass.build.training.data.shard import Shard
+from windlass.build.training.distributed.workers import Workers
 from windlass.build.training.settings import PretrainSettings
-from windlass.build.training.shard import Shard
 from windlass.build.training.sizes import Sizes
-from windlass.build.training.workers import Workers
 from windlass.core.errors import DiskFull, InputError, Unsupported
 
 _STATES = 3

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from windlass.build.training.adamw8 import AdamW8
-from windlass.build.training.muon import Muon
-from windlass.build.training.pieces import whole
+from windlass.build.training.distributed.pieces import whole
+from windlass.build.training.optim.adamw8 import AdamW8
+from windlass.build.training.optim.muon import Muon
 from windlass.build.training.settings import OptimizerSettings
 from windlass.build.training.sizes import Sizes
 from windlass.build.transformer.model import Model

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from windlass.build.training.shard import Shard
+from windlass.build.training.data.shard import Shard
 
 IGNORE = -100
 """A target that is not counted: the value that PyTorch's own cross-entropy ignores."""

@@ -16,10 +16,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from windlass.build.training.batches import Batch
+from windlass.build.training.data.batches import Batch
+from windlass.build.training.distributed.pieces import fill, whole
+from windlass.build.training.distributed.workers import Workers
 from windlass.build.training.objectives import Loss
-from windlass.build.training.pieces import fill, whole
-from windlass.build.training.workers import Workers
 
 Kind = Literal["ddp", "fsdp"]
 

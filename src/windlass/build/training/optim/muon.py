@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from windlass.build.training.pieces import piece_of, whole
+from windlass.build.training.distributed.pieces import piece_of, whole
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _STEPS = 5

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from windlass.build.training.batches import Batch
+from windlass.build.training.data.batches import Batch
 from windlass.build.transformer.block import Block
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.encoder_decoder import EncoderDecoder

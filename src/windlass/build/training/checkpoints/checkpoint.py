@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from windlass.build.training.pieces import Piece, fill
+from windlass.build.training.distributed.pieces import Piece, fill
 from windlass.core.errors import DiskFull, InputError
 from windlass.core.files import disk_errors, sync_folder, write_json
 

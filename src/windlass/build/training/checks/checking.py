@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 
-from windlass.build.training.footprint import Memory, available, estimate
+from windlass.build.training.checks.footprint import Memory, available, estimate
+from windlass.build.training.checks.preflight import check_inputs, check_text, disk_needed
 from windlass.build.training.job import Inputs, Texts, open_inputs, read_texts
-from windlass.build.training.preflight import check_inputs, check_text, disk_needed
 from windlass.build.training.settings import PretrainSettings
 from windlass.build.training.start import first_model
 from windlass.core.artifacts import Artifact

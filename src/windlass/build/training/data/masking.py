@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from windlass.build.training.batches import IGNORE, Batch, Number, Ring, documents, tensor
-from windlass.build.training.shard import Shard
+from windlass.build.training.data.batches import IGNORE, Batch, Number, Ring, documents, tensor
+from windlass.build.training.data.shard import Shard
 
 _MASKED = 0.8
 _REPLACED = 0.1

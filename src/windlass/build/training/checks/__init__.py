@@ -1,0 +1,1 @@
+"""What can be known before hours are spent: inputs, sizes, memory, disk."""

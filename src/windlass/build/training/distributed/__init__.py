@@ -1,0 +1,1 @@
+"""Several processes as one: who they are, what each holds, and how they are started."""

@@ -9,5 +9,5 @@
 | on the road | `pace` (the clock), `guard` (divergence), `interrupt` (Ctrl-C), `measuring` |
 | where it runs | `compiling`, `memory`, `distributed` |
 | surviving | `checkpoints` |
-| before and after | `start` and `bigram` (first weights), `job` (all of it opened), `storing` and `card` (the artifact) |
+| before and after | `start` and `bigram` (first weights), `job` (all opened), `storing` and `card` (the artifact) |
 """

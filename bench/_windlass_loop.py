@@ -24,7 +24,8 @@ from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.hf import load_model
 
 MUON_RATES = (0.02, 0.01, 0.005)
-"""Of the blocks' matrices, the embedding, and the head: smaller than our recipe's, since the start is a common one."""
+"""Of the blocks' matrices, the embedding, and the head: the last two smaller than our recipe's, since the start is a
+common one."""
 
 
 class InOrder:
@@ -42,12 +43,13 @@ class InOrder:
         return Batch(torch.from_numpy(rows[:, :-1].copy()), torch.from_numpy(rows[:, 1:].copy()))
 
 
-def train(job: Job, on_step: OnStep, *, optimizer: str) -> nn.Module:
+def train(job: Job, on_step: OnStep, *, optimizer: str, rates: tuple[float, float, float] | None = None) -> nn.Module:
     """Trains as `job` says, telling `on_step` the loss of each step; the trained model.
 
-    With `adamw` every rate is the job's, as the peers have it; with `muon` the rates are those of our recipe.
+    `rates`: of the blocks' matrices, the embedding, and the head. None: with `adamw` every rate is the job's, as the
+    peers have it; with `muon` `MUON_RATES`.
     """
-    rates = (job.rate,) * 3 if optimizer == "adamw" else MUON_RATES
+    rates = rates or ((job.rate,) * 3 if optimizer == "adamw" else MUON_RATES)
     changes = {
         "data.batch": job.batch,
         "optimizer.kind": optimizer,

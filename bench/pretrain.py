@@ -68,12 +68,11 @@ def tokens(data: Path) -> np.ndarray[Any, Any]:
     return np.concatenate([np.array(e.ids, np.uint16) for e in tokenizer.encode_batch(chosen)])
 
 
-def prepare(folder: Path, ids: np.ndarray[Any, Any], size: str, steps: int) -> Job:
-    """Writes windows and starting weights for one size."""
+def prepare(folder: Path, ids: np.ndarray[Any, Any], shape: dict[str, int], steps: int) -> Job:
+    """Writes windows and starting weights for one shape."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    shape = SHAPES[size]
     folder.mkdir()
     job = Job(folder, vocabulary=VOCABULARY, head_dim=64, steps=steps, rate=RATE, warmup=max(2, steps // 10), **shape)
     length = job.context
@@ -102,7 +101,6 @@ def prepare(folder: Path, ids: np.ndarray[Any, Any], size: str, steps: int) -> J
 def contender(name: str, job: Job, threads: int, line: Connection) -> None:
     """A process of its own: does as many steps as it is told, answers with the seconds, then with the held-out loss."""
     import torch
-    import torch.nn.functional as F
 
     torch.set_num_threads(threads)
     if name.startswith("windlass"):
@@ -126,14 +124,21 @@ def contender(name: str, job: Job, threads: int, line: Connection) -> None:
             left = line.recv()
             began = time.perf_counter()
 
-    model = train(job, on_step).eval()
+    line.send(heldout_loss(train(job, on_step).eval(), job))
+
+
+def heldout_loss(model: Any, job: Job) -> float:
+    """Nats a token of a model that gives logits, or what transformers' models give."""
+    import torch
+    import torch.nn.functional as F
+
     total, windows = 0.0, torch.from_numpy(job.windows("heldout").astype("int64"))
     with torch.inference_mode():
         for rows in windows.split(8):
             out = model(rows[:, :-1])
             logits = out if isinstance(out, torch.Tensor) else out.logits
             total += float(F.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten(), reduction="sum"))
-    line.send(total / windows[:, 1:].numel())
+    return total / windows[:, 1:].numel()
 
 
 @dataclasses.dataclass
@@ -201,7 +206,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         ids = tokens(data)
         for size in args.sizes:
-            job = prepare(Path(scratch) / size, ids, size, total)
+            job = prepare(Path(scratch) / size, ids, SHAPES[size], total)
             config = load_config(job.folder / "start")
             results = race(job, args.contenders, args.threads, args.rounds, args.steps)
             ours, plain = results.get("windlass"), results.get("plain loop")

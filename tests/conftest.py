@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 # As the command line does (see cli/main.py): where cores are shared, spinning threads make tests many times slower.
@@ -11,3 +12,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 # Processes that tests start import the same windlass as the tests themselves, installed or not.
 _SRC = str(Path(__file__).resolve().parents[1] / "src")
 os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (_SRC, os.environ.get("PYTHONPATH", "")) if p)
+
+# A shell starts background jobs with Ctrl-C ignored, and processes inherit that; tests interrupt what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -64,7 +64,7 @@ def tokens(data: Path) -> np.ndarray[Any, Any]:
         chosen.append(text)
         if sum(map(len, chosen)) > CHARACTERS:
             break
-    tokenizer = train_tokenizer(chosen[:20], VOCABULARY)
+    tokenizer = train_tokenizer(chosen[:20], VOCABULARY).tokenizer
     return np.concatenate([np.array(e.ids, np.uint16) for e in tokenizer.encode_batch(chosen)])
 
 

@@ -231,8 +231,9 @@ def test_close_raises_what_was_lost_and_stops_the_thread(capsys: pytest.CaptureF
     assert "recorder is closed" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.3], ids=["in one batch", "written before anybody asks"])
 def test_a_span_that_cannot_be_stored_does_not_keep_the_others_out(
-    store: SqliteStore, capsys: pytest.CaptureFixture[str]
+    store: SqliteStore, capsys: pytest.CaptureFixture[str], pause: float
 ) -> None:
     def hook(record: SpanRecord) -> SpanRecord:
         if record.input == "bad":
@@ -243,6 +244,7 @@ def test_a_span_that_cannot_be_stored_does_not_keep_the_others_out(
     for value in ("good", "bad", "good"):
         with recorder.span(f"a {value} one") as span:
             span.input = value
+    time.sleep(pause)
     with pytest.raises(WorkspaceError, match="Span 'a bad one' cannot be stored: KeyError"):
         recorder.flush()
     recorder.flush()

@@ -220,6 +220,7 @@ class Recorder:
         self._asleep = True
         self._urge = threading.Event()
         self._failure: WindlassError | None = None
+        self._lost: WindlassError | None = None  # a span was given up, and no `flush` has said so yet
         self._drops = itertools.count(1)  # next() on it is atomic, `+= 1` is not
         self._dropped = 0
 
@@ -233,7 +234,7 @@ class Recorder:
         return self._dropped
 
     def flush(self) -> None:
-        """Returns when every span that ended before this call is stored; raises what keeps it from that."""
+        """Returns when every span that ended before this call is stored; raises what keeps it from that, once."""
         with self._lock:
             if self._closed or (self._thread is None and not self._queue):
                 return
@@ -323,6 +324,8 @@ class Recorder:
             if kept:
                 self._queue.extendleft(reversed(kept))
                 break
+        if waiting:
+            error, self._lost = error or self._lost, None
         for waiter in waiting:
             waiter.error = error
             waiter.answered.set()
@@ -360,6 +363,7 @@ class Recorder:
         failure = WorkspaceError(f"Span '{span.name}' cannot be stored: {type(error).__name__}: {error}.")
         failure.__cause__ = error
         print(f"windlass: {failure.message}", file=sys.stderr)
+        self._lost = failure
         return failure
 
 

@@ -1,9 +1,9 @@
 """How many tokens Muon needs for the loss that AdamW reaches: the same model, weights, data, order and schedule shape.
 
-AdamW trains to the end with each of several rates for the matrices, its embedding and head at the rates that Muon's run
-has for them (which AdamW moves in both), and once with one rate for all; the best of these is the mark. Muon then
-trains with fewer steps, each run with a whole schedule of its own. The share of tokens at which Muon meets the mark
-is found between its runs, on a straight line over the logarithm of the tokens. Lower is better.
+Both begin as `windlass train` does, but for the head start of the bigrams. AdamW trains to the end with several rates
+for the matrices, its embedding and head at the rates that Muon's run has for them (which AdamW moves in both); the best
+of these is the mark. Muon then trains with fewer steps, each run with a whole schedule of its own. The share of tokens
+at which Muon meets the mark is found between its runs, on a straight line over the logarithm of the tokens.
 
     python -m bench.muon [--steps 300] [--threads 2]
 """
@@ -20,17 +20,29 @@ import tempfile
 from pathlib import Path
 
 from bench._pretrain_job import Job
-from bench._windlass_loop import MUON_RATES, train
+from bench._windlass_loop import train
 from bench.pretrain import heldout_loss, prepare, tokens
 
 from windlass.core.tables import table
 
 SHAPE = {"hidden": 192, "layers": 4, "heads": 3, "kv_heads": 1, "ffn": 512, "context": 256, "batch": 8}
-ADAMW_RATES = (1.5e-3, 3e-3, 6e-3)
-ALONE = (3e-3, 3e-3, 3e-3)
+MUON_RATES = (0.02, 0.1, 0.004)
+"""Of matrices, embedding and head: those of our recipe at this width."""
+ADAMW_RATES = [(rate, *MUON_RATES[1:]) for rate in (5e-4, 1e-3, 2e-3, 4e-3)]
 SHARES = (0.5, 0.75)
 """Of AdamW's steps, that Muon gets."""
 BAR = 0.75
+
+
+def begin(job: Job) -> None:
+    """Puts weights as `windlass train` initialises them in the place of the peers'."""
+    from windlass.build.transformer.decoder import Decoder
+    from windlass.build.transformer.hf import load_config, save_model
+    from windlass.build.transformer.init import initialise
+
+    model = Decoder(load_config(job.folder / "start"))
+    initialise(model, 0)
+    save_model(model, job.folder / "start")
 
 
 def loss_after(job: Job, steps: int, optimizer: str, rates: tuple[float, float, float]) -> float:
@@ -61,6 +73,7 @@ def main() -> None:
     rows: list[tuple[str, int, float, float]] = []
     with tempfile.TemporaryDirectory() as scratch:
         job = prepare(Path(scratch) / "job", tokens(data), SHAPE, args.steps)
+        begin(job)
 
         def measured(name: str, steps: int, optimizer: str, rates: tuple[float, float, float]) -> float:
             loss = loss_after(job, steps, optimizer, rates)
@@ -70,7 +83,7 @@ def main() -> None:
 
         adamw = {
             rates: measured(f"AdamW, matrices {rates[0]:g}, embedding {rates[1]:g}", args.steps, "adamw", rates)
-            for rates in [(rate, *MUON_RATES[1:]) for rate in ADAMW_RATES] + [ALONE]
+            for rates in ADAMW_RATES
         }
         mark = min(adamw.values())
         muon = {share: measured("Muon", round(share * args.steps), "muon", MUON_RATES) for share in SHARES}

@@ -25,7 +25,7 @@ from windlass.core.readers import Folder
 from windlass.core.workspace import Workspace
 
 MEASURE = """
-import json, resource, sys
+import json, re, sys
 from functools import partial
 import numpy as np, torch
 torch.set_num_threads(1)
@@ -52,7 +52,9 @@ for _ in range(2):
     accumulate([batch], partial(causal, model, math=math))
     optimizers.clip()
     optimizers.step(1.0)
-print(json.dumps([said.total - said.process, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - said.process]))
+# rusage would hold the parent's peak too
+peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+print(json.dumps([said.total - said.process, peak * 1024 - said.process]))
 """
 
 CASES = {

@@ -58,7 +58,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     larger = (1e7, 2e8)
     inside = 0
     for seed in range(20):
-        value, low, high = fit(runs(CHINCHILLA, noise=0.01, seed=seed), draws=30).predict(*larger)
+        value, low, high = fit(runs(CHINCHILLA, noise=0.01, seed=seed), draws=100).predict(*larger)
         assert low <= value * 1.05 and value <= high * 1.05
         inside += low <= CHINCHILLA.loss(*larger) <= high
     assert inside >= 15  # 18 expected; fewer than 15 would come once in forty times

@@ -22,8 +22,9 @@ from windlass.core.errors import Unsupported
 
 BLOCK = 256
 _SMALL = 4096
-_FIRST_POWER = 3.0
-_SECOND_POWER = 4.0
+_POWERS = {"exp_avg": 3.0, "exp_avg_sq": 4.0}
+_AT_ONCE = BLOCK << 10
+"""Numbers that are in float32 at a time: what an update needs beside the state does not grow with the tensors."""
 
 
 class AdamW8(torch.optim.Optimizer):
@@ -52,23 +53,22 @@ class AdamW8(torch.optim.Optimizer):
         state: dict[str, Tensor] = self.state[parameter]
         if not state:
             state.update(self.fresh(parameter))
-        gradient = parameter.grad
-        assert gradient is not None
-        small = parameter.numel() < _SMALL
-        first = state["exp_avg"] if small else _read(state["exp_avg"], state["exp_avg_scale"], _FIRST_POWER)
-        second = state["exp_avg_sq"] if small else _read(state["exp_avg_sq"], state["exp_avg_sq_scale"], _SECOND_POWER)
-        beta1, beta2 = group["betas"]
+        assert parameter.grad is not None
         state["step"] += 1
-        step = float(state["step"])
-        first.lerp_(gradient, 1 - beta1)
-        second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        scale = (second / (1 - beta2**step)).sqrt_().add_(group["eps"])
-        parameter.addcdiv_(first, scale, value=-group["lr"] / (1 - beta1**step))
-        if not small:
-            chance = torch.Generator(parameter.device).manual_seed(int(step))
-            _write(first, state["exp_avg"], state["exp_avg_scale"], _FIRST_POWER, chance)
-            _write(second, state["exp_avg_sq"], state["exp_avg_sq_scale"], _SECOND_POWER, chance)
+        step, (beta1, beta2) = float(state["step"]), group["betas"]
+        chance = torch.Generator(parameter.device).manual_seed(int(step))
+        values, gradients = parameter.view(-1), parameter.grad.reshape(-1)
+        for start in range(0, len(values), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            first, second = (_Moment(state, name, power, part) for name, power in _POWERS.items())
+            gradient = gradients[part]
+            m, v = first.read().lerp_(gradient, 1 - beta1), second.read().mul_(beta2)
+            v.addcmul_(gradient, gradient, value=1 - beta2)
+            values[part].mul_(1 - group["lr"] * group["weight_decay"])
+            scale = (v / (1 - beta2**step)).sqrt_().add_(group["eps"])
+            values[part].addcdiv_(m, scale, value=-group["lr"] / (1 - beta1**step))
+            first.write(m, chance)
+            second.write(v, chance)
 
     @staticmethod
     def fresh(parameter: Tensor) -> dict[str, Tensor]:
@@ -98,17 +98,28 @@ def _most(code: Tensor) -> int:
     return torch.iinfo(code.dtype).max
 
 
-def _read(code: Tensor, scale: Tensor, power: float) -> Tensor:
-    share = _blocks(code.float()) / _most(code)
-    values = share.sign() * share.abs().pow(power) * scale[:, None]
-    return values.view(-1)[: code.numel()].view(code.shape)
+class _Moment:
+    """A part of one moment of a parameter, a whole number of blocks; kept in float32 where the parameter is small."""
 
+    def __init__(self, state: dict[str, Tensor], name: str, power: float, part: slice) -> None:
+        self.code, self.power = state[name].view(-1)[part], power
+        scales = state.get(f"{name}_scale")
+        self.scale = None if scales is None else scales[part.start // BLOCK : part.stop // BLOCK]
 
-def _write(values: Tensor, code: Tensor, scale: Tensor, power: float, chance: torch.Generator) -> None:
-    blocks = _blocks(values)
-    scale.copy_(blocks.abs().amax(1))
-    share = blocks / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
-    place = share.abs().pow(1 / power) * _most(code)
-    place = (place + torch.rand(place.shape, generator=chance, device=place.device)).floor_().clamp_(max=_most(code))
-    rounded = place * share.sign()
-    code.copy_(rounded.view(-1)[: code.numel()].view(code.shape))
+    def read(self) -> Tensor:
+        if self.scale is None:
+            return self.code
+        share = _blocks(self.code.float()) / _most(self.code)
+        values = share.sign() * share.abs().pow(self.power) * self.scale[:, None]
+        return values.view(-1)[: len(self.code)]
+
+    def write(self, values: Tensor, chance: torch.Generator) -> None:
+        if self.scale is None:
+            return  # `values` is the moment itself
+        blocks = _blocks(values)
+        self.scale.copy_(blocks.abs().amax(1))
+        share = blocks / self.scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
+        most = _most(self.code)
+        place = share.abs().pow(1 / self.power) * most
+        place = (place + torch.rand(place.shape, generator=chance, device=place.device)).floor_().clamp_(max=most)
+        self.code.copy_((place * share.sign()).view(-1)[: len(self.code)])

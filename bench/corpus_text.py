@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
+
+from bench._data import data_folder
 
 from windlass.build.corpus.shingles import jaccard, shingles
 
@@ -22,11 +23,6 @@ NEAR = (0.8, 0.95)
 FAR = (0.45, 0.65)
 _PAGE = 6_000
 _POOL = 200_000
-
-
-def data_folder() -> Path:
-    """The public data: $WINDLASS_DATA, or `shared/data` beside the repository."""
-    return Path(os.environ.get("WINDLASS_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 def write_text(folder: Path, megabytes: float, files: int) -> int:

@@ -19,6 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bench._data import data_folder
 from bench._pretrain_job import Job
 from bench._windlass_loop import train
 from bench.pretrain import heldout_loss, prepare, tokens
@@ -63,7 +64,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300, help="steps of AdamW")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     args = parser.parse_args()
-    data = Path(os.environ.get("WINDLASS_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    data = data_folder()
     if not (data / "pretrain").is_dir():
         print(f"skipped: no texts in {data}; set WINDLASS_DATA", file=sys.stderr)
         return

@@ -13,17 +13,18 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench._data import data_folder
+
 from windlass.build.corpus.pii import DEFAULT_KINDS, EVERY_KIND, find
 from windlass.core.tables import table
 
-DATA = Path(os.environ.get("WINDLASS_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
+DATA = data_folder()
 FILE = "safety/presidio_pii/synth_dataset_v2.json.gz"
 KINDS: Mapping[str, str] = {
     "EMAIL_ADDRESS": "email",

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bench._data import data_folder
 from bench._pretrain_job import Job
 
 from windlass.core.tables import table
@@ -188,7 +189,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="steps of each contender in a round")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     args = parser.parse_args()
-    data = Path(os.environ.get("WINDLASS_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    data = data_folder()
     if not (data / "pretrain").is_dir():
         print(f"skipped: no texts in {data}; set WINDLASS_DATA", file=sys.stderr)
         return

@@ -14,7 +14,6 @@ import argparse
 import csv
 import gzip
 import json
-import os
 import re
 import sqlite3
 import sys
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bench._data import data_folder as public_data
 
 from windlass.apply.rag.fusion import SearchSettings
 from windlass.apply.rag.index import HybridIndex, build_index
@@ -44,7 +44,7 @@ class Collection:
 
 
 def data_folder() -> Path:
-    found = Path(os.environ.get("WINDLASS_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    found = public_data()
     return found / "retrieval" if (found / "retrieval").is_dir() else found
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-from pathlib import Path
 
 import pytest
+from bench._data import data_folder
 
 from windlass.build.corpus.language import LOOKED_AT, LOOKS, Language, identify
 
 pytest.importorskip("py3langid")
-DATA = Path(os.environ.get("WINDLASS_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))
+DATA = data_folder()
 
 
 @pytest.mark.parametrize(

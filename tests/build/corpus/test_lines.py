@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
-import os
-from pathlib import Path
 
 import pytest
+from bench._data import data_folder
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +19,7 @@ from windlass.core.documents import Document
 from windlass.core.readers import canonical
 from windlass.core.readers.headings import markdown_sections
 
-DATA = Path(os.environ.get("WINDLASS_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))
+DATA = data_folder()
 FINEWEB = PRESETS["fineweb"]
 PAGE = """\
 # Bread

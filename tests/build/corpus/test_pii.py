@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import gzip
 import itertools
-import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from bench import pii as bench_pii
+from bench._data import data_folder
 from hypothesis import given
 from hypothesis import strategies as st
 
 from windlass.build.corpus.pii import DEFAULT_KINDS, EVERY_KIND, Finding, checksums, find, mask
 
-DATA = Path(os.environ.get("WINDLASS_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))
+DATA = data_folder()
 
 
 @pytest.mark.parametrize(

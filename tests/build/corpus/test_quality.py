@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
-import os
 import random
-from pathlib import Path
 from typing import Any
 
 import pytest
+from bench._data import data_folder
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +20,7 @@ from windlass.core.config import strict
 from windlass.core.errors import ConfigError, InputError
 from windlass.core.readers import canonical
 
-DATA = Path(os.environ.get("WINDLASS_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))
+DATA = data_folder()
 GOOD = "\n\n".join(
     (
         "The harbour of the old town was built in 1847, when ships still came to it for salt and timber.",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-from pathlib import Path
 
 import pytest
+from bench._data import data_folder
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +14,7 @@ from windlass.build.corpus.repair import repaired
 from windlass.core.readers import canonical
 
 ftfy = pytest.importorskip("ftfy")
-DATA = Path(os.environ.get("WINDLASS_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))
+DATA = data_folder()
 TABLES = ("cp1252", "latin-1", "cp1250", "iso8859-2", "cp1251", "mac_roman", "cp437", "cp1253", "cp1254", "cp1257")
 WORDS = [
     "Élan",

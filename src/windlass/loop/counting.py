@@ -10,6 +10,7 @@ import numpy as np
 
 from windlass.build.training.data.batches import IGNORE, Examples
 from windlass.build.training.job import Inputs, Texts, open_inputs, read_texts
+from windlass.build.training.measuring.heldout import spread
 from windlass.build.training.settings import PretrainSettings
 from windlass.core.artifacts import Artifact
 from windlass.core.config import strict
@@ -49,7 +50,7 @@ def _neighbours(inputs: Inputs, texts: Texts) -> Row:
     """Each hidden token guessed from what stands beside it, which may be hidden too."""
     model = Neighbours(texts.train.tokens[:MOST_TOKENS], inputs.sizes.model.vocab_size)
     mask = inputs.specials.need("mask")
-    found = [_asked(texts.unseen, number, mask) for number in _spread(texts.unseen, _ASKED)]
+    found = [_asked(texts.unseen, number, mask) for number in spread(texts.unseen, _ASKED)]
     left, hidden, right = (np.concatenate(parts) for parts in zip(*found, strict=True))
     guesses: Guesses = model.guess(left, hidden, right)
     how = f"{guesses.count:,} hidden tokens, spread evenly"
@@ -78,9 +79,3 @@ def _without_source(inputs: Inputs, texts: Texts) -> Row:
 
 def _targets(examples: Examples, most: int) -> list[np.ndarray]:
     return [examples.batch([(0, number)]).targets_BT[0].numpy() for number in range(min(len(examples), most))]
-
-
-def _spread(examples: Examples, most: int) -> range:
-    """Numbers of examples, spread evenly, that hold about `most` targets."""
-    each = max(examples.batch([(0, 0)]).counted, 1)
-    return range(0, len(examples), max(1, len(examples) * each // most))

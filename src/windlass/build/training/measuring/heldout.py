@@ -123,9 +123,7 @@ def score_examples(
 ) -> HeldOut:
     """The loss over one epoch of examples, or about `most` of their targets spread evenly over it."""
     nats, done, right = 0.0, 0, 0
-    numbers = list(range(len(examples)))
-    first = examples.batch([(0, 0)]).counted
-    for group in _grouped(_thinned(numbers, most, max(first, 1)), batch):
+    for group in _grouped(spread(examples, most), batch):
         made = examples.batch([(0, number) for number in group])
         if not made.counted:
             continue
@@ -136,6 +134,11 @@ def score_examples(
         if tick is not None:
             tick(done)
     return HeldOut(nats, done, right=right)
+
+
+def spread(examples: Examples, most: int | None) -> list[int]:
+    """Numbers of examples, spread evenly over an epoch, that hold about `most` targets; None: of all."""
+    return _thinned(list(range(len(examples))), most, examples.batch([(0, 0)]).counted)
 
 
 def _thinned(items: list[T], most: int | None, each: int) -> list[T]:

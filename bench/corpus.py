@@ -1,6 +1,6 @@
 """Filtering and deduplication of a corpus: `windlass corpus` against datatrove, on the same text, in one run.
 
-The text is public: novels, documentation, speeches and web pages (`bench/corpus_text.py`), with planted copies whose
+The text is public: novels, documentation, speeches and web pages (`bench/_corpus_text.py`), with planted copies whose
 exact similarity to their original is known. Both read JSON lines, apply Gopher's quality and repetition rules, remove
 near duplicates by MinHash over runs of five words (datatrove with its default bands), and write JSON lines; both with
 the same number of processes that work (`--processes`; with 1 everything happens in one, with more windlass has another
@@ -29,7 +29,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from bench.corpus_text import write_text
+from bench._corpus_text import write_text
 
 from windlass.core.tables import table
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from windlass.build.transformer.attention import Sight, _explicit, visible
+from windlass.build.transformer.attention import Sight, _explicit, as_mask, visible
 
 B, H, D = 2, 3, 8
 
@@ -43,7 +43,7 @@ def test_stripes_change_nothing(length: int, kind: str) -> None:
     else:
         window = 20 if kind == "window" else None
         mask = visible(length, length, causal=True, window=window, documents_BT=documents)
-        sight = Sight(mask=mask, ordered=True)
+        sight = Sight(mask=as_mask(mask), ordered=True)
     for ours, kernels in zip(*both(sight, mask, length, length), strict=True):
         torch.testing.assert_close(ours, kernels, atol=2e-5, rtol=1e-4)
 

@@ -20,8 +20,8 @@ from windlass.build.transformer.rope import rotate
 
 _SHORT = 512
 """Up to this many tokens the explicit formula, compiled, is faster on a CPU than the fused kernel."""
-_STRIPES, _WORTH_STRIPES = 4, 128
-"""Of queries, where none looks ahead; from this many tokens on."""
+_STRIPE = 128
+"""So many queries at a time, where none looks ahead: more and smaller stripes save little and cost time to compile."""
 
 
 KeysValues = tuple[Tensor, Tensor]
@@ -68,6 +68,14 @@ def visible(
     if documents_BT is not None:
         seen = seen & (documents_BT[:, None, :, None] == documents_BT[:, None, None, :])
     return seen
+
+
+def as_mask(seen: Tensor) -> Tensor:
+    """What `visible` tells, as a sight's mask: numbers to add to the scores where the sequence is short, since compiled
+    code does that much faster than it selects (docs/lab.md); as it is where a number a pair would take up memory."""
+    if max(seen.shape[-2:]) > _SHORT:
+        return seen
+    return torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, float("-inf"))
 
 
 class Attention(nn.Module):
@@ -159,34 +167,35 @@ def _head_norm(config: TransformerConfig) -> RMSNorm | None:
 def _explicit(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, sight: Sight, scale: float, cap: float | None) -> Tensor:
     """Attention as the formula says, softmax in float32. `torch.compile` fuses what stands between the two matrix
     products; where no position looks ahead, stripes of queries leave out the keys ahead of them, and what one stripe
-    needs stays in the cache. Both passes together take half of the fused kernel's time (docs/lab.md)."""
+    needs stays in the cache. Both passes together take less than half of the fused kernel's time (docs/lab.md)."""
     length = q_BHTD.shape[2]
-    stripe = length
-    if (sight.causal or sight.ordered) and length >= _WORTH_STRIPES:
-        stripe = -(-length // _STRIPES)
+    stripe = min(length, _STRIPE) if sight.causal or sight.ordered else length
     parts = []
     for start in range(0, length, stripe):
         stop = min(start + stripe, length)
-        end = stop if stripe < length else k_BHSD.shape[2]
-        seen = _seen(sight, start, stop, end, q_BHTD.device)
-        parts.append(_formula(q_BHTD[:, :, start:stop], k_BHSD[:, :, :end], v_BHSD[:, :, :end], seen, scale, cap))
+        end = stop if sight.causal or sight.ordered else k_BHSD.shape[2]
+        mask = _rows(sight, start, stop, end, q_BHTD.device)
+        parts.append(_formula(q_BHTD[:, :, start:stop], k_BHSD[:, :, :end], v_BHSD[:, :, :end], mask, scale, cap))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
-def _seen(sight: Sight, start: int, stop: int, end: int, device: torch.device) -> Tensor | None:
+def _rows(sight: Sight, start: int, stop: int, end: int, device: torch.device) -> Tensor | None:
     """The mask of queries from `start` to `stop` and keys before `end`."""
     if sight.causal:
-        return torch.ones(stop - start, end, dtype=torch.bool, device=device).tril(start)
+        return torch.full((stop - start, end), float("-inf"), device=device).triu(start + 1)
     if sight.mask is None:
         return None
     rows = sight.mask if sight.mask.shape[-2] == 1 else sight.mask[..., start:stop, :]
     return rows[..., :end]
 
 
-def _formula(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, scale: float, cap: float | None) -> Tensor:
+def _formula(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, cap: float | None) -> Tensor:
     scores = (q @ k.transpose(-1, -2)).float() * scale
     if cap is not None:
         scores = cap * torch.tanh(scores / cap)
-    if seen is not None:
-        scores = scores.masked_fill(~seen, float("-inf")) if seen.dtype == torch.bool else scores + seen
-    return torch.matmul(scores.softmax(-1).to(v.dtype), v)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+    # Softmax, but divided by the weights' sum after the product, in which far fewer numbers are left.
+    weights = (scores - scores.amax(-1, keepdim=True).detach()).exp().to(v.dtype)
+    total = weights.sum(-1, keepdim=True, dtype=torch.float32)
+    return (torch.matmul(weights, v) / total).to(v.dtype)

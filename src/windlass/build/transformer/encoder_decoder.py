@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from windlass.build.transformer.attention import KeysValues, Sight
+from windlass.build.transformer.attention import KeysValues, Sight, as_mask
 from windlass.build.transformer.cache import KVCache
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.linear import Linear
@@ -166,4 +166,4 @@ def _across(target_BT: Tensor, documents_BT: Tensor | None, memory: Memory) -> S
         documents_BT = torch.zeros_like(target_BT)
     # Padding (below 0) may look anywhere: seeing nothing at all would make it NaN, and with it every gradient.
     seen_BTS = (documents_BT[:, :, None] == memory.documents_BS[:, None]) | (documents_BT[:, :, None] < 0)
-    return Sight(mask=seen_BTS[:, None])
+    return Sight(mask=as_mask(seen_BTS[:, None]))

@@ -9,7 +9,7 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from windlass.build.transformer.attention import KeysValues, Sight, visible
+from windlass.build.transformer.attention import KeysValues, Sight, as_mask, visible
 from windlass.build.transformer.block import Block
 from windlass.build.transformer.cache import KVCache
 from windlass.build.transformer.config import RopeScaling, TransformerConfig
@@ -134,11 +134,10 @@ class Stack(nn.Module):
         alone = new == 1 and start > 0  # the newest position sees all that the cache holds from `first` on
         if not biased and window is None and documents_BT is None and (start == 0 or alone):
             return Sight(config.causal and not alone, None, rotation, cache, first)
-        mask = visible(
+        may = visible(
             new, seen, causal=config.causal, window=window, documents_BT=documents_BT, device=positions.device
         )
-        if biased:
-            mask = self._bias(new, seen, positions.device).masked_fill(~mask, float("-inf"))
+        mask = self._bias(new, seen, may.device).masked_fill(~may, float("-inf")) if biased else as_mask(may)
         return Sight(False, mask, rotation, cache, first, ordered=config.causal and start == 0)
 
     def _sight_by_stretch(self, local: bool, lengths: Sequence[int], device: torch.device) -> Sight:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 from windlass.cli.workspace import add_option, opened
@@ -53,7 +54,8 @@ def _listing(ws: Workspace, kind: str | None, limit: int) -> str:
     rows = []
     for r in ws.runs.list(kind, limit=limit):
         took = f"{r.ended - r.started:,.1f} s" if r.ended else ""
-        rows.append([r.id, r.kind, r.name, r.status, ago(r.started), took, r.message])
+        why = textwrap.shorten(r.message.partition("\n")[0], 70, placeholder=" …")
+        rows.append([r.id, r.kind, r.name, r.status, ago(r.started), took, why])
     if not rows:
         return "No runs yet. `windlass demo` makes some."
     return table(["run", "kind", "made", "status", "when", "took", ""], rows, right=(5,))

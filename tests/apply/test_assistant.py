@@ -18,7 +18,7 @@ from windlass.core.documents import Document, Section, write_documents
 from windlass.core.errors import InputError, ProviderError, Unsupported
 from windlass.core.protocols import ChatModel
 from windlass.core.trace import Recorder
-from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Message, Usage
+from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Message, ToolSpec, Usage
 from windlass.core.workspace import Workspace
 
 PUMP = "# Pump\n\nThe red pump moves nine litres of water in a minute. It must be oiled each week.\n\nStore it dry."
@@ -165,6 +165,9 @@ def test_the_last_user_message_counts(index: HybridIndex) -> None:
         (ask(stop=["."]), Unsupported),
         (ask(max_tokens=5), Unsupported),
         (ask(temperature=1.0), Unsupported),
+        (ask(tools=[ToolSpec("add")]), Unsupported),
+        (ask(schema={"type": "object"}), Unsupported),
+        (ask(logprobs=0), Unsupported),
         (ask(extra={"k": 0}), InputError),
         (ask(extra={"where": "water"}), InputError),
         (ask(extra={"where": {"colour": "red"}}), InputError),

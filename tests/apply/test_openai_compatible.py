@@ -20,7 +20,7 @@ from windlass.apply.providers.openai_compatible import OpenAIChat, OpenAIEmbedde
 from windlass.core.config import Config, ModelConfig
 from windlass.core.errors import ConfigError, ProviderError, Unsupported
 from windlass.core.pricing import Price
-from windlass.core.values import ChatRequest, ImagePart, Message, TextPart, ToolCall, Usage
+from windlass.core.values import ChatRequest, ImagePart, Message, TextPart, TokenLogprob, ToolCall, ToolSpec, Usage
 
 KEY = "sk-very-secret-key"
 Answer = Callable[[dict[str, Any]], tuple[int, dict[str, str], bytes]]
@@ -167,10 +167,38 @@ def test_streamed_tool_calls_are_put_together(server: Loopback, endpoint: Endpoi
     assert response is not None and response.message.tool_calls == (ToolCall("t1", "add", '{"a": 1}'),)
 
 
+def test_logprobs_and_reasoning_come_back(server: Loopback, endpoint: Endpoint) -> None:
+    found = {"token": "é", "logprob": -0.5, "bytes": [195, 169], "top_logprobs": [{"token": "a", "logprob": -1.0}]}
+    value = json.loads(reply(reasoning_content="Hm.")[2])
+    value["choices"][0]["logprobs"] = {"content": [found]}
+    chunk = piece("é", reasoning_content="Hm.")
+    chunk["choices"][0]["logprobs"] = {"content": [found]}
+    server.answer((200, {}, json.dumps(value).encode()), events(chunk, piece(finish="stop")))
+    chat = OpenAIChat(endpoint, "m")
+    whole = chat.complete(ask(logprobs=1))
+    *_, last = chat.stream(ask(logprobs=1))
+    expected = TokenLogprob("é", -0.5, bytes="é".encode(), top=(TokenLogprob("a", -1.0),))
+    for response in (whole, last.response):
+        assert response is not None and response.logprobs == (expected,) and response.message.reasoning == "Hm."
+
+
+def test_shapes_of_what_is_asked_beyond_text() -> None:
+    chat = OpenAIChat(Endpoint("https://model.example/v1"), "m")
+    body = chat.body(ask(tools=[ToolSpec("add")], tool_choice="add", schema={"type": "integer"}, logprobs=0))
+    assert body["tools"] == [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+    assert body["tool_choice"] == {"type": "function", "function": {"name": "add"}}
+    assert body["response_format"]["json_schema"]["schema"] == {"type": "integer"}
+    assert (body["logprobs"], body["top_logprobs"]) == (True, 0)
+    assert chat.body(ask(tools=[ToolSpec("add")], tool_choice="none"))["tool_choice"] == "none"
+
+
 REQUESTS = [
     ask(),
     ask(temperature=0.0, top_p=0.9, max_tokens=50, seed=7, stop=["\n", "END"]),
-    ask(extra={"response_format": {"type": "json_object"}, "frequency_penalty": 0.5, "user": "u"}),
+    ask(schema={"type": "object"}, extra={"frequency_penalty": 0.5, "user": "u"}),
+    ask(schema={"type": "object", "properties": {"a": {"type": "integer"}}}, logprobs=3),
+    ask(tools=[ToolSpec("add", "Adds.", {"type": "object"}, strict=True)], tool_choice="add"),
+    ask(tools=[ToolSpec("add")], tool_choice="required"),
     ChatRequest([Message("system", "Be brief."), Message("developer", "d"), Message("user", "Ünïcode 🎈", name="ann")]),
     ChatRequest([Message("user", [TextPart("What is this?"), ImagePart(url="https://a.example/b.png")])]),
     ChatRequest([Message("user", [ImagePart(data=b"\x89PNG", media_type="image/png")])]),
@@ -198,7 +226,10 @@ def test_our_requests_are_the_official_sdks(
     known = {"temperature": request_.temperature, "top_p": request_.top_p, "max_tokens": request_.max_tokens}
     known |= {"seed": request_.seed, "stop": list(request_.stop) or None}
     arguments = {key: value for key, value in known.items() if value is not None} | dict(request_.extra)
-    messages: list[Any] = chat.body(request_)["messages"]
+    body: dict[str, Any] = chat.body(request_)
+    messages: list[Any] = body["messages"]
+    shaped = ("tools", "tool_choice", "response_format", "logprobs", "top_logprobs")
+    arguments |= {name: body[name] for name in shaped if name in body}
     with openai.OpenAI(base_url=server.url, api_key=KEY) as client:
         if streamed:
             options: Any = {"stream": True, "stream_options": {"include_usage": True}}

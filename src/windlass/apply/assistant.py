@@ -122,7 +122,7 @@ class Assistant:
     # steps ----------------------------------------------------------------------------------------------------------
 
     def _understood(self, request: ChatRequest) -> tuple[str, int, Mapping[str, Any] | None]:
-        extra = dict(request.extra)
+        extra = request.beyond_text()
         k, where = extra.pop("k", self.settings.k), extra.pop("where", None)
         if extra:
             raise Unsupported(f"The assistant has no parameter '{min(extra)}'.", "It knows `k` and `where`.")

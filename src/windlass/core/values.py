@@ -51,6 +51,8 @@ class Message:
     tool_calls: Sequence[ToolCall] = ()
     tool_call_id: str | None = None
     name: str | None = None
+    reasoning: str = ""
+    """What a reasoning model thought before it answered; not part of the answer."""
 
     @property
     def text(self) -> str:
@@ -115,6 +117,32 @@ class Citation:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A function that the model may ask for."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """JSON schema of the arguments; empty: no arguments."""
+    strict: bool = False
+    """The arguments must obey the schema, by constraint rather than by good will."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token and the natural logarithm of its probability, before temperature and masks."""
+
+    token: str
+    """Its text; a token that holds part of a character shows U+FFFD, and `bytes` is exact."""
+    logprob: float | None
+    """None for the first token of a prompt, which follows nothing."""
+    id: int | None = None
+    bytes: bytes | None = None
+    top: Sequence[TokenLogprob] = ()
+    """The likeliest tokens at this place, likeliest first."""
+
+
+@dataclass(frozen=True, slots=True)
 class ChatRequest:
     """One request to a chat model. `None` means: the model's own default."""
 
@@ -126,6 +154,26 @@ class ChatRequest:
     seed: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Parameters beyond these, by their wire name. A model raises `Unsupported` for any it does not know."""
+    tools: Sequence[ToolSpec] = ()
+    tool_choice: str = "auto"
+    """`auto`, `none`, `required`, or the name of the one tool to call."""
+    schema: Mapping[str, Any] | None = None
+    """JSON schema that the answer must obey."""
+    logprobs: int | None = None
+    """Report each token's log-probability, with so many alternatives (0 to 20). None: no report."""
+
+    def beyond_text(self) -> dict[str, Any]:
+        """What is asked besides text and sampling, by its wire name: what a model must know or refuse."""
+        asked: dict[str, Any] = dict(self.extra)
+        if self.tools:
+            asked["tools"] = self.tools
+        if self.tool_choice != "auto":
+            asked["tool_choice"] = self.tool_choice
+        if self.schema is not None:
+            asked["response_format"] = self.schema
+        if self.logprobs is not None:
+            asked["logprobs"] = self.logprobs
+        return asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +188,19 @@ class ChatResponse:
     abstained: bool = False
     """The model declined because it has no grounds for an answer."""
     trace_id: str | None = None
+    logprobs: Sequence[TokenLogprob] = ()
+    """One for each token of the answer, where the request asked for them."""
+    prompt_logprobs: Sequence[TokenLogprob] = ()
+    """One for each token of the prompt, where the request asked for them (`prompt_logprobs`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatDelta:
-    """A piece of a streamed answer. The last delta carries the whole `response`."""
+    """A piece of a streamed answer. The last delta carries the whole `response`, tool calls included."""
 
     text: str = ""
     response: ChatResponse | None = None
+    reasoning: str = ""
+    """A piece of `Message.reasoning`."""
+    logprobs: Sequence[TokenLogprob] = ()
+    """Of the tokens whose text this piece ends."""

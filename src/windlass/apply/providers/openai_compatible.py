@@ -26,15 +26,17 @@ from windlass.core.values import (
     ImagePart,
     Message,
     TextPart,
+    TokenLogprob,
     ToolCall,
+    ToolSpec,
     Usage,
 )
 
 EXTRA = frozenset(
     {
-        "frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "response_format", "tools",
-        "tool_choice", "parallel_tool_calls", "reasoning_effort", "service_tier", "user", "metadata", "store",
-        "prompt_cache_key", "safety_identifier", "verbosity", "modalities", "prediction",
+        "frequency_penalty", "presence_penalty", "logit_bias", "parallel_tool_calls", "reasoning_effort",
+        "service_tier", "user", "metadata", "store", "prompt_cache_key", "safety_identifier", "verbosity",
+        "modalities", "prediction",
     }
 )  # fmt: skip
 """Parameters of the API beyond those of `ChatRequest` that are passed on by their wire name."""
@@ -100,7 +102,10 @@ class OpenAIChat:
                 for c in said.get("tool_calls") or ()
             )
             text = said.get("content") or said.get("refusal") or ""
-            return self._response(value, text, calls, choice.get("finish_reason"), value.get("usage"))
+            reasoning = said.get("reasoning_content") or said.get("reasoning") or ""
+            message = Message("assistant", text, calls, reasoning=reasoning)
+            logprobs = _logprobs(choice.get("logprobs"))
+            return self._response(value, message, choice.get("finish_reason"), value.get("usage"), logprobs)
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise ProviderError(
                 f"{self._endpoint.base_url} answered without a usable choice ({error!r}).",
@@ -110,6 +115,8 @@ class OpenAIChat:
     def stream(self, request: ChatRequest) -> Iterator[ChatDelta]:
         body = {**self.body(request), "stream": True, "stream_options": {"include_usage": True}}
         texts: list[str] = []
+        thoughts: list[str] = []
+        logprobs: list[TokenLogprob] = []
         calls: dict[int, list[str]] = {}
         last: dict[str, Any] = {}
         usage, finish = None, None
@@ -120,10 +127,14 @@ class OpenAIChat:
                 delta = choice.get("delta") or {}
                 for call in delta.get("tool_calls") or ():
                     _add_call(calls, call)
-                text = delta.get("content") or delta.get("refusal")
-                if text:
+                text = delta.get("content") or delta.get("refusal") or ""
+                thought = delta.get("reasoning_content") or delta.get("reasoning") or ""
+                found = _logprobs(choice.get("logprobs"))
+                if text or thought or found:
                     texts.append(text)
-                    yield ChatDelta(text)
+                    thoughts.append(thought)
+                    logprobs.extend(found)
+                    yield ChatDelta(text, reasoning=thought, logprobs=found)
                 finish = choice.get("finish_reason") or finish
         if finish is None:
             raise ProviderError(
@@ -131,7 +142,8 @@ class OpenAIChat:
                 "What arrived so far is not a whole answer; ask again.",
             )
         made = tuple(ToolCall(*calls[i]) for i in sorted(calls))
-        yield ChatDelta(response=self._response(last, "".join(texts), made, finish, usage))
+        message = Message("assistant", "".join(texts), made, reasoning="".join(thoughts))
+        yield ChatDelta(response=self._response(last, message, finish, usage, logprobs))
 
     def body(self, request: ChatRequest) -> dict[str, Any]:
         """The JSON body for a request. Raises `Unsupported` for a parameter that the API does not have."""
@@ -149,6 +161,11 @@ class OpenAIChat:
             limit: request.max_tokens,
             "stop": list(request.stop) or None,
             "seed": request.seed,
+            "tools": [_tool(tool) for tool in request.tools] or None,
+            "tool_choice": _choice(request),
+            "response_format": _format(request.schema),
+            "logprobs": None if request.logprobs is None else True,
+            "top_logprobs": request.logprobs,
         }
         return {
             "model": self._model,
@@ -158,17 +175,19 @@ class OpenAIChat:
         }
 
     def _response(
-        self, value: Mapping[str, Any], text: str, calls: Sequence[ToolCall], finish: str | None, usage: Any
-    ) -> ChatResponse:
+        self, value: Mapping[str, Any], message: Message, finish: str | None, usage: Any,
+        logprobs: Sequence[TokenLogprob],
+    ) -> ChatResponse:  # fmt: skip
         counted = usage_of(usage)
         model = str(value.get("model") or self._model)
         return ChatResponse(
             str(value.get("id") or ""),
             model,
-            Message("assistant", text, calls),
+            message,
             _FINISH.get(finish or "stop", "stop"),
             counted,
             self._price(model, counted),
+            logprobs=tuple(logprobs),
         )
 
 
@@ -201,6 +220,42 @@ def _message(message: Message) -> dict[str, Any]:
         if not value["content"]:
             value["content"] = None
     return value
+
+
+def _tool(tool: ToolSpec) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": tool.name, "parameters": dict(tool.parameters)}
+    if tool.description:
+        function["description"] = tool.description
+    if tool.strict:
+        function["strict"] = True
+    return {"type": "function", "function": function}
+
+
+def _choice(request: ChatRequest) -> Any:
+    if request.tool_choice == "auto":
+        return None
+    if request.tool_choice in ("none", "required"):
+        return request.tool_choice
+    return {"type": "function", "function": {"name": request.tool_choice}}
+
+
+def _format(schema: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if schema is None:
+        return None
+    if schema == {"type": "object"}:
+        return {"type": "json_object"}
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": dict(schema), "strict": True}}
+
+
+def _logprobs(value: Any) -> tuple[TokenLogprob, ...]:
+    """The list `content` of a choice's `logprobs`."""
+    return tuple(map(_logprob, (value or {}).get("content") or ()))
+
+
+def _logprob(value: Mapping[str, Any]) -> TokenLogprob:
+    raw = value.get("bytes")
+    top = tuple(_logprob(one) for one in value.get("top_logprobs") or ())
+    return TokenLogprob(value["token"], value["logprob"], bytes=None if raw is None else bytes(raw), top=top)
 
 
 def _content(message: Message) -> Any:

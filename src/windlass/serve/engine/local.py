@@ -128,7 +128,7 @@ class _Generation:
     """One request on its way through the model."""
 
     def __init__(self, model: LocalModel, request: ChatRequest, span: Span) -> None:
-        raw = dict(request.extra)
+        raw = request.beyond_text()
         as_it_stands = raw.pop(RAW_PROMPT, False)
         for name in raw:
             raise Unsupported(f"The parameter '{name}' is not supported by the model '{model.name}'.", "Leave it out.")

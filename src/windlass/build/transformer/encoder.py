@@ -80,7 +80,7 @@ class Encoder(Stack):
         """The masked-LM head: scores of every token of the vocabulary at every position, in the dtype of `x_BTC`."""
         if self.transform is not None:
             x_BTC = self.transform(x_BTC)
-        return scores(x_BTC, self.output_weight, self.head_bias, self.config)
+        return scores(x_BTC, self.head or self.output_weight, self.head_bias, self.config)
 
     @property
     def output_weight(self) -> Tensor:

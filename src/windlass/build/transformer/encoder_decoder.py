@@ -114,7 +114,7 @@ class EncoderDecoder(nn.Module):
 
     def logits(self, x_BTC: Tensor) -> Tensor:
         """Scores of every token of the vocabulary, in the dtype of `x_BTC`."""
-        return scores(x_BTC, self.output_weight, self.head_bias, self.config)
+        return scores(x_BTC, self.head or self.output_weight, self.head_bias, self.config)
 
     @property
     def output_weight(self) -> Tensor:

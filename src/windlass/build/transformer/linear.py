@@ -26,6 +26,16 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
+    def together(self, x: Tensor, *others: Linear) -> tuple[Tensor, ...]:
+        """This map and others of the same input as one matrix product: see `fused`."""
+        maps = (self, *others)
+        if x.shape[:-1].numel() <= _FEW:
+            return tuple(m(x) for m in maps)
+        weight = torch.cat([m.weight.to(x.dtype) for m in maps])
+        biases = [m.bias.to(x.dtype) for m in maps if m.bias is not None]
+        out = F.linear(x, weight, torch.cat(biases) if biases else None)
+        return torch.split(out, [m.weight.shape[0] for m in maps], dim=-1)
+
 
 _FEW = 128
 
@@ -34,11 +44,7 @@ def fused(x: Tensor, *maps: Linear) -> tuple[Tensor, ...]:
     """Several maps of the same input as one matrix product: fewer, larger products keep the cores busier.
 
     For a few vectors (a decoding step, a short query) joining the weights would cost more than it gains: there each
-    map stays alone. Either all maps have a bias or none has.
+    map stays alone. Either all maps have a bias or none has. How it is done is the first map's choice, since an engine
+    may hold the weights joined already.
     """
-    if x.shape[:-1].numel() <= _FEW:
-        return tuple(m(x) for m in maps)
-    weight = torch.cat([m.weight.to(x.dtype) for m in maps])
-    biases = [m.bias.to(x.dtype) for m in maps if m.bias is not None]
-    out = F.linear(x, weight, torch.cat(biases) if biases else None)
-    return torch.split(out, [m.weight.shape[0] for m in maps], dim=-1)
+    return maps[0].together(x, *maps[1:])

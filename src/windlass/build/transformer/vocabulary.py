@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from windlass.build.transformer.config import TransformerConfig
+from windlass.build.transformer.linear import Linear
 
 
 def embed(tokens_BT: Tensor, embedding_VC: Tensor, config: TransformerConfig, dtype: torch.dtype | None) -> Tensor:
@@ -17,10 +18,14 @@ def embed(tokens_BT: Tensor, embedding_VC: Tensor, config: TransformerConfig, dt
     return x_BTC if config.embedding_scale == 1.0 else x_BTC * config.embedding_scale
 
 
-def scores(x_BTC: Tensor, weight_VC: Tensor, bias_V: Tensor | None, config: TransformerConfig) -> Tensor:
-    """Logits (B, T, V) in the dtype of `x_BTC`, scaled and capped as configured."""
+def scores(x_BTC: Tensor, head: Linear | Tensor, bias_V: Tensor | None, config: TransformerConfig) -> Tensor:
+    """Logits (B, T, V) in the dtype of `x_BTC`, scaled and capped as configured. `head`: the map to the vocabulary, or
+    just its matrix (the embedding, where that serves as both)."""
     bias_V = None if bias_V is None else bias_V.to(x_BTC.dtype)
-    logits_BTV = F.linear(x_BTC, weight_VC.to(x_BTC.dtype), bias_V)
+    if isinstance(head, Tensor):
+        logits_BTV = F.linear(x_BTC, head.to(x_BTC.dtype), bias_V)
+    else:
+        logits_BTV = head(x_BTC) if bias_V is None else head(x_BTC) + bias_V
     if config.logit_scale != 1.0:
         logits_BTV = logits_BTV * config.logit_scale
     cap = config.logit_cap

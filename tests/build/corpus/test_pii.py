@@ -112,7 +112,6 @@ def test_only_the_kinds_asked_for_are_found() -> None:
         (checksums.dni, "X1234567L"),
         (checksums.nir, "255081416802538"),
         (checksums.cpf, "52998224725"),
-        (checksums.pesel, "44051401359"),
         (checksums.hetu, "131052-308T"),
         (checksums.aadhaar, "234123412346"),
         (checksums.codice_fiscale, "RSSMRA85T10A562S"),

@@ -229,6 +229,18 @@ def test_muon_is_torchs_to_the_bit(shape):
     assert 0.5 < singular.min() <= singular.max() < 1.3
 
 
+def test_muon_takes_each_matrix_of_a_stack_for_itself():
+    generator = torch.Generator().manual_seed(0)
+    stack = torch.nn.Parameter(torch.randn(3, 24, 8, generator=generator))
+    alone = [torch.nn.Parameter(one.detach().clone()) for one in stack]
+    stack.grad = torch.randn(stack.shape, generator=generator)
+    for parameter, gradient in zip(alone, stack.grad, strict=True):
+        parameter.grad = gradient.clone()
+    Muon([stack], lr=0.02).step()
+    Muon(alone, lr=0.02).step()
+    assert torch.equal(stack, torch.stack(list(alone)))
+
+
 LOSING = """
 try:
     with joined("cpu") as workers, workers.one_voice(), workers.together():

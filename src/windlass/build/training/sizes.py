@@ -49,8 +49,6 @@ class Sizes:
     """Sequences in one forward pass."""
     matrix_rate: float
     """Peak learning rate of the matrices inside the blocks."""
-    expert_rate: float
-    """The same for a mixture's experts, which AdamW trains in any case."""
     embedding_rate: float
     head_rate: float
     """Also of norms and biases."""
@@ -79,14 +77,12 @@ def derive(
     asked, narrow = settings.optimizer, BASE_WIDTH / model.hidden
     batch = settings.data.batch or max(1, _BATCH_TOKENS // context)
     muon = asked.kind == "muon"
-    adamw_rate = _ADAMW_RATE * narrow
     sizes = Sizes(
         model,
         context,
         batch,
         min(settings.data.micro_batch or batch, batch),
-        asked.matrix_rate or (_MUON_RATE if muon else adamw_rate),
-        adamw_rate if muon else asked.matrix_rate or adamw_rate,
+        asked.matrix_rate or (_MUON_RATE if muon else _ADAMW_RATE * narrow),
         asked.embedding_rate or _EMBEDDING_RATE,
         asked.head_rate or _HEAD_RATE * narrow,
         _warmup(settings),

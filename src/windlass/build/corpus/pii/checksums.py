@@ -80,12 +80,6 @@ def cpf(digits: str) -> bool:
     return True
 
 
-def pesel(digits: str) -> bool:
-    """Poland: a date of birth and a weighted sum modulo 10."""
-    total = sum(int(d) * w for d, w in zip(digits, (1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1)))
-    return total % 10 == 0 and 1 <= int(digits[2:4]) % 20 <= 12 and 1 <= int(digits[4:6]) <= 31
-
-
 def hetu(value: str) -> bool:
     """Finland: the last character is date and serial modulo 31."""
     return _HETU[int(value[:6] + value[7:10]) % 31] == value[10]

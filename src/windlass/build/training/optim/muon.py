@@ -21,7 +21,8 @@ _EPS = 1e-7
 
 
 class Muon(torch.optim.Optimizer):
-    """For parameters of shape (outputs, inputs). `weight_decay` is decoupled and scaled by the rate."""
+    """For parameters of shape (outputs, inputs), or stacks of such. `weight_decay` is decoupled, and scaled by the
+    rate."""
 
     def __init__(
         self, params: Iterable[nn.Parameter], *, lr: float, momentum: float = 0.95, weight_decay: float = 0.0
@@ -45,17 +46,20 @@ def _update(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: d
     direction = orthogonal(whole(gradient.lerp(buffer, group["momentum"])))  # Nesterov's momentum looks one step ahead
     mine = piece_of(parameter)
     rows = direction[mine.first : mine.first + mine.rows.shape[0]]
-    outputs, inputs = parameter.shape
+    outputs, inputs = parameter.shape[-2:]
     mine.rows.mul_(1 - group["lr"] * group["weight_decay"])
     mine.rows.add_(rows, alpha=-group["lr"] * max(1.0, outputs / inputs) ** 0.5)
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """About the nearest matrix with all singular values near 1, in bfloat16, by Newton-Schulz iteration.
+    """About the nearest matrix with all singular values near 1, in bfloat16, by Newton-Schulz iteration; of a stack, as
+    of a mixture's experts, each matrix for itself.
 
     The polynomial's coefficients favour a quick rise of small singular values over exactness: they end between 0.7 and
     1.2, which serves training as well.
     """
+    if matrix.ndim > 2:
+        return torch.stack([orthogonal(one) for one in matrix])
     a, b, c = _COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.bfloat16()

@@ -26,7 +26,7 @@ class Optimizers:
 
     def __init__(self, model: Model, sizes: Sizes, settings: OptimizerSettings) -> None:
         self.named = dict(model.named_parameters())
-        roles: dict[str, list[nn.Parameter]] = {role: [] for role in ("embedding", "rest", "matrix", "experts")}
+        roles: dict[str, list[nn.Parameter]] = {role: [] for role in ("embedding", "rest", "matrix")}
         for name, parameter in self.named.items():
             roles[_role(name, parameter)].append(parameter)
         tied_rate = sizes.head_rate if model.config.tied else sizes.embedding_rate
@@ -40,10 +40,8 @@ class Optimizers:
             self._all.append(
                 Muon(roles["matrix"], lr=sizes.matrix_rate, momentum=settings.momentum, weight_decay=decay)
             )
-            groups.append({"params": roles["experts"], "lr": sizes.expert_rate, "weight_decay": decay})
         else:
-            inside = roles["matrix"] + roles["experts"]
-            groups.append({"params": inside, "lr": sizes.matrix_rate, "weight_decay": decay})
+            groups.append({"params": roles["matrix"], "lr": sizes.matrix_rate, "weight_decay": decay})
         groups = [group for group in groups if group["params"]]
         adamw = AdamW8 if settings.kind == "adamw8" else partial(torch.optim.AdamW, fused=True)
         self._all.append(adamw(groups, betas=settings.betas, eps=1e-10, weight_decay=0.0))
@@ -90,6 +88,6 @@ def _fresh(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Ten
 def _role(name: str, parameter: nn.Parameter) -> str:
     """Which group a parameter learns in."""
     if "blocks." in name and parameter.ndim >= 2:
-        return "matrix" if parameter.ndim == 2 else "experts"  # Muon takes one matrix at a time
+        return "matrix"
     tables = ("embedding", "positions", "token_types")
     return "embedding" if name.rpartition(".")[2] in tables else "rest"

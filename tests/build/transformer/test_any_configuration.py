@@ -17,6 +17,7 @@ from windlass.build.transformer.config import Experts, RopeScaling, TransformerC
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.hf import load_model, save_model
 from windlass.build.transformer.init import initialise
+from windlass.build.transformer.ragged import Parts
 from windlass.core.errors import InputError
 
 CONTEXT = 24
@@ -121,6 +122,28 @@ def test_packed_documents_equal_separate_ones(config, lengths):
     with torch.inference_mode():
         separate = torch.cat([model(part) for part in x.split(lengths, dim=1)], dim=1)
         close(model(x, documents_BT=documents), separate)
+
+
+@settings(max_examples=40, deadline=None)
+@given(configurations(), st.lists(st.lists(st.integers(0, 7), min_size=3, max_size=3), max_size=4), st.booleans())
+def test_texts_read_on_in_one_row_equal_each_read_alone(config, steps, singly):
+    model = random_model(config)
+    texts, caches = tokens(CONTEXT, batch=3), [model.new_cache() for _ in range(3)]
+    for cache, total in zip(caches, map(sum, zip(*steps, strict=True)), strict=False):
+        cache.stretched = config.stretched(min(total, CONTEXT))
+    with torch.inference_mode():
+        for step in steps:
+            new = [min(wanted, cache.room) for wanted, cache in zip(step, caches, strict=True)]
+            rows = [row for row in range(3) if new[row]]
+            if not rows:
+                continue
+            parts = Parts([new[row] for row in rows], [caches[row] for row in rows], singly=singly)
+            read = [texts[row, caches[row].length :][: new[row]] for row in rows]
+            found = torch.split(model.hidden_of_parts(torch.cat(read), parts), list(parts.lengths))
+            for row, part in zip(rows, found, strict=True):
+                total = sum(wanted[row] for wanted in steps)
+                end = caches[row].length
+                close(part, model.hidden(texts[row, None, : min(total, CONTEXT)])[0, end - new[row] : end])
 
 
 @settings(max_examples=40, deadline=None)

@@ -20,6 +20,7 @@ from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.families import FAMILIES
 from windlass.build.transformer.families.links import export
 from windlass.build.transformer.hf import from_hf, load_model, save_model, to_hf
+from windlass.build.transformer.ragged import Parts
 from windlass.core.errors import InputError
 
 LENGTH = 48
@@ -200,6 +201,27 @@ def test_reading_in_pieces_with_the_cache_equals_one_pass(pair, pieces):
         assert cache.length == LENGTH
         cache.truncate(9)
         torch.testing.assert_close(ours.prefill(x[:, 9:15], cache), ours(x[:, :15])[:, -1], atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("singly", [False, True])
+def test_texts_read_on_in_one_row_equal_each_read_alone(pair, singly):
+    _, ours, _ = pair
+    texts = [tokens(length, batch=1)[0] for length in (LENGTH, 20, 31)]
+    caches = [ours.new_cache(capacity=LENGTH) for _ in texts]
+    for cache, text in zip(caches, texts, strict=True):
+        cache.stretched = ours.config.stretched(len(text))
+    with torch.inference_mode():
+        expected = [ours(text[None])[0] for text in texts]
+        for lengths in [(20, 7, 0), (1, 1, 0), (1, 0, 9), (1, 1, 1), (24, 1, 20), (1, 10, 1)]:
+            rows = [i for i, new in enumerate(lengths) if new]
+            new = [texts[i][caches[i].length : caches[i].length + lengths[i]] for i in rows]
+            parts = Parts([len(part) for part in new], [caches[i] for i in rows], singly=singly)
+            padding = torch.zeros(3 if singly else 0, dtype=torch.int64)
+            x = ours.logits(ours.hidden_of_parts(torch.cat([*new, padding]), parts))
+            for i, found in zip(rows, x[: parts.total].split(parts.lengths), strict=True):
+                end = caches[i].length
+                torch.testing.assert_close(found, expected[i][end - lengths[i] : end], atol=3e-5, rtol=1e-4)
+    assert [cache.length for cache in caches] == [len(text) for text in texts]
 
 
 def test_packed_documents_do_not_see_each_other(pair):

@@ -16,6 +16,7 @@ from windlass.build.transformer.cache import KVCache
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.linear import Linear, fused
 from windlass.build.transformer.norm import RMSNorm
+from windlass.build.transformer.ragged import Together
 from windlass.build.transformer.rope import rotate
 
 _SHORT = 512
@@ -39,11 +40,17 @@ class Sight(NamedTuple):
     cache: KVCache | None = None
     first: int = 0
     """The first cached position that any of the T still sees."""
+    at: int | None = None
+    """Where in the cache the T belong; None: behind all that it holds."""
     ordered: bool = False
     """`mask` lets no position see a later one either, and T = S: what lies ahead need not be computed."""
     stretches: tuple[tuple[int, int, Sight], ...] = ()
-    """Of a row (B = 1) that holds whole texts one after another: how many neighbours have the same length, that
-    length, and what each of them sees. Then nothing else is said here."""
+    """Of a row (B = 1) that holds texts, or parts of texts, one after another: how many neighbours have the same
+    length, that length, and what each of them sees. Then nothing but the rotation is said here."""
+    together: Together | None = None
+    """Does what `stretches` would."""
+    real: int | None = None
+    """Positions of the row before its padding; None: there is none."""
 
 
 def visible(
@@ -104,8 +111,7 @@ class Attention(nn.Module):
         q_BHTD = self._split(q)
         if self.query_norm is not None:
             q_BHTD = self.query_norm(q_BHTD)
-        look = self._look_by_stretch if sight.stretches else self._look
-        return self.output(look(q_BHTD, k_BKSD, v_BKSD, sight).transpose(1, 2).flatten(2))
+        return self.output(self._look(q_BHTD, k_BKSD, v_BKSD, sight).transpose(1, 2).flatten(2))
 
     def remember(self, x_BSC: Tensor) -> KeysValues:
         """Keys and values of another sequence, (B, K, S, D) each: made once, however often they are looked at."""
@@ -123,8 +129,16 @@ class Attention(nn.Module):
         """(B, H, T, D): each head's weighted sum of the values that it sees."""
         if sight.rotation is not None:
             q_BHTD, k_BKSD = rotate(q_BHTD, *sight.rotation), rotate(k_BKSD, *sight.rotation)
+        if sight.real is not None:
+            q, k, v = (x[:, :, : sight.real] for x in (q_BHTD, k_BKSD, v_BKSD))
+            seen = self._look(q, k, v, sight._replace(rotation=None, real=None))
+            return F.pad(seen, (0, 0, 0, q_BHTD.shape[2] - sight.real))
+        if sight.together is not None:
+            return sight.together(self.layer, q_BHTD, k_BKSD, v_BKSD)
+        if sight.stretches:
+            return self._look_by_stretch(q_BHTD, k_BKSD, v_BKSD, sight)
         if sight.cache is not None:
-            k_BKSD, v_BKSD = sight.cache.extend(self.layer, k_BKSD, v_BKSD, sight.first)
+            k_BKSD, v_BKSD = sight.cache.extend(self.layer, k_BKSD, v_BKSD, sight.first, sight.at)
         return self._attend(q_BHTD, k_BKSD, v_BKSD, sight)
 
     def _look_by_stretch(self, q_1HTD: Tensor, k_1KTD: Tensor, v_1KTD: Tensor, sight: Sight) -> Tensor:

@@ -51,16 +51,32 @@ class KVCache:
             )
         self.tokens[:, self.length : end] = tokens_BT
 
-    def extend(self, layer: int, k_BKTD: Tensor, v_BKTD: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
-        """Stores the new positions of one layer; returns keys and values of all positions from `first` on (views)."""
-        end = self.length + k_BKTD.shape[2]
-        self.keys[layer, :, :, self.length : end] = k_BKTD
-        self.values[layer, :, :, self.length : end] = v_BKTD
+    def extend(
+        self, layer: int, k_BKTD: Tensor, v_BKTD: Tensor, first: int = 0, at: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Stores the new positions of one layer, behind the others or from `at` on; returns keys and values of all
+        positions from `first` to the last new one (views)."""
+        start = self.length if at is None else at
+        end = start + k_BKTD.shape[2]
+        self.keys[layer, :, :, start:end] = k_BKTD
+        self.values[layer, :, :, start:end] = v_BKTD
         return self.keys[layer, :, :, first:end], self.values[layer, :, :, first:end]
 
     def advance(self, positions: int) -> None:
         """Called once per forward pass, after the last layer."""
         self.length += positions
+
+    def grow(self, capacity: int) -> None:
+        """Makes room for `capacity` positions in all. Takes half of the new memory on top while it copies."""
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            new = old.new_zeros(*old.shape[:3], capacity, old.shape[4])
+            new[:, :, :, : self.length] = old[:, :, :, : self.length]
+            setattr(self, name, new)
+            del old, new
+        tokens = self.tokens.new_zeros(len(self.tokens), capacity)
+        tokens[:, : self.length] = self.tokens[:, : self.length]
+        self.tokens, self.capacity = tokens, capacity
 
     def truncate(self, length: int) -> None:
         """Forgets the positions from `length` on (to share a prefix, or to take back a guess)."""

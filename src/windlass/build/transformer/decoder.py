@@ -28,6 +28,7 @@ from windlass.build.transformer.attention import Sight
 from windlass.build.transformer.cache import KVCache
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.linear import Linear
+from windlass.build.transformer.ragged import Parts
 from windlass.build.transformer.stack import Stack
 from windlass.build.transformer.vocabulary import embed, scores
 
@@ -80,6 +81,14 @@ class Decoder(Stack):
         x_BTC = self.through(*self.start(tokens_BT, documents_BT=documents_BT, cache=cache, dtype=dtype), routing)
         cache.advance(tokens_BT.shape[1])
         return x_BTC[:, -new:]
+
+    def hidden_of_parts(self, tokens_T: Tensor, parts: Parts, *, dtype: torch.dtype | None = None) -> Tensor:
+        """As `hidden`, (T, C), of a row that holds the next parts of several texts."""
+        x_1TC = embed(tokens_T[None], self.embedding, self.config, dtype)
+        x_1TC = self.through(*self.enter(x_1TC, parts=parts))
+        for cache, new in zip(parts.caches, parts.lengths, strict=True):
+            cache.advance(new)
+        return x_1TC[0]
 
     def logits(self, x_BTC: Tensor) -> Tensor:
         """Scores of every token of the vocabulary, in the dtype of `x_BTC`."""

@@ -20,6 +20,7 @@ from windlass.build.transformer.positions import (
     relative_buckets,
     sinusoids,
 )
+from windlass.build.transformer.ragged import Parts
 from windlass.build.transformer.rope import frequencies, rotations
 from windlass.core.errors import InputError
 
@@ -60,25 +61,32 @@ class Stack(nn.Module):
         *,
         types_BT: Tensor | None = None,
         lengths: Sequence[int] | None = None,
+        parts: Parts | None = None,
     ) -> tuple[Tensor, list[Sight]]:
         """What the first block reads, and each block's sight: the parts of a pass that do not repeat.
 
         `documents_BT` (int64) keeps attention inside each document and counts positions from its start; `lengths` says
-        the same of a single row that holds nothing but whole documents. `types_BT` (int64): kinds of segments. Raises
-        `InputError` when the sequence is longer than the model reads.
+        the same of a single row that holds nothing but whole documents, `parts` of one that holds the next parts of
+        several texts. `types_BT` (int64): kinds of segments. Raises `InputError` when the sequence is longer than the
+        model reads.
         """
         start = cache.length if cache is not None else 0
         end = start + x_BTC.shape[1] if lengths is None else longest(lengths, x_BTC)
+        if parts is not None:
+            end = max(1 + place for place in parts.places())
         if end > self.config.context:
             raise InputError(
                 f"The sequence has {end} tokens, but the model reads at most {self.config.context}.",
                 "Shorten the prompt or ask for fewer new tokens.",
             )
-        if sum(given is not None for given in (documents_BT, cache, lengths)) > 1:
-            raise ValueError("documents, a cache (of one document per sequence) and lengths exclude each other")
+        if sum(given is not None for given in (documents_BT, cache, lengths, parts)) > 1:
+            raise ValueError("documents, a cache (of one document per sequence), lengths and parts exclude each other")
         positions = torch.arange(start, end, device=x_BTC.device)
         if documents_BT is not None:
             positions = positions_in_documents(documents_BT)
+        elif parts is not None:
+            places = parts.places() + [0] * (x_BTC.shape[1] - parts.total)
+            positions = torch.tensor(places, device=x_BTC.device)
         elif lengths is not None:
             positions = torch.cat([positions[:length] for length in lengths])
         if self.positions is not None:
@@ -92,10 +100,12 @@ class Stack(nn.Module):
         if self.embedding_norm is not None:
             x_BTC = self.embedding_norm(x_BTC)
         kinds = [self.config.local(layer) for layer in range(self.config.layers)]
-        if lengths is None:
-            sights = {local: self._sight(local, positions, documents_BT, cache, end) for local in set(kinds)}
-        else:
+        if parts is not None:
+            sights = {local: self._sight_of_parts(local, positions, parts) for local in set(kinds)}
+        elif lengths is not None:
             sights = {local: self._sight_by_stretch(local, lengths, x_BTC.device) for local in set(kinds)}
+        else:
+            sights = {local: self._sight(local, positions, documents_BT, cache, end) for local in set(kinds)}
         return x_BTC, [sights[local] for local in kinds]
 
     def through(
@@ -122,23 +132,55 @@ class Stack(nn.Module):
     ) -> Sight:
         """What the layers of one kind see: rotations, and a mask only where plain causal or full sight will not do."""
         config = self.config
-        new, start = positions.shape[-1], end - positions.shape[-1]
+        seen = self._seen(local, positions.shape[-1], end, documents_BT, cache, positions.device)
+        return seen._replace(rotation=self._rotation(local, positions, end)) if config.position == "rope" else seen
+
+    def _seen(
+        self,
+        local: bool,
+        new: int,
+        end: int,
+        documents_BT: Tensor | None,
+        cache: KVCache | None,
+        device: torch.device,
+    ) -> Sight:
+        """A sight without its rotation: what the last `new` of `end` positions see."""
+        config = self.config
+        start = end - new
         window = config.window if local else None
         first = max(0, start - window + 1) if window is not None and config.causal else 0
         seen = end - first
         if window is not None and window >= (seen if config.causal else 2 * seen):
             window = None
-        rotation = self._rotation(local, positions, end) if config.position == "rope" else None
-
         biased = config.position in ("alibi", "relative")
         alone = new == 1 and start > 0  # the newest position sees all that the cache holds from `first` on
         if not biased and window is None and documents_BT is None and (start == 0 or alone):
-            return Sight(config.causal and not alone, None, rotation, cache, first)
-        may = visible(
-            new, seen, causal=config.causal, window=window, documents_BT=documents_BT, device=positions.device
-        )
+            return Sight(config.causal and not alone, cache=cache, first=first)
+        may = visible(new, seen, causal=config.causal, window=window, documents_BT=documents_BT, device=device)
         mask = self._bias(new, seen, may.device).masked_fill(~may, float("-inf")) if biased else as_mask(may)
-        return Sight(False, mask, rotation, cache, first, ordered=config.causal and start == 0)
+        return Sight(False, mask, cache=cache, first=first, ordered=config.causal and start == 0)
+
+    def _sight_of_parts(self, local: bool, positions: Tensor, parts: Parts) -> Sight:
+        """All positions are turned at once, then each text looks at its own cache."""
+        rotation = None
+        if self.config.position == "rope":
+            stretched = [cache.stretched for cache in parts.caches]
+            if not any(stretched):
+                rotation = self._turned(local, positions, False)
+            else:  # LongRoPE turns each text by its own length
+                lengths = [*parts.lengths, len(positions) - parts.total]
+                rows = zip(torch.split(positions, lengths), [*stretched, False], strict=True)
+                cos, sin = zip(*(self._turned(local, row, long) for row, long in rows), strict=True)
+                rotation = torch.cat(cos), torch.cat(sin)
+        real = parts.total if parts.total < len(positions) else None
+        together = parts.kernel.plan(self.config, local, parts) if parts.kernel is not None else None
+        if together is not None:
+            return Sight(rotation=rotation, together=together, real=real)
+        stretches = tuple(
+            (1, end - at, self._seen(local, end - at, end, None, cache, positions.device)._replace(at=at))
+            for cache, at, end in parts.spans()
+        )
+        return Sight(rotation=rotation, stretches=stretches, real=real)
 
     def _sight_by_stretch(self, local: bool, lengths: Sequence[int], device: torch.device) -> Sight:
         """Of a row of whole documents: one sight for all neighbours of equal length."""
@@ -150,20 +192,27 @@ class Stack(nn.Module):
 
     def _rotation(self, local: bool, positions: Tensor, end: int) -> tuple[Tensor, Tensor]:
         config = self.config
-        theta, scaling = config.rope_theta, config.rope_scaling
-        if local and config.local_rope_theta is not None:
-            theta, scaling = config.local_rope_theta, None
         reach = end if positions.ndim == 1 or not config.stretched(end) else int(positions.max()) + 1
-        long = scaling is not None and config.stretched(reach)
-        if long and positions.ndim == 2:
+        cos, sin = self._turned(local, positions, config.stretched(reach))
+        scaled = not (local and config.local_rope_theta is not None)
+        if scaled and positions.ndim == 2 and config.stretched(reach):
             raise InputError(
                 f"A document has {reach} tokens, for which LongRoPE turns all positions differently: it cannot be "
                 "packed with shorter ones.",
                 "Give each document a row of its own.",
             )
-        frequency, factor = _frequencies(config.rotary_dim, theta, scaling, long, positions.device)
-        cos, sin = rotations(positions, frequency, factor)
         return (cos, sin) if positions.ndim == 1 else (cos[:, None], sin[:, None])  # (B, 1, T, D)
+
+    def _turned(self, local: bool, positions: Tensor, long: bool) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of the positions in layers of one kind; `long`: by LongRoPE's long factors, if it has any."""
+        config = self.config
+        theta, scaling = config.rope_theta, config.rope_scaling
+        if local and config.local_rope_theta is not None:
+            theta, scaling = config.local_rope_theta, None
+        frequency, factor = _frequencies(
+            config.rotary_dim, theta, scaling, long and scaling is not None, positions.device
+        )
+        return rotations(positions, frequency, factor)
 
     def _bias(self, new: int, seen: int, device: torch.device) -> Tensor:
         """What the distance of query and key adds to each head's scores, (H, T, S)."""

@@ -1,7 +1,10 @@
 """Local inference: a decoder of `build.transformer`, driven one token at a time, behind the `ChatModel` protocol.
 
 prompt.py    messages -> tokens: the model's chat template, or plain continuation for a base model
-sampling.py  logits -> the next token: greedy, temperature, top-p, reproducible by seed
+settings.py  what a request may say about its sampling, checked once
+sampling.py  logits -> the next token of every request in a batch, reproducible by seed
+drawing.py   temperature, top-k, top-p, min-p, typical: one draw for each row
+logprobs.py  the model's own log-probabilities, with alternatives
 text.py      tokens -> text: whole characters only, stop strings across token boundaries
 turns.py     whose step is next when several requests share the processor
 local.py     `LocalModel`, which puts these together and records what it did

@@ -27,7 +27,7 @@ from windlass.core.files import sha256_file, sha256_json
 from windlass.core.trace import Recorder, Span
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, FinishReason, Message, Usage
 from windlass.serve.engine.prompt import Prompt
-from windlass.serve.engine.sampling import Sampler, Sampling
+from windlass.serve.engine.sampling import Sampler, Sampling, choose
 from windlass.serve.engine.text import Text
 from windlass.serve.engine.turns import Turns
 
@@ -135,15 +135,14 @@ class _Generation:
         defaults = model._defaults
         self._model = model
         self._span = span
-        self._sampler = Sampler(
-            Sampling(
-                temperature=defaults.temperature if request.temperature is None else request.temperature,
-                top_p=defaults.top_p if request.top_p is None else request.top_p,
-                seed=request.seed,
-            )
-        )
-        self._text = Text(lambda ids: str(model._prompt.tokenizer.decode(ids, skip_special_tokens=True)), request.stop)
         self._prompt = model._prompt.tokens(request.messages, raw=bool(as_it_stands))
+        settings = Sampling(
+            temperature=defaults.temperature if request.temperature is None else request.temperature,
+            top_p=defaults.top_p if request.top_p is None else request.top_p,
+            seed=request.seed,
+        )
+        self._sampler = Sampler(settings, self._prompt)
+        self._text = Text(lambda ids: str(model._prompt.tokenizer.decode(ids, skip_special_tokens=True)), request.stop)
         self._limit = self._tokens_allowed(request.max_tokens)
         self._output = 0
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
@@ -222,7 +221,7 @@ class _Generation:
         for start in range(0, len(self._prompt), PREFILL_CHUNK):
             logits = self._model._read(self._prompt[start : start + PREFILL_CHUNK], cache)
         while True:
-            token = self._sampler.choose(logits)
+            token = choose(logits[None], [self._sampler])[0].id
             self._output += 1
             yield token
             if self._output == self._limit:

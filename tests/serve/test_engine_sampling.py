@@ -127,7 +127,7 @@ def chi_square_fits(tokens: list[int], expected: torch.Tensor) -> bool:
 def test_tokens_are_drawn_by_their_probability(settings: dict[str, Any]) -> None:
     logits = random_logits(1, 5, 60)[0] / 2
     exact = probabilities(logits, Sampling(**settings), [], [])
-    tokens = draws(logits, settings, 20_000)
+    tokens = draws(logits, settings, 10_000)
     assert chi_square_fits(tokens, exact)
     assert not chi_square_fits(tokens, exact**1.1 / (exact**1.1).sum()), "the test would notice"
 

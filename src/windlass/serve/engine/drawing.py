@@ -69,4 +69,5 @@ def _typical(weights_V: Tensor, mass: float) -> Tensor:
     entropy = torch.special.entr(p_V).sum()
     distance_V, order_V = (surprise_V - entropy).abs().sort(stable=True)
     last = int((p_V[order_V].cumsum(0) < mass).sum())
-    return (surprise_V - entropy).abs() <= distance_V[min(last, len(p_V) - 1)]
+    limit = float(distance_V[min(last, len(p_V) - 1)])
+    return (surprise_V - entropy).abs() <= limit

@@ -47,14 +47,11 @@ class Sampling:
             if not _is_number(value) or not low <= value <= high or (open_below and value == low):
                 bounds = f"above {low} and at most {high}" if open_below else f"between {low} and {high}"
                 raise InputError(f"{name} is {_shown(value)}, but must be a number {bounds}.")
-        for name, low, high in (("top_k", -1, None), ("seed", None, None), ("logprobs", 0, MAX_LOGPROBS)):
-            value = getattr(self, name)
-            if value is None and name != "top_k":
-                continue
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if not whole or (low is not None and value < low) or (high is not None and value > high):
-                bounds = "" if low is None else f" between {low} and {high}" if high is not None else f" from {low} up"
-                raise InputError(f"{name} is {_shown(value)}, but must be a whole number{bounds}.")
+        _check_whole("top_k", self.top_k, -1)
+        if self.seed is not None:
+            _check_whole("seed", self.seed)
+        if self.logprobs is not None:
+            _check_whole("logprobs", self.logprobs, 0, MAX_LOGPROBS)
         object.__setattr__(self, "top_k", max(self.top_k, 0))
         object.__setattr__(self, "logit_bias", _bias(self.logit_bias))
 
@@ -70,6 +67,13 @@ class Sampling:
 
 SAMPLING_FIELDS = frozenset(field.name for field in fields(Sampling))
 """The names of `Sampling`'s fields, which are those of the wire."""
+
+
+def _check_whole(name: str, value: Any, low: int | None = None, high: int | None = None) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or (low is not None and value < low) or (high is not None and value > high):
+        bounds = "" if low is None else f" from {low} up" if high is None else f" between {low} and {high}"
+        raise InputError(f"{name} is {_shown(value)}, but must be a whole number{bounds}.")
 
 
 def _bias(given: Any) -> dict[int, float]:

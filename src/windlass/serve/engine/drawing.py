@@ -65,9 +65,7 @@ def _cutoff(weights_RV: Tensor, settings: Sequence[Sampling]) -> Tensor:
 def _typical(weights_V: Tensor, mass: float) -> Tensor:
     """Which tokens are typical: those whose surprise is nearest to the distribution's entropy, of at least `mass`."""
     p_V = weights_V.double() / weights_V.sum(dtype=torch.float64)
-    surprise_V = -p_V.log()
-    entropy = torch.special.entr(p_V).sum()
-    distance_V, order_V = (surprise_V - entropy).abs().sort(stable=True)
+    distance_V: Tensor = (-p_V.log() - torch.special.entr(p_V).sum()).abs()
+    nearest_V, order_V = distance_V.sort(stable=True)
     last = int((p_V[order_V].cumsum(0) < mass).sum())
-    limit = float(distance_V[min(last, len(p_V) - 1)])
-    return (surprise_V - entropy).abs() <= limit
+    return distance_V <= nearest_V[min(last, len(p_V) - 1)]

@@ -129,7 +129,7 @@ def test_tokens_are_drawn_by_their_probability(settings: dict[str, Any]) -> None
     exact = probabilities(logits, Sampling(**settings), [], [])
     tokens = draws(logits, settings, 10_000)
     assert chi_square_fits(tokens, exact)
-    assert not chi_square_fits(tokens, exact**1.1 / (exact**1.1).sum()), "the test would notice"
+    assert not chi_square_fits(tokens, exact**1.3 / (exact**1.3).sum()), "the test would notice"
 
 
 def test_positions_of_one_request_are_independent() -> None:

@@ -26,7 +26,7 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.capacity = min(capacity or config.context, config.context)
+        self.capacity = capacity or config.context
         self.length = 0
         shape = (config.layers, batch, config.kv_heads, self.capacity, config.head_dim)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
@@ -83,3 +83,11 @@ class KVCache:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot truncate a cache of {self.length} positions to {length}")
         self.length = length
+
+    def keep(self, positions: Tensor) -> None:
+        """Forgets all but these positions (int64) and moves them together, in the order given."""
+        moved = (positions != torch.arange(len(positions), device=positions.device)).nonzero()
+        start = int(moved[0]) if len(moved) else len(positions)  # a beginning that all share stays where it is
+        for held in (self.keys, self.values):
+            held[:, :, :, start : len(positions)] = held[:, :, :, positions[start:]]
+        self.length = len(positions)

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from windlass.build.transformer.attention import Sight
+from windlass.build.transformer.branches import Branches
 from windlass.build.transformer.cache import KVCache
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.linear import Linear
@@ -88,6 +89,13 @@ class Decoder(Stack):
         x_1TC = self.through(*self.enter(x_1TC, parts=parts))
         for cache, new in zip(parts.caches, parts.lengths, strict=True):
             cache.advance(new)
+        return x_1TC[0]
+
+    def hidden_of_branches(self, tokens_T: Tensor, branches: Branches, cache: KVCache) -> Tensor:
+        """As `hidden`, (T, C), of tokens that continue different places of what the (one-row) cache holds."""
+        x_1TC = embed(tokens_T[None], self.embedding, self.config, None)
+        x_1TC = self.through(*self.enter(x_1TC, cache=cache, branches=branches))
+        cache.advance(len(tokens_T))
         return x_1TC[0]
 
     def logits(self, x_BTC: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from windlass.build.transformer.attention import KeysValues, Sight, as_mask, visible
 from windlass.build.transformer.block import Block
+from windlass.build.transformer.branches import Branches
 from windlass.build.transformer.cache import KVCache
 from windlass.build.transformer.config import RopeScaling, TransformerConfig
 from windlass.build.transformer.norm import norm_of
@@ -62,33 +63,40 @@ class Stack(nn.Module):
         types_BT: Tensor | None = None,
         lengths: Sequence[int] | None = None,
         parts: Parts | None = None,
+        branches: Branches | None = None,
     ) -> tuple[Tensor, list[Sight]]:
         """What the first block reads, and each block's sight: the parts of a pass that do not repeat.
 
         `documents_BT` (int64) keeps attention inside each document and counts positions from its start; `lengths` says
         the same of a single row that holds nothing but whole documents, `parts` of one that holds the next parts of
-        several texts. `types_BT` (int64): kinds of segments. Raises `InputError` when the sequence is longer than the
-        model reads.
+        several texts, and `branches` of one that continues different places of the cache. `types_BT` (int64): kinds of
+        segments. Raises `InputError` when the sequence is longer than the model reads.
         """
         start = cache.length if cache is not None else 0
         end = start + x_BTC.shape[1] if lengths is None else longest(lengths, x_BTC)
         if parts is not None:
             end = max(1 + place for place in parts.places())
+        elif branches is not None:
+            end = branches.reach
         if end > self.config.context:
             raise InputError(
                 f"The sequence has {end} tokens, but the model reads at most {self.config.context}.",
                 "Shorten the prompt or ask for fewer new tokens.",
             )
-        if sum(given is not None for given in (documents_BT, cache, lengths, parts)) > 1:
+        if sum(given is not None for given in (documents_BT, branches or cache, lengths, parts)) > 1:
             raise ValueError("documents, a cache (of one document per sequence), lengths and parts exclude each other")
-        positions = torch.arange(start, end, device=x_BTC.device)
         if documents_BT is not None:
             positions = positions_in_documents(documents_BT)
         elif parts is not None:
             places = parts.places() + [0] * (x_BTC.shape[1] - parts.total)
             positions = torch.tensor(places, device=x_BTC.device)
         elif lengths is not None:
-            positions = torch.cat([positions[:length] for length in lengths])
+            counted = torch.arange(end, device=x_BTC.device)
+            positions = torch.cat([counted[:length] for length in lengths])
+        elif branches is not None:
+            positions = branches.new_places
+        else:
+            positions = torch.arange(start, end, device=x_BTC.device)
         if self.positions is not None:
             x_BTC = x_BTC + self.positions[positions].to(x_BTC.dtype)
         elif self.config.position == "sinusoidal":
@@ -102,6 +110,8 @@ class Stack(nn.Module):
         kinds = [self.config.local(layer) for layer in range(self.config.layers)]
         if parts is not None:
             sights = {local: self._sight_of_parts(local, positions, parts) for local in set(kinds)}
+        elif branches is not None:
+            sights = {local: self._sight_of_branches(local, branches, cache) for local in set(kinds)}
         elif lengths is not None:
             sights = {local: self._sight_by_stretch(local, lengths, x_BTC.device) for local in set(kinds)}
         else:
@@ -157,7 +167,11 @@ class Stack(nn.Module):
         if not biased and window is None and documents_BT is None and (start == 0 or alone):
             return Sight(config.causal and not alone, cache=cache, first=first)
         may = visible(new, seen, causal=config.causal, window=window, documents_BT=documents_BT, device=device)
-        mask = self._bias(new, seen, may.device).masked_fill(~may, float("-inf")) if biased else as_mask(may)
+        if biased:
+            key_S = torch.arange(seen, device=device)
+            mask = self._bias(key_S - key_S[seen - new :, None]).masked_fill(~may, float("-inf"))
+        else:
+            mask = as_mask(may)
         return Sight(False, mask, cache=cache, first=first, ordered=config.causal and start == 0)
 
     def _sight_of_parts(self, local: bool, positions: Tensor, parts: Parts) -> Sight:
@@ -181,6 +195,19 @@ class Stack(nn.Module):
             for cache, at, end in parts.spans()
         )
         return Sight(rotation=rotation, stretches=stretches, real=real)
+
+    def _sight_of_branches(self, local: bool, branches: Branches, cache: KVCache | None) -> Sight:
+        """Who sees whom was told; what remains are windows, biases and rotations by the places in the texts."""
+        config = self.config
+        may = branches.seen_TS
+        if local and config.window is not None:
+            may = may & (branches.distances > -config.window)
+        if config.position in ("alibi", "relative"):
+            mask = self._bias(branches.distances).masked_fill(~may, float("-inf"))
+        else:
+            mask = as_mask(may)
+        rotation = self._rotation(local, branches.new_places, branches.reach) if config.position == "rope" else None
+        return Sight(False, mask, rotation, cache)
 
     def _sight_by_stretch(self, local: bool, lengths: Sequence[int], device: torch.device) -> Sight:
         """Of a row of whole documents: one sight for all neighbours of equal length."""
@@ -214,13 +241,11 @@ class Stack(nn.Module):
         )
         return rotations(positions, frequency, factor)
 
-    def _bias(self, new: int, seen: int, device: torch.device) -> Tensor:
+    def _bias(self, distance_TS: Tensor) -> Tensor:
         """What the distance of query and key adds to each head's scores, (H, T, S)."""
         config = self.config
-        key_S = torch.arange(seen, device=device)
-        distance_TS = key_S - key_S[seen - new :, None]
         if self.relative is None:
-            return -alibi_slopes(config.heads).to(device)[:, None, None] * distance_TS.abs()
+            return -alibi_slopes(config.heads).to(distance_TS.device)[:, None, None] * distance_TS.abs()
         bucket_TS = relative_buckets(
             distance_TS, causal=config.causal, buckets=config.relative_buckets, far=config.relative_distance
         )

@@ -7,6 +7,7 @@ drawing.py   temperature, top-k, top-p, min-p, typical: one draw for each row
 logprobs.py  the model's own log-probabilities, with alternatives
 text.py      tokens -> text: whole characters only, stop strings across token boundaries
 turns.py     whose step is next when several requests share the processor
+scorer.py    how likely texts are; what they share is read once (trie.py)
 local.py     `LocalModel`, which puts these together and records what it did
 """
 

@@ -8,7 +8,10 @@ from torch import Tensor
 
 
 class Constraint(Protocol):
-    """The state of one answer. The engine calls `accept` for every token that was written, forced ones included."""
+    """The state of one answer. The engine calls `accept` for every token that was written, forced ones included.
+
+    Not safe to share between threads.
+    """
 
     @property
     def ended(self) -> bool:
@@ -19,8 +22,21 @@ class Constraint(Protocol):
         """Sets the logits of tokens that may not come next to -inf, in place."""
         ...
 
-    def accept(self, token: int) -> None: ...
+    def accept(self, token: int) -> None:
+        """Goes on behind a token. Raises `InputError` when it is not allowed, or when going on costs too much."""
+        ...
 
     def forced(self) -> list[int]:
-        """Tokens that must come next, whatever the model says; may be empty. They are not accepted yet."""
+        """Tokens that must come next, whatever the model says; may be empty. They are not accepted yet.
+
+        They are those that `allow` would leave, one by one, as the only ones: jumping over them changes nothing.
+        """
+        ...
+
+    def rollback(self, count: int) -> None:
+        """Takes back the last `count` tokens: drafts that the model did not confirm."""
+        ...
+
+    def copy(self) -> Constraint:
+        """The same state, to go on from in a second way."""
         ...

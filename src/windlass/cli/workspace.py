@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from windlass.core.errors import InputError
 from windlass.core.workspace import Workspace, find_workspace
 
 
@@ -19,3 +20,14 @@ def add_option(parser: argparse.ArgumentParser) -> None:
 
 def opened(args: argparse.Namespace) -> Workspace:
     return find_workspace(args.workspace)
+
+
+def model_folder(args: argparse.Namespace, model: str) -> tuple[Path, str]:
+    """Folder and name of a model: a folder by its path, else a model of the workspace."""
+    if (Path(model) / "config.json").is_file():
+        return Path(model), Path(model).resolve().name
+    with opened(args) as workspace:
+        artifact = workspace.artifacts.get(model)
+        if artifact.kind != "model":
+            raise InputError(f"{artifact.ref} is of the kind {artifact.kind}.", "Name a model, or a model's folder.")
+        return artifact.path, artifact.record.name

@@ -4,6 +4,8 @@
 |--------|------------------|------------------|----------------|
 | fp32   | as they are      | as they are      | 4              |
 | bf16   | bfloat16, packed | bfloat16         | 2              |
+| int8   | 8 bits, blocks   | 8 bits, blocks   | 1.03           |
+| int4   | 4 bits, blocks   | 8 bits, blocks   | 0.56           |
 
 A decoder writes one token per sequence by reading every weight once, so bytes a weight are what its speed hangs on.
 Weights are packed once, in the order in which the product reads them; matrices that read the same vector (query, key
@@ -18,7 +20,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +32,8 @@ from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.linear import Linear
 from windlass.build.transformer.mlp import MLP
 from windlass.core.errors import InputError
-
-Policy = Literal["fp32", "bf16"]
+from windlass.serve.engine import native
+from windlass.serve.engine.quantised import Quantised
 
 
 class Product(Protocol):
@@ -101,10 +104,14 @@ def _no_bf16() -> str | None:
 
 
 _CHOICES: dict[str, _Choice] = {
+    "int4": _Choice(partial(Quantised, bits=4), native.unavailable, error=0.15, divergence=0.5),
+    "int8": _Choice(partial(Quantised, bits=8), native.unavailable, error=0.02, divergence=0.02),
     "bf16": _Choice(BF16, _no_bf16, error=0.01, divergence=0.01),
 }
-POLICIES = ("fp32", *_CHOICES)
-_AUTOMATIC = ("bf16", "fp32")
+"""The less exact before the more exact, which stand in for them."""
+POLICIES = (*_CHOICES, "fp32")
+AUTOMATIC = "int8"
+"""Where "auto" begins: 4 bits are a choice that somebody has to make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +150,7 @@ def prepare(decoder: Decoder, policy: str = "auto") -> Report:
             f"Policies are for float32 weights on a CPU, but this decoder has {weight.dtype} on {weight.device}.",
             "Load it anew; on a GPU, cast the whole decoder instead.",
         )
-    candidates = _AUTOMATIC if policy == "auto" else _AUTOMATIC[_AUTOMATIC.index(policy) :]
+    candidates = POLICIES[POLICIES.index(AUTOMATIC if policy == "auto" else policy) :]
     reasons: list[str] = []
     with torch.inference_mode():
         expected = None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from typing import Any
@@ -9,12 +10,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from windlass.core.errors import InputError  # noqa: E402
-from windlass.serve.engine.drawing import kept_weights  # noqa: E402
+from windlass.serve.engine.drawing import distribution, draw  # noqa: E402
 from windlass.serve.engine.sampling import Sampler, Sampling, Token, Unsamplable, choose  # noqa: E402
 from windlass.serve.engine.turns import Turns  # noqa: E402
 
 LOGITS = torch.tensor([1.0, 3.0, 2.0, -1.0])
 VOCABULARY = 200
+LARGE = 3000
 
 
 def random_logits(rows: int, seed: int = 0, width: int = VOCABULARY) -> torch.Tensor:
@@ -28,8 +30,7 @@ def probabilities(logits_V: torch.Tensor, settings: Sampling, prompt: list[int],
         sampler.write(token)
     row = logits_V.clone()
     sampler.edit(row)
-    weights = kept_weights(row[None], [settings])[0].double()
-    return weights / weights.sum()
+    return distribution(row[None], [settings])[0].double()
 
 
 def theirs(logits_V: torch.Tensor, settings: Sampling, prompt: list[int], written: list[int]) -> torch.Tensor:
@@ -91,6 +92,35 @@ def test_every_parameter_means_what_it_means_in_transformers(parameters: dict[st
         ours, expected = (f(logits, settings, prompt, written) for f in (probabilities, theirs))
         assert torch.equal(ours > 1e-30, expected > 1e-30)
         torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("parameters", [p for p in EACH if Sampling(**p).truncates], ids=str)
+@pytest.mark.parametrize("spread", [0.05, 2.0])
+def test_a_large_vocabulary_is_cut_as_a_small_one(parameters: dict[str, Any], spread: float) -> None:
+    """Whether the cut lies among the 64 likeliest, the 1024 likeliest or further down; rows of all kinds at once."""
+    mixed = [Sampling(**parameters), Sampling(), Sampling(top_p=0.5), Sampling(top_k=900), Sampling(**parameters)]
+    logits = random_logits(len(mixed), 3, LARGE) * spread
+    found = distribution(logits, mixed).double()
+    for p, row, settings in zip(found, logits, mixed, strict=True):
+        neutral = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "logit_bias": {}}
+        expected = theirs(row, dataclasses.replace(settings, **neutral), [0], [])
+        assert torch.equal(p > 1e-30, expected > 1e-30)
+        torch.testing.assert_close(p, expected, atol=1e-6, rtol=1e-5)
+    uniforms = torch.linspace(0, 1, len(mixed) * 40, dtype=torch.float64).reshape(40, -1) * (1 - 2**-53)
+    for row in uniforms:
+        tokens = draw(logits, mixed, row.tolist())
+        assert (found[torch.arange(len(mixed)), tokens] > 0).all()
+        below = [float(p[:token].sum()) for p, token in zip(found, tokens)]
+        above = [float(p[: token + 1].sum()) for p, token in zip(found, tokens)]
+        assert all(low - 1e-5 <= u <= high + 1e-5 for low, u, high in zip(below, row.tolist(), above))
+
+
+def test_ties_at_the_cut_are_all_kept() -> None:
+    logits = torch.zeros(2, LARGE)
+    logits[:, :2] = 1.0
+    logits[:, -5:] = 3.0
+    kept = distribution(logits, [Sampling(top_k=2), Sampling(top_p=0.001)]) > 0
+    assert [row.nonzero().flatten().tolist() for row in kept] == [[*range(LARGE - 5, LARGE)]] * 2
 
 
 def draws(logits: torch.Tensor, settings: dict[str, Any], count: int) -> list[int]:

@@ -1,12 +1,15 @@
 """Drawing one token from each row of logits, from the likelier part of its distribution.
 
-Top-k, top-p and min-p all keep the tokens above some cutoff, so each row needs one number, the highest of the three;
-tokens that tie with the last one kept are kept too, so that the result does not hang on the order of a sort.
+Top-k, top-p and min-p all keep the tokens above some cutoff, so each row needs one number, the highest of the three.
+It is looked for among the few likeliest tokens first, since sorting a vocabulary of 150,000 takes fifty times as long
+(docs/lab.md). Tokens that tie with the last one kept are kept too, and a draw goes through the kept ones in the order
+of the vocabulary, so that nothing hangs on the order of a sort or on how many were looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,56 +19,122 @@ from windlass.serve.engine.settings import Sampling
 COLDEST = 1e-5
 """Lower temperatures are as good as 0, and would overflow."""
 
+WIDTHS = (64, 1024)
+"""How many of the likeliest tokens are looked at before all are sorted."""
+
+
+class _Part(NamedTuple):
+    """Rows of a batch that are decided alike: weights (R, M), 0 where cut off, and which tokens they belong to."""
+
+    rows: list[int]
+    weights_RM: Tensor
+    id_RM: Tensor | None
+    """Ascending in each row; None: the whole vocabulary."""
+
 
 def draw(logits_RV: Tensor, settings: Sequence[Sampling], uniforms: Sequence[float]) -> Tensor:
     """One token for each row, int64 (R,), where its uniform number falls in the cumulative distribution."""
-    weights_RV = kept_weights(logits_RV, settings)
-    cumulative_RV = weights_RV.cumsum(-1, dtype=torch.float64)  # in float32 the tail of a large vocabulary is lost
-    total_R1 = cumulative_RV[:, -1:].contiguous()
-    at_R1 = total_R1 * torch.tensor(uniforms, dtype=torch.float64, device=logits_RV.device)[:, None]
-    token_R1 = torch.searchsorted(cumulative_RV, at_R1, right=True)
-    last_R1 = torch.searchsorted(cumulative_RV, total_R1)  # rounding must not lead behind the last one that was kept
-    return torch.minimum(token_R1, last_R1)[:, 0]
+    uniform_R = torch.tensor(uniforms, dtype=torch.float64, device=logits_RV.device)
+    token_R = torch.empty(len(settings), dtype=torch.int64, device=logits_RV.device)
+    for part in _parts(_heated(logits_RV, settings), settings):
+        place_R1 = look_up(part.weights_RM, uniform_R[part.rows])
+        token_R[part.rows] = (place_R1 if part.id_RM is None else part.id_RM.gather(1, place_R1))[:, 0]
+    return token_R
 
 
-def kept_weights(logits_RV: Tensor, settings: Sequence[Sampling]) -> Tensor:
-    """Probabilities up to a factor for each row: after the temperature, 0 where top-k, top-p, min-p or typical cut."""
-
-    def column(values: list[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=logits_RV.device)[:, None]
-
-    logits_RV = logits_RV.float()
-    scaled_RV = logits_RV - logits_RV.amax(-1, keepdim=True)
-    weights_RV = scaled_RV.div_(column([max(s.temperature, COLDEST) for s in settings])).exp_()
-    if any(s.top_k or s.top_p < 1 or s.min_p for s in settings):
-        cutoff_R1 = torch.maximum(_cutoff(weights_RV, settings), column([s.min_p for s in settings]))
-        weights_RV.masked_fill_(weights_RV < cutoff_R1, 0)
-    for row_V, s in zip(weights_RV, settings, strict=True):
-        if s.typical_p < 1:
-            row_V.masked_fill_(~_typical(row_V, s.typical_p), 0)
-    return weights_RV
-
-
-def _cutoff(weights_RV: Tensor, settings: Sequence[Sampling]) -> Tensor:
-    """The lowest weight that top-k and top-p keep of each row, (R, 1); the nucleus is one of the k likeliest."""
-    cutoffs = torch.zeros(len(settings), 1, device=weights_RV.device)
+def distribution(logits_RV: Tensor, settings: Sequence[Sampling]) -> Tensor:
+    """The probabilities that `draw` draws from, float32 (R, V). Temperature 0 has all of it on the likeliest token."""
+    p_RV = torch.zeros(logits_RV.shape, device=logits_RV.device)
+    for part in _parts(_heated(logits_RV, settings), settings):
+        share_RM = part.weights_RM / part.weights_RM.sum(-1, keepdim=True)
+        rows = torch.tensor(part.rows, device=logits_RV.device)[:, None]
+        if part.id_RM is None:
+            p_RV[rows[:, 0]] = share_RM
+        else:
+            p_RV[rows, part.id_RM] = share_RM
     for row, s in enumerate(settings):
-        if not s.top_k and s.top_p == 1:
-            continue
-        sorted_V = weights_RV[row].sort(descending=True).values
-        if s.top_k:
-            cutoffs[row] = sorted_V[min(s.top_k, len(sorted_V)) - 1]
-            sorted_V = sorted_V[sorted_V >= cutoffs[row]]
-        if s.top_p < 1:
-            cumulative_V = sorted_V.cumsum(0, dtype=torch.float64)
-            cutoffs[row] = sorted_V[int((cumulative_V < s.top_p * cumulative_V[-1]).sum())]
-    return cutoffs
+        if s.temperature == 0:
+            p_RV[row] = torch.nn.functional.one_hot(logits_RV[row].argmax(), p_RV.shape[1])
+    return p_RV
 
 
-def _typical(weights_V: Tensor, mass: float) -> Tensor:
+def look_up(weights_RM: Tensor, uniform_R: Tensor) -> Tensor:
+    """Where each uniform number falls in the cumulative weights of its row, int64 (R, 1)."""
+    cumulative_RM = weights_RM.cumsum(-1, dtype=torch.float64)  # in float32 the tail of a large vocabulary is lost
+    total_R1 = cumulative_RM[:, -1:].contiguous()
+    place_R1 = torch.searchsorted(cumulative_RM, total_R1 * uniform_R[:, None], right=True)
+    last_R1 = torch.searchsorted(cumulative_RM, total_R1)  # rounding must not lead behind the last one that was kept
+    return torch.minimum(place_R1, last_R1)
+
+
+def _heated(logits_RV: Tensor, settings: Sequence[Sampling]) -> Tensor:
+    """Probabilities at each row's temperature, up to a factor: the likeliest token weighs 1."""
+    heat_R1 = _column([max(s.temperature, COLDEST) for s in settings], logits_RV)
+    below_RV = logits_RV.float() - logits_RV.amax(-1, keepdim=True)
+    return below_RV.div_(heat_R1).exp_()
+
+
+def _parts(weights_RV: Tensor, settings: Sequence[Sampling]) -> Iterator[_Part]:
+    """Every row once, cut down to what top-k, top-p, min-p and typical keep."""
+    vocabulary = weights_RV.shape[1]
+    left = [row for row, s in enumerate(settings) if s.truncates]
+    if whole := [row for row, s in enumerate(settings) if not s.truncates]:
+        yield _Part(whole, _rows(weights_RV, whole), None)
+    for width in (*(width for width in WIDTHS if width < vocabulary), vocabulary):
+        if not left:
+            return
+        mine = [settings[row] for row in left]
+        weights_LV = _rows(weights_RV, left)
+        total_L1 = weights_LV.sum(-1, keepdim=True, dtype=torch.float64)
+        likeliest = weights_LV.topk(width) if width < vocabulary else weights_LV.sort(descending=True, stable=True)
+        best_LM, id_LM = likeliest
+        cutoff_L1 = _cutoff(best_LM, total_L1, mine)
+        # The cutoff is the true one if it lies above something seen; then nothing unseen reaches it.
+        found = [True] * len(left) if width == vocabulary else (best_LM[:, -1:] < cutoff_L1)[:, 0].tolist()
+        if done := [place for place, known in enumerate(found) if known]:
+            kept_DM = best_LM.masked_fill(best_LM < cutoff_L1, 0)[done]
+            for row_M, s in zip(kept_DM, [mine[place] for place in done], strict=True):
+                if s.typical_p < 1:
+                    row_M.masked_fill_(~_typical(row_M, s.typical_p), 0)
+            id_DM, order_DM = id_LM[done].sort(-1)
+            yield _Part([left[place] for place in done], kept_DM.gather(-1, order_DM), id_DM)
+        left = [row for row, known in zip(left, found, strict=True) if not known]
+
+
+def _cutoff(best_RM: Tensor, total_R1: Tensor, settings: Sequence[Sampling]) -> Tensor:
+    """The lowest weight that top-k, top-p and min-p keep of each row, (R, 1), as far as its likeliest weights tell
+    (descending). top-p counts what top-k left, as everywhere in the field; where both ask for more than is seen, the
+    answer is the last weight seen."""
+    seen = best_RM.shape[1]
+    cutoff_R1 = _column([s.min_p for s in settings], best_RM)
+    if any(s.top_k for s in settings):
+        k_R1 = torch.tensor([[min(s.top_k, seen) or seen] for s in settings], device=best_RM.device)
+        limited_R1 = torch.tensor([[s.top_k > 0] for s in settings], device=best_RM.device)
+        least_R1 = best_RM.gather(-1, k_R1 - 1).masked_fill(~limited_R1, 0)
+        best_RM = best_RM.masked_fill(best_RM < least_R1, 0)
+        total_R1 = torch.where(limited_R1, best_RM.sum(-1, keepdim=True, dtype=torch.float64), total_R1)
+        cutoff_R1 = torch.maximum(cutoff_R1, least_R1)
+    if any(s.top_p < 1 for s in settings):
+        wanted_R1 = total_R1 * torch.tensor([[s.top_p] for s in settings], dtype=torch.float64, device=best_RM.device)
+        short_R1 = (best_RM.cumsum(-1, dtype=torch.float64) < wanted_R1).sum(-1, keepdim=True)
+        limited_R1 = torch.tensor([[s.top_p < 1] for s in settings], device=best_RM.device)
+        least_R1 = best_RM.gather(-1, short_R1.clamp(max=seen - 1)).masked_fill(~limited_R1, 0)
+        cutoff_R1 = torch.maximum(cutoff_R1, least_R1)
+    return cutoff_R1
+
+
+def _typical(weights_M: Tensor, mass: float) -> Tensor:
     """Which tokens are typical: those whose surprise is nearest to the distribution's entropy, of at least `mass`."""
-    p_V = weights_V.double() / weights_V.sum(dtype=torch.float64)
-    distance_V: Tensor = (-p_V.log() - torch.special.entr(p_V).sum()).abs()
-    nearest_V, order_V = distance_V.sort(stable=True)
-    last = int((p_V[order_V].cumsum(0) < mass).sum())
-    return distance_V <= nearest_V[min(last, len(p_V) - 1)]
+    p_M = weights_M.double() / weights_M.sum(dtype=torch.float64)
+    distance_M: Tensor = (-p_M.log() - torch.special.entr(p_M).sum()).abs()
+    nearest_M, order_M = distance_M.sort(stable=True)
+    last = int((p_M[order_M].cumsum(0) < mass).sum())
+    return distance_M <= nearest_M[min(last, len(p_M) - 1)]
+
+
+def _rows(weights_RV: Tensor, rows: Sequence[int]) -> Tensor:
+    return weights_RV if len(rows) == len(weights_RV) else weights_RV[rows]
+
+
+def _column(values: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=like.device)[:, None]

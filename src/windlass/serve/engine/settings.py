@@ -55,6 +55,11 @@ class Sampling:
         object.__setattr__(self, "top_k", max(self.top_k, 0))
         object.__setattr__(self, "logit_bias", _bias(self.logit_bias))
 
+    @property
+    def truncates(self) -> bool:
+        """Whether a draw leaves out the less likely tokens."""
+        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0 or self.typical_p < 1
+
     def check(self, vocabulary: int) -> None:
         """Raises `InputError` when a token of `logit_bias` is not one of the model's."""
         for token in self.logit_bias:

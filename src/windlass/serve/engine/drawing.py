@@ -19,7 +19,7 @@ from windlass.serve.engine.settings import Sampling
 COLDEST = 1e-5
 """Lower temperatures are as good as 0, and would overflow."""
 
-WIDTHS = (64, 1024)
+WIDTHS = (64, 1024, 16384)
 """How many of the likeliest tokens are looked at before all are sorted."""
 
 
@@ -36,7 +36,7 @@ def draw(logits_RV: Tensor, settings: Sequence[Sampling], uniforms: Sequence[flo
     """One token for each row, int64 (R,), where its uniform number falls in the cumulative distribution."""
     uniform_R = torch.tensor(uniforms, dtype=torch.float64, device=logits_RV.device)
     token_R = torch.empty(len(settings), dtype=torch.int64, device=logits_RV.device)
-    for part in _parts(_heated(logits_RV, settings), settings):
+    for part in _parts(logits_RV, settings):
         place_R1 = look_up(part.weights_RM, uniform_R[part.rows])
         token_R[part.rows] = (place_R1 if part.id_RM is None else part.id_RM.gather(1, place_R1))[:, 0]
     return token_R
@@ -45,7 +45,7 @@ def draw(logits_RV: Tensor, settings: Sequence[Sampling], uniforms: Sequence[flo
 def distribution(logits_RV: Tensor, settings: Sequence[Sampling]) -> Tensor:
     """The probabilities that `draw` draws from, float32 (R, V). Temperature 0 has all of it on the likeliest token."""
     p_RV = torch.zeros(logits_RV.shape, device=logits_RV.device)
-    for part in _parts(_heated(logits_RV, settings), settings):
+    for part in _parts(logits_RV, settings):
         share_RM = part.weights_RM / part.weights_RM.sum(-1, keepdim=True)
         rows = torch.tensor(part.rows, device=logits_RV.device)[:, None]
         if part.id_RM is None:
@@ -67,38 +67,59 @@ def look_up(weights_RM: Tensor, uniform_R: Tensor) -> Tensor:
     return torch.minimum(place_R1, last_R1)
 
 
-def _heated(logits_RV: Tensor, settings: Sequence[Sampling]) -> Tensor:
-    """Probabilities at each row's temperature, up to a factor: the likeliest token weighs 1."""
-    heat_R1 = _column([max(s.temperature, COLDEST) for s in settings], logits_RV)
-    below_RV = logits_RV.float() - logits_RV.amax(-1, keepdim=True)
-    return below_RV.div_(heat_R1).exp_()
-
-
-def _parts(weights_RV: Tensor, settings: Sequence[Sampling]) -> Iterator[_Part]:
+def _parts(logits_RV: Tensor, settings: Sequence[Sampling]) -> Iterator[_Part]:
     """Every row once, cut down to what top-k, top-p, min-p and typical keep."""
-    vocabulary = weights_RV.shape[1]
-    left = [row for row, s in enumerate(settings) if s.truncates]
+    vocabulary = logits_RV.shape[1]
     if whole := [row for row, s in enumerate(settings) if not s.truncates]:
-        yield _Part(whole, _rows(weights_RV, whole), None)
-    for width in (*(width for width in WIDTHS if width < vocabulary), vocabulary):
+        yield _Part(whole, _weights(_rows(logits_RV, whole), [settings[row] for row in whole]), None)
+    left = [row for row, s in enumerate(settings) if s.truncates]
+    for width in (width for width in WIDTHS if width < vocabulary):
         if not left:
             return
         mine = [settings[row] for row in left]
-        weights_LV = _rows(weights_RV, left)
-        total_L1 = weights_LV.sum(-1, keepdim=True, dtype=torch.float64)
-        likeliest = weights_LV.topk(width) if width < vocabulary else weights_LV.sort(descending=True, stable=True)
-        best_LM, id_LM = likeliest
-        cutoff_L1 = _cutoff(best_LM, total_L1, mine)
+        logits_LV = _rows(logits_RV, left)
+        best_LM, id_LM = logits_LV.topk(width)
+        best_LM = _weights(best_LM, mine)
+        cutoff_L1 = _cutoff(best_LM, _total(logits_LV, mine), mine)
         # The cutoff is the true one if it lies above something seen; then nothing unseen reaches it.
-        found = [True] * len(left) if width == vocabulary else (best_LM[:, -1:] < cutoff_L1)[:, 0].tolist()
+        found = (best_LM[:, -1:] < cutoff_L1)[:, 0].tolist()
         if done := [place for place, known in enumerate(found) if known]:
-            kept_DM = best_LM.masked_fill(best_LM < cutoff_L1, 0)[done]
-            for row_M, s in zip(kept_DM, [mine[place] for place in done], strict=True):
-                if s.typical_p < 1:
-                    row_M.masked_fill_(~_typical(row_M, s.typical_p), 0)
             id_DM, order_DM = id_LM[done].sort(-1)
-            yield _Part([left[place] for place in done], kept_DM.gather(-1, order_DM), id_DM)
+            best_DM = best_LM[done].gather(-1, order_DM)
+            kept_DM = _kept(best_DM, cutoff_L1[done], [mine[place] for place in done])
+            yield _Part([left[place] for place in done], kept_DM, id_DM)
         left = [row for row, known in zip(left, found, strict=True) if not known]
+    if left:
+        mine = [settings[row] for row in left]
+        weights_LV = _weights(_rows(logits_RV, left), mine)
+        sorted_LV = weights_LV.sort(descending=True).values
+        cutoff_L1 = _cutoff(sorted_LV, sorted_LV.sum(-1, keepdim=True, dtype=torch.float64), mine)
+        yield _Part(left, _kept(weights_LV, cutoff_L1, mine), None)
+
+
+def _weights(logits_RM: Tensor, settings: Sequence[Sampling]) -> Tensor:
+    """Probabilities at each row's temperature, up to a factor: the likeliest token, which is among them, weighs 1."""
+    heat_R1 = _column([max(s.temperature, COLDEST) for s in settings], logits_RM)
+    below_RM = logits_RM.float() - logits_RM.amax(-1, keepdim=True)
+    return below_RM.div_(heat_R1).exp_()
+
+
+def _total(logits_RV: Tensor, settings: Sequence[Sampling]) -> Tensor:
+    """The weight of the whole vocabulary, float64 (R, 1), where a top-p without a top-k needs it."""
+    total_R1 = torch.ones(len(settings), 1, dtype=torch.float64, device=logits_RV.device)
+    if rows := [row for row, s in enumerate(settings) if s.top_p < 1 and not s.top_k]:
+        weights_NV = _weights(_rows(logits_RV, rows), [settings[row] for row in rows])
+        total_R1[rows] = weights_NV.sum(-1, keepdim=True, dtype=torch.float64)
+    return total_R1
+
+
+def _kept(weights_RM: Tensor, cutoff_R1: Tensor, settings: Sequence[Sampling]) -> Tensor:
+    """The weights, 0 below the cutoff and where not typical."""
+    kept_RM = weights_RM.masked_fill(weights_RM < cutoff_R1, 0)
+    for row_M, s in zip(kept_RM, settings, strict=True):
+        if s.typical_p < 1:
+            row_M.masked_fill_(~_typical(row_M, s.typical_p), 0)
+    return kept_RM
 
 
 def _cutoff(best_RM: Tensor, total_R1: Tensor, settings: Sequence[Sampling]) -> Tensor:
@@ -132,8 +153,8 @@ def _typical(weights_M: Tensor, mass: float) -> Tensor:
     return distance_M <= nearest_M[min(last, len(p_M) - 1)]
 
 
-def _rows(weights_RV: Tensor, rows: Sequence[int]) -> Tensor:
-    return weights_RV if len(rows) == len(weights_RV) else weights_RV[rows]
+def _rows(logits_RV: Tensor, rows: Sequence[int]) -> Tensor:
+    return logits_RV if len(rows) == len(logits_RV) else logits_RV[rows]
 
 
 def _column(values: Sequence[float], like: Tensor) -> Tensor:

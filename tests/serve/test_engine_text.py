@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,6 +39,38 @@ def test_pieces_of_any_bytes_add_up_to_the_whole(ids: list[int]) -> None:
     assert "".join(pieces) + text.finish() == BYTE_LEVEL.decode(ids)
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.one_of(st.text("é日🎈\ufffda", max_size=4).map(str.encode), st.binary(max_size=50)), max_size=20),
+    st.integers(0, 3),
+)
+def test_pieces_add_up_however_long_no_character_is_whole(stretches: list[bytes], shift: int) -> None:
+    """Bytes of whole and broken characters in any order, one or up to four in a token."""
+    raw = b"".join(stretches)
+    chunks = [raw[:shift], *(raw[i : i + shift + 1] for i in range(shift, len(raw), shift + 1))]
+
+    def decode(places: Sequence[int]) -> str:
+        return b"".join(chunks[place] for place in places).decode(errors="replace")
+
+    text = Detokenizer(decode)
+    assert "".join(text.push(place) for place in range(len(chunks))) + text.finish() == raw.decode(errors="replace")
+
+
+@pytest.mark.parametrize("word", ["\x80", "\xe6\x97", "\xa5\xe6\x97"], ids=["continuations", "heads", "straddling"])
+def test_the_window_stays_short_in_bytes_that_are_no_text(word: str) -> None:
+    longest = 0
+
+    def decode(ids: Sequence[int]) -> str:
+        nonlocal longest
+        longest = max(longest, len(ids))
+        return (word.encode("latin1") * len(ids)).decode(errors="replace")
+
+    text = Detokenizer(decode)
+    shown = "".join(text.push(0) for _ in range(500))
+    assert shown + text.finish() == (word.encode("latin1") * 500).decode(errors="replace")
+    assert longest <= 70 and len(shown) > 450
+
+
 WORDS = [[1], [2], [3], *([byte + 4 for byte in character.encode()] for character in "é日🎈")]
 
 
@@ -71,15 +105,18 @@ def test_the_window_stays_short() -> None:
     assert longest <= 10
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(
-    st.lists(st.text(alphabet="ab", max_size=4), max_size=12),
-    st.lists(st.text("ab", min_size=1, max_size=4), max_size=3),
+    st.lists(st.text(alphabet="ab", max_size=6), max_size=12),
+    st.lists(st.text("ab", min_size=1, max_size=5), max_size=4),
+    st.booleans(),
 )
-def test_stop_strings_cut_where_a_search_in_the_whole_text_would(pieces: list[str], stops: list[str]) -> None:
+def test_the_stop_string_that_is_complete_first_cuts_however_the_text_is_split(
+    pieces: list[str], stops: list[str], include: bool
+) -> None:
     whole = "".join(pieces)
-    cut = min((at for stop in stops if (at := whole.find(stop)) >= 0), default=None)
-    guard = StopStrings(stops)
+    ends = [(end, -len(stop), stop) for end in range(len(whole) + 1) for stop in stops if whole[:end].endswith(stop)]
+    guard = StopStrings(stops, include=include)
     shown = ""
     for piece in pieces:
         shown += guard.push(piece)
@@ -87,12 +124,11 @@ def test_stop_strings_cut_where_a_search_in_the_whole_text_would(pieces: list[st
         if guard.found is not None:
             break
     shown += guard.finish()
-    # Where two stop strings overlap, the one that is complete first decides: what was shown cannot be taken back.
-    if cut is None:
+    if not ends:
         assert shown == whole and guard.found is None
     else:
-        assert guard.found in stops and whole.startswith(shown + (guard.found or ""))
-        assert not any(stop in shown for stop in stops)
+        end, _, stop = min(ends)
+        assert guard.found == stop and shown == whole[: end if include else end - len(stop)]
 
 
 def test_text_is_held_back_only_while_it_may_be_a_stop_string() -> None:
@@ -102,9 +138,10 @@ def test_text_is_held_back_only_while_it_may_be_a_stop_string() -> None:
 
 
 def test_a_stop_string_across_tokens_and_characters() -> None:
-    text = Text(BYTE_LEVEL.decode, ["日本"])
-    shown = "".join(text.push(token) for token in BYTE_LEVEL.encode("ab 日日本 c").ids)
-    assert (shown + text.finish(), text.stopped) == ("ab 日", True)
+    for include, expected in ((False, "ab 日"), (True, "ab 日日本")):
+        text = Text(BYTE_LEVEL.decode, ["日本"], include_stop=include)
+        shown = "".join(text.push(token) for token in BYTE_LEVEL.encode("ab 日日本 c").ids)
+        assert (shown + text.finish(), text.stopped) == (expected, True)
 
 
 def test_empty_stop_strings_are_refused() -> None:

@@ -12,13 +12,23 @@ from windlass.core.errors import InputError
 
 BROKEN = "\N{REPLACEMENT CHARACTER}"
 
+LONGEST, KEPT = 32, 8
+"""A window of more tokens than `LONGEST` is cut down to the last `KEPT`: those hold all bytes that an unfinished
+character can have (three), even where each token holds but one."""
+
 
 class Text:
-    """What a request's tokens say: pieces that can be shown at once, up to the first stop string."""
+    """What a request's tokens say: pieces that can be shown at once, up to the first stop string.
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], stops: Sequence[str]) -> None:
+    The text ends before the stop string, as in OpenAI's API; with `include_stop` behind it (vLLM's
+    `include_stop_str_in_output`).
+    """
+
+    def __init__(
+        self, decode: Callable[[Sequence[int]], str], stops: Sequence[str], *, include_stop: bool = False
+    ) -> None:
         self._characters = Detokenizer(decode)
-        self._stops = StopStrings(stops)
+        self._stops = StopStrings(stops, include=include_stop)
 
     def push(self, token: int) -> str:
         return self._stops.push(self._characters.push(token))
@@ -29,7 +39,7 @@ class Text:
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string was found; the text ends before it."""
+        """Whether a stop string was found; no text follows it."""
         return self._stops.found is not None
 
 
@@ -37,7 +47,8 @@ class Detokenizer:
     """Decodes a growing sequence of tokens piece by piece; the pieces add up to the decoded whole.
 
     Only a short window at the end is decoded again for every token. It begins at a boundary between tokens where the
-    text was whole, with one such stretch before it, since some decoders treat the first token in a special way.
+    text was whole, with one such stretch before it, since some decoders treat the first token in a special way. Where
+    no such boundary comes (bytes that are no text, tokens that all end inside a character), it is cut all the same.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
@@ -54,6 +65,17 @@ class Detokenizer:
         fresh, self._given = certain[self._given :], max(self._given, len(certain))
         if certain and len(certain) == len(text):
             self._before, self._window, self._given = self._window, [], 0
+        elif len(self._window) > LONGEST:
+            fresh += self._shorten(text)
+        return fresh
+
+    def _shorten(self, text: str) -> str:
+        """Moves the window on to its last tokens; the text that is settled with that. A character that begins before
+        the cut counts as one there, whole or not, so what is left of the text starts behind it."""
+        head = self._window[:-KEPT]
+        settled = len(self._decode(self._before + head)) - len(self._decode(self._before))
+        fresh, self._given = text[self._given : settled], max(self._given - settled, 0)
+        self._before, self._window = head, self._window[-KEPT:]
         return fresh
 
     def finish(self) -> str:
@@ -67,12 +89,16 @@ class Detokenizer:
 
 
 class StopStrings:
-    """Cuts a stream of text before the first of `stops` that appears in it."""
+    """Cuts a stream of text before (`include`: behind) the first of `stops` in it, that is the one complete first.
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    Of several that end together the longest counts. So the cut is the same however the text is split into pieces.
+    """
+
+    def __init__(self, stops: Sequence[str], *, include: bool = False) -> None:
         if not all(stops):
             raise InputError("A stop string is empty.", "Leave it out.")
         self._stops = tuple(stops)
+        self._include = include
         self._held = ""
         self.found: str | None = None
 
@@ -83,10 +109,10 @@ class StopStrings:
         if not self._stops:
             return text
         self._held += text
-        hits = [(at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        hits = [(at + len(stop), at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if hits:
-            at, self.found = min(hits)
-            certain, self._held = self._held[:at], ""
+            end, start, self.found = min(hits)
+            certain, self._held = self._held[: end if self._include else start], ""
             return certain
         keep = max(self._overlap(stop) for stop in self._stops)
         cut = len(self._held) - keep

@@ -16,10 +16,10 @@ import pytest
 
 from windlass.apply.providers import http as http_module
 from windlass.apply.providers.http import Endpoint
-from windlass.apply.providers.openai_compatible import OpenAIChat, OpenAIEmbedder, prices_at
+from windlass.apply.providers.openai_compatible import OpenAIChat, OpenAIEmbedder
 from windlass.core.config import Config, ModelConfig
 from windlass.core.errors import ConfigError, ProviderError, Unsupported
-from windlass.core.pricing import Price
+from windlass.core.pricing import Price, prices_at
 from windlass.core.values import ChatRequest, ImagePart, Message, TextPart, TokenLogprob, ToolCall, ToolSpec, Usage
 
 KEY = "sk-very-secret-key"

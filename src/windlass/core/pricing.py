@@ -8,12 +8,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
 from windlass.core.values import Usage
+
+PriceOf = Callable[[str, Usage], float | None]
+"""US dollars for (model that answered, usage); None when the price or a count is not known."""
+
+_SELLERS: Mapping[str, str] = {
+    "api.openai.com": "openai",
+    "api.anthropic.com": "anthropic",
+    "generativelanguage.googleapis.com": "google",
+    "api.mistral.ai": "mistral",
+    "api.deepseek.com": "deepseek",
+}
+"""Host -> its name in the price table. A model of the same name elsewhere has no known price."""
 
 _DATED = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8})$")
 
@@ -61,6 +73,17 @@ def list_prices() -> Mapping[str, Price]:
         for provider, entry in table.items()
         for model, numbers in entry["models"].items()
     }
+
+
+def prices_at(host: str, extra: Mapping[str, Price] | None = None) -> PriceOf:
+    """Prices of the seller behind `host`; `extra` is the `[prices]` of windlass.toml."""
+    seller = seller_at(host)
+    return lambda model, usage: price(model, usage, seller, extra=extra)
+
+
+def seller_at(host: str) -> str:
+    """The name under which the price table knows the seller behind `host`; the host itself where it knows none."""
+    return _SELLERS.get(host, host)
 
 
 def price(

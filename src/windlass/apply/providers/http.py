@@ -6,9 +6,7 @@ The key is read from the environment at each call, sent in one header, and struc
 from __future__ import annotations
 
 import contextlib
-import email.utils
 import json
-import random
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,8 +16,8 @@ import httpx2
 from windlass import __version__
 from windlass.core.config import secret
 from windlass.core.errors import ConfigError, ProviderError
+from windlass.core.retry import AGAIN, backoff, retry_after
 
-_AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 _LONGEST_WAIT = 60.0
 _HINTS: Mapping[int, str] = {
     400: "The endpoint refused a parameter; its message says which.",
@@ -139,7 +137,7 @@ class Endpoint:
                     if response.is_success:
                         yield response
                         return
-                    if last or response.status_code not in _AGAIN:
+                    if last or response.status_code not in AGAIN:
                         raise self._failure(path, response)
                 finally:
                     response.close()
@@ -198,22 +196,6 @@ class Endpoint:
 
 
 def _wait(attempt: int, response: httpx2.Response | None) -> float:
-    """Seconds until the next try: what the server asks for, else doubling from half a second, with jitter."""
-    asked = None if response is None else _retry_after(response.headers)
-    if asked is not None and asked <= _LONGEST_WAIT:
-        return asked
-    return float(min(8.0, 0.5 * 2**attempt) * random.uniform(0.75, 1.25))
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    with contextlib.suppress(KeyError, ValueError):
-        return max(0.0, float(headers["retry-after-ms"]) / 1000)
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(value))
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
+    """Seconds until the next try: what the server asks for, unless that is very long."""
+    asked = None if response is None else retry_after(response.headers)
+    return asked if asked is not None and asked <= _LONGEST_WAIT else backoff(attempt)

@@ -7,7 +7,7 @@ the API cannot express is refused before anything is sent.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from windlass.apply.providers.http import Endpoint
 from windlass.core.config import Config
 from windlass.core.errors import ConfigError, ProviderError, Unsupported
 from windlass.core.files import sha256_json
-from windlass.core.pricing import Price, price
+from windlass.core.pricing import PriceOf, prices_at
 from windlass.core.protocols import Embeddings, EmbedKind
+from windlass.core.usage import usage_of
 from windlass.core.values import (
     ChatDelta,
     ChatRequest,
@@ -29,7 +30,6 @@ from windlass.core.values import (
     TokenLogprob,
     ToolCall,
     ToolSpec,
-    Usage,
 )
 
 EXTRA = frozenset(
@@ -48,24 +48,6 @@ _FINISH: Mapping[str, FinishReason] = {
     "function_call": "tool_calls",
     "content_filter": "content_filter",
 }
-
-PriceOf = Callable[[str, Usage], float | None]
-"""US dollars for (model that answered, usage); None when the price or a count is not known."""
-
-_SELLERS: Mapping[str, str] = {
-    "api.openai.com": "openai",
-    "api.anthropic.com": "anthropic",
-    "generativelanguage.googleapis.com": "google",
-    "api.mistral.ai": "mistral",
-    "api.deepseek.com": "deepseek",
-}
-"""Host -> its name in the price table. A model of the same name elsewhere has no known price."""
-
-
-def prices_at(host: str, extra: Mapping[str, Price] | None = None) -> PriceOf:
-    """Prices of the seller behind `host`; `extra` is the `[prices]` of windlass.toml."""
-    seller = _SELLERS.get(host, host)
-    return lambda model, usage: price(model, usage, seller, extra=extra)
 
 
 class OpenAIChat:
@@ -189,21 +171,6 @@ class OpenAIChat:
             self._price(model, counted),
             logprobs=tuple(logprobs),
         )
-
-
-def usage_of(usage: Any) -> Usage:
-    """The API's overlapping counts as disjoint classes: cached inside prompt, reasoning inside completion."""
-    if not isinstance(usage, Mapping):
-        return Usage()
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-    reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
-    return Usage(
-        input=None if prompt is None else prompt - (cached or 0),
-        cache_read=cached,
-        output=None if completion is None else completion - (reasoning or 0),
-        reasoning=reasoning,
-    )
 
 
 def _message(message: Message) -> dict[str, Any]:

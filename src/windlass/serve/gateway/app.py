@@ -1,0 +1,112 @@
+"""The gateway as an ASGI application: OpenAI's endpoints, answered by other servers.
+
+    app = create_gateway(load_gateway(Path("gateway.toml")), recorder)
+
+`serve.run` runs it, `serve.gate` stands before it. The way of a request: its `Door` reads it, `Gateway.answer`
+finds a target that answers, the door passes the answer on, and a `Record` says in a trace what it took.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from typing import Any
+
+from windlass.core.errors import MissingExtra
+from windlass.core.trace import Recorder
+
+try:
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.requests import Request
+    from starlette.responses import PlainTextResponse, Response
+    from starlette.routing import Route
+
+    from windlass.serve.errors import HttpError, error_response, json_response
+    from windlass.serve.gate import LOOPBACK, Gate
+    from windlass.serve.gateway.config import GatewayConfig
+    from windlass.serve.gateway.door import Door, House
+    from windlass.serve.gateway.events import ChoicesWatcher, ResponsesWatcher, Watcher
+    from windlass.serve.gateway.gateway import Gateway
+    from windlass.serve.limits import Limits
+    from windlass.serve.metrics import Metrics
+except ImportError as missing:
+    if (missing.name or "").partition(".")[0] == "windlass":
+        raise
+    raise MissingExtra("The gateway", "serve") from missing
+
+ENDPOINTS: Mapping[str, tuple[str, Callable[[], Watcher] | None]] = {
+    "/chat/completions": ("chat", ChoicesWatcher),
+    "/completions": ("text_completion", ChoicesWatcher),
+    "/responses": ("chat", ResponsesWatcher),
+    "/embeddings": ("embeddings", None),
+    "/rerank": ("rerank", None),
+    "/moderations": ("moderation", None),
+    "/images/generations": ("generate_content", None),
+}
+"""Path below /v1 -> (operation of its span, how to follow its stream; None: it has none)."""
+
+
+def create_gateway(
+    config: GatewayConfig,
+    recorder: Recorder | None = None,
+    *,
+    limits: Limits | None = None,
+    api_key: str | None = None,
+    hosts: Collection[str] | None = LOOPBACK,
+) -> Starlette:
+    """`hosts` and `api_key` as in `serve.app.create_app`. Every request is recorded by `recorder`."""
+    metrics = Metrics()
+    gateway = Gateway(config)
+    house = House(gateway, recorder or Recorder(None), limits or Limits(), metrics)
+    started = int(time.time())
+
+    def card(name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": started, "owned_by": "windlass"}
+
+    async def list_models(request: Request) -> Response:
+        return json_response({"object": "list", "data": [card(name) for name in gateway.models]})
+
+    async def show_model(request: Request) -> Response:
+        try:
+            gateway.route(request.path_params["model"])
+        except HttpError as error:
+            return error_response(error)
+        return json_response(card(request.path_params["model"]))
+
+    async def health(request: Request) -> Response:
+        return json_response({"status": "ok", "models": len(gateway.models)})
+
+    async def show_metrics(request: Request) -> Response:
+        return PlainTextResponse(metrics.render(), media_type="text/plain; version=0.0.4")
+
+    async def unknown(request: Request) -> Response:
+        known = ", ".join(f"/v1{path}" for path in ENDPOINTS)
+        message = f"There is no {request.method} {request.url.path[:200]} on this gateway."
+        return error_response(HttpError(404, message, f"It has {known} and /v1/models.", code="unknown_path"))
+
+    async def failed(request: Request, error: Exception) -> Response:
+        return error_response(error)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        gateway.close()
+
+    return Starlette(
+        routes=[
+            *(
+                Route(f"/v1{path}", Door(path, operation, watcher, house), methods=["POST"])
+                for path, (operation, watcher) in ENDPOINTS.items()
+            ),
+            Route("/v1/models", list_models, methods=["GET"]),
+            Route("/v1/models/{model:path}", show_model, methods=["GET"]),
+            Route("/health", health, methods=["GET"]),
+            Route("/metrics", show_metrics, methods=["GET"]),
+            Route("/{rest:path}", unknown, methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]),
+        ],
+        middleware=[Middleware(Gate, metrics=metrics, hosts=hosts, api_key=api_key)],
+        exception_handlers={Exception: failed},
+        lifespan=lifespan,
+    )

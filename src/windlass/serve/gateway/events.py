@@ -1,0 +1,137 @@
+"""Server-sent events on their way through: cut at their ends, looked into, and passed on as the bytes they were.
+
+Looking in serves three ends: usage and finish reason for the trace, an error or half a stream told from a whole one,
+and a usage event that only the gateway asked for taken out again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from windlass.core.usage import usage_of
+from windlass.core.values import Usage
+
+MAX_EVENT = 16 << 20
+"""Bytes of one event; a server that never ends one would fill the memory."""
+
+_END = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z)){2}")
+_LINE = re.compile(rb"\r\n|\n|\r")
+
+
+class BadEvent(Exception):
+    """An event that is no event of this API; the message says why."""
+
+
+def cut(buffer: bytearray) -> Iterator[bytes]:
+    """Removes the events that are complete from the front of the buffer, each with the blank line that ends it."""
+    at = 0
+    for match in _END.finditer(buffer):
+        yield bytes(buffer[at : match.end()])
+        at = match.end()
+    del buffer[:at]
+    if len(buffer) > MAX_EVENT:
+        raise BadEvent(f"an event is longer than {MAX_EVENT} bytes")
+
+
+def data_of(event: bytes) -> bytes | None:
+    """The data of an event; None for a comment, which servers send to keep a connection open."""
+    if event.startswith(b"data: ") and event.find(b"\n") >= len(event) - 2:
+        return event[6:].strip()  # one line, as nearly all are
+    lines = [line for line in _LINE.split(event) if line]
+    found = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]
+    if not found:
+        for line in lines:
+            if not line.startswith((b":", b"event:", b"id:", b"retry:")):
+                raise BadEvent(f"a line is no part of an event: {line[:80].decode('utf-8', 'replace')!r}")
+        return None
+    return b"\n".join(found)
+
+
+class Watcher(ABC):
+    """Follows one stream event by event."""
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+        self.model = ""
+        self.id = ""
+        self.finish: str | None = None
+        self.texts: list[str] = []
+        """The answer's text, piece by piece; kept only when `keep` is set."""
+        self.keep = False
+        self.complete = False
+        """Whether the end has been seen, so that nothing is missing."""
+
+    def see(self, data: bytes) -> bool:
+        """Looks into one event. True: only its usage is new, and the gateway alone may have asked for that.
+
+        Raises `BadEvent` for what is not JSON, or reports an error.
+        """
+        if data == b"[DONE]":
+            self.complete = True
+            return False
+        try:
+            value = json.loads(data)
+        except ValueError:
+            raise BadEvent(f"an event is not JSON: {data[:80].decode('utf-8', 'replace')!r}") from None
+        if not isinstance(value, dict):
+            raise BadEvent("an event is not a JSON object")
+        if value.get("error"):
+            raise BadEvent(f"it reported: {_said(value['error'])}")
+        return self._see(value)
+
+    @abstractmethod
+    def _see(self, value: dict[str, Any]) -> bool: ...
+
+
+class ChoicesWatcher(Watcher):
+    """The streams of chat and completions: choices, perhaps usage, then `[DONE]`."""
+
+    def _see(self, value: dict[str, Any]) -> bool:
+        if not self.id:
+            self.id, self.model = str(value.get("id") or ""), str(value.get("model") or "")
+        choices = value.get("choices")
+        if choices and isinstance(choices, list):
+            for choice in choices:
+                if isinstance(choice, dict):
+                    self.finish = choice.get("finish_reason") or self.finish
+                    if self.keep:
+                        self.texts.append(_text(choice))
+        if reported := value.get("usage"):
+            self.usage = usage_of(reported)
+            return not choices
+        return False
+
+
+class ResponsesWatcher(Watcher):
+    """The streams of `/v1/responses`: typed events, the last of which holds the whole response."""
+
+    def _see(self, value: dict[str, Any]) -> bool:
+        response = value.get("response")
+        if self.keep and value.get("type") == "response.output_text.delta":
+            self.texts.append(str(value.get("delta")))
+        if isinstance(response, Mapping):
+            self.id, self.model = str(response.get("id") or ""), str(response.get("model") or "")
+        if value.get("type") in ("response.completed", "response.incomplete", "response.failed"):
+            self.complete = True
+            self.finish = str(value["type"]).partition(".")[2]
+            if isinstance(response, Mapping):
+                self.usage = usage_of(response.get("usage"))
+        return False
+
+
+def _text(choice: Mapping[str, Any]) -> str:
+    """What a chunk adds to the answer: text, or pieces of tool calls as JSON."""
+    delta = choice.get("delta")
+    if not isinstance(delta, Mapping):
+        return str(choice.get("text") or "")
+    calls = delta.get("tool_calls")
+    return str(delta.get("content") or "") + (json.dumps(calls) if calls else "")
+
+
+def _said(error: Any) -> str:
+    message = error.get("message", error) if isinstance(error, Mapping) else error
+    return str(message)[:500]

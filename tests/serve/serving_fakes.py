@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from windlass.core.errors import Unsupported
-from windlass.core.protocols import Embeddings, EmbedKind
+from windlass.core.errors import InputError, Unsupported
+from windlass.core.protocols import Embeddings, EmbedKind, Relevance
 from windlass.core.trace import Recorder
-from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Citation, Message, ToolCall, Usage
+from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Citation, Message, TokenLogprob, ToolCall, Usage
 
 
 class Echo:
@@ -28,7 +28,7 @@ class Echo:
         return [delta.response for delta in self.stream(request)][-1]  # type: ignore[return-value]
 
     def stream(self, request: ChatRequest) -> Iterator[ChatDelta]:
-        for name in set(request.extra) - {"verbosity", "raw_prompt"}:
+        for name in set(request.beyond_text()) - {"verbosity", "raw_prompt"}:
             raise Unsupported(f"The parameter '{name}' is not supported by 'echo'.", "Leave it out.")
         self.requests.append(request)
         with self.recorder.span("chat", "chat") as span:
@@ -108,3 +108,81 @@ class Letters:
     def embed(self, texts: Sequence[str], kind: EmbedKind = "passage") -> Embeddings:
         rows = np.array([[t.count("a"), t.count("b"), t.count("c"), 1] for t in texts], dtype=np.float32)
         return Embeddings(rows / np.linalg.norm(rows, axis=1, keepdims=True), sum(map(len, texts)), 0)
+
+
+class Speller:
+    """A token is a character. It honours everything: writes a letter drawn from the seed, eight times, thinks before if
+    asked to, calls the first tool if it may, obeys a schema with {"a": 1}, and scores every token with -0.5."""
+
+    name = "speller"
+    digest = "5" * 64
+    context = 100
+
+    def __init__(self) -> None:
+        self.requests: list[ChatRequest] = []
+
+    def complete(self, request: ChatRequest) -> ChatResponse:
+        return [delta.response for delta in self.stream(request)][-1]  # type: ignore[return-value]
+
+    def stream(self, request: ChatRequest) -> Iterator[ChatDelta]:
+        self.requests.append(request)
+        ids = request.extra.get("prompt_token_ids")
+        prompt = request.messages[-1].text if ids is None else self.decode(ids)
+        text = chr(97 + (request.seed or 0) % 26) * min(request.max_tokens or 8, 8)
+        thought = "Hm." if "reasoning_effort" in request.extra else ""
+        calls: tuple[ToolCall, ...] = ()
+        if request.tools and request.tool_choice != "none":
+            text, calls = "", (ToolCall("c1", request.tools[0].name, '{"a": 1}'),)
+        elif request.schema is not None:
+            text = '{"a": 1}'
+        scored = [self._scored(c, request.logprobs, i, request.seed) for i, c in enumerate(text)]
+        if thought:
+            yield ChatDelta(reasoning=thought)
+        for character, score in zip(text, scored, strict=True):
+            yield ChatDelta(character, logprobs=(score,) if request.logprobs is not None else ())
+        before = request.extra.get("prompt_logprobs")
+        yield ChatDelta(
+            response=ChatResponse(
+                "", self.name, Message("assistant", text, calls, reasoning=thought),
+                "tool_calls" if calls else "stop", Usage(input=len(prompt), output=max(1, len(text))),
+                cost_usd=0.25,
+                logprobs=tuple(scored) if request.logprobs is not None else (),
+                prompt_logprobs=() if before is None else tuple(
+                    self._scored(c, before, i - 1, 0) for i, c in enumerate(prompt)
+                ),
+            )
+        )  # fmt: skip
+
+    @staticmethod
+    def _scored(character: str, top: int | None, index: int, seed: int | None) -> TokenLogprob:
+        if index < 0:
+            return TokenLogprob(character, None)
+        others = tuple(TokenLogprob("z", -2.0 - i) for i in range(top or 0))
+        return TokenLogprob(character, -0.5 - ((seed or 0) % 7), bytes=character.encode(), top=others)
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        return [*([2] if special else []), *map(ord, text)]
+
+    def encode_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
+        return [ord(c) for m in messages for c in m.text] + [3] * add_generation_prompt
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        if wrong := [t for t in tokens if t >= 0x110000]:
+            raise InputError(f"{wrong[0]} is no token.")
+        return "".join(map(chr, tokens))
+
+    def token_facts(self) -> dict[str, str | None]:
+        return {"bos_token": "\x02", "eos_token": "\x03", "pad_token": None, "chat_template": None}
+
+    def stats(self) -> dict[str, float]:
+        return {"waiting": 3.0}
+
+
+class Overlap:
+    """A reranker that counts common letters."""
+
+    name = "overlap"
+    digest = "0" * 64
+
+    def rank(self, query: str, documents: Sequence[str]) -> Relevance:
+        return Relevance([float(len(set(query) & set(d))) for d in documents], len(query) + sum(map(len, documents)))

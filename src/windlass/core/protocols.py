@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Citation
+from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Citation, Message
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +32,70 @@ class ChatModel(Protocol):
     def stream(self, request: ChatRequest) -> Iterator[ChatDelta]:
         """Deltas whose texts concatenate to the message of the response that the last delta carries."""
         ...
+
+
+@runtime_checkable
+class Cancellable(Protocol):
+    """An iterator of `ChatModel.stream` that can be told to end while another thread waits for its next item."""
+
+    def cancel(self) -> None:
+        """Ends the work as soon as possible. Safe to call from any thread, more than once, and after the end."""
+        ...
+
+
+@runtime_checkable
+class Tokenizing(Protocol):
+    """A chat model whose tokens are known: a local one."""
+
+    @property
+    def context(self) -> int:
+        """The window: tokens of prompt and answer together."""
+        ...
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Tokens of a text; `special`: with those that the tokenizer puts around it."""
+        ...
+
+    def encode_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
+        """Tokens of a conversation, through the chat template."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, special ones included. Raises `InputError` for a number that is no token."""
+        ...
+
+    def token_facts(self) -> Mapping[str, Any]:
+        """`bos_token`, `eos_token`, `pad_token` and `chat_template`, as texts or None."""
+        ...
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A model that counts: its engine's queue, batch and memory."""
+
+    def stats(self) -> Mapping[str, float]:
+        """Gauges by name, as the metrics page shows them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Relevance:
+    scores: Sequence[float]
+    """One for each document, in order; higher is more relevant, comparable within one query only."""
+    tokens: int
+
+
+@runtime_checkable
+class Reranker(Protocol):
+    """Says how well documents answer a query."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def digest(self) -> str | None: ...
+
+    def rank(self, query: str, documents: Sequence[str]) -> Relevance: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
     app = create_app({"assistant": assistant}, {"all-MiniLM-L6-v2": minilm}, store, recorder)
 
-`serve.run` runs it; `serve.openai_api` holds the endpoints, `serve.gate` the checks before them.
+`serve.run` runs it; `serve.api` holds the endpoints, `serve.gate` the checks before them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 from windlass.core.errors import MissingExtra
-from windlass.core.protocols import ChatModel, Embedder
+from windlass.core.protocols import ChatModel, Embedder, Measured, Reranker
 from windlass.core.store import Store
 from windlass.core.trace import Recorder
 
@@ -22,16 +22,23 @@ try:
     from starlette.responses import PlainTextResponse, Response
     from starlette.routing import BaseRoute, Route
 
+    from windlass.serve.api.context import Context
+    from windlass.serve.api.openapi import document
+    from windlass.serve.api.routes import operations
+    from windlass.serve.api.routes import routes as api_routes
     from windlass.serve.errors import error_response, json_response
     from windlass.serve.gate import LOOPBACK, Gate
+    from windlass.serve.keys import Keys
     from windlass.serve.limits import Limits
     from windlass.serve.metrics import Metrics
-    from windlass.serve.openai_api import OpenAI
     from windlass.serve.work import Workers
 except ImportError as missing:
     if (missing.name or "").partition(".")[0] == "windlass":
         raise
     raise MissingExtra("The server", "serve") from missing
+
+
+ENGINE = "windlass_engine"
 
 
 def create_app(
@@ -40,26 +47,44 @@ def create_app(
     store: Store | None = None,
     recorder: Recorder | None = None,
     *,
+    rerankers: Mapping[str, Reranker] | None = None,
     limits: Limits | None = None,
     api_key: str | None = None,
+    keys: Keys | None = None,
     hosts: Collection[str] | None = LOOPBACK,
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
-    """`models` and `embedders` by the name that clients ask for. `store` is where feedback goes (None: refused).
+    """Models, embedders and rerankers by the name that clients ask for. `store` is where feedback goes (None: refused).
 
-    `hosts` are the host names, without port, that the server answers to (None: any). With an `api_key` every path but
-    `/health` asks for it. `routes` come after the server's own: the studio's pages, for example.
+    `hosts` are the host names, without port, that the server answers to (None: any). With an `api_key`, or once there
+    are `keys`, every path but `/health` and `/ready` asks for one. `routes` come after the server's own: the studio's
+    pages, for example.
     """
     limits = limits or Limits()
     metrics = Metrics()
     workers = Workers(limits.running, limits.waiting, metrics)
-    api = OpenAI(models, embedders, store, recorder or Recorder(None), limits, workers, metrics)
+    context = Context(
+        models, embedders, rerankers or {}, store, recorder or Recorder(None), limits, workers, metrics, keys
+    )
+    known = operations(context)
+    metrics.declare(ENGINE, "gauge", "What a model's engine says of its queue, batch and memory, by model.")
 
     async def health(request: Request) -> Response:
         return json_response({"status": "ok", "models": len(models), "embedders": len(embedders)})
 
+    async def ready(request: Request) -> Response:
+        draining = getattr(request.app.state, "draining", False)
+        return json_response({"status": "draining" if draining else "ready"}, 503 if draining else 200)
+
     async def show_metrics(request: Request) -> Response:
+        for name, model in models.items():
+            if isinstance(model, Measured):
+                for what, value in model.stats().items():
+                    metrics.set(ENGINE, value, model=name, figure=what)
         return PlainTextResponse(metrics.render(), media_type="text/plain; version=0.0.4")
+
+    async def openapi(request: Request) -> Response:
+        return json_response(document(known, keyed=api_key is not None or (keys is not None and keys.any())))
 
     async def failed(request: Request, error: Exception) -> Response:
         return error_response(error)
@@ -72,11 +97,13 @@ def create_app(
     return Starlette(
         routes=[
             Route("/health", health, methods=["GET"]),
+            Route("/ready", ready, methods=["GET"]),
             Route("/metrics", show_metrics, methods=["GET"]),
-            *api.routes(),
+            Route("/openapi.json", openapi, methods=["GET"]),
+            *api_routes(context, known),
             *routes,
         ],
-        middleware=[Middleware(Gate, metrics=metrics, hosts=hosts, api_key=api_key)],
+        middleware=[Middleware(Gate, metrics=metrics, hosts=hosts, api_key=api_key, keys=keys)],
         exception_handlers={Exception: failed},
         lifespan=lifespan,
     )

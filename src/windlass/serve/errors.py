@@ -19,7 +19,7 @@ from windlass.core.errors import (
     WorkspaceBusy,
     WorkspaceError,
 )
-from windlass.serve.wire import BadField
+from windlass.serve.api.fields import BadField
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 

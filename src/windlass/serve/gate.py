@@ -2,8 +2,9 @@
 
 - **Host**: a web page elsewhere can point its own name at 127.0.0.1 and then talk to this server as to itself (DNS
   rebinding). A server on loopback therefore answers only to loopback names.
-- **Key**: compared in constant time. A browser, which cannot send a bearer token by itself, may give the key as the
-  password of HTTP Basic.
+- **Key**: the one key of the server's owner, which may do everything, or one of the workspace's keys with its scopes.
+  Both are compared by digest. A browser, which cannot send a bearer token by itself, may give the key as the password
+  of HTTP Basic.
 - Other origins get no CORS headers, and `/v1` takes JSON bodies only, which a foreign page cannot send unasked.
 """
 
@@ -20,12 +21,16 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from windlass.serve.errors import HttpError, error_response
+from windlass.serve.keys import Key, Keys
 from windlass.serve.metrics import Metrics
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
-OPEN_PATHS = frozenset({"/health"})
+OPEN_PATHS = frozenset({"/health", "/ready"})
 """Answered without a key: a health check holds no secret and must not need one."""
+API_PATHS = ("/v1/", "/v2/", "/rerank", "/tokenize", "/detokenize", "/openapi.json")
+"""Where each operation looks at the key's scopes itself. Everywhere else a key needs the scope `admin`."""
 
+_KEY = "windlass.key"
 REQUESTS = "windlass_requests_total"
 SECONDS = "windlass_request_seconds"
 
@@ -34,11 +39,13 @@ class Gate:
     """ASGI middleware: checks host and key, and counts every request with its status and duration."""
 
     def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, hosts: Collection[str] | None = LOOPBACK, api_key: str | None = None
-    ) -> None:
+        self, app: ASGIApp, *, metrics: Metrics, hosts: Collection[str] | None = LOOPBACK, api_key: str | None = None,
+        keys: Keys | None = None,
+    ) -> None:  # fmt: skip
         self._app = app
         self._hosts = hosts
         self._key = None if api_key is None else _hash(api_key.encode())
+        self._keys = keys
         self._metrics = metrics
         metrics.declare(REQUESTS, "counter", "Requests answered, by path and status.")
         metrics.declare(SECONDS, "histogram", "Seconds from a request's arrival to the last byte of its answer.")
@@ -73,9 +80,17 @@ class Gate:
                 f"Use one of: {', '.join(sorted(self._hosts))}.",
                 code="wrong_host",
             )
-        if self._key is None or scope["path"] in OPEN_PATHS:
+        keyed = self._keys is not None and self._keys.any()
+        if scope["path"] in OPEN_PATHS or (self._key is None and not keyed):
             return None
-        if hmac.compare_digest(_hash(_given_key(headers.get("authorization", ""))), self._key):
+        given = _given_key(headers.get("authorization", ""))
+        if self._key is not None and hmac.compare_digest(_hash(given), self._key):
+            return None
+        key = self._keys.find(given.decode(errors="replace")) if self._keys is not None else None
+        if key is not None:
+            if not scope["path"].startswith(API_PATHS) and "admin" not in key.scopes:
+                return HttpError(403, f"The key '{key.name}' lacks the scope 'admin'.", code="missing_scope")
+            scope[_KEY] = key
             return None
         return HttpError(
             401,
@@ -84,6 +99,12 @@ class Gate:
             code="invalid_api_key",
             headers={"WWW-Authenticate": 'Basic realm="windlass: any name, the API key as password"'},
         )
+
+
+def key_of(scope: Scope) -> Key | None:
+    """The workspace's key that a request came with; None: it may do everything, and nothing is counted."""
+    found: Key | None = scope.get(_KEY)
+    return found
 
 
 def _host(header: str) -> str:

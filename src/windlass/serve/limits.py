@@ -15,7 +15,9 @@ class Limits:
     messages: int = 1000
     texts: int = 2048
     """Texts of one embeddings request, as in OpenAI's service."""
-    running: int = 8
-    """Requests being answered at once; they share the processor."""
-    waiting: int = 64
-    """Requests in line behind those; further ones are told to come back (429)."""
+    prompts: int = 128
+    """Prompts of one completions request."""
+    running: int = 64
+    """Answers being written at once: the threads that wait for the engine, which decides how many share a batch."""
+    waiting: int = 256
+    """Answers in line behind those; further ones are told to come back (429)."""

@@ -36,6 +36,11 @@ class Metrics:
             key = tuple(sorted(labels.items()))
             series[key] = series.get(key, 0) + value
 
+    def set(self, name: str, value: float, **labels: str) -> None:
+        """Sets a gauge."""
+        with self._lock:
+            self._values[name][tuple(sorted(labels.items()))] = value
+
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Counts one duration, in seconds, into a histogram."""
         with self._lock:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Generic, TypeVar
 
 from starlette.types import Receive
 
+from windlass.core.protocols import Cancellable
 from windlass.serve.errors import HttpError
 from windlass.serve.metrics import Metrics
 
@@ -26,6 +28,8 @@ class ClientGone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _End:
+    """An iterator's end; `error` is what it raised."""
+
     error: BaseException | None = None
 
 
@@ -37,63 +41,43 @@ class Workers:
         self._places = running + waiting
         self._taken = 0
         self._metrics = metrics
-        self._stops: set[threading.Event] = set()
+        self._stops: set[_Stop] = set()
         metrics.declare(IN_PROGRESS, "gauge", "Requests being answered or waiting for their turn.")
         metrics.declare(CANCELLED, "counter", "Requests whose client left before the answer was complete.")
         metrics.add(IN_PROGRESS, 0)
         metrics.add(CANCELLED, 0)
 
     @contextlib.asynccontextmanager
-    async def items(self, make: Callable[[], Iterator[T]], receive: Receive) -> AsyncIterator[AsyncIterator[T]]:
-        """What the iterator of `make()` yields, step by step, while the client stays connected.
+    async def items(
+        self, makes: Sequence[Callable[[], Iterator[T]]], receive: Receive
+    ) -> AsyncIterator[AsyncIterator[tuple[int, T]]]:
+        """(index, item) of what the iterators of `makes` yield, as it comes, while the client stays connected.
 
-        When the block ends, for whatever reason, the iterator is closed after the step it is in. Raises `HttpError`
-        (429) when every place is taken, `ClientGone` when the client has left.
+        When the block ends, for whatever reason, the iterators are cancelled, if they can be, or closed after the step
+        they are in. Raises `HttpError` (429) when there is not a place for each of them, `ClientGone` when the client
+        has left.
         """
-        if self._taken >= self._places:
+        if self._taken + len(makes) > self._places:
             raise HttpError(429, "The server is busy: all places are taken.", "Try again soon.", code="busy")
-        loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[T | _End] = asyncio.Queue()
-        stop = threading.Event()
-
-        def hand(item: T | _End) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to take it
-                loop.call_soon_threadsafe(queue.put_nowait, item)
-
-        def work() -> None:
-            end = _End()
-            try:
-                if not stop.is_set():
-                    iterator = make()
-                    try:
-                        for item in iterator:
-                            hand(item)
-                            if stop.is_set():
-                                break
-                    finally:
-                        if isinstance(iterator, Generator):
-                            iterator.close()  # here and now, so that its span ends and its memory is freed
-            except BaseException as error:  # noqa: BLE001 - whatever it is, the one who waits must hear of it
-                end = _End(error)
-            hand(end)
+        inbox: _Inbox[tuple[int, T | _End]] = _Inbox()
+        stops = [_Stop() for _ in makes]
+        watcher = asyncio.create_task(_disconnected(receive))
 
         def gone(task: asyncio.Task[None]) -> None:
             if not task.cancelled():
-                stop.set()
-                queue.put_nowait(_End(ClientGone()))
+                inbox.put((0, _End(ClientGone())))
 
-        self._enter(stop)
-        future = loop.run_in_executor(self._pool, work)
-        future.add_done_callback(lambda _: self._leave(stop))
-        watcher = asyncio.create_task(_disconnected(receive))
         watcher.add_done_callback(gone)
+        for index, (make, stop) in enumerate(zip(makes, stops, strict=True)):
+            self._start(index, make, stop, inbox)
         try:
-            yield _until_end(queue)
+            yield _until_end(inbox, len(makes))
         except ClientGone:
             self._metrics.add(CANCELLED)
             raise
         finally:
-            stop.set()
+            for stop in stops:
+                stop.set()
             watcher.cancel()
 
     async def call(self, function: Callable[[], T], receive: Receive) -> T:
@@ -102,8 +86,8 @@ class Workers:
         def once() -> Iterator[T]:
             yield function()
 
-        async with self.items(once, receive) as items:
-            async for result in items:
+        async with self.items([once], receive) as items:
+            async for _, result in items:
                 return result
         raise AssertionError("a call gives one result or an error")
 
@@ -113,26 +97,98 @@ class Workers:
             stop.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _enter(self, stop: threading.Event) -> None:
+    def _start(
+        self, index: int, make: Callable[[], Iterator[T]], stop: _Stop, inbox: _Inbox[tuple[int, T | _End]]
+    ) -> None:
+        def work() -> None:
+            end = _End()
+            try:
+                if not stop.is_set():
+                    iterator = make()
+                    stop.watch(iterator)
+                    try:
+                        for item in iterator:
+                            inbox.put((index, item))
+                            if stop.is_set():
+                                break
+                    finally:
+                        if isinstance(iterator, Generator):
+                            iterator.close()  # here and now, so that its span ends and its memory is freed
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the one who waits must hear of it
+                end = _End(error)
+            inbox.put((index, end))
+
+        def leave(_: object) -> None:
+            """The thread has really ended: only now is its place free."""
+            self._taken -= 1
+            self._stops.discard(stop)
+            self._metrics.add(IN_PROGRESS, -1)
+
         self._taken += 1
         self._stops.add(stop)
         self._metrics.add(IN_PROGRESS)
-
-    def _leave(self, stop: threading.Event) -> None:
-        """The thread has really ended: only now is its place free."""
-        self._taken -= 1
-        self._stops.discard(stop)
-        self._metrics.add(IN_PROGRESS, -1)
+        asyncio.get_running_loop().run_in_executor(self._pool, work).add_done_callback(leave)
 
 
-async def _until_end(queue: asyncio.Queue[Any]) -> AsyncIterator[Any]:
-    while True:
-        item = await queue.get()
+class _Stop:
+    """Tells a thread to stop, and, where it can be told, the iterator that it waits for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._iterator: object = None
+
+    def is_set(self) -> bool:
+        return self._stopped
+
+    def watch(self, iterator: object) -> None:
+        with self._lock:
+            self._iterator = iterator
+        if self._stopped:
+            self.set()
+
+    def set(self) -> None:
+        self._stopped = True
+        with self._lock:
+            iterator = self._iterator
+        if isinstance(iterator, Cancellable):
+            iterator.cancel()
+
+
+class _Inbox(Generic[T]):
+    """Items from threads to the event loop. A burst of them wakes the loop once, not once each."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._items: deque[T] = deque()
+        self._ready = asyncio.Event()
+        self._woken = False
+
+    def put(self, item: T) -> None:
+        self._items.append(item)
+        if not self._woken:
+            self._woken = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to take it
+                self._loop.call_soon_threadsafe(self._ready.set)
+
+    async def get(self) -> T:
+        while not self._items:
+            self._ready.clear()
+            self._woken = False
+            if not self._items:  # else it came between, and nobody was woken for it
+                await self._ready.wait()
+        return self._items.popleft()
+
+
+async def _until_end(inbox: _Inbox[tuple[int, T | _End]], count: int) -> AsyncIterator[tuple[int, T]]:
+    while count:
+        index, item = await inbox.get()
         if isinstance(item, _End):
             if item.error is not None:
                 raise item.error
-            return
-        yield item
+            count -= 1
+        else:
+            yield index, item
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -1,0 +1,230 @@
+"""POST /v1/chat/completions.
+
+What an answer carries beyond OpenAI's fields (trace id, citations, whether the model abstained) stands in its field
+`windlass`; in a stream, in that of the last chunk with a choice. Clients pass unknown fields through, so that
+`response.windlass["citations"]` works in the official `openai` package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from starlette.responses import Response
+
+from windlass.core.values import ChatDelta, ChatResponse, TokenLogprob
+from windlass.serve.api.context import Context
+from windlass.serve.api.fields import BadField, Json, Table, array, by_type, flag, integer, mapping, only, record, text
+from windlass.serve.api.fields import one_of as one
+from windlass.serve.api.generate import CHAT_EXTRAS, MAX_TOKENS, TEXT, Call, text_request, times, total_usage
+from windlass.serve.api.messages import (
+    MESSAGE,
+    TOOL_CHOICE,
+    TOOLS,
+    check_tools,
+    extension_json,
+    logprob_json,
+    message_json,
+    tool_calls_json,
+    usage_json,
+)
+from windlass.serve.api.operation import COUNT, TEXT_, Caller, Operation, obj
+from windlass.serve.api.sse import DONE, EventStream, event
+
+MAX_CHOICES = 16
+MAX_LOGPROBS = 20
+
+JSON_SCHEMA: Table = {"name": text(empty=False), "description": text(), "schema": mapping, "strict": flag}
+FORMAT = by_type(
+    {
+        "text": record({"type": one("text")}, ["type"]),
+        "json_object": record({"type": one("json_object")}, ["type"]),
+        "json_schema": record(
+            {"type": one("json_schema"), "json_schema": record(JSON_SCHEMA, ["name", "schema"])},
+            ["type", "json_schema"],
+        ),
+    }
+)
+
+
+def operation(context: Context) -> Operation:
+    table: Table = {
+        "model": context.model_field(context.models),
+        "messages": array(MESSAGE, least=1, most=context.limits.messages),
+        **TEXT,
+        **CHAT_EXTRAS,
+        "max_completion_tokens": integer(1, MAX_TOKENS),
+        "n": integer(1, MAX_CHOICES),
+        "logprobs": flag,
+        "top_logprobs": integer(0, MAX_LOGPROBS),
+        "tools": TOOLS,
+        "tool_choice": TOOL_CHOICE,
+        "response_format": FORMAT,
+        "functions": only([]),
+        "function_call": only("none", "auto"),
+    }
+
+    async def handle(caller: Caller, fields: Json) -> Json | Response:
+        call = chat_call(fields)
+        made = _Chat(call)
+        if call.stream:
+            return EventStream(made.chunks(context.answers(call, caller)))
+        return made.whole(await context.collect(call, caller))
+
+    return Operation(
+        method="POST",
+        path="/v1/chat/completions",
+        summary="Answers a conversation",
+        scope="generate",
+        table=table,
+        required=("model", "messages"),
+        answer=ANSWER,
+        streams=True,
+        handle=handle,
+        errors=(404,),
+    )
+
+
+def chat_call(fields: Json) -> Call:
+    """The call that a body's fields, read by the table above, ask for."""
+    limits = [fields[name] for name in ("max_completion_tokens", "max_tokens") if name in fields]
+    if len(limits) == 2:
+        raise BadField("max_tokens", "Both 'max_completion_tokens' and 'max_tokens' are given.", "Give one of them.")
+    logprobs = None
+    if fields.get("logprobs"):
+        logprobs = fields.get("top_logprobs", 0)
+    elif fields.get("top_logprobs"):
+        raise BadField("top_logprobs", "'top_logprobs' is given, but 'logprobs' is not true.")
+    tools, choice = fields.get("tools", ()), fields.get("tool_choice", "auto")
+    check_tools(tools, choice)
+    request = text_request(
+        fields,
+        messages=fields["messages"],
+        max_tokens=limits[0] if limits else None,
+        tools=tools,
+        tool_choice=choice if tools else "auto",
+        schema=_schema(fields.get("response_format")),
+        logprobs=logprobs,
+    )
+    include_usage = fields.get("stream_options", {}).get("include_usage", False)
+    return Call(fields["model"], times(request, fields.get("n", 1)), fields.get("stream", False), include_usage)
+
+
+def _schema(format: Json | None) -> Json | None:
+    if format is None or format["type"] == "text":
+        return None
+    schema: Json = {"type": "object"} if format["type"] == "json_object" else format["json_schema"]["schema"]
+    return schema
+
+
+class _Chat:
+    """The answers of one call as JSON: whole, or as the chunks of a stream."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._created = int(time.time())
+        self._id = f"chatcmpl-{uuid.uuid4().hex}"
+
+    def whole(self, responses: Sequence[ChatResponse]) -> Json:
+        first = responses[0]
+        asked = self._call.requests[0].logprobs is not None
+        choices = [
+            {
+                "index": i,
+                "message": message_json(response.message),
+                "logprobs": _logprobs(response.logprobs) if asked else None,
+                "finish_reason": response.finish_reason,
+            }
+            for i, response in enumerate(responses)
+        ]
+        return {
+            "id": first.id or self._id,
+            "object": "chat.completion",
+            "created": self._created,
+            "model": self._call.model,
+            "choices": choices,
+            "usage": usage_json(total_usage([responses])),
+            "windlass": extension_json(first),
+        }
+
+    async def chunks(self, answers: AsyncGenerator[tuple[int, ChatDelta]]) -> AsyncGenerator[bytes]:
+        opened: set[int] = set()
+        responses: dict[int, ChatResponse] = {}
+        async with contextlib.aclosing(answers):
+            async for index, delta in answers:
+                if index not in opened:
+                    opened.add(index)
+                    yield self._chunk(index, {"role": "assistant", "content": ""})
+                piece: Json = {"content": delta.text} if delta.text else {}
+                if delta.reasoning:
+                    piece["reasoning_content"] = delta.reasoning
+                if piece or delta.logprobs:
+                    yield self._chunk(index, piece, logprobs=delta.logprobs)
+                if delta.response is not None:
+                    responses[index] = delta.response
+                    yield self._closing(index, delta.response)
+        usage = usage_json(total_usage([[responses[i] for i in sorted(responses)]]))
+        if self._call.include_usage:
+            yield event({**self._frame(), "choices": [], "usage": usage})
+        yield DONE
+
+    def _closing(self, index: int, response: ChatResponse) -> bytes:
+        calls = tool_calls_json(response.message.tool_calls, indexed=True)
+        delta: Json = {"tool_calls": calls} if calls else {}
+        return self._chunk(index, delta, finish=response.finish_reason, windlass=extension_json(response))
+
+    def _chunk(
+        self, index: int, delta: Json, *, finish: str | None = None, logprobs: Sequence[TokenLogprob] = (), **more: Any
+    ) -> bytes:
+        choice = {
+            "index": index,
+            "delta": delta,
+            "logprobs": _logprobs(logprobs) if logprobs else None,
+            "finish_reason": finish,
+        }
+        usage = {"usage": None} if self._call.include_usage else {}
+        return event({**self._frame(), "choices": [choice], **usage, **more})
+
+    def _frame(self) -> Json:
+        kind = "chat.completion.chunk"
+        return {"id": self._id, "object": kind, "created": self._created, "model": self._call.model}
+
+
+def _logprobs(logprobs: Sequence[TokenLogprob]) -> Json:
+    return {"content": [logprob_json(one) for one in logprobs], "refusal": None}
+
+
+USAGE: Json = {
+    "anyOf": [
+        {"type": "null"},
+        obj(
+            {"prompt_tokens": COUNT, "completion_tokens": COUNT, "total_tokens": COUNT},
+        ),
+    ]
+}
+FINISH: Json = {"enum": ["stop", "length", "tool_calls", "content_filter", "error"]}
+ANSWER = obj(
+    {
+        "id": TEXT_,
+        "object": {"const": "chat.completion"},
+        "created": COUNT,
+        "model": TEXT_,
+        "choices": {
+            "type": "array",
+            "minItems": 1,
+            "items": obj(
+                {
+                    "index": COUNT,
+                    "message": obj({"role": {"const": "assistant"}, "content": {"type": ["string", "null"]}}),
+                    "logprobs": {"type": ["object", "null"]},
+                    "finish_reason": FINISH,
+                }
+            ),
+        },
+        "usage": USAGE,
+        "windlass": {"type": "object"},
+    }
+)

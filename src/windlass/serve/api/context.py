@@ -1,0 +1,150 @@
+"""What every endpoint works with: the models by name, the workers that run them, and the counters."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NoReturn, TypeVar
+
+from windlass.core.errors import Unsupported, WindlassError
+from windlass.core.protocols import ChatModel, Embedder, Reranker
+from windlass.core.store import Store
+from windlass.core.trace import Recorder
+from windlass.core.values import ChatDelta, ChatResponse
+from windlass.serve.api.fields import BadField, Check, Json, text
+from windlass.serve.api.generate import Call
+from windlass.serve.api.operation import Caller
+from windlass.serve.errors import HttpError
+from windlass.serve.keys import Keys
+from windlass.serve.limits import Limits
+from windlass.serve.metrics import Metrics
+from windlass.serve.work import Workers
+
+TOKENS = "windlass_tokens_total"
+FIRST = "windlass_time_to_first_chunk_seconds"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    models: Mapping[str, ChatModel]
+    embedders: Mapping[str, Embedder]
+    rerankers: Mapping[str, Reranker]
+    store: Store | None
+    recorder: Recorder
+    limits: Limits
+    workers: Workers
+    metrics: Metrics
+    keys: Keys | None = None
+    started: int = field(default_factory=lambda: int(time.time()))
+
+    def __post_init__(self) -> None:
+        self.metrics.declare(TOKENS, "counter", "Tokens by model and direction (input, output).")
+        self.metrics.declare(FIRST, "histogram", "Seconds from a request to the first piece of its answer, by model.")
+
+    # names -----------------------------------------------------------------------------------------------------------
+
+    def named(self, known: Mapping[str, T], name: str) -> T:
+        """The model of this name. Raises `HttpError` (404)."""
+        found = known.get(name)
+        if found is None:
+            self.no_model(name, list(known))
+        return found
+
+    def no_model(self, name: str, known: list[str]) -> NoReturn:
+        listed = ", ".join(f"'{one}'" for one in known) or "none"
+        raise HttpError(
+            404, f"There is no model '{name[:200]}' here.", f"Models: {listed}.", code="model_not_found", param="model"
+        )
+
+    @staticmethod
+    def model_field(known: Mapping[str, object]) -> Check:
+        """A model's name. What is not known is refused later, with 404; the schema says what is."""
+        return Check({"type": "string", "enum": list(known)} if known else {"type": "string"}, text(empty=False).read)
+
+    # work ------------------------------------------------------------------------------------------------------------
+
+    async def answers(self, call: Call, caller: Caller) -> AsyncGenerator[tuple[int, ChatDelta]]:
+        """(which request, delta) of all requests of a call as they come; the last delta of each carries its response.
+
+        When the reader stops early, or the caller leaves, the models are stopped. What was used is counted and
+        charged to the caller's key, in every case.
+        """
+        model = self.named(self.models, call.model)
+        started, waiting = time.perf_counter(), True
+        responses: list[ChatResponse | None] = [None] * len(call.requests)
+        pieces = [0] * len(call.requests)
+
+        def run(index: int) -> Callable[[], Iterator[ChatDelta]]:
+            return lambda: model.stream(call.requests[index])
+
+        try:
+            async with (
+                asyncio.timeout(self.limits.request_seconds),
+                self.workers.items([run(i) for i in range(len(call.requests))], caller.receive) as deltas,
+            ):
+                async for index, delta in deltas:
+                    if waiting:
+                        waiting = False
+                        self.metrics.observe(FIRST, time.perf_counter() - started, model=call.model)
+                    pieces[index] += 1
+                    if delta.response is not None:
+                        responses[index] = delta.response
+                    yield index, delta
+                if None in responses:
+                    raise WindlassError(f"The model '{call.model}' ended without a response.")
+        except Unsupported as error:
+            raise _naming_the_field(error, call) from error
+        finally:
+            await self._charge(call.model, caller, responses, pieces)
+
+    async def collect(self, call: Call, caller: Caller) -> list[ChatResponse]:
+        """The responses to all requests of a call, in order."""
+        responses: dict[int, ChatResponse] = {}
+        async for index, delta in self.answers(call, caller):
+            if delta.response is not None:
+                responses[index] = delta.response
+        return [responses[i] for i in range(len(call.requests))]
+
+    async def blocking(self, function: Callable[[], T], caller: Caller) -> T:
+        """The result of one blocking call, within the time a request may take."""
+        async with asyncio.timeout(self.limits.request_seconds):
+            return await self.workers.call(function, caller.receive)
+
+    # counting --------------------------------------------------------------------------------------------------------
+
+    async def count(self, model: str, caller: Caller, *, input: int, output: int = 0, cost: float | None) -> None:
+        """Adds to the metrics, and to what the caller's key has used."""
+        self.metrics.add(TOKENS, input, model=model, direction="input")
+        self.metrics.add(TOKENS, output, model=model, direction="output")
+        if self.keys is not None and caller.key is not None:
+            await asyncio.to_thread(self.keys.charge, caller.key, input + output, cost)
+
+    async def _charge(
+        self, model: str, caller: Caller, responses: list[ChatResponse | None], pieces: list[int]
+    ) -> None:
+        read = written = 0
+        costs: list[float | None] = []
+        for response, count in zip(responses, pieces, strict=True):
+            if response is None:
+                # Cut off: a piece is at least a token, and what the prompt held is not known any more.
+                written += count
+                if count:
+                    costs.append(None)
+            else:
+                read += response.usage.prompt or 0
+                written += response.usage.completion or 0
+                costs.append(response.cost_usd)
+        if costs:
+            known = [cost for cost in costs if cost is not None]
+            cost = sum(known) if len(known) == len(costs) else None
+            await self.count(model, caller, input=read, output=written, cost=cost)
+
+
+def _naming_the_field(error: Unsupported, call: Call) -> BadField:
+    """The model refuses a field by its wire name: say which one in `param`, where clients look for it."""
+    asked: Json = call.requests[0].beyond_text()
+    named = next((field for field in asked if f"'{field}'" in error.message), None)
+    return BadField(named, error.message, error.hint, code="unsupported")

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.hf import load_decoder
+from windlass.build.transformer.linear import fused
 from windlass.build.transformer.ragged import Parts
 from windlass.core.errors import InputError, NotFound, Unsupported
-from windlass.serve.engine.linears import prepare
+from windlass.serve.engine.linears import POLICIES, prepare
 from windlass.serve.engine.lora import Adapters
 from windlass.serve.engine.lora_files import CONFIG, WEIGHTS, LoRA
 
@@ -151,18 +152,24 @@ def test_padding_behind_the_spans_has_no_adapter(world) -> None:
     assert torch.allclose(logits, expected["all"], atol=2e-4)
 
 
-def test_works_around_the_arithmetic_of_a_policy(world) -> None:
+@pytest.mark.parametrize("policy", POLICIES)
+def test_is_added_to_whatever_the_policy_multiplies(world, policy: str) -> None:
     base, folders, _ = world
-    exact, decoder = load_decoder(base), load_decoder(base)
-    report = prepare(decoder, "bf16")
-    if report.policy != "bf16":
+    decoder = load_decoder(base)
+    report = prepare(decoder, policy)
+    if report.policy != policy:
         pytest.skip(str(report))
-    outs = []
-    for model in (exact, decoder):
-        adapters = Adapters(model)
-        loras = [adapters.load(name, folder) for name, folder in folders.items()]
-        outs.append(torch.cat(read(model, adapters, [*loras, None])))
-    assert 0 < (outs[0] - outs[1]).abs().max() < 0.2 < outs[0].abs().max()
+    adapters = Adapters(decoder)
+    lora = adapters.load("all", folders["all"])
+    attention, x = decoder.blocks[0].attention, torch.randn(5, 32)
+    maps = {"query": attention.query, "key": attention.key, "value": attention.value}
+    with torch.inference_mode():
+        before = fused(x, *maps.values())
+        with adapters.rows([(lora, 5)]):
+            after = fused(x, *maps.values())
+    for name, ours, plain in zip(maps, after, before, strict=True):
+        thin = lora.thin[f"blocks.0.attention.{name}"]
+        assert torch.allclose(ours - plain, x @ thin.down_RK.T @ thin.up_RN, atol=1e-5)
 
 
 def test_loads_and_unloads_while_a_request_holds_one(world) -> None:
@@ -231,7 +238,7 @@ KEY = "base_model.model.model.layers.1.mlp.up_proj.lora_{}.weight"
         (None, lambda t: t | {KEY.format("A"): torch.full((4, 32), torch.nan)}, InputError, "not finite"),
         (None, lambda t: t | {KEY.format("magnitude_vector"): torch.zeros(3)}, Unsupported, "no part of a plain LoRA"),
         (None, lambda t: {k.replace("up_proj", "lift"): v for k, v in t.items()}, InputError, "the module '.*lift'"),
-        (None, lambda t: t | {k.replace("layers.1", "layers.2"): v for k, v in t.items()}, InputError, r"layers\.2\."),
+        (None, lambda t: t | {k.replace("rs.1", "rs.2"): v.clone() for k, v in t.items()}, InputError, r"layers\.2\."),
         (None, lambda t: {}, InputError, "holds no tensors"),
     ],
 )  # fmt: skip

@@ -8,6 +8,7 @@ logprobs.py  the model's own log-probabilities, with alternatives
 text.py      tokens -> text: whole characters only, stop strings across token boundaries
 turns.py     whose step is next when several requests share the processor
 scorer.py    how likely texts are; what they share is read once (trie.py)
+lora.py      many adapters on one base, in one batch; lora_files.py reads them from PEFT folders
 local.py     `LocalModel`, which puts these together and records what it did
 """
 

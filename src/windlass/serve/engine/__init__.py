@@ -5,6 +5,7 @@ settings.py  what a request may say about its sampling, checked once
 sampling.py  logits -> the next token of every request in a batch, reproducible by seed
 drawing.py   temperature, top-k, top-p, min-p, typical: one draw for each row
 logprobs.py  the model's own log-probabilities, with alternatives
+speculation.py  when guessing tokens ahead is worth it; guessing.py  who guesses: earlier text, or a draft model
 text.py      tokens -> text: whole characters only, stop strings across token boundaries
 turns.py     whose step is next when several requests share the processor
 scorer.py    how likely texts are; what they share is read once (trie.py)

@@ -58,6 +58,15 @@ def distribution(logits_RV: Tensor, settings: Sequence[Sampling]) -> Tensor:
     return p_RV
 
 
+def verified(p_V: Tensor, q_V: Tensor, guess: int, accept: float, uniform: float) -> int:
+    """A token distributed as `p_V`, which is `guess`, drawn from `q_V`, as often as can be: modified rejection
+    sampling (Leviathan et al., arXiv 2211.17192, theorem 3.5). `accept` and `uniform` are independent and in [0, 1)."""
+    if accept * float(q_V[guess]) < float(p_V[guess]):
+        return guess
+    more_V = (p_V - q_V).clamp(min=0)  # holds something, or p were q and the guess accepted
+    return int(look_up(more_V[None], torch.tensor([uniform], dtype=torch.float64, device=p_V.device)))
+
+
 def look_up(weights_RM: Tensor, uniform_R: Tensor) -> Tensor:
     """Where each uniform number falls in the cumulative weights of its row, int64 (R, 1)."""
     cumulative_RM = weights_RM.cumsum(-1, dtype=torch.float64)  # in float32 the tail of a large vocabulary is lost

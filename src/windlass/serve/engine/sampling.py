@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from windlass.core.errors import WindlassError
-from windlass.serve.engine.drawing import draw
+from windlass.serve.engine.drawing import distribution, draw, verified
 from windlass.serve.engine.logprobs import reported
 from windlass.serve.engine.request import Token
 from windlass.serve.engine.settings import MAX_LOGPROBS, SAMPLING_FIELDS, Sampling
@@ -106,10 +106,17 @@ class Sampler:
         return self._seen_V, self._counts_V
 
 
-def choose(logits_BV: Tensor, samplers: Sequence[Sampler], masks: Sequence[Mask | None] | None = None) -> list[Token]:
+def choose(
+    logits_BV: Tensor,
+    samplers: Sequence[Sampler],
+    masks: Sequence[Mask | None] | None = None,
+    guesses: Mapping[int, tuple[int, Tensor]] | None = None,
+) -> list[Token]:
     """The next token of every row, noted in its sampler. `logits_BV` is left as it was.
 
-    `masks`: one for each row, or None: what its constraint forbids. Reported log-probabilities are the model's own,
+    `masks`: one for each row, or None: what its constraint forbids. `guesses`: of some rows that draw, a token that was
+    drawn for this place and the distribution it came from, (V,); it is chosen as often as can be without a change of
+    the row's own distribution. Reported log-probabilities are the model's own,
     before any of this. Raises `Unsamplable` with the rows from which nothing can be chosen.
     """
     edited_BV = logits_BV
@@ -127,6 +134,9 @@ def choose(logits_BV: Tensor, samplers: Sequence[Sampler], masks: Sequence[Mask 
     if drawn := [row for row, sampler in enumerate(samplers) if sampler.settings.temperature > 0]:
         those = edited_BV if len(drawn) == len(samplers) else edited_BV[drawn]
         token_B[drawn] = draw(those, [samplers[i].settings for i in drawn], [samplers[i].uniform() for i in drawn])
+    for row, (guess, odds_V) in (guesses or {}).items():
+        p_V = distribution(edited_BV[row : row + 1], [samplers[row].settings])[0]
+        token_B[row] = verified(p_V, odds_V, guess, samplers[row].uniform("accept"), samplers[row].uniform())
     ids = token_B.tolist()
     for sampler, token in zip(samplers, ids, strict=True):
         sampler.write(token)

@@ -1,0 +1,172 @@
+"""Memory of what was read: a slab for each running sequence, and blocks of finished ones for whoever begins alike.
+
+A sequence's keys and values lie in one piece, so attention reads them as they are. Beside the slabs stand copies of
+whole blocks, found by the hash of all tokens up to their end (vLLM: Kwon et al., arXiv 2309.06180, section 4.4): a
+sequence whose prompt begins with known blocks copies them instead of computing them. A copy costs a few microseconds a
+token, and needs no attention that reads scattered memory.
+
+Slabs and blocks share one budget. Slabs come first: a block is forgotten, the least recently used one first, as soon as
+a slab needs its place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from windlass.build.transformer.cache import KVCache
+from windlass.build.transformer.config import TransformerConfig
+
+BLOCK = 16
+"""Positions of a block. A prompt finds what it shares with others up to a multiple of it."""
+
+
+def block_keys(tokens: Sequence[int], root: bytes, known: Sequence[bytes] = ()) -> list[bytes]:
+    """A key for each whole block of `tokens`, which says everything from `root` (what else the vectors depend on) to
+    the block's end. `known`: the first ones, from an earlier call."""
+    keys = list(known)
+    for start in range(len(keys) * BLOCK, len(tokens) - BLOCK + 1, BLOCK):
+        before = keys[-1] if keys else hashlib.blake2b(root, digest_size=16).digest()
+        said = array("q", tokens[start : start + BLOCK]).tobytes()
+        keys.append(hashlib.blake2b(before + said, digest_size=16).digest())
+    return keys
+
+
+class Slab:
+    """Keys, values and the model's last hidden vectors of one sequence. The latter give the log-probabilities of a
+    prompt that was read for someone else."""
+
+    def __init__(self, config: TransformerConfig, blocks: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.blocks = blocks
+        self.cache = KVCache(config, capacity=blocks * BLOCK, dtype=dtype, device=device)
+        self.hidden_SC = torch.zeros(self.cache.capacity, config.hidden, dtype=dtype, device=device)
+
+    def grow(self, blocks: int, context: int) -> None:
+        self.blocks = blocks
+        self.cache.grow(min(blocks * BLOCK, context))
+        old_SC = self.hidden_SC
+        self.hidden_SC = old_SC.new_zeros(self.cache.capacity, old_SC.shape[1])
+        self.hidden_SC[: len(old_SC)] = old_SC
+
+
+class _Block(NamedTuple):
+    keys: Tensor
+    """(layers, K, BLOCK, D)"""
+    values: Tensor
+    hidden: Tensor
+
+
+class KVStore:
+    def __init__(
+        self,
+        config: TransformerConfig,
+        tokens: int,
+        *,
+        share: bool = True,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Room for `tokens` positions in all. `share`: keep blocks for others."""
+        self.total = tokens // BLOCK
+        """Blocks that there is room for."""
+        self.held = 0
+        """Blocks that slabs take."""
+        self._config, self._share, self._dtype, self._device = config, share, dtype, torch.device(device)
+        self._cached: OrderedDict[bytes, _Block] = OrderedDict()
+        # The least recently used first. A chain is always used from its end to its root, so no block stands before
+        # one that continues it, and forgetting from the front never leaves one that cannot be found.
+
+    @property
+    def cached(self) -> int:
+        """Blocks kept for others."""
+        return len(self._cached)
+
+    def open(self, positions: int) -> Slab | None:
+        """A slab of at least so many positions, or None when slabs already take too much."""
+        if not self._take(blocks := _blocks(positions)):
+            return None
+        return Slab(self._config, blocks, self._dtype, self._device)
+
+    def reserve(self, slab: Slab, positions: int, most: int) -> bool:
+        """Makes a slab hold at least `positions`, and if there is room for it half as many more, up to `most`: so a
+        long answer is moved a few times only. False when slabs already take too much."""
+        wanted = _blocks(positions)
+        if wanted <= slab.blocks:
+            return True
+        roomy = max(wanted, min(slab.blocks * 3 // 2, _blocks(most)))
+        for blocks in (roomy, wanted):
+            if self._take(blocks - slab.blocks):
+                slab.grow(blocks, self._config.context)
+                return True
+        return False
+
+    def close(self, slab: Slab) -> None:
+        """Gives a slab's memory back."""
+        self.held -= slab.blocks
+
+    def known(self, keys: Sequence[bytes]) -> int:
+        """How many blocks from the first on are kept."""
+        return next((i for i, key in enumerate(keys) if key not in self._cached), len(keys))
+
+    def lead(self, slab: Slab, keys: Sequence[bytes]) -> int:
+        """Fills an empty slab with the blocks known of `keys`; how many positions these are."""
+        known = keys[: self.known(keys)]
+        for i, key in enumerate(known):
+            block, at = self._cached[key], slice(i * BLOCK, (i + 1) * BLOCK)
+            slab.cache.keys[:, 0, :, at] = block.keys
+            slab.cache.values[:, 0, :, at] = block.values
+            slab.hidden_SC[at] = block.hidden
+        self._use(known)
+        slab.cache.length = len(known) * BLOCK
+        return slab.cache.length
+
+    def save(self, slab: Slab, keys: Sequence[bytes]) -> None:
+        """Keeps copies of the slab's first blocks, where they are not known and as far as there is room."""
+        if not self._share:
+            return
+        self._use(keys)
+        room = self.total - self.held - sum(key in self._cached for key in keys)
+        for i, key in enumerate(keys):
+            if key in self._cached:
+                continue
+            if room < 1:
+                break
+            room -= 1
+            self._forget(1)
+            at = slice(i * BLOCK, (i + 1) * BLOCK)
+            cache = slab.cache
+            self._cached[key] = _Block(
+                cache.keys[:, 0, :, at].clone(), cache.values[:, 0, :, at].clone(), slab.hidden_SC[at].clone()
+            )
+        self._use(keys)
+
+    def clear(self) -> None:
+        """Forgets all blocks kept for others."""
+        self._cached.clear()
+
+    def _take(self, blocks: int) -> bool:
+        if self.held + blocks > self.total:
+            return False
+        self._forget(blocks)
+        self.held += blocks
+        return True
+
+    def _forget(self, blocks: int) -> None:
+        """Forgets kept blocks until so many places are free."""
+        while self.total - self.held - len(self._cached) < blocks:
+            self._cached.popitem(last=False)
+
+    def _use(self, keys: Sequence[bytes]) -> None:
+        for key in reversed(keys):
+            if key in self._cached:
+                self._cached.move_to_end(key)
+
+
+def _blocks(positions: int) -> int:
+    return -(-positions // BLOCK)

@@ -1,0 +1,261 @@
+"""Which sequences read how many tokens in the next step.
+
+Every sequence has tokens (its prompt, and what it has written) of which the model has read a beginning. A sequence in
+the middle of its answer has one unread token, a new one its whole prompt; one that was set aside, both. So there is
+one rule for all: a step reads up to `token_budget` unread tokens, those in the middle of an answer first, each prompt
+as far as the budget goes (chunked prefill: Sarathi-Serve, arXiv 2403.02310), and whoever has nothing left to read
+writes a token.
+
+When memory runs out, the sequence of the worst rank is set aside: its slab goes, its tokens stay, and it waits again in
+its old place. The rank is (priority, arrival), so the best of all sequences always advances, and equals are served in
+order of arrival. Nothing here computes; time is given.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from windlass.serve.engine.kv import BLOCK, KVStore, Slab, block_keys
+from windlass.serve.engine.request import Finish, Generation, Running, Token
+from windlass.serve.engine.sampling import Sampler
+
+
+class Drafter(Protocol):
+    """Guesses how one sequence goes on; several tokens are then verified in one step."""
+
+    def propose(self, tokens: Sequence[int], most: int) -> Sequence[int]:
+        """At most `most` tokens that may follow `tokens`; none where guessing would not gain."""
+        ...
+
+    def learn(self, guessed: int, right: int) -> None:
+        """How many tokens were guessed, and how many of them the model then wrote."""
+        ...
+
+
+class Row:
+    """A sequence on its way through the engine."""
+
+    def __init__(self, running: Running, arrival: int, sampler: Sampler, drafter: Drafter | None = None) -> None:
+        self.running, self.arrival, self.sampler, self.drafter = running, arrival, sampler, drafter
+        self.tokens = list(running.generation.prompt)
+        """The prompt and what was written."""
+        self.slab: Slab | None = None
+        self.started = False
+        """Whether it ever had one."""
+        self._keys: dict[bytes, list[bytes]] = {}
+
+    @property
+    def asked(self) -> Generation:
+        return self.running.generation
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        return self.asked.priority, self.arrival
+
+    @property
+    def read(self) -> int:
+        return 0 if self.slab is None else self.slab.cache.length
+
+    @property
+    def unread(self) -> int:
+        return len(self.tokens) - self.read
+
+    @property
+    def left(self) -> int:
+        """How many tokens it may still write."""
+        return len(self.asked.prompt) + self.asked.max_tokens - len(self.tokens)
+
+    def keys(self, stretched: bool) -> list[bytes]:
+        """Of the whole blocks of its tokens. Vectors also depend on the adapter, and on how LongRoPE turns them."""
+        root = repr((self.asked.adapter, stretched)).encode()
+        self._keys[root] = block_keys(self.tokens, root, self._keys.get(root, ()))
+        return self._keys[root]
+
+
+@dataclass(slots=True)
+class Counts:
+    """Of all sequences so far."""
+
+    ended: int = 0
+    preemptions: int = 0
+    prompt_tokens: int = 0
+    """Of the sequences that were started,"""
+    cached_tokens: int = 0
+    """and those of them that were found instead of read."""
+    written_tokens: int = 0
+
+
+class Task(NamedTuple):
+    """What one sequence does in a step."""
+
+    row: Row
+    new: int
+    """Unread tokens that it reads,"""
+    drafts: Sequence[int] = ()
+    """and then what was guessed to follow."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether all that there is gets read, so that the next token can be chosen. To be asked before the step."""
+        return self.new == self.row.unread
+
+
+class Scheduler:
+    def __init__(
+        self, store: KVStore, *, max_batch: int, token_budget: int, stretched: Callable[[int], bool] = lambda _: False
+    ) -> None:
+        """`stretched`: whether a sequence of so many tokens is turned by LongRoPE's long factors."""
+        if token_budget < max_batch:
+            raise ValueError(f"a step of {token_budget} tokens leaves some of {max_batch} sequences without any")
+        self.store, self.max_batch, self.token_budget, self._stretched = store, max_batch, token_budget, stretched
+        self.waiting: list[Row] = []
+        """Best rank first."""
+        self.running: list[Row] = []
+        self.counts = Counts()
+
+    def add(self, row: Row) -> None:
+        insort(self.waiting, row, key=lambda row: row.rank)
+
+    def end(self, row: Row, finish: Finish, error: BaseException | None = None) -> None:
+        """Takes a sequence out, gives its memory back, and tells the one who asked. What it has read stays for others,
+        unless it ended badly."""
+        if row.slab is not None and finish in ("stop", "length"):
+            self.remember(row)
+        self._release(row)
+        (self.waiting if row in self.waiting else self.running).remove(row)
+        self.counts.ended += 1
+        row.running.end(finish, error)
+
+    def write(self, row: Row, token: Token) -> None:
+        """Adds a token to a sequence's answer, and ends it where that is its last one."""
+        row.tokens.append(token.id)
+        row.running.deliver(token)
+        self.counts.written_tokens += 1
+        constraint = row.asked.constraint
+        try:
+            if token.id in row.asked.stop_tokens:
+                self.end(row, "stop")
+            elif constraint is not None:
+                constraint.accept(token.id)
+                if constraint.ended:
+                    self.end(row, "stop")
+        except Exception as error:  # noqa: BLE001 - of one request; the batch must not suffer
+            self.end(row, "error", error)
+        if row.running.finish is None and row.left == 0:
+            self.end(row, "length")
+
+    def remember(self, row: Row) -> None:
+        """Keeps what a sequence has read, for others that begin alike."""
+        if row.slab is not None:
+            stretched = row.slab.cache.stretched
+            self.store.save(row.slab, row.keys(stretched)[: row.read // BLOCK])
+
+    def plan(self, now: float) -> list[Task]:
+        """The next step; empty when nothing is left to do. Ends what was cancelled or is late at `now`."""
+        self._sweep(now)
+        tasks: list[Task] = []
+        budget = self.token_budget
+        for row in sorted(self.running, key=lambda row: (row.unread > 1, row.rank)):
+            budget -= self._schedule(row, budget, tasks)
+        while budget > 0 and (admitted := self._admit()) is not None:
+            budget -= self._schedule(admitted, budget, tasks)
+        tasks = [task for task in tasks if task.row.slab is not None]  # without those set aside meanwhile
+        return [self._guess(task, budget // len(tasks)) for task in tasks]
+
+    def _schedule(self, row: Row, budget: int, tasks: list[Task]) -> int:
+        """Adds the row's share of the step; how many tokens that is."""
+        if row.slab is None or budget < 1:
+            return 0
+        self._turn(row, row.slab)
+        count = min(row.unread, budget)
+        if not self._room(row, row.slab, row.read + count):
+            return 0
+        tasks.append(Task(row, count))
+        return count
+
+    def _guess(self, task: Task, most: int) -> Task:
+        """Spare tokens of the budget verify what a drafter guesses, where that costs nobody else anything."""
+        row, slab = task.row, task.row.slab
+        most = min(most, row.left - 1)
+        if row.drafter is None or slab is None or most < 1 or not task.writes:
+            return task
+        drafts = row.drafter.propose(row.tokens, most)[:most]
+        total = len(row.tokens) + len(drafts)
+        if not drafts or self._stretched(total) != slab.cache.stretched:
+            return task
+        return task._replace(drafts=drafts) if self.store.reserve(slab, total, total) else task
+
+    def _admit(self) -> Row | None:
+        """The best waiting sequence that can start, with memory for all its tokens and what is known of them."""
+        coming = {
+            key for row in self.running if row.slab and row.unread > 1 for key in row.keys(row.slab.cache.stretched)
+        }
+        for row in self.waiting:
+            stretched = self._stretched(len(row.tokens))
+            keys = row.keys(stretched)[: (len(row.tokens) - 1) // BLOCK]  # the last token is read, for its logits
+            known = self.store.known(keys)
+            if known < len(keys) and keys[known] in coming:
+                continue  # another one is just reading what this one could use
+            if len(self.running) >= self.max_batch and not self._set_aside(worse_than=(row.asked.priority,)):
+                return None
+            slab = self.store.open(len(row.tokens))
+            while slab is None and self._set_aside(worse_than=(row.asked.priority,)):
+                slab = self.store.open(len(row.tokens))
+            if slab is None:
+                return None  # nobody overtakes: memory that frees up is for this one
+            slab.cache.stretched = stretched
+            found = self.store.lead(slab, keys)
+            if not row.started:
+                row.started, row.running.cached = True, found
+                self.counts.prompt_tokens += len(row.asked.prompt)
+                self.counts.cached_tokens += found
+            row.slab = slab
+            self.waiting.remove(row)
+            self.running.append(row)
+            return row
+        return None
+
+    def _room(self, row: Row, slab: Slab, positions: int) -> bool:
+        """Memory for a running sequence, if need be of those with a worse rank; else it is itself set aside."""
+        most = len(row.asked.prompt) + row.asked.max_tokens
+        while not self.store.reserve(slab, positions, most):
+            if not self._set_aside(worse_than=row.rank):
+                self._preempt(row)
+                return False
+        return True
+
+    def _set_aside(self, worse_than: tuple[int, ...]) -> bool:
+        """Sets the running sequence of the worst rank aside, if it is worse than that."""
+        worst = max(self.running, key=lambda row: row.rank, default=None)
+        if worst is None or worst.rank[: len(worse_than)] <= worse_than:
+            return False
+        self._preempt(worst)
+        return True
+
+    def _preempt(self, row: Row) -> None:
+        self.counts.preemptions += 1
+        self.remember(row)
+        self._release(row)
+        self.running.remove(row)
+        self.add(row)
+
+    def _release(self, row: Row) -> None:
+        if row.slab is not None:
+            self.store.close(row.slab)
+            row.slab = None
+
+    def _turn(self, row: Row, slab: Slab) -> None:
+        """A sequence that outgrew LongRoPE's original context has to be read again, turned differently."""
+        if slab.cache.stretched != (stretched := self._stretched(len(row.tokens))):
+            slab.cache.truncate(0)
+            slab.cache.stretched = stretched
+
+    def _sweep(self, now: float) -> None:
+        for row in [*self.waiting, *self.running]:
+            if row.running.cancelled:
+                self.end(row, "cancelled")
+            elif row.asked.deadline is not None and row.asked.deadline <= now:
+                self.end(row, "deadline")

@@ -26,9 +26,11 @@ _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
 _INSTRUCTIONS = {"avx512f", "avx512bw", "avx512vl", "avx512_vnni"}
 
 _POINTER, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
+_VIEW = (_POINTER, _LONG, _LONG)
 _FUNCTIONS: dict[str, tuple[type, ...]] = {
     "windlass_linear8": (_POINTER, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _LONG),
     "windlass_linear4": (_POINTER, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _LONG),
+    "windlass_attend": (_POINTER, _LONG, _LONG, *3 * _VIEW, _POINTER, _LONG, _LONG, _LONG, _FLOAT, _LONG),
 }
 
 

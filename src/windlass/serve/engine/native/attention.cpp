@@ -1,0 +1,211 @@
+// Attention of many texts at once, each to its own keys and values, which lie in buffers of their own lengths.
+//
+// Softmax is computed while the keys pass by, a block at a time (Milakov and Gimelshein, arXiv 1805.02867; Dao et al.,
+// arXiv 2205.14135). Blocks begin at multiples of KEYS, and a key that a query does not see changes none of its bits: so
+// what a query finds depends neither on the others in the pass nor on how the text was cut into passes.
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "vector.h"
+
+namespace {
+
+constexpr long KEYS = 64;           // in a block: four registers of scores
+constexpr long CHUNK = 64;          // dimensions of the values in registers at once
+constexpr long ROWS = 6;            // queries in registers at once: with four registers each, 24 of 32
+constexpr long QUERIES = 48;        // of one piece of work
+constexpr float LOWEST = -3.0e38f;
+
+// One text. Numbers of floats between neighbours are the `_layer` and `_head` ones; positions lie side by side.
+struct Part {
+    float *keys, *values;
+    int64_t layer_stride, head_stride;
+    int64_t start;   // positions that the buffers hold before this pass
+    int64_t count;   // new ones
+    int64_t offset;  // of the first new one in the pass
+};
+
+struct Rows {  // of a tensor (heads, tokens, head_dim)
+    const float* data;
+    long head, token;
+    const float* at(long h, long t) const { return data + h * head + t * token; }
+};
+
+// Has memory bring numbers that will be wanted soon: texts lie scattered, and the processor does not guess well.
+inline void send_for(const float* numbers, long count) {
+    for (long i = 0; i < count; i += 16) _mm_prefetch((const char*)(numbers + i), _MM_HINT_T0);
+}
+
+// The sums of sixteen registers' numbers, in one register: each step adds halves of two, so that one is left of them.
+inline __m512 sums(__m512 (&r)[16]) {
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++)  // lanes of r[i], r[i + 8] by turns, pairs of neighbours added
+        r[i] = _mm512_add_ps(_mm512_unpacklo_ps(r[i], r[i + 8]), _mm512_unpackhi_ps(r[i], r[i + 8]));
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++)
+        r[i] = _mm512_add_ps(_mm512_unpacklo_ps(r[i], r[i + 4]), _mm512_unpackhi_ps(r[i], r[i + 4]));
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++)  // now each quarter holds four registers' sums of that quarter
+        r[i] = _mm512_add_ps(_mm512_shuffle_f32x4(r[i], r[i + 2], 0x88), _mm512_shuffle_f32x4(r[i], r[i + 2], 0xdd));
+    return _mm512_add_ps(_mm512_shuffle_f32x4(r[0], r[1], 0x88), _mm512_shuffle_f32x4(r[0], r[1], 0xdd));
+}
+// Where `sums` leaves each register's.
+const __m512i ORDER = _mm512_setr_epi32(0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15);
+
+// Products of each query with `count` keys, up to KEYS.
+void score(const float* queries, long rows, const float* keys, long count, long dim, float* scores) {
+    for (long j = 0; j < count; j += 16) {
+        send_for(keys + (j + 16) * dim, 16 * dim);
+        for (long row = 0; row < rows; row++) {
+            __m512 r[16];
+            for (int i = 0; i < 16; i++) r[i] = _mm512_setzero_ps();
+            for (long d = 0; d < dim; d += 16) {
+                const __mmask16 lanes = first_lanes(dim - d);
+                const __m512 q = _mm512_maskz_loadu_ps(lanes, queries + row * dim + d);
+#pragma GCC unroll 16
+                for (long i = 0; i < 16; i++) {
+                    const float* key = keys + std::min(j + i, count - 1) * dim + d;
+                    r[i] = _mm512_fmadd_ps(q, _mm512_maskz_loadu_ps(lanes, key), r[i]);
+                }
+            }
+            _mm512_storeu_ps(scores + row * KEYS + j, _mm512_permutexvar_ps(ORDER, sums(r)));
+        }
+    }
+}
+
+// out = fade * out + weights x values, for CHUNK dimensions of R rows.
+template <int R>
+void gather(const float* weights, const float* fade, const float* values, long count, long dim, long d, float* out) {
+    __mmask16 lanes[4];
+    __m512 sum[R][4];
+    for (int v = 0; v < 4; v++) lanes[v] = first_lanes(std::max(0L, dim - d - 16 * v));
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < 4; v++)
+            sum[r][v] = _mm512_mul_ps(_mm512_set1_ps(fade[r]), _mm512_maskz_loadu_ps(lanes[v], out + r * dim + d + 16 * v));
+    for (long j = 0; j < count; j++) {
+        send_for(values + (j + 16) * dim + d, CHUNK);
+        __m512 value[4];
+        for (int v = 0; v < 4; v++) value[v] = _mm512_maskz_loadu_ps(lanes[v], values + j * dim + d + 16 * v);
+#pragma GCC unroll 6
+        for (int r = 0; r < R; r++)
+            for (int v = 0; v < 4; v++)
+                sum[r][v] = _mm512_fmadd_ps(_mm512_set1_ps(weights[r * KEYS + j]), value[v], sum[r][v]);
+    }
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < 4; v++) _mm512_mask_storeu_ps(out + r * dim + d + 16 * v, lanes[v], sum[r][v]);
+}
+
+template <size_t... R> auto gather_of(long rows, std::index_sequence<R...>) {
+    static constexpr void (*all[])(const float*, const float*, const float*, long, long, long, float*) = {
+        gather<R + 1>...};
+    return all[rows - 1];
+}
+
+// One row's scores of a block, of which it sees `from` to before `to`, become weights; returns the factor that what it
+// has found so far fades by.
+float weigh(float* scores, long from, long to, float& largest, float& total) {
+    __m512 s[4], top = _mm512_set1_ps(LOWEST), sum = _mm512_setzero_ps();
+    __mmask16 seen[4];
+    for (int v = 0; v < 4; v++) {
+        const long first = std::max(0L, from - 16 * v), last = std::max(0L, to - 16 * v);
+        seen[v] = first_lanes(last) & ~first_lanes(first);
+        s[v] = _mm512_loadu_ps(scores + 16 * v);
+        top = _mm512_mask_max_ps(top, seen[v], top, s[v]);
+    }
+    const float before = largest;
+    largest = std::max(largest, _mm512_reduce_max_ps(top));
+    for (int v = 0; v < 4; v++) {
+        s[v] = _mm512_maskz_mov_ps(seen[v], exp16(_mm512_sub_ps(s[v], _mm512_set1_ps(largest))));
+        sum = _mm512_add_ps(sum, s[v]);
+        _mm512_storeu_ps(scores + 16 * v, s[v]);
+    }
+    const float fade = before == largest ? 1.0f : _mm512_cvtss_f32(exp16(_mm512_set1_ps(before - largest)));
+    total = total * fade + _mm512_reduce_add_ps(sum);
+    return fade;
+}
+
+struct Scratch {
+    std::vector<float> queries, scores, found, largest, total, fade;
+};
+
+// The queries `from` to before `to` of one part, of all heads that share key/value head `kv`.
+void look(const Part& part, long layer, Rows q, float* y, long from, long to, long heads, long kv_heads, long dim,
+          float scale, long window, long kv, Scratch& s) {
+    const long group = heads / kv_heads, rows = (to - from) * group;
+    s.queries.resize(rows * dim);
+    s.scores.resize(rows * KEYS);
+    s.found.assign(rows * dim, 0.0f);
+    s.largest.assign(rows, LOWEST);
+    s.total.assign(rows, 0.0f);
+    s.fade.resize(rows);
+    for (long r = 0; r < rows; r++) {
+        const float* own = q.at(kv * group + r % group, part.offset + from + r / group);
+        for (long d = 0; d < dim; d++) s.queries[r * dim + d] = own[d] * scale;
+    }
+    const float* keys = part.keys + layer * part.layer_stride + kv * part.head_stride;
+    const float* values = part.values + layer * part.layer_stride + kv * part.head_stride;
+    const long last = part.start + to;  // the first position that none of them sees
+    const long first = window ? std::max(0L, part.start + from + 1 - window) : 0;
+    const auto sizes = std::make_index_sequence<ROWS>();
+    for (long block = first / KEYS * KEYS; block < last; block += KEYS) {
+        const long count = std::min(KEYS, last - block);
+        score(s.queries.data(), rows, keys + block * dim, count, dim, s.scores.data());
+        for (long r = 0; r < rows; r++) {
+            const long end = part.start + from + r / group + 1;  // a query sees itself
+            const long begin = window ? std::max(0L, end - window) : 0;
+            const long a = std::clamp(begin - block, 0L, KEYS), b = std::clamp(end - block, 0L, KEYS);
+            s.fade[r] = weigh(&s.scores[r * KEYS], std::min(a, b), b, s.largest[r], s.total[r]);
+        }
+        for (long d = 0; d < dim; d += CHUNK)
+            for (long r = 0; r < rows; r += ROWS)
+                gather_of(std::min(ROWS, rows - r), sizes)(&s.scores[r * KEYS], &s.fade[r], values + block * dim, count, dim, d,
+                                                          &s.found[r * dim]);
+    }
+    for (long r = 0; r < rows; r++) {
+        float* out = y + ((part.offset + from + r / group) * heads + kv * group + r % group) * dim;
+        const float share = 1.0f / s.total[r];
+        for (long d = 0; d < dim; d++) out[d] = s.found[r * dim + d] * share;
+    }
+}
+
+}  // namespace
+
+// Stores the new keys and values behind those in the buffers, then looks; y is (tokens, heads, head_dim). `window` 0:
+// a query sees everything up to itself.
+extern "C" void windlass_attend(const int64_t* table, long parts, long layer, const float* q, long q_head, long q_token,
+                                const float* k, long k_head, long k_token, const float* v, long v_head, long v_token,
+                                float* y, long heads, long kv_heads, long dim, float scale, long window) {
+    const Part* all = (const Part*)table;
+    const Rows new_keys{k, k_head, k_token}, new_values{v, v_head, v_token};
+    const long step = std::max(1L, QUERIES / (heads / kv_heads));
+    struct Work {
+        long part, kv, from;
+    };
+    static thread_local std::vector<Work> kept;
+    std::vector<Work>& work = kept;
+    work.clear();
+    for (long p = 0; p < parts; p++)
+        for (long kv = 0; kv < kv_heads; kv++)
+            for (long from = 0; from < all[p].count; from += step) work.push_back({p, kv, from});
+#pragma omp parallel
+    {
+        static thread_local Scratch scratch;
+#pragma omp for schedule(static)
+        for (long i = 0; i < parts * kv_heads; i++) {
+            const Part& part = all[i / kv_heads];
+            const long kv = i % kv_heads, at = layer * part.layer_stride + kv * part.head_stride + part.start * dim;
+            for (long t = 0; t < part.count; t++) {
+                std::copy_n(new_keys.at(kv, part.offset + t), dim, part.keys + at + t * dim);
+                std::copy_n(new_values.at(kv, part.offset + t), dim, part.values + at + t * dim);
+            }
+        }
+#pragma omp for schedule(dynamic, 1)
+        for (size_t i = 0; i < work.size(); i++) {
+            const Part& part = all[work[i].part];
+            look(part, layer, {q, q_head, q_token}, y, work[i].from, std::min<long>(work[i].from + step, part.count), heads,
+                 kv_heads, dim, scale, window, work[i].kv, scratch);
+        }
+    }
+}

@@ -31,7 +31,7 @@ from tokenizers import Tokenizer
 from windlass.core.errors import InputError, MissingExtra
 from windlass.core.files import sha256_json
 from windlass.serve.engine.constraint import Constraint
-from windlass.serve.engine.json_schema import MAX_BYTES, prepare
+from windlass.serve.engine.json_schema import MAX_BYTES, Schema, prepare
 from windlass.serve.engine.spelling import Spelling, spell
 
 try:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
     from torch import Tensor
 
-MAX_TEXT = 64 << 10
+MAX_TEXT = 512 << 10
 """Characters of a regular expression, a grammar, or all choices together."""
 CACHED = 64
 """Compiled grammars that are kept, the latest used ones."""
@@ -202,6 +202,11 @@ def json_grammar(schema: Mapping[str, Any] | bool, *, where: str = "schema") -> 
     """A JSON schema as the grammar engine reads it. Raises as `prepare` does."""
     text = json.dumps(prepare(schema, where=where), ensure_ascii=False)
     return str(LLMatcher.grammar_from_json_schema(_bounded(text, where, 2 * MAX_BYTES), overrides=WRITING))
+
+
+def in_lark(prepared: Schema) -> str:
+    """A schema, as `prepare` returns it, inside a Lark grammar."""
+    return f"%json {json.dumps({'x-guidance': WRITING, **prepared}, ensure_ascii=False)}"
 
 
 def quoted(text: str) -> str:

@@ -32,6 +32,13 @@ def test_a_port_in_use_is_named() -> None:
         assert "--port" in caught.value.hint
 
 
+def test_small_writes_leave_at_once() -> None:
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 @pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 70000), ("127.0.0.1", -1), ("192.0.2.1", 0)])
 def test_impossible_addresses_are_explained(host: str, port: int) -> None:
     with pytest.raises(InputError):

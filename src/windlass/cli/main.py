@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "serve": "one server: models and assistant by the OpenAI API, and the studio",
     "gateway": "one OpenAI-compatible address in front of other providers and engines, by a file",
     "deploy": "write what starts a model or a release elsewhere: container, compose, Kubernetes, systemd, vLLM",
+    "probe": "compare two OpenAI-compatible servers answer by answer",
     "feedback": "score an answer: up or down, and which document would have been right",
     "evaluate": "score a variant on its exam, or compare two, with intervals and a verdict",
     "turn": "learn from feedback: train a candidate, compare it on unseen questions, promote or refuse it",

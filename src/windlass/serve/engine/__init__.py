@@ -6,6 +6,7 @@ sampling.py  logits -> the next token of every request in a batch, reproducible 
 drawing.py   temperature, top-k, top-p, min-p, typical: one draw for each row
 logprobs.py  the model's own log-probabilities, with alternatives
 speculation.py  when guessing tokens ahead is worth it; guessing.py  who guesses: earlier text, or a draft model
+beam.py      the likeliest whole answers, several beginnings at a time
 text.py      tokens -> text: whole characters only, stop strings across token boundaries
 turns.py     whose step is next when several requests share the processor
 scorer.py    how likely texts are; what they share is read once (trie.py)

@@ -121,7 +121,9 @@ class _Search:
         # Enough that `width` of them go on, even if every beam's likeliest ones are stop tokens.
         kept = min(max(2, 1 + len(self._stops)) * self._width, candidates_KV.numel())
         best, place = (found.tolist() for found in candidates_KV.flatten().topk(kept))
-        parents, chosen, logprobs = [], [], []
+        parents: list[int] = []
+        chosen: list[int] = []
+        logprobs: list[float] = []
         for rank, (logprob, at) in enumerate(zip(best, place, strict=True)):
             parent, token = divmod(at, vocabulary)
             stops = token in self._stops
@@ -145,7 +147,7 @@ class _Search:
         if self._early is True:
             return False
         reached = self._max if self._early == "never" and self._penalty > 0 else length
-        return logprob / reached**self._penalty > self.done[-1].score
+        return bool(logprob / reached**self._penalty > self.done[-1].score)
 
     def _go_on(self, parents: list[int], chosen: list[int], logprobs: list[float]) -> None:
         self._running = [[*self._running[parent], token] for parent, token in zip(parents, chosen, strict=True)]

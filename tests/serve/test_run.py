@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
+import http.client
+import io
+import ipaddress
 import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 import pytest
@@ -20,8 +27,10 @@ pytest.importorskip("uvicorn")
 from serving_fakes import Echo, Slow
 
 from windlass.core.errors import ConfigError, InputError
+from windlass.serve import connection
 from windlass.serve.app import create_app
-from windlass.serve.run import ServerThread, is_loopback, listen, url
+from windlass.serve.limits import Limits
+from windlass.serve.run import ServerThread, Tls, is_loopback, listen, url
 
 
 def test_a_port_in_use_is_named() -> None:
@@ -80,6 +89,117 @@ def test_leaving_a_server_thread_finishes_what_is_in_flight_and_frees_the_port()
         httpx.get(f"{address}/health")
 
 
+def test_a_head_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.3)
+    with ServerThread(create_app({"echo": Echo()}, {})) as server:
+        where = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+        with socket.create_connection(where, timeout=10) as silent, socket.create_connection(where, timeout=10) as slow:
+            slow.sendall(b"GET /health HTTP/1.1\r\n")
+            began = time.monotonic()
+            assert silent.recv(1) == b""
+            while True:  # a byte now and then does not buy time
+                try:
+                    slow.sendall(b"x")
+                    time.sleep(0.05)
+                    if not slow.recv(1, socket.MSG_DONTWAIT):
+                        break
+                except BlockingIOError:
+                    assert time.monotonic() - began < 5
+                except OSError:
+                    break
+        # a connection that is used is kept
+        with httpx.Client(base_url=server.url) as client:
+            assert client.get("/health").status_code == 200
+            time.sleep(0.5)
+            assert client.get("/health").status_code == 200
+
+
+def test_a_body_that_never_ends_is_cut_off() -> None:
+    with ServerThread(create_app({"echo": Echo()}, {}, limits=Limits(body_seconds=0.3))) as server:
+        where = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+        with socket.create_connection(where, timeout=10) as slow:
+            head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            slow.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+            answer = slow.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 408") and b"did not arrive" in answer
+
+
+def test_tls(tmp_path: Path) -> None:
+    x509 = pytest.importorskip("cryptography.x509")
+    certificate, key = certified(tmp_path, x509)
+    with pytest.raises(InputError, match=r"nothing\.pem is missing"):
+        Tls(tmp_path / "nothing.pem", key)
+    with pytest.raises(InputError, match="not a certificate"):
+        Tls(key, certificate)
+    program = [
+        sys.executable,
+        "-c",
+        textwrap.dedent(TLS_PROGRAM),
+        str(Path(__file__).parent),
+        str(certificate),
+        str(key),
+    ]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().strip()
+            assert address.startswith("https://127.0.0.1:")
+            trust = ssl.create_default_context(cafile=str(certificate))
+            assert httpx.get(f"{address}/health", verify=trust).json()["status"] == "ok"
+            with pytest.raises(httpx.TransportError):
+                httpx.get(address.replace("https", "http"))
+        finally:
+            process.kill()
+
+
+def certified(folder: Path, x509: Any) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that vouches for itself, and its key."""
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "here")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(private.public_key())
+        .serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(private, hashes.SHA256())
+    )  # fmt: skip
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    key.write_bytes(private.private_bytes(serialization.Encoding.PEM, form, plain))
+    return certificate, key
+
+
+def test_the_log_holds_no_content() -> None:
+    log = io.StringIO()
+    with ServerThread(create_app({"echo": Echo()}, {}, log=log)) as server:
+        body = {"model": "echo", "messages": [{"role": "user", "content": "secret words"}]}
+        answer = httpx.post(f"{server.url}/v1/chat/completions?secret=1", json=body)
+        httpx.get(f"{server.url}/secret/path")
+    first, second = map(json.loads, log.getvalue().splitlines())
+    assert (first["path"], first["status"], first["id"]) == (
+        "/v1/chat/completions", 200, answer.headers["x-request-id"],
+    )  # fmt: skip
+    assert first["bytes"] == len(answer.content) and second["path"] == "other" and "secret" not in log.getvalue()
+
+
+TLS_PROGRAM = """
+    import sys
+    from pathlib import Path
+    sys.path[:0] = sys.argv[1:2]
+    from serving_fakes import Echo
+    from windlass.serve import run
+    from windlass.serve.app import create_app
+
+    tls = run.Tls(Path(sys.argv[2]), Path(sys.argv[3]))
+    listener = run.listen("127.0.0.1", 0)
+    run.run(create_app({"echo": Echo()}, {}), listener, tls=tls,
+            on_start=lambda: print(run.url(listener, tls), flush=True))
+"""
+
 PROGRAM = """
     import sys
     sys.path[:0] = sys.argv[1:]
@@ -119,5 +239,70 @@ def test_a_signal_lets_requests_finish(kind: signal.Signals, stream: bool) -> No
             assert process.wait(10) == 0, process.stderr.read()
             with pytest.raises(OSError):
                 socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=1)
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("round", range(3))
+def test_no_accepted_request_is_lost_under_load(round: int) -> None:
+    """Eight clients, a new connection for every request; then SIGTERM. Who got in gets the whole answer."""
+    code = textwrap.dedent(PROGRAM).replace("pieces=40", "pieces=4").replace("listener, on", "listener, linger=1, on")
+    program = [sys.executable, "-c", code, str(Path(__file__).parent)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None and process.stderr is not None
+            address = process.stdout.readline().strip()
+            answered, lost = [], []
+
+            def ask() -> None:
+                body = json.dumps({"model": "slow", "messages": [{"role": "user", "content": "x"}]})
+                while True:
+                    link = http.client.HTTPConnection(address.removeprefix("http://"), timeout=20)
+                    try:
+                        link.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+                        answer = json.load(link.getresponse())
+                        answered.append(answer["choices"][0]["message"]["content"])
+                    except ConnectionRefusedError:
+                        return  # turned away: nobody accepted it
+                    except (OSError, http.client.HTTPException, ValueError) as error:
+                        lost.append(repr(error))
+                        return
+                    finally:
+                        link.close()
+
+            threads = [threading.Thread(target=ask) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            time.sleep(1.0)
+            os.kill(process.pid, signal.SIGTERM)
+            while (ready := httpx.get(f"{address}/ready")).status_code == 200:
+                time.sleep(0.02)
+            assert (ready.status_code, ready.json()["status"]) == (503, "draining")
+            assert ready.headers["connection"] == "close"
+            for thread in threads:
+                thread.join(30)
+            assert not lost and len(answered) >= 16 and set(answered) == {"xxxx"}
+            assert process.wait(10) == 0, process.stderr.read()
+        finally:
+            process.kill()
+
+
+def test_what_takes_longer_than_the_drain_is_cut_off_and_counted() -> None:
+    program = textwrap.dedent(PROGRAM).replace("pieces=40", "pieces=400")
+    program = program.replace("run.run(app, listener,", "cut = run.run(app, listener, drain=0.5, linger=0,")
+    program = program.replace('"closed in order"', 'f"{cut} cut off"')
+    arguments = [sys.executable, "-c", program, str(Path(__file__).parent)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().strip()
+            body = {"model": "slow", "messages": [{"role": "user", "content": "x"}], "stream": True}
+            with httpx.stream("POST", f"{address}/v1/chat/completions", json=body, timeout=20) as answer:
+                lines = answer.iter_lines()
+                next(lines)
+                os.kill(process.pid, signal.SIGTERM)
+                with pytest.raises(httpx.RemoteProtocolError):
+                    list(lines)
+            assert process.stdout.read() == "1 cut off\n"
         finally:
             process.kill()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from typing import IO
 
 from windlass.core.errors import MissingExtra
 from windlass.core.protocols import ChatModel, Embedder, Measured, Reranker
@@ -52,6 +53,7 @@ def create_app(
     api_key: str | None = None,
     keys: Keys | None = None,
     hosts: Collection[str] | None = LOOPBACK,
+    log: IO[str] | None = None,
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """Models, embedders and rerankers by the name that clients ask for. `store` is where feedback goes (None: refused).
@@ -103,7 +105,7 @@ def create_app(
             *api_routes(context, known),
             *routes,
         ],
-        middleware=[Middleware(Gate, metrics=metrics, hosts=hosts, api_key=api_key, keys=keys)],
+        middleware=[Middleware(Gate, metrics=metrics, hosts=hosts, api_key=api_key, keys=keys, log=log)],
         exception_handlers={Exception: failed},
         lifespan=lifespan,
     )

@@ -14,8 +14,11 @@ import base64
 import binascii
 import hashlib
 import hmac
+import json
+import secrets
 import time
 from collections.abc import Collection
+from typing import IO
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -36,16 +39,20 @@ SECONDS = "windlass_request_seconds"
 
 
 class Gate:
-    """ASGI middleware: checks host and key, and counts every request with its status and duration."""
+    """ASGI middleware: checks host and key, and counts every request with its status and duration.
+
+    `log` gets a line of JSON for each: neither content, nor addresses, nor the path as sent.
+    """
 
     def __init__(
         self, app: ASGIApp, *, metrics: Metrics, hosts: Collection[str] | None = LOOPBACK, api_key: str | None = None,
-        keys: Keys | None = None,
+        keys: Keys | None = None, log: IO[str] | None = None,
     ) -> None:  # fmt: skip
         self._app = app
         self._hosts = hosts
         self._key = None if api_key is None else _hash(api_key.encode())
         self._keys = keys
+        self._log = log
         self._metrics = metrics
         metrics.declare(REQUESTS, "counter", "Requests answered, by path and status.")
         metrics.declare(SECONDS, "histogram", "Seconds from a request's arrival to the last byte of its answer.")
@@ -54,12 +61,19 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 0
+        started, status, sent = time.perf_counter(), 0, 0
+        identity = f"req_{secrets.token_hex(12)}"
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
+                headers = [*message.get("headers", ()), (b"x-request-id", identity.encode())]
+                if getattr(scope["app"].state, "draining", False):
+                    headers.append((b"connection", b"close"))
+                message = {**message, "headers": headers}
+            else:
+                sent += len(message.get("body", b""))
             await send(message)
 
         try:
@@ -69,7 +83,15 @@ class Gate:
             # The route as declared, not the path as sent: a client must not be able to make up label values.
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.add(REQUESTS, path=route, status=str(status))
-            self._metrics.observe(SECONDS, time.perf_counter() - started, path=route)
+            seconds = time.perf_counter() - started
+            self._metrics.observe(SECONDS, seconds, path=route)
+            if self._log is not None:
+                key = key_of(scope)
+                line = {
+                    "time": time.time(), "id": identity, "method": scope["method"], "path": route, "status": status,
+                    "seconds": round(seconds, 4), "bytes": sent, "key": None if key is None else key.name,
+                }  # fmt: skip
+                print(json.dumps(line), file=self._log, flush=True)
 
     def _refusal(self, scope: Scope) -> HttpError | None:
         headers = Headers(scope=scope)

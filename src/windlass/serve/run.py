@@ -1,47 +1,91 @@
 """Runs an application under uvicorn: in the foreground until a signal, or in a thread for tests and demos.
 
-The socket is opened here, before anything slow happens, so that a port in use is one clear message. SIGTERM and
-Ctrl-C stop accepting, finish the requests in flight, and return, so that the caller can close its workspace.
+The socket is opened here, before anything slow happens, so that a port in use is one clear message.
+
+SIGTERM and Ctrl-C end it in order: `/ready` turns to 503 and answers carry `Connection: close`, while requests are
+still accepted for `linger` seconds, in which a load balancer looks elsewhere; then the port closes, the requests in
+flight are finished, and `run` returns, so that the caller can close its workspace.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import ipaddress
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 from windlass.core.errors import ConfigError, InputError, MissingExtra
 
 try:
     import uvicorn
+    from starlette.applications import Starlette
     from starlette.types import ASGIApp
+
+    from windlass.serve.connection import Connection
 except ImportError as missing:
     raise MissingExtra("The server", "serve") from missing
 
-DRAIN_SECONDS = 30
+DRAIN_SECONDS = 30.0
 """How long requests in flight may take to finish once the server was told to stop."""
+LINGER_SECONDS = 0.5
+IDLE_SECONDS = 75
+"""How long a connection is kept for a further request: longer than clients do, so that it is never they who find it
+closed."""
+_ON_THE_WIRE = 0.25
+"""Seconds in which a request of a connection that was just accepted arrives."""
 
 
-def run(app: ASGIApp, listener: socket.socket, *, on_start: Callable[[], None] | None = None) -> None:
-    """Serves `app` on an open socket (see `listen`) until SIGTERM or Ctrl-C; a second Ctrl-C does not wait."""
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Certificate and private key, as PEM files."""
+
+    certificate: Path
+    key: Path
+
+    def __post_init__(self) -> None:
+        for path in (self.certificate, self.key):
+            if not path.is_file():
+                raise InputError(f"{path} is missing.", "Name a PEM file with --tls-cert and one with --tls-key.")
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)
+        except ssl.SSLError as error:
+            raise InputError(
+                f"{self.certificate} and {self.key} are not a certificate and its key ({error})."
+            ) from error
+
+
+def run(
+    app: ASGIApp, listener: socket.socket, *, on_start: Callable[[], None] | None = None, tls: Tls | None = None,
+    drain: float = DRAIN_SECONDS, linger: float = LINGER_SECONDS,
+) -> int:  # fmt: skip
+    """Serves `app` on an open socket (see `listen`) until SIGTERM or Ctrl-C; a second Ctrl-C does not wait.
+
+    Returns how many requests were cut off: those that took longer than `drain` seconds after the signal.
+    """
+    server = _Server(app, on_start, tls=tls, drain=drain, linger=linger)
     with listener:
-        _Server(app, on_start).run(sockets=[listener])
+        server.run(sockets=[listener])
+    return server.cut_off
 
 
-def listen(host: str, port: int, *, api_key: str | None = None) -> socket.socket:
+def listen(host: str, port: int, *, api_key: str | None = None, keyed: bool = False) -> socket.socket:
     """Opens the port; 0 takes any free one. Raises `InputError` when that cannot be.
 
-    An address that other machines can reach needs an `api_key`: `ConfigError` otherwise.
+    An address that other machines can reach needs an `api_key`, or keys of the workspace (`keyed`): `ConfigError`
+    otherwise.
     """
-    if not is_loopback(host) and not api_key:
+    if not is_loopback(host) and not api_key and not keyed:
         raise ConfigError(
             f"Listening on {host} lets other machines in, and no API key is set.",
-            "Put a key into an environment variable and name it: --api-key-env WINDLASS_API_KEY.",
+            "Make one with `windlass keys add NAME`, or name an environment variable that holds one: --api-key-env.",
         )
     if not 0 <= port <= 65535:
         raise InputError(f"There is no port {port}.", "Ports are 0 (any free one) to 65535.")
@@ -67,12 +111,13 @@ def is_loopback(host: str) -> bool:
     return False
 
 
-def url(listener: socket.socket) -> str:
+def url(listener: socket.socket, tls: Tls | None = None) -> str:
     """Where a client on this machine finds an open socket."""
     host, port = listener.getsockname()[:2]
     if ipaddress.ip_address(host).is_unspecified:
         host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "http" if tls is None else "https"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 class ServerThread:
@@ -103,18 +148,49 @@ class ServerThread:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, app: ASGIApp, on_start: Callable[[], None] | None) -> None:
+    def __init__(
+        self, app: ASGIApp, on_start: Callable[[], None] | None, *, tls: Tls | None = None,
+        drain: float = DRAIN_SECONDS, linger: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__(
             uvicorn.Config(
                 app,
+                http=Connection,
                 log_level="warning",
-                access_log=False,  # traces and metrics say more, and a log of paths and addresses is personal data
+                access_log=False,  # `serve.gate` writes one without content and addresses
                 server_header=False,
-                timeout_graceful_shutdown=DRAIN_SECONDS,
+                timeout_graceful_shutdown=drain,  # type: ignore[arg-type] # it goes to asyncio.wait_for
+                timeout_keep_alive=IDLE_SECONDS,
                 ws="none",
+                ssl_certfile=None if tls is None else tls.certificate,
+                ssl_keyfile=None if tls is None else tls.key,
             )
         )
+        self._app = app
         self._on_start = on_start
+        self._linger = linger
+        self.cut_off = 0
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if isinstance(self._app, Starlette):
+            self._app.state.draining = True
+        await asyncio.sleep(self._linger)
+        for listener in sockets or ():
+            # Who is in the kernel's line when the port closes is turned away by it. A line of one place, and a moment
+            # to take in who stands in it: from then on, others are not let in at all, and know that.
+            listener.listen(0)
+        await asyncio.sleep(0.01)
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(_ON_THE_WIRE if self._linger else 0)
+        await super().shutdown(sockets)
+
+    async def _wait_tasks_to_complete(self) -> None:
+        try:
+            await super()._wait_tasks_to_complete()
+        except asyncio.CancelledError:  # by the limit of `drain` seconds
+            self.cut_off = len(self.server_state.tasks)
+            raise
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

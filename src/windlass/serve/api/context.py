@@ -80,12 +80,17 @@ class Context:
         def run(index: int) -> Callable[[], Iterator[ChatDelta]]:
             return lambda: model.stream(call.requests[index])
 
+        deadline = asyncio.get_running_loop().time() + self.limits.request_seconds
         try:
-            async with (
-                asyncio.timeout(self.limits.request_seconds),
-                self.workers.items([run(i) for i in range(len(call.requests))], caller.receive) as deltas,
-            ):
-                async for index, delta in deltas:
+            makes = [run(i) for i in range(len(call.requests))]
+            async with self.workers.items(makes, caller.receive) as deltas:
+                while True:
+                    # Around each step, not around the loop: a reader's time is no business of this clock.
+                    async with asyncio.timeout_at(deadline):
+                        try:
+                            index, delta = await anext(deltas)
+                        except StopAsyncIteration:
+                            break
                     if waiting:
                         waiting = False
                         self.metrics.observe(FIRST, time.perf_counter() - started, model=call.model)

@@ -6,6 +6,7 @@ ordinary end, so that nobody takes half an answer for a whole one.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Callable
@@ -18,6 +19,8 @@ from windlass.serve.errors import error_json, error_response
 from windlass.serve.work import ClientGone
 
 DONE = b"data: [DONE]\n\n"
+READ_SECONDS = 60.0
+"""How long a client may leave what was sent unread before it counts as gone."""
 
 
 def event(value: Json, name: str | None = None) -> bytes:
@@ -51,12 +54,21 @@ class EventStream(Response):
                 await error_response(error)(scope, receive, send)
                 return
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await send({"type": "http.response.body", "body": first, "more_body": True})
             try:
+                await _body(send, first)
                 async for data in events:
-                    await send({"type": "http.response.body", "body": data, "more_body": True})
+                    await _body(send, data)
             except ClientGone:
                 return
             except Exception as error:  # noqa: BLE001 - as above
-                await send({"type": "http.response.body", "body": self._failed(error), "more_body": True})
+                await _body(send, self._failed(error))
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _body(send: Send, data: bytes) -> None:
+    """Waits while the client has too much unread; raises `ClientGone` when it stays so."""
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+    except TimeoutError:
+        raise ClientGone from None

@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "index": "make a searchable index of a corpus, or search one",
     "ask": "ask the documents: an answer with citations, or that they do not hold one",
     "serve": "one server: models and assistant by the OpenAI API, and the studio",
+    "keys": "API keys of the server: scopes, limits, and what they used",
     "gateway": "one OpenAI-compatible address in front of other providers and engines, by a file",
     "deploy": "write what starts a model or a release elsewhere: container, compose, Kubernetes, systemd, vLLM",
     "probe": "compare two OpenAI-compatible servers answer by answer",

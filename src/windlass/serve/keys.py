@@ -29,6 +29,8 @@ Scope = Literal["generate", "embed", "batch", "admin"]
 metrics and the studio's pages."""
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 PREFIX = "wl-"
+FILE = "keys.db"
+"""Where a workspace keeps them, in its folder."""
 
 _MIGRATIONS = (
     (

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal
+from typing import Literal, cast
 from urllib.parse import urlsplit
 
 from windlass.core.errors import ConfigError, ProviderError
@@ -288,8 +288,7 @@ class _Connection(asyncio.Protocol):
     # called by asyncio ----------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no instances of it
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data

@@ -48,6 +48,38 @@ def test_transformers_renders_the_same(source: str, prompt: bool) -> None:
     assert ours.render(TALK, add_generation_prompt=prompt) == text
 
 
+CALLS = [
+    {"role": "user", "content": "Wie wird das Wetter in Köln?"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": {"name": "wetter", "arguments": {"ort": "Köln", "tage": 2}}}],
+    },
+    {"role": "tool", "content": "<heiter> & 20 °C"},
+]
+
+
+def test_tools_and_switches_reach_the_template_as_in_transformers() -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    source = (
+        "{%- if tools %}{%- for tool in tools %}{{ tool | tojson }} {{ tool | tojson(indent=4) }}"
+        "{{ tool.function | tojson(separators=(',', ':'), sort_keys=True, ensure_ascii=True) }}"
+        "{%- endfor %}{%- endif %}"
+        "{%- for m in messages %}{%- for c in m.tool_calls or [] %}<tool_call>"
+        '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}</tool_call>{%- endfor %}'
+        "{{ m.content }}{%- endfor %}{% if enable_thinking is defined and not enable_thinking %}</think>{% endif %}"
+    )
+    tool = {"type": "function", "function": {"name": "wetter", "description": "<Orte> ö", "parameters": {}}}
+    theirs = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"?": 0}, unk_token="?")))
+    ours = ChatTemplate(source, {}, where="here")
+    assert {"messages", "tools", "enable_thinking"} <= ours.names and "m" not in ours.names
+    for asked in ({}, {"tools": [tool]}, {"tools": [tool], "enable_thinking": False}):
+        text = theirs.apply_chat_template(CALLS, chat_template=source, tokenize=False, **asked)
+        assert ours.render(CALLS, **asked) == text
+
+
 def test_a_template_comes_from_either_file(tmp_path: Path) -> None:
     assert ChatTemplate.load(tmp_path) is None
     config = {"chat_template": "{{ eos_token }}", "eos_token": {"content": "<e>"}}

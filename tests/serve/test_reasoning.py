@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from windlass.core.errors import InputError
 from windlass.serve.engine.grammars import Grammars
-from windlass.serve.engine.reasoning import KNOWN, Sections, Thinking, find_tags, opened
+from windlass.serve.engine.reasoning import KNOWN, Sections, Thinking, find_tags
 
 TAGS = KNOWN[0]
 
@@ -51,12 +51,10 @@ def test_reasoning_that_never_ends_is_no_answer() -> None:
     assert read("<think>", []) == ("", "")
 
 
-def test_tags_show_in_the_template_and_may_be_opened_by_the_prompt() -> None:
+def test_tags_show_in_the_template() -> None:
     assert find_tags("{% if '</think>' in content %}") == TAGS
     assert find_tags("[THINK]{{ x }}[/THINK]") == KNOWN[1]
     assert find_tags("{{ messages }}") is None
-    assert opened("<|im_start|>assistant\n<think>\n", TAGS)
-    assert not opened("<|im_start|>assistant\n<think>\n\n</think>\n\n", TAGS)
 
 
 tokenizer = trained("bpe")

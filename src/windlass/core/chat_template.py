@@ -27,10 +27,12 @@ class ChatTemplate:
         """
         self.source, self._special, self._where = source, special, where
         environment = _environment()
-        from jinja2 import TemplateSyntaxError
+        from jinja2 import TemplateSyntaxError, meta
 
         try:
             self._template = environment.from_string(source)
+            self.names = frozenset(meta.find_undeclared_variables(environment.parse(source)))
+            """What the template asks for by name: `messages`, and perhaps `tools` or a switch of its own."""
         except TemplateSyntaxError as error:
             raise InputError(
                 f"{where}: the chat template is broken at line {error.lineno}: {error.message}."
@@ -49,19 +51,25 @@ class ChatTemplate:
         special = {name: token_text(settings.get(name)) for name in _SPECIAL}
         return cls(source, special, where=str(folder))
 
-    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False) -> str:
-        """The text of a conversation. Raises `InputError` when the template refuses it."""
-        return self.render_marked(messages, add_generation_prompt=add_generation_prompt)[0]
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False, **variables: Any
+    ) -> str:
+        """The text of a conversation. `variables`: what else the template shall know, such as `tools`.
+
+        Raises `InputError` when the template refuses it.
+        """
+        return self.render_marked(messages, add_generation_prompt=add_generation_prompt, **variables)[0]
 
     def render_marked(
-        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False
+        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False, **variables: Any
     ) -> tuple[str, list[tuple[int, int]]]:
         """The text, and (start, end) of each part of it that the assistant says, in characters."""
         from jinja2 import TemplateError
 
         marks: list[tuple[int, int]] = []
         rendered: list[str] = []
-        variables = {
+        known = {
+            **variables,
             "messages": messages,
             "add_generation_prompt": add_generation_prompt,
             _MARKS: (rendered, marks),
@@ -69,7 +77,7 @@ class ChatTemplate:
         }
         try:
             # Block by block, so that a mark knows how much text stands before it.
-            rendered.extend(self._template.generate(**variables))
+            rendered.extend(self._template.generate(**known))
         except (TemplateError, TypeError) as error:
             raise InputError(f"The model's chat template refuses these messages: {error}.") from error
         return "".join(rendered), marks
@@ -93,10 +101,17 @@ def _environment() -> Any:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _generation()]
     )
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+    environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = refuse
     environment.globals["strftime_now"] = lambda form: datetime.datetime.now().astimezone().strftime(form)
     return environment
+
+
+def _to_json(
+    value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    """Jinja's own filter escapes for HTML; this one has the arguments that templates of transformers use."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _generation() -> Any:

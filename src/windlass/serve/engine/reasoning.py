@@ -41,11 +41,6 @@ def find_tags(template: str) -> Tags | None:
     return next((tags for tags in KNOWN if tags.close in template), None)
 
 
-def opened(prompt: str, tags: Tags) -> bool:
-    """Whether a prompt leaves its reader inside a section."""
-    return prompt.rstrip().endswith(tags.open)
-
-
 class Sections:
     """Takes an answer apart as it is written. White space around the section belongs to neither part."""
 

@@ -14,7 +14,6 @@ from windlass.build.training.data.batches import Batch, Number
 from windlass.build.training.distributed.parallel import Spread
 from windlass.build.training.distributed.workers import ALONE
 from windlass.build.training.loop import TrainState, steps
-from windlass.build.training.memory import keep_freed_memory
 from windlass.build.training.objectives import causal
 from windlass.build.training.optim.optimizers import Optimizers
 from windlass.build.training.optim.schedule import Plan
@@ -22,6 +21,7 @@ from windlass.build.training.recipe import read_recipe
 from windlass.build.training.sizes import derive
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.hf import load_model
+from windlass.core.memory import keep_freed_memory
 
 MUON_RATES = (0.02, 0.01, 0.005)
 """Of the blocks' matrices, the embedding, and the head: the last two smaller than our recipe's, since the start is a

@@ -48,6 +48,7 @@ SHAPES = {
     "grouped": LLAMA,
     "one key head": dataclasses.replace(LLAMA, kv_heads=1, head_dim=20),
     "wide heads": dataclasses.replace(LLAMA, heads=3, kv_heads=3, head_dim=80),
+    "half turned": dataclasses.replace(LLAMA, head_dim=16, rotary_share=0.5),
     "window": dataclasses.replace(LLAMA, window=9, pattern="LG"),
     "no positions": dataclasses.replace(LLAMA, position="none", attention_scale=0.3, qk_norm=True),
 }
@@ -82,13 +83,13 @@ def test_no_bit_hangs_on_company_or_on_cuts(heads: tuple[int, int, int], window:
     generator = torch.Generator().manual_seed(length)
     q, k, v = (torch.randn(1, h, length, dim, generator=generator) for h in (query_heads, kv_heads, kv_heads))
     whole = KVCache(config)
-    plan = kernel.plan(config, True, Parts([length], [whole]))
+    plan = kernel.plan(config, True, Parts([length], [whole]), None)
     assert plan is not None
     at_once = plan(1, q, k, v)
     cut, other, start, found = KVCache(config), KVCache(config), 0, []
     for size in cuts:  # in company of a text that stands first in the pass
         parts = Parts([3, size], [other, cut])
-        together = kernel.plan(config, True, parts)
+        together = kernel.plan(config, True, parts, None)
         assert together is not None
         noise = [torch.randn(1, x.shape[1], 3, dim, generator=generator) for x in (q, k, v)]
         rows = [torch.cat([n, x[:, :, start : start + size]], 2) for n, x in zip(noise, (q, k, v), strict=True)]
@@ -104,12 +105,12 @@ def test_what_it_does_not_know_is_left_to_the_reference() -> None:
     kernel = NativeAttention()
     for change in ({"position": "alibi"}, {"attention_cap": 30.0}):
         config = dataclasses.replace(LLAMA, **change)
-        assert kernel.plan(config, False, Parts([1], [KVCache(config)])) is None
-    assert kernel.plan(LLAMA, False, Parts([1], [KVCache(LLAMA, dtype=torch.bfloat16)])) is None
+        assert kernel.plan(config, False, Parts([1], [KVCache(config)]), None) is None
+    assert kernel.plan(LLAMA, False, Parts([1], [KVCache(LLAMA, dtype=torch.bfloat16)]), None) is None
 
 
 def test_a_cache_without_room_is_refused() -> None:
     cache = KVCache(LLAMA, capacity=4)
     cache.advance(3)
     with pytest.raises(ValueError, match="3 and 2 new"):
-        NativeAttention().plan(LLAMA, False, Parts([2], [cache]))
+        NativeAttention().plan(LLAMA, False, Parts([2], [cache]), None)

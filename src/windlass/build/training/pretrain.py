@@ -23,12 +23,12 @@ from windlass.build.training.loop import StepReport, steps
 from windlass.build.training.measuring.heldout import HeldOut
 from windlass.build.training.measuring.meters import Meter, Speed, peak
 from windlass.build.training.measuring.samples import sample
-from windlass.build.training.memory import keep_freed_memory
 from windlass.build.training.pace import UNPLANNED, Pace
 from windlass.build.training.settings import PretrainSettings
 from windlass.build.training.sizes import Sizes
 from windlass.build.training.storing import store_model
 from windlass.core.artifacts import Artifact
+from windlass.core.memory import keep_freed_memory
 from windlass.core.progress import Progress
 from windlass.core.runs import Run
 from windlass.core.workspace import Workspace

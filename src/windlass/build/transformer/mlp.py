@@ -31,9 +31,14 @@ class MLP(nn.Module):
         self.up = Linear(config.hidden, width, config.mlp_bias)
         self.down = Linear(width, config.hidden, config.mlp_bias)
         self.activation = ACTIVATIONS[config.activation]
+        self.gating: Callable[[Tensor, Tensor], Tensor] = partial(_gated, self.activation)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         if self.gate is None:
             return self.down(self.activation(self.up(x_BTC)))
         gate_BTF, up_BTF = fused(x_BTC, self.gate, self.up)
-        return self.down(self.activation(gate_BTF) * up_BTF)
+        return self.down(self.gating(gate_BTF, up_BTF))
+
+
+def _gated(activation: Callable[[Tensor], Tensor], gate: Tensor, up: Tensor) -> Tensor:
+    return activation(gate) * up

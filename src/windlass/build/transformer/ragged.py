@@ -15,8 +15,9 @@ from windlass.build.transformer.cache import KVCache
 from windlass.build.transformer.config import TransformerConfig
 
 Together = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""Attention of one layer for all parts: the layer's number, queries (1, H, T, D), keys and values (1, K, T, D), turned
-to their positions -> (1, H, T, D). Stores the new keys and values in the caches, behind what they hold."""
+"""Attention of one layer for all parts: the layer's number, queries (1, H, T, D), keys and values (1, K, T, D) ->
+(1, H, T, D). Turns queries and keys to their positions, and stores the new keys and values in the caches, behind what
+they hold."""
 
 
 class Parts(NamedTuple):
@@ -50,8 +51,10 @@ class Parts(NamedTuple):
 class Kernel(Protocol):
     """Looks for all parts of a pass at once."""
 
-    def plan(self, config: TransformerConfig, local: bool, parts: Parts) -> Together | None:
+    def plan(
+        self, config: TransformerConfig, local: bool, parts: Parts, rotation: tuple[Tensor, Tensor] | None
+    ) -> Together | None:
         """Called once per pass and kind of layer (`local`: it sees the window only), before the caches hold the new
-        tokens. None: this it cannot do, and the reference shall; so too where `parts.singly` asks for more than it
-        can promise."""
+        tokens. `rotation`: cosine and sine of the row's positions, where they are turned at all. None: this it cannot
+        do, and the reference shall; so too where `parts.singly` asks for more than it can promise."""
         ...

@@ -187,9 +187,9 @@ class Stack(nn.Module):
                 cos, sin = zip(*(self._turned(local, row, long) for row, long in rows), strict=True)
                 rotation = torch.cat(cos), torch.cat(sin)
         real = parts.total if parts.total < len(positions) else None
-        together = parts.kernel.plan(self.config, local, parts) if parts.kernel is not None else None
+        together = parts.kernel.plan(self.config, local, parts, rotation) if parts.kernel is not None else None
         if together is not None:
-            return Sight(rotation=rotation, together=together, real=real)
+            return Sight(together=together, real=real)
         stretches = tuple(
             (1, end - at, self._seen(local, end - at, end, None, cache, positions.device)._replace(at=at))
             for cache, at, end in parts.spans()

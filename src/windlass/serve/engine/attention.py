@@ -21,7 +21,9 @@ class NativeAttention:
     def __init__(self) -> None:
         self._kernel = native.library().windlass_attend
 
-    def plan(self, config: TransformerConfig, local: bool, parts: Parts) -> Together | None:
+    def plan(
+        self, config: TransformerConfig, local: bool, parts: Parts, rotation: tuple[Tensor, Tensor] | None
+    ) -> Together | None:
         """None for what the kernel does not know: distances as biases, capped scores, other numbers than float32."""
         if config.position in ("alibi", "relative") or config.attention_cap is not None or not config.causal:
             return None
@@ -37,6 +39,10 @@ class NativeAttention:
             table.append(row)
             offset += new
         table_P7 = torch.tensor(table, dtype=torch.int64)
+        cos, sin = (None, None) if rotation is None else (x.float().contiguous() for x in rotation)
+        turned = 0 if cos is None else cos.shape[-1]
+        if cos is not None and cos.shape[0] < offset:
+            raise ValueError(f"{offset} positions are to be turned by {cos.shape[0]} rotations")
         kernel, scale, window = self._kernel, config.score_scale, (config.window or 0) if local else 0
 
         def together(layer: int, q_1HTD: Tensor, k_1KTD: Tensor, v_1KTD: Tensor) -> Tensor:
@@ -50,7 +56,8 @@ class NativeAttention:
             kernel(
                 *(table_P7.data_ptr(), len(table), layer),
                 *(number for x in (q, k, v) for number in (x.data_ptr(), x.stride(1), x.stride(2))),
-                *(out_THD.data_ptr(), heads, k.shape[1], dim, scale, window),
+                *(None if x is None else x.data_ptr() for x in (cos, sin)),
+                *(turned, out_THD.data_ptr(), heads, k.shape[1], dim, scale, window),
             )
             return out_THD.transpose(0, 1)[None]
 

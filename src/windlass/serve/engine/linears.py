@@ -30,9 +30,12 @@ from torch import Tensor, nn
 from windlass.build.transformer.attention import Attention
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.linear import Linear
-from windlass.build.transformer.mlp import MLP
+from windlass.build.transformer.mlp import ACTIVATIONS, MLP
+from windlass.build.transformer.norm import RMSNorm
 from windlass.core.errors import InputError
+from windlass.core.memory import keep_freed_memory
 from windlass.serve.engine import native
+from windlass.serve.engine.fused import FusedNorm, silu_gate
 from windlass.serve.engine.quantised import Quantised
 
 
@@ -109,6 +112,8 @@ _CHOICES: dict[str, _Choice] = {
     "bf16": _Choice(BF16, _no_bf16, error=0.01, divergence=0.01),
 }
 """The less exact before the more exact, which stand in for them."""
+_KEPT = 1 << 24
+"""Bytes: blocks that the activations of a step need are kept, a request's cache is given back."""
 POLICIES = (*_CHOICES, "fp32")
 AUTOMATIC = "int8"
 """Where "auto" begins: 4 bits are a choice that somebody has to make."""
@@ -150,6 +155,7 @@ def prepare(decoder: Decoder, policy: str = "auto") -> Report:
             f"Policies are for float32 weights on a CPU, but this decoder has {weight.dtype} on {weight.device}.",
             "Load it anew; on a GPU, cast the whole decoder instead.",
         )
+    keep_freed_memory(_KEPT)
     candidates = POLICIES[POLICIES.index(AUTOMATIC if policy == "auto" else policy) :]
     reasons: list[str] = []
     with torch.inference_mode():
@@ -187,6 +193,8 @@ def _attempt(decoder: Decoder, name: str, choice: _Choice, expected: Tensor) -> 
                 return f"its product of {tuple(weight_NK.shape)} is wrong by {error:.2g} of its size"
         undo.append(place.replace(product))
         products.append(product)
+    if native.unavailable() is None:
+        undo += list(_fuse(decoder))
     divergence = _divergence(expected, _trial(decoder))
     if not divergence <= choice.divergence:
         _all(undo)
@@ -239,6 +247,18 @@ def _places(decoder: Decoder) -> Iterator[_Place]:
             yield _Place(module, ("up",) if module.gate is None else ("gate", "up"))
             yield _Place(module, ("down",))
     yield _Place(decoder, ("head",))
+
+
+def _fuse(decoder: Decoder) -> Iterator[Callable[[], None]]:
+    """Puts norms and gates of one pass in the places of the modules' own; yields what undoes each."""
+    for owner in list(decoder.modules()):
+        for name, module in list(owner.named_children()):
+            if isinstance(module, RMSNorm):
+                setattr(owner, name, FusedNorm(module))
+                yield partial(setattr, owner, name, module)
+        if isinstance(owner, MLP) and owner.activation is ACTIVATIONS["silu"]:
+            yield partial(setattr, owner, "gating", owner.gating)
+            owner.gating = silu_gate
 
 
 def _error(product: Product, weight_NK: Tensor, bias_N: Tensor | None) -> float:

@@ -30,7 +30,12 @@ _VIEW = (_POINTER, _LONG, _LONG)
 _FUNCTIONS: dict[str, tuple[type, ...]] = {
     "windlass_linear8": (_POINTER, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _LONG),
     "windlass_linear4": (_POINTER, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _LONG),
-    "windlass_attend": (_POINTER, _LONG, _LONG, *3 * _VIEW, _POINTER, _LONG, _LONG, _LONG, _FLOAT, _LONG),
+    "windlass_attend": (
+        *(_POINTER, _LONG, _LONG, *3 * _VIEW, _POINTER, _POINTER, _LONG),
+        *(_POINTER, _LONG, _LONG, _LONG, _FLOAT, _LONG),
+    ),
+    "windlass_rms_norm": (_POINTER, _LONG, _LONG, _LONG, _POINTER, _FLOAT, _POINTER),
+    "windlass_silu_mul": (_POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER),
 }
 
 

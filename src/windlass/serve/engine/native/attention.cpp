@@ -27,6 +27,19 @@ struct Part {
     int64_t offset;  // of the first new one in the pass
 };
 
+// Cosine and sine of each token's angles, (tokens, turned): dimension i is turned with i + turned/2.
+struct Rotation {
+    const float *cos, *sin;
+    long turned;
+    void apply(const float* x, long token, long dim, float scale, float* y) const {
+        const float *c = cos + token * turned, *s = sin + token * turned;
+        const long half = turned / 2;
+        for (long i = 0; i < half; i++) y[i] = (x[i] * c[i] - x[i + half] * s[i]) * scale;
+        for (long i = half; i < turned; i++) y[i] = (x[i] * c[i] + x[i - half] * s[i]) * scale;
+        for (long i = turned; i < dim; i++) y[i] = x[i] * scale;
+    }
+};
+
 struct Rows {  // of a tensor (heads, tokens, head_dim)
     const float* data;
     long head, token;
@@ -131,7 +144,7 @@ struct Scratch {
 };
 
 // The queries `from` to before `to` of one part, of all heads that share key/value head `kv`.
-void look(const Part& part, long layer, Rows q, float* y, long from, long to, long heads, long kv_heads, long dim,
+void look(const Part& part, long layer, Rows q, const Rotation& rotation, float* y, long from, long to, long heads, long kv_heads, long dim,
           float scale, long window, long kv, Scratch& s) {
     const long group = heads / kv_heads, rows = (to - from) * group;
     s.queries.resize(rows * dim);
@@ -141,8 +154,8 @@ void look(const Part& part, long layer, Rows q, float* y, long from, long to, lo
     s.total.assign(rows, 0.0f);
     s.fade.resize(rows);
     for (long r = 0; r < rows; r++) {
-        const float* own = q.at(kv * group + r % group, part.offset + from + r / group);
-        for (long d = 0; d < dim; d++) s.queries[r * dim + d] = own[d] * scale;
+        const long token = part.offset + from + r / group;
+        rotation.apply(q.at(kv * group + r % group, token), token, dim, scale, &s.queries[r * dim]);
     }
     const float* keys = part.keys + layer * part.layer_stride + kv * part.head_stride;
     const float* values = part.values + layer * part.layer_stride + kv * part.head_stride;
@@ -172,12 +185,13 @@ void look(const Part& part, long layer, Rows q, float* y, long from, long to, lo
 
 }  // namespace
 
-// Stores the new keys and values behind those in the buffers, then looks; y is (tokens, heads, head_dim). `window` 0:
+// Turns queries and keys, stores the new keys and values behind those in the buffers, then looks; y is (tokens, heads, head_dim). `window` 0:
 // a query sees everything up to itself.
 extern "C" void windlass_attend(const int64_t* table, long parts, long layer, const float* q, long q_head, long q_token,
                                 const float* k, long k_head, long k_token, const float* v, long v_head, long v_token,
-                                float* y, long heads, long kv_heads, long dim, float scale, long window) {
+                                const float* cos, const float* sin, long turned, float* y, long heads, long kv_heads, long dim, float scale, long window) {
     const Part* all = (const Part*)table;
+    const Rotation rotation{cos, sin, turned};
     const Rows new_keys{k, k_head, k_token}, new_values{v, v_head, v_token};
     const long step = std::max(1L, QUERIES / (heads / kv_heads));
     struct Work {
@@ -197,14 +211,15 @@ extern "C" void windlass_attend(const int64_t* table, long parts, long layer, co
             const Part& part = all[i / kv_heads];
             const long kv = i % kv_heads, at = layer * part.layer_stride + kv * part.head_stride + part.start * dim;
             for (long t = 0; t < part.count; t++) {
-                std::copy_n(new_keys.at(kv, part.offset + t), dim, part.keys + at + t * dim);
-                std::copy_n(new_values.at(kv, part.offset + t), dim, part.values + at + t * dim);
+                const long token = part.offset + t;
+                rotation.apply(new_keys.at(kv, token), token, dim, 1.0f, part.keys + at + t * dim);
+                std::copy_n(new_values.at(kv, token), dim, part.values + at + t * dim);
             }
         }
 #pragma omp for schedule(dynamic, 1)
         for (size_t i = 0; i < work.size(); i++) {
             const Part& part = all[work[i].part];
-            look(part, layer, {q, q_head, q_token}, y, work[i].from, std::min<long>(work[i].from + step, part.count), heads,
+            look(part, layer, {q, q_head, q_token}, rotation, y, work[i].from, std::min<long>(work[i].from + step, part.count), heads,
                  kv_heads, dim, scale, window, work[i].kv, scratch);
         }
     }

@@ -1,4 +1,4 @@
-"""Memory for training on a CPU: large blocks are kept between steps instead of being asked for again.
+"""Memory for training and serving on a CPU: large blocks are kept between steps instead of being asked for again.
 
 A step allocates and frees the same large tensors as the step before. By default the C library gives such blocks back to
 the kernel at once, and the kernel then hands out, and fills with zeros, every page of 4 kB anew: a tenth of a training
@@ -14,13 +14,14 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGEST = 2**31 - 1
 
 
-def keep_freed_memory() -> bool:
-    """From now on this process keeps what it frees, for its next allocation; False where the C library cannot.
+def keep_freed_memory(up_to: int = _LARGEST) -> bool:
+    """From now on this process keeps the blocks of at most `up_to` bytes that it frees, for its next allocations; False
+    where the C library cannot.
 
-    The process then never shrinks below its largest need, which for training is the same in every step.
+    Of such blocks the process then never gives any back, which suits steps that all need the same.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):  # not glibc
         return False
-    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST)) and bool(mallopt(_TRIM_THRESHOLD, _LARGEST))
+    return bool(mallopt(_MMAP_THRESHOLD, up_to)) and bool(mallopt(_TRIM_THRESHOLD, _LARGEST))

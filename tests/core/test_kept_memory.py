@@ -9,7 +9,7 @@ import pytest
 
 SCRIPT = """
 import resource, sys
-from windlass.build.training.memory import keep_freed_memory
+from windlass.core.memory import keep_freed_memory
 
 if sys.argv[1] == "keep" and not keep_freed_memory():
     sys.exit("not glibc")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -69,12 +70,21 @@ def test_a_row_is_the_same_in_any_batch_and_with_any_threads(bits: int) -> None:
     assert torch.equal(torch.cat([product(row[None]) for row in x]), together)
     for size in (3, 7, 20, 129):
         assert torch.equal(product(x[:size]), together[:size])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
+    for threads in (1, 3, 2):
+        native.library().windlass_threads(threads)
         assert torch.equal(product(x), together)
-    finally:
-        torch.set_num_threads(threads)
+
+
+@needs_kernels
+def test_many_threads_call_at_once() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(9, 200, generator=generator)
+    product = Quantised(torch.randn(700, 200, generator=generator), None, bits=8)
+    native.library().windlass_threads(3)
+    expected = product(x)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: [product(x) for _ in range(200)], range(4)))
+    assert all(torch.equal(one, expected) for part in found for one in part)
 
 
 @needs_kernels

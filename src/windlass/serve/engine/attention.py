@@ -62,3 +62,8 @@ class NativeAttention:
             return out_THD.transpose(0, 1)[None]
 
         return together
+
+
+def kernel_here() -> NativeAttention | None:
+    """The kernel, or None where there are no native kernels."""
+    return None if native.unavailable() is not None else NativeAttention()

@@ -2,9 +2,9 @@
 
 `library()` compiles the sources beside this file with the machine's own compiler, at most once for a version of them
 and a kind of processor, and keeps the result in the user's cache folder. They know nothing of Python or PyTorch: plain
-functions of pointers and sizes, called through `ctypes` (which lets other threads of Python run meanwhile). Threads
-are OpenMP's, and so the ones that PyTorch has already started. Where there is no compiler, or the processor lacks the
-instructions, `Unavailable` says so, and callers do with PyTorch alone.
+functions of pointers and sizes, called through `ctypes` (which lets other threads of Python run meanwhile), on as many
+threads as PyTorch is set to when they are loaded. Where there is no compiler, or the processor lacks the instructions,
+`Unavailable` says so, and callers do with PyTorch alone.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-import torch  # noqa: F401  (first of all: its OpenMP shall be the one that the kernels find)
+import torch
 
 _HERE = Path(__file__).parent
-_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
+_FLAGS = ("-O3", "-march=native", "-std=c++20", "-pthread", "-shared", "-fPIC")
 _INSTRUCTIONS = {"avx512f", "avx512bw", "avx512vl", "avx512_vnni"}
 
 _POINTER, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
 _VIEW = (_POINTER, _LONG, _LONG)
 _FUNCTIONS: dict[str, tuple[type, ...]] = {
+    "windlass_threads": (_LONG,),
     "windlass_linear8": (_POINTER, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _LONG),
     "windlass_linear4": (_POINTER, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _LONG),
     "windlass_attend": (
@@ -73,6 +74,7 @@ def _library() -> ctypes.CDLL | str:
     for name, arguments in _FUNCTIONS.items():
         function = getattr(loaded, name)
         function.argtypes, function.restype = arguments, None
+    loaded.windlass_threads(torch.get_num_threads())
     return loaded
 
 

@@ -1,13 +1,14 @@
 // Attention of many texts at once, each to its own keys and values, which lie in buffers of their own lengths.
 //
 // Softmax is computed while the keys pass by, a block at a time (Milakov and Gimelshein, arXiv 1805.02867; Dao et al.,
-// arXiv 2205.14135). Blocks begin at multiples of KEYS, and a key that a query does not see changes none of its bits: so
-// what a query finds depends neither on the others in the pass nor on how the text was cut into passes.
+// arXiv 2205.14135). Blocks begin at multiples of KEYS, and a key that a query does not see changes none of its bits:
+// so what a query finds depends neither on the others in the pass nor on how the text was cut into passes.
 #include <algorithm>
 #include <cstdint>
 #include <utility>
 #include <vector>
 
+#include "threads.h"
 #include "vector.h"
 
 namespace {
@@ -96,7 +97,8 @@ void gather(const float* weights, const float* fade, const float* values, long c
     for (int v = 0; v < 4; v++) lanes[v] = first_lanes(std::max(0L, dim - d - 16 * v));
     for (int r = 0; r < R; r++)
         for (int v = 0; v < 4; v++)
-            sum[r][v] = _mm512_mul_ps(_mm512_set1_ps(fade[r]), _mm512_maskz_loadu_ps(lanes[v], out + r * dim + d + 16 * v));
+            sum[r][v] = _mm512_mul_ps(_mm512_set1_ps(fade[r]),
+                                      _mm512_maskz_loadu_ps(lanes[v], out + r * dim + d + 16 * v));
     for (long j = 0; j < count; j++) {
         send_for(values + (j + 16) * dim + d, CHUNK);
         __m512 value[4];
@@ -144,8 +146,8 @@ struct Scratch {
 };
 
 // The queries `from` to before `to` of one part, of all heads that share key/value head `kv`.
-void look(const Part& part, long layer, Rows q, const Rotation& rotation, float* y, long from, long to, long heads, long kv_heads, long dim,
-          float scale, long window, long kv, Scratch& s) {
+void look(const Part& part, long layer, Rows q, const Rotation& rotation, float* y, long from, long to, long heads,
+          long kv_heads, long dim, float scale, long window, long kv, Scratch& s) {
     const long group = heads / kv_heads, rows = (to - from) * group;
     s.queries.resize(rows * dim);
     s.scores.resize(rows * KEYS);
@@ -173,23 +175,24 @@ void look(const Part& part, long layer, Rows q, const Rotation& rotation, float*
         }
         for (long d = 0; d < dim; d += CHUNK)
             for (long r = 0; r < rows; r += ROWS)
-                gather_of(std::min(ROWS, rows - r), sizes)(&s.scores[r * KEYS], &s.fade[r], values + block * dim, count, dim, d,
-                                                          &s.found[r * dim]);
+                gather_of(std::min(ROWS, rows - r), sizes)(&s.scores[r * KEYS], &s.fade[r], values + block * dim, count,
+                                                           dim, d, &s.found[r * dim]);
     }
     for (long r = 0; r < rows; r++) {
         float* out = y + ((part.offset + from + r / group) * heads + kv * group + r % group) * dim;
-        const float share = 1.0f / s.total[r];
-        for (long d = 0; d < dim; d++) out[d] = s.found[r * dim + d] * share;
+        const float scaled = 1.0f / s.total[r];
+        for (long d = 0; d < dim; d++) out[d] = s.found[r * dim + d] * scaled;
     }
 }
 
 }  // namespace
 
-// Turns queries and keys, stores the new keys and values behind those in the buffers, then looks; y is (tokens, heads, head_dim). `window` 0:
-// a query sees everything up to itself.
+// Turns queries and keys, stores the new keys and values behind those in the buffers, then looks; y is (tokens, heads,
+// head_dim). `window` 0: a query sees everything up to itself.
 extern "C" void windlass_attend(const int64_t* table, long parts, long layer, const float* q, long q_head, long q_token,
                                 const float* k, long k_head, long k_token, const float* v, long v_head, long v_token,
-                                const float* cos, const float* sin, long turned, float* y, long heads, long kv_heads, long dim, float scale, long window) {
+                                const float* cos, const float* sin, long turned, float* y, long heads, long kv_heads,
+                                long dim, float scale, long window) {
     const Part* all = (const Part*)table;
     const Rotation rotation{cos, sin, turned};
     const Rows new_keys{k, k_head, k_token}, new_values{v, v_head, v_token};
@@ -203,24 +206,21 @@ extern "C" void windlass_attend(const int64_t* table, long parts, long layer, co
     for (long p = 0; p < parts; p++)
         for (long kv = 0; kv < kv_heads; kv++)
             for (long from = 0; from < all[p].count; from += step) work.push_back({p, kv, from});
-#pragma omp parallel
-    {
+    share(parts * kv_heads, [&](long i) {
+        const Part& part = all[i / kv_heads];
+        const long kv = i % kv_heads, at = layer * part.layer_stride + kv * part.head_stride + part.start * dim;
+        for (long t = 0; t < part.count; t++) {
+            const long token = part.offset + t;
+            rotation.apply(new_keys.at(kv, token), token, dim, 1.0f, part.keys + at + t * dim);
+            std::copy_n(new_values.at(kv, token), dim, part.values + at + t * dim);
+        }
+    });
+    share((long)work.size(), [&](long i) {
         static thread_local Scratch scratch;
-#pragma omp for schedule(static)
-        for (long i = 0; i < parts * kv_heads; i++) {
-            const Part& part = all[i / kv_heads];
-            const long kv = i % kv_heads, at = layer * part.layer_stride + kv * part.head_stride + part.start * dim;
-            for (long t = 0; t < part.count; t++) {
-                const long token = part.offset + t;
-                rotation.apply(new_keys.at(kv, token), token, dim, 1.0f, part.keys + at + t * dim);
-                std::copy_n(new_values.at(kv, token), dim, part.values + at + t * dim);
-            }
-        }
-#pragma omp for schedule(dynamic, 1)
-        for (size_t i = 0; i < work.size(); i++) {
-            const Part& part = all[work[i].part];
-            look(part, layer, {q, q_head, q_token}, rotation, y, work[i].from, std::min<long>(work[i].from + step, part.count), heads,
-                 kv_heads, dim, scale, window, work[i].kv, scratch);
-        }
-    }
+        const Work& piece = work[i];
+        const Part& part = all[piece.part];
+        const long to = std::min<long>(piece.from + step, part.count);
+        look(part, layer, {q, q_head, q_token}, rotation, y, piece.from, to, heads, kv_heads, dim, scale, window,
+             piece.kv, scratch);
+    });
 }

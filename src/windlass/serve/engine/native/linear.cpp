@@ -13,12 +13,14 @@
 #include <utility>
 #include <vector>
 
+#include "threads.h"
 #include "vector.h"
 
 namespace {
 
 constexpr long PANEL = 16;       // outputs computed together: the floats of one register
 constexpr long ROWS = 8;         // rows computed together, at most: each weight is loaded once for so many
+constexpr long PIECE = 8;         // panels that a thread takes at once
 constexpr long ROW_BLOCK = 96;   // rows whose activations stay in the cache while all weights pass by
 
 template <int BITS> struct Format;
@@ -148,28 +150,27 @@ void linear(const float* x, long rows, long inputs, const uint8_t* weights, cons
         a.starts.resize(rows * blocks);
     }
     const Tiles tiles(rows);
-    const long together = ROW_BLOCK / ROWS;
-#pragma omp parallel
-    {
-#pragma omp for schedule(static)
-        for (long t = 0; t < tiles.count; t++)
-            for (long first = tiles.begin(t), end = tiles.begin(t + 1), row = first; row < end; row++)
-                quantise_row<BITS>(x + row * inputs, inputs, blocks, &a.numbers[first * width + 4 * (row - first)],
-                                   4 * (end - first), &a.scales[row * blocks], &a.starts[row * blocks]);
-        for (long from = 0; from < tiles.count; from += together) {
-#pragma omp for schedule(static) nowait
-            for (long p = 0; p < panels; p++) {
-                const __mmask16 lanes = first_lanes(outputs - p * PANEL);
-                const __m512 own_bias = bias ? _mm512_maskz_loadu_ps(lanes, bias + p * PANEL) : _mm512_setzero_ps();
-                for (long t = from; t < std::min(from + together, tiles.count); t++) {
-                    const long row = tiles.begin(t), count = tiles.begin(t + 1) - row;
-                    tile_of<BITS>(count, std::make_index_sequence<ROWS>())(
-                        {&a.numbers[row * width], &a.scales[row * blocks], &a.starts[row * blocks], blocks,
-                         weights + p * panel_bytes, own_bias, lanes, y + row * outputs + p * PANEL, outputs});
-                }
+    const auto quantise_tile = [&](long t) {
+        for (long first = tiles.begin(t), end = tiles.begin(t + 1), row = first; row < end; row++)
+            quantise_row<BITS>(x + row * inputs, inputs, blocks, &a.numbers[first * width + 4 * (row - first)],
+                               4 * (end - first), &a.scales[row * blocks], &a.starts[row * blocks]);
+    };
+    share(tiles.count, quantise_tile);
+    const long group = ROW_BLOCK / ROWS, groups = (tiles.count + group - 1) / group;
+    const long pieces = (panels + PIECE - 1) / PIECE;
+    share(groups * pieces, [&](long i) {
+        const long from = i / pieces * group, to = std::min(from + group, tiles.count);
+        for (long p = i % pieces * PIECE; p < std::min((i % pieces + 1) * PIECE, panels); p++) {
+            const __mmask16 lanes = first_lanes(outputs - p * PANEL);
+            const __m512 own_bias = bias ? _mm512_maskz_loadu_ps(lanes, bias + p * PANEL) : _mm512_setzero_ps();
+            for (long t = from; t < to; t++) {
+                const long row = tiles.begin(t), count = tiles.begin(t + 1) - row;
+                tile_of<BITS>(count, std::make_index_sequence<ROWS>())(
+                    {&a.numbers[row * width], &a.scales[row * blocks], &a.starts[row * blocks], blocks,
+                     weights + p * panel_bytes, own_bias, lanes, y + row * outputs + p * PANEL, outputs});
             }
         }
-    }
+    });
 }
 
 }  // namespace

@@ -1,17 +1,25 @@
 // The small steps between matrix products, each in one pass over its rows rather than one pass for each operation.
+#include <algorithm>
+
+#include "threads.h"
 #include "vector.h"
 
 namespace {
 
-constexpr long WORTH_THREADS = 1 << 14;  // numbers; below, waking threads costs more than they save
+// Calls one(row) for all rows, in pieces large enough to be worth sharing.
+template <class One> void each_row(long rows, long width, const One& one) {
+    const long piece = std::max(1L, (1 << 13) / std::max(1L, width));
+    share((rows + piece - 1) / piece, [&](long i) {
+        for (long row = i * piece; row < std::min(rows, (i + 1) * piece); row++) one(row);
+    });
+}
 
 }  // namespace
 
 // y = x / sqrt(mean(x^2) + eps) * weight, of rows that lie `stride` numbers apart; y is (rows, width).
 extern "C" void windlass_rms_norm(const float* x, long rows, long width, long stride, const float* weight, float eps,
                                   float* y) {
-#pragma omp parallel for schedule(static) if (rows * width >= WORTH_THREADS)
-    for (long row = 0; row < rows; row++) {
+    each_row(rows, width, [=](long row) {
         const float* from = x + row * stride;
         __m512 sum = _mm512_setzero_ps();
         for (long i = 0; i < width; i += 16) {
@@ -23,15 +31,15 @@ extern "C" void windlass_rms_norm(const float* x, long rows, long width, long st
         for (long i = 0; i < width; i += 16) {
             const __mmask16 lanes = first_lanes(width - i);
             const __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, from + i), scale);
-            _mm512_mask_storeu_ps(y + row * width + i, lanes, _mm512_mul_ps(v, _mm512_maskz_loadu_ps(lanes, weight + i)));
+            const __m512 w = _mm512_maskz_loadu_ps(lanes, weight + i);
+            _mm512_mask_storeu_ps(y + row * width + i, lanes, _mm512_mul_ps(v, w));
         }
-    }
+    });
 }
 
 // y = silu(gate) * up, of rows that lie `stride` numbers apart; y is (rows, width).
 extern "C" void windlass_silu_mul(const float* gate, const float* up, long rows, long width, long stride, float* y) {
-#pragma omp parallel for schedule(static) if (rows * width >= WORTH_THREADS)
-    for (long row = 0; row < rows; row++)
+    each_row(rows, width, [=](long row) {
         for (long i = 0; i < width; i += 16) {
             const __mmask16 lanes = first_lanes(width - i);
             const __m512 g = _mm512_maskz_loadu_ps(lanes, gate + row * stride + i);
@@ -40,4 +48,5 @@ extern "C" void windlass_silu_mul(const float* gate, const float* up, long rows,
             const __m512 whole = _mm512_add_ps(one, exp16(_mm512_sub_ps(_mm512_setzero_ps(), g)));
             _mm512_mask_storeu_ps(y + row * width + i, lanes, _mm512_mul_ps(_mm512_div_ps(g, whole), u));
         }
+    });
 }

@@ -15,8 +15,10 @@ from tiny_decoders import answers, ask, decoder, greedy, ids, prompts  # noqa: E
 
 from windlass.build.transformer.config import Experts, RopeScaling  # noqa: E402
 from windlass.core.errors import InputError  # noqa: E402
+from windlass.serve.engine.drawing import Guess  # noqa: E402
 from windlass.serve.engine.engine import Closed, Engine  # noqa: E402
 from windlass.serve.engine.kv import BLOCK  # noqa: E402
+from windlass.serve.engine.speculation import Speculation  # noqa: E402
 
 LONGROPE = RopeScaling("longrope", factor=3.0, original_context=40, short_factors=(1.0,) * 4, long_factors=(1, 2, 3, 4))
 KINDS = {
@@ -186,10 +188,21 @@ class Oracle:
     def propose(self, tokens, most):
         start = len(tokens) - self.prompt
         told = self.answer[start : start + min(most, 5)]
-        return [(token + (place % self.wrong == self.wrong - 1)) % 97 for place, token in enumerate(told, start)]
+        return [Guess((token + (place % self.wrong == self.wrong - 1)) % 97) for place, token in enumerate(told, start)]
 
     def learn(self, guessed, right):
         self.learned.append((guessed, right))
+
+
+class Told(Speculation):
+    """Asks an oracle for each prompt, whatever it costs."""
+
+    def __init__(self, oracles: dict[tuple[int, ...], Oracle]) -> None:
+        super().__init__()
+        self.oracles = oracles
+
+    def drafter(self, generation):
+        return self.oracles.get(tuple(generation.prompt))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -200,7 +213,7 @@ def test_guessing_ahead_changes_nothing_but_the_number_of_steps(model, wrong, te
     expected = [ids(plain.submit(ask(prompt, 40, temperature=temperature))) for prompt in asked]
     plain.close()
     oracles = {tuple(p): Oracle(answer, len(p), wrong) for p, answer in zip(asked, expected, strict=True)}
-    engine = Engine(model, drafter=lambda asked: oracles.get(tuple(asked.prompt)))
+    engine = Engine(model, speculation=Told(oracles))
     runs = [engine.submit(ask(prompt, 40, temperature=temperature)) for prompt in asked]
     assert [ids(run) for run in runs] == expected
     assert engine.stats().steps < (30 if wrong == 3 else 14)

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 from windlass.build.transformer.config import TransformerConfig  # noqa: E402
 from windlass.build.transformer.decoder import Decoder  # noqa: E402
 from windlass.build.transformer.init import initialise  # noqa: E402
-from windlass.serve.engine.drawing import distribution, verified  # noqa: E402
+from windlass.serve.engine.drawing import Guess, distribution, verified  # noqa: E402
 from windlass.serve.engine.guessing import DraftModel, PromptLookup  # noqa: E402
 from windlass.serve.engine.sampling import Sampler, Sampling, choose  # noqa: E402
 
@@ -124,7 +124,7 @@ def test_guesses_change_no_distribution_of_a_request_with_penalties_and_cuts() -
     guesses = torch.multinomial(odds, count, replacement=True, generator=generator).tolist()
     for seed, guess in enumerate(guesses):
         sampler = Sampler(Sampling(**parameters, seed=seed))
-        first = choose(logits[None], [sampler], guesses={0: (guess, odds)})[0].id
+        first = choose(logits[None], [sampler], guesses={0: Guess(guess, odds)})[0].id
         counts[first, choose(second[None], [sampler])[0].id] += 1
     settings_ = Sampling(**parameters)
     expected = torch.zeros(8, 8, dtype=torch.float64)

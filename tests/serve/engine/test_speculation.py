@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from windlass.serve.engine.guessing import Guess
+from windlass.serve.engine.drawing import Guess
 from windlass.serve.engine.speculation import Drafting, Speculation
 
 

@@ -23,6 +23,14 @@ WIDTHS = (64, 1024, 16384)
 """How many of the likeliest tokens are looked at before all are sorted."""
 
 
+class Guess(NamedTuple):
+    """A token that may come next."""
+
+    token: int
+    odds_V: Tensor | None = None
+    """The distribution it was drawn from; None: it was not drawn."""
+
+
 class _Part(NamedTuple):
     """Rows of a batch that are decided alike: weights (R, M), 0 where cut off, and which tokens they belong to."""
 
@@ -63,7 +71,9 @@ def verified(p_V: Tensor, q_V: Tensor, guess: int, accept: float, uniform: float
     sampling (Leviathan et al., arXiv 2211.17192, theorem 3.5). `accept` and `uniform` are independent and in [0, 1)."""
     if accept * float(q_V[guess]) < float(p_V[guess]):
         return guess
-    more_V = (p_V - q_V).clamp(min=0)  # holds something, or p were q and the guess accepted
+    more_V = (p_V - q_V).clamp(min=0)
+    if not more_V.any():  # they differ by rounding only
+        more_V = p_V
     return int(look_up(more_V[None], torch.tensor([uniform], dtype=torch.float64, device=p_V.device)))
 
 

@@ -31,7 +31,8 @@ from windlass.serve.engine.kv import BLOCK, KVStore
 from windlass.serve.engine.request import Generation, Running
 from windlass.serve.engine.runner import TILE, Runner, jump
 from windlass.serve.engine.sampling import Sampler
-from windlass.serve.engine.scheduler import Counts, Drafter, Row, Scheduler, Task
+from windlass.serve.engine.scheduler import Counts, Row, Scheduler, Task
+from windlass.serve.engine.speculation import Speculating, Speculation
 
 _LINGER = 2.0
 """Seconds that the thread waits for more work; a new one costs it the warm-up of its arithmetic."""
@@ -56,6 +57,7 @@ class Stats(Counts):
     requests: int
     """Accepted."""
     steps: int
+    speculation: Speculating | None
 
     @property
     def hit_rate(self) -> float | None:
@@ -74,11 +76,11 @@ class Engine:
         reproducible: bool = False,
         share: bool = True,
         kernel: Kernel | None = None,
-        drafter: Callable[[Generation], Drafter | None] | None = None,
+        speculation: Speculation | None = None,
     ) -> None:
         """`max_batch` sequences run at once and read at most `token_budget` tokens in a step. `kv_tokens`: positions
         to keep in memory, running and cached (None: twice the model's context for each sequence of the batch, at most
-        65,536). `share`: keep a prefix cache. `drafter`: makes what guesses ahead for a request, or None.
+        65,536). `share`: keep a prefix cache. `speculation`: guesses ahead where that pays.
 
         `reproducible`: the same request gives the same bits in any batch, with any part of it cached, read in chunks
         of any size. Raises `InputError` for a model that cannot promise this.
@@ -103,7 +105,9 @@ class Engine:
             self._store, max_batch=max_batch, token_budget=token_budget, stretched=config.stretched
         )
         self._runner = Runner(decoder, kernel=kernel, reproducible=reproducible)
-        self._drafter = drafter
+        if speculation is not None:
+            speculation.check(decoder)
+        self._speculation = speculation
         self._changed = threading.Condition()
         self._inbox: list[Row] = []
         self._jobs: list[Callable[[], None]] = []
@@ -118,7 +122,7 @@ class Engine:
         self._check(generation)
         running = Running(generation, self._wake)
         sampler = Sampler(generation.sampling, generation.prompt)
-        drafter = self._drafter(generation) if self._drafter is not None else None
+        drafter = self._speculation.drafter(generation) if self._speculation is not None else None
         with self._changed:
             if self._closing:
                 raise Closed("The engine is closed.", "Ask another one.")
@@ -137,6 +141,7 @@ class Engine:
                 kv_cached=self._store.cached * BLOCK,
                 requests=self._requests,
                 steps=self._steps,
+                speculation=self._speculation.stats() if self._speculation is not None else None,
                 **asdict(self._scheduler.counts),
             )
 
@@ -230,7 +235,11 @@ class Engine:
         self._guarded(lambda: tasks.extend(self._scheduler.plan(time.monotonic())), every)
         if tasks:
             self._steps += 1
+            started = time.perf_counter()
             self._guarded(lambda: self._runner.run(self._scheduler, tasks), [task.row for task in tasks])
+            if self._speculation is not None and all(task.new == 1 for task in tasks):
+                read = sum(1 + len(task.drafts) for task in tasks)
+                self._speculation.observe(read, len(tasks), time.perf_counter() - started)
 
     def _guarded(self, work: Callable[[], object], rows: Sequence[Row]) -> None:
         """What goes wrong ends the sequences that took part, and nothing else."""

@@ -5,20 +5,15 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from windlass.build.transformer.decoder import Decoder
-from windlass.serve.engine.drawing import distribution, draw
-from windlass.serve.engine.settings import Sampling
-
-
-class Guess(NamedTuple):
-    token: int
-    odds_V: Tensor | None = None
-    """The distribution it was drawn from; None: it was not drawn."""
+from windlass.serve.engine.drawing import Guess, distribution, draw
+from windlass.serve.engine.sampling import Sampler, Sampling
 
 
 class Guesser(Protocol):
@@ -64,7 +59,9 @@ class DraftModel:
         self._cache = decoder.new_cache(capacity=1)
         self._read: list[int] = []
         self._draws = settings.temperature > 0 and settings.seed is None
-        self._settings = settings
+        # The bias is the request's own; penalties hang on what was written, and guesses need not be that exact.
+        self._settings = replace(settings, repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0)
+        self._sampler = Sampler(self._settings)
         self._random = random.Random()
 
     @torch.inference_mode()
@@ -93,6 +90,9 @@ class DraftModel:
         return guesses
 
     def _choose(self, logits_1V: Tensor) -> Guess:
+        if self._sampler.edits:
+            logits_1V = logits_1V.float().clone()
+            self._sampler.edit(logits_1V[0])
         if not self._draws:
             return Guess(int(logits_1V.argmax()))
         odds_1V = distribution(logits_1V, [self._settings])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.ragged import Kernel, Parts
+from windlass.serve.engine.drawing import Guess
 from windlass.serve.engine.logprobs import reported
 from windlass.serve.engine.request import Token
 from windlass.serve.engine.sampling import Unsamplable, choose
@@ -54,7 +55,7 @@ class Runner:
         for row, new, drafts in tasks:
             assert row.slab is not None, "a planned sequence has memory"
             tokens += row.tokens[row.read : row.read + new]
-            tokens += drafts
+            tokens += [guess.token for guess in drafts]
             caches.append(row.slab.cache)
             lengths.append(new + len(drafts))
         total = len(tokens)
@@ -92,8 +93,8 @@ class Runner:
     def _write(self, scheduler: Scheduler, ahead: list[_Ahead]) -> None:
         """Chooses the next token of each, and the ones after it while the guesses were right.
 
-        A guess is right when it is the very token that is chosen in its place, so guessing changes no distribution,
-        and no text of a given seed.
+        A guess is right when it is the very token that is chosen in its place, so guessing changes no distribution
+        (`speculation.py`), and no text of a given seed.
         """
         logits_NV = self._logits(torch.cat([one.hidden_TC for one in ahead]))
         place = 0
@@ -102,23 +103,28 @@ class Runner:
         while ahead:
             whole = len(ahead) == len(logits_NV)
             logits_BV = logits_NV if whole else logits_NV[[one.place for one in ahead]]
-            tokens = _choose(scheduler, logits_BV, [one.row for one in ahead])
+            tokens = _choose(scheduler, logits_BV, ahead)
             ahead = [one for one, token in zip(ahead, tokens, strict=True) if token and one.write(scheduler, token)]
 
 
 class _Ahead:
     """What follows one sequence: vectors of the places that tell its next token and, guess by guess, those after."""
 
-    def __init__(self, row: Row, hidden_TC: Tensor, drafts: Sequence[int]) -> None:
+    def __init__(self, row: Row, hidden_TC: Tensor, drafts: Sequence[Guess]) -> None:
         self.row, self.hidden_TC, self.drafts = row, hidden_TC, drafts
         self.place = 0
         """Of the next token's logits among all."""
         self._right = 0
 
+    @property
+    def guess(self) -> Guess | None:
+        """Of the next token."""
+        return self.drafts[self._right] if self._right < len(self.drafts) else None
+
     def write(self, scheduler: Scheduler, token: Token) -> bool:
         """Whether the token after this one can be chosen too."""
         row, slab = self.row, self.row.slab
-        guessed = self._right < len(self.drafts) and self.drafts[self._right] == token.id
+        guessed = self.guess is not None and self.guess.token == token.id
         if guessed and slab is not None:
             self._right, self.place = self._right + 1, self.place + 1
             slab.cache.advance(1)
@@ -149,7 +155,7 @@ def jump(scheduler: Scheduler, row: Row) -> bool:
     return bool(forced)
 
 
-def _choose(scheduler: Scheduler, logits_BV: Tensor, rows: Sequence[Row]) -> list[Token | None]:
+def _choose(scheduler: Scheduler, logits_BV: Tensor, ahead: Sequence[_Ahead]) -> list[Token | None]:
     """The next tokens. A sequence for which there is none ends with an error, and the others go on."""
     failed: dict[int, BaseException] = {}
 
@@ -162,17 +168,19 @@ def _choose(scheduler: Scheduler, logits_BV: Tensor, rows: Sequence[Row]) -> lis
 
         return apply
 
+    rows = [one.row for one in ahead]
+    guesses = {number: guess for number, one in enumerate(ahead) if (guess := one.guess) is not None}
     constraints = [row.asked.constraint for row in rows]
     masks = [None if one is None else mask(number, one.allow) for number, one in enumerate(constraints)]
     tokens: list[Token | None]
     try:
-        tokens = [*choose(logits_BV, [row.sampler for row in rows], masks)]
+        tokens = [*choose(logits_BV, [row.sampler for row in rows], masks, guesses)]
     except Unsamplable as error:
         failed |= dict.fromkeys(error.rows, error)
         good = [number for number in range(len(rows)) if number not in failed]
         tokens = [None] * len(rows)
         if good:
-            chosen = _choose(scheduler, logits_BV[good], [rows[number] for number in good])
+            chosen = _choose(scheduler, logits_BV[good], [ahead[number] for number in good])
             for number, token in zip(good, chosen, strict=True):
                 tokens[number] = token
     for number, cause in failed.items():

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from windlass.core.errors import WindlassError
-from windlass.serve.engine.drawing import distribution, draw, verified
+from windlass.serve.engine.drawing import Guess, distribution, draw, verified
 from windlass.serve.engine.logprobs import reported
 from windlass.serve.engine.request import Token
 from windlass.serve.engine.settings import MAX_LOGPROBS, SAMPLING_FIELDS, Sampling
@@ -110,14 +110,14 @@ def choose(
     logits_BV: Tensor,
     samplers: Sequence[Sampler],
     masks: Sequence[Mask | None] | None = None,
-    guesses: Mapping[int, tuple[int, Tensor]] | None = None,
+    guesses: Mapping[int, Guess] | None = None,
 ) -> list[Token]:
     """The next token of every row, noted in its sampler. `logits_BV` is left as it was.
 
-    `masks`: one for each row, or None: what its constraint forbids. `guesses`: of some rows that draw, a token that was
-    drawn for this place and the distribution it came from, (V,); it is chosen as often as can be without a change of
-    the row's own distribution. Reported log-probabilities are the model's own,
-    before any of this. Raises `Unsamplable` with the rows from which nothing can be chosen.
+    `masks`: one for each row, or None: what its constraint forbids. `guesses`: of some rows, a token that may come
+    next; one that was drawn is chosen as often as can be without a change of the row's distribution. Reported
+    log-probabilities are the model's own, before any of this. Raises `Unsamplable` with the rows from which nothing can
+    be chosen.
     """
     edited_BV = logits_BV
     masks = masks or [None] * len(samplers)
@@ -134,9 +134,11 @@ def choose(
     if drawn := [row for row, sampler in enumerate(samplers) if sampler.settings.temperature > 0]:
         those = edited_BV if len(drawn) == len(samplers) else edited_BV[drawn]
         token_B[drawn] = draw(those, [samplers[i].settings for i in drawn], [samplers[i].uniform() for i in drawn])
-    for row, (guess, odds_V) in (guesses or {}).items():
-        p_V = distribution(edited_BV[row : row + 1], [samplers[row].settings])[0]
-        token_B[row] = verified(p_V, odds_V, guess, samplers[row].uniform("accept"), samplers[row].uniform())
+    for row, guess in (guesses or {}).items():
+        if guess.odds_V is not None:
+            sampler = samplers[row]
+            p_V = distribution(edited_BV[row : row + 1], [sampler.settings])[0]
+            token_B[row] = verified(p_V, guess.odds_V, guess.token, sampler.uniform("accept"), sampler.uniform())
     ids = token_B.tolist()
     for sampler, token in zip(samplers, ids, strict=True):
         sampler.write(token)

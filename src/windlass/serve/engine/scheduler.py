@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from windlass.serve.engine.drawing import Guess
 from windlass.serve.engine.kv import BLOCK, KVStore, Slab, block_keys
 from windlass.serve.engine.request import Finish, Generation, Running, Token
 from windlass.serve.engine.sampling import Sampler
@@ -26,7 +27,7 @@ from windlass.serve.engine.sampling import Sampler
 class Drafter(Protocol):
     """Guesses how one sequence goes on; several tokens are then verified in one step."""
 
-    def propose(self, tokens: Sequence[int], most: int) -> Sequence[int]:
+    def propose(self, tokens: Sequence[int], most: int) -> Sequence[Guess]:
         """At most `most` tokens that may follow `tokens`; none where guessing would not gain."""
         ...
 
@@ -94,7 +95,7 @@ class Task(NamedTuple):
     row: Row
     new: int
     """Unread tokens that it reads,"""
-    drafts: Sequence[int] = ()
+    drafts: Sequence[Guess] = ()
     """and then what was guessed to follow."""
 
     @property

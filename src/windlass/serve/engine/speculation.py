@@ -1,7 +1,7 @@
 """Guessing ahead: several tokens verified in one pass of the model, where that is cheaper than writing them one by one.
 
-    speculation = Speculation()                    # from what was said before (prompt lookup)
-    speculation = Speculation(draft=small_decoder) # by a smaller model of the same vocabulary
+    Engine(decoder, speculation=Speculation())                        # by what was said before (prompt lookup)
+    Engine(decoder, speculation=Speculation(draft=small_decoder))     # by a smaller model of the same vocabulary
 
 Guesses come from earlier text or from a draft model (`guessing.py`). What the model writes keeps its distribution, in
 one of two ways:
@@ -25,8 +25,10 @@ from dataclasses import dataclass
 
 from windlass.build.transformer.decoder import Decoder
 from windlass.core.errors import InputError
-from windlass.serve.engine.guessing import DraftModel, Guess, Guesser, PromptLookup
+from windlass.serve.engine.drawing import Guess
+from windlass.serve.engine.guessing import DraftModel, Guesser, PromptLookup
 from windlass.serve.engine.request import Generation
+from windlass.serve.engine.scheduler import Drafter
 
 MOST = 8
 """Guesses of one sequence in one step."""
@@ -70,7 +72,8 @@ class Speculation:
                 "Choose a draft model with the same tokenizer.",
             )
 
-    def drafter(self, generation: Generation) -> Drafting:
+    def drafter(self, generation: Generation) -> Drafter | None:
+        """What guesses for one request."""
         guesser = PromptLookup() if self._draft is None else DraftModel(self._draft, generation.sampling)
         return Drafting(self, guesser)
 
@@ -111,21 +114,17 @@ class Drafting:
     def __init__(self, shared: Speculation, guesser: Guesser) -> None:
         self._shared, self._guesser = shared, guesser
         self._own = _Rate(0.95)
-        self.guesses: list[Guess] = []
-        """The last ones that were proposed."""
 
-    def propose(self, tokens: Sequence[int], most: int) -> Sequence[int]:
+    def propose(self, tokens: Sequence[int], most: int) -> Sequence[Guess]:
         """At most `most` tokens that may follow; none where guessing does not pay."""
         chance = self._own.towards(self._shared.recent.value)
         worth = self._shared.length(chance, self._guesser.seconds, most)
-        if worth < 1:
-            self._shared.declined += 1
-            self._own.forget()  # so that it is tried again in a while, here and in requests to come
-            self._shared.recent.forget()
-            self.guesses = []
-        else:
-            self.guesses = self._guesser.guess(tokens, worth)
-        return [guess.token for guess in self.guesses]
+        if worth >= 1:
+            return self._guesser.guess(tokens, worth)
+        self._shared.declined += 1
+        self._own.forget()  # so that it is tried again in a while, here and in requests to come
+        self._shared.recent.forget()
+        return []
 
     def learn(self, guessed: int, right: int) -> None:
         """What became of the last guesses. Those behind the first wrong one were not tried."""

@@ -3,12 +3,14 @@
 CONFIG is a TOML file with providers (base_url, api_key_env) and routes (a model's name for clients -> targets); see
 docs/gateway.md. Clients change their base URL and nothing else; the providers' keys stay here. Every request is traced
 into the workspace, with its attempts, tokens and cost. Only this machine can connect, unless --host says otherwise;
-then an API key is needed, in the environment variable that --api-key-env names.
+then an API key is needed: in the environment variable that --api-key-env names, or made with `windlass keys add`, with
+limits on requests, tokens and dollars.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 
 from windlass.cli.workspace import add_option, opened
@@ -36,16 +38,21 @@ def run(args: argparse.Namespace) -> int:
     from windlass.serve import run as server
     from windlass.serve.gate import LOOPBACK
     from windlass.serve.gateway.app import create_gateway
+    from windlass.serve.keys import FILE, Keys
 
     key = None if args.api_key_env is None else secret(args.api_key_env)
     if args.api_key_env is not None and key is None:
         raise ConfigError(
             f"The environment variable {args.api_key_env} is empty.", f"Set it: export {args.api_key_env}=…"
         )
-    with opened(args) as workspace, server.listen(args.host, args.port, api_key=key) as listener:
+    with (
+        opened(args) as workspace,
+        contextlib.closing(Keys(workspace.root / FILE)) as keys,
+        server.listen(args.host, args.port, api_key=key, keyed=keys.any()) as listener,
+    ):
         hosts = LOOPBACK | {args.host} if server.is_loopback(args.host) else None
-        app = create_gateway(config, workspace.recorder, api_key=key, hosts=hosts)
+        app = create_gateway(config, workspace.recorder, api_key=key, keys=keys, hosts=hosts)
         greeting = f"OpenAI API  {server.url(listener)}/v1\nModels      {', '.join(config.routes)}\n\nCtrl-C stops."
-        server.run(app, listener, on_start=lambda: print(greeting, flush=True))
-        print("Stopped; every request that had arrived was answered.")
+        cut_off = server.run(app, listener, on_start=lambda: print(greeting, flush=True))
+    print(f"Stopped; {cut_off} requests were cut off." if cut_off else "Stopped; every request was answered.")
     return 0

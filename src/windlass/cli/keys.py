@@ -26,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--requests-per-minute", type=int, metavar="N")
     add.add_argument("--tokens-per-minute", type=int, metavar="N")
     add.add_argument("--tokens-per-day", type=int, metavar="N")
+    add.add_argument("--dollars-per-day", type=float, metavar="USD")
     add.add_argument("--dollars-per-month", type=float, metavar="USD")
     add.add_argument("--days", type=float, metavar="N", help="how long it is good for (default: until revoked)")
     revoke = actions.add_parser("revoke", help="take a key back")
@@ -40,8 +41,9 @@ def run(args: argparse.Namespace) -> int:
         try:
             if args.action == "add":
                 limits = KeyLimits(
-                    args.requests_per_minute, args.tokens_per_minute, args.tokens_per_day, args.dollars_per_month
-                )
+                    args.requests_per_minute, args.tokens_per_minute, args.tokens_per_day, args.dollars_per_month,
+                    args.dollars_per_day,
+                )  # fmt: skip
                 scopes = args.scope or ["generate", "embed", "batch"]
                 key, secret = keys.add(args.name, scopes, limits, days=args.days)
                 print(f"Key '{key.name}' for {', '.join(sorted(key.scopes))}. It is shown this once:\n\n  {secret}")

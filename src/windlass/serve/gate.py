@@ -24,7 +24,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from windlass.serve.errors import HttpError, error_response
-from windlass.serve.keys import Key, Keys
+from windlass.serve.keys import Key, Keys, Refusal
 from windlass.serve.metrics import Metrics
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -127,6 +127,20 @@ def key_of(scope: Scope) -> Key | None:
     """The workspace's key that a request came with; None: it may do everything, and nothing is counted."""
     found: Key | None = scope.get(_KEY)
     return found
+
+
+def limit_error(refusal: Refusal) -> HttpError:
+    """A limit that a key has reached, as the client is told."""
+    code = "insufficient_quota" if refusal.limit.startswith("dollars") else "rate_limit_exceeded"
+    return HttpError(429, refusal.message, "Come back later.", code=code, headers={"Retry-After": str(refusal.wait)})
+
+
+def scope_error(key: Key, scope: str) -> HttpError:
+    """Something that a key may not do."""
+    return HttpError(
+        403, f"The key '{key.name}' may not do this: it lacks the scope '{scope}'.",
+        "Make one with: windlass keys add NAME --scope …", code="missing_scope",
+    )  # fmt: skip
 
 
 def _host(header: str) -> str:

@@ -55,6 +55,7 @@ class KeyLimits:
     tokens_per_day: int | None = None
     dollars_per_month: float | None = None
     """Calls whose cost is not known are counted apart (`Used.unpriced`), not as free."""
+    dollars_per_day: float | None = None
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -162,11 +163,15 @@ class Keys:
         start = _starts(time.time() if now is None else now)[period]
         return self._used(key, period, start)
 
-    def admit(self, key: Key, now: float | None = None) -> Refusal | None:
-        """Counts a request, unless a limit is reached: then says which."""
+    def admit(self, key: Key, now: float | None = None, *, tokens: int = 0, dollars: float = 0.0) -> Refusal | None:
+        """Counts a request, unless a limit is reached: then says which.
+
+        `tokens` and `dollars` are what it and others under way may come to take, where that can be foreseen: a limit
+        that they would pass counts as reached.
+        """
         now = time.time() if now is None else now
         with self._database.write() as connection:
-            refusal = self._refusal(key, now)
+            refusal = self._refusal(key, now, tokens, dollars)
             if refusal is None:
                 _add(connection, key.id, now, Used(requests=1))
         return refusal
@@ -177,7 +182,7 @@ class Keys:
         with self._database.write() as connection:
             _add(connection, key.id, time.time() if now is None else now, used)
 
-    def _refusal(self, key: Key, now: float) -> Refusal | None:
+    def _refusal(self, key: Key, now: float, tokens: int, dollars: float) -> Refusal | None:
         limits, starts = key.limits, _starts(now)
         into_minute = now % 60
         this = self._used(key.id, "minute", starts["minute"])
@@ -187,17 +192,26 @@ class Keys:
         day, month = self._used(key.id, "day", starts["day"]), self._used(key.id, "month", starts["month"])
         next_month = time.gmtime(starts["month"] + 32 * 86400)
         until_month = _month(next_month.tm_year, next_month.tm_mon) - now
-        # The request itself counts at once; its tokens and its cost are known only afterwards.
-        for limit, used, seconds in (
-            ("requests_per_minute", this.requests + before.requests * share + 1, wait),
-            ("tokens_per_minute", this.tokens + before.tokens * share, wait),
-            ("tokens_per_day", day.tokens, math.ceil(86400 - now % 86400)),
-            ("dollars_per_month", month.dollars, math.ceil(until_month)),
+        midnight = math.ceil(86400 - now % 86400)
+        # The request itself counts at once; its tokens and its cost are known only afterwards, at best foreseen.
+        for limit, used, more, seconds in (
+            ("requests_per_minute", this.requests + before.requests * share, 1, wait),
+            ("tokens_per_minute", this.tokens + before.tokens * share, tokens, wait),
+            ("tokens_per_day", day.tokens, tokens, midnight),
+            ("dollars_per_day", day.dollars, dollars, midnight),
+            ("dollars_per_month", month.dollars, dollars, math.ceil(until_month)),
         ):
             allowed = getattr(limits, limit)
-            if allowed is not None and (used > allowed if limit == "requests_per_minute" else used >= allowed):
-                what = limit.replace("_", " ")
-                return Refusal(limit, f"The key '{key.name}' has reached its limit of {allowed:g} {what}.", seconds)
+            if allowed is None or (used + more <= allowed and (used < allowed or limit == "requests_per_minute")):
+                continue
+            what = limit.replace("_", " ")
+            message = f"The key '{key.name}' has reached its limit of {allowed:g} {what}."
+            if used < allowed and limit != "requests_per_minute":
+                message = (
+                    f"The key '{key.name}' may use {allowed:g} {what}. {used:g} are used, and {more:g} may be taken by"
+                    " this request and those under way."
+                )
+            return Refusal(limit, message, seconds)
         return None
 
     def _used(self, key: str, period: str, start: int) -> Used:

@@ -14,7 +14,7 @@ from windlass.serve.api.context import Context
 from windlass.serve.api.fields import parse_json, read_body
 from windlass.serve.api.operation import Caller, Operation
 from windlass.serve.errors import HttpError, error_response, json_response
-from windlass.serve.gate import key_of
+from windlass.serve.gate import key_of, limit_error, scope_error
 from windlass.serve.work import ClientGone
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -55,19 +55,14 @@ def _endpoint(context: Context, operation: Operation) -> Endpoint:
     async def answer(request: Request) -> Response:
         key = key_of(request.scope)
         if key is not None and operation.scope is not None and operation.scope not in key.scopes:
-            raise HttpError(
-                403, f"The key '{key.name}' may not do this: it lacks the scope '{operation.scope}'.",
-                "Make one with: windlass keys add NAME --scope …", code="missing_scope",
-            )  # fmt: skip
+            raise scope_error(key, operation.scope)
         fields = {}
         if operation.table is not None:
             fields = read_body(operation.table, operation.required, parse_json(await _body(request, context)))
         if key is not None and context.keys is not None and operation.method == "POST":
             refusal = await asyncio.to_thread(context.keys.admit, key)
             if refusal is not None:
-                code = "insufficient_quota" if refusal.limit == "dollars_per_month" else "rate_limit_exceeded"
-                headers = {"Retry-After": str(refusal.wait)}
-                raise HttpError(429, refusal.message, "Come back later.", code=code, headers=headers)
+                raise limit_error(refusal)
         made = await operation.handle(Caller(request.receive, key, request), fields)
         return made if isinstance(made, Response) else json_response(made)
 

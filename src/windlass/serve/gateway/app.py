@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from typing import Any
+from typing import IO, Any
 
 from windlass.core.errors import MissingExtra
 from windlass.core.trace import Recorder
@@ -25,10 +25,12 @@ try:
 
     from windlass.serve.errors import HttpError, error_response, json_response
     from windlass.serve.gate import LOOPBACK, Gate
+    from windlass.serve.gateway.budget import Budgets
     from windlass.serve.gateway.config import GatewayConfig
     from windlass.serve.gateway.door import Door, House
     from windlass.serve.gateway.events import ChoicesWatcher, ResponsesWatcher, Watcher
     from windlass.serve.gateway.gateway import Gateway
+    from windlass.serve.keys import Keys, Scope
     from windlass.serve.limits import Limits
     from windlass.serve.metrics import Metrics
 except ImportError as missing:
@@ -36,16 +38,17 @@ except ImportError as missing:
         raise
     raise MissingExtra("The gateway", "serve") from missing
 
-ENDPOINTS: Mapping[str, tuple[str, Callable[[], Watcher] | None]] = {
-    "/chat/completions": ("chat", ChoicesWatcher),
-    "/completions": ("text_completion", ChoicesWatcher),
-    "/responses": ("chat", ResponsesWatcher),
-    "/embeddings": ("embeddings", None),
-    "/rerank": ("rerank", None),
-    "/moderations": ("moderation", None),
-    "/images/generations": ("generate_content", None),
+ENDPOINTS: Mapping[str, tuple[str, Scope, Callable[[], Watcher] | None]] = {
+    "/chat/completions": ("chat", "generate", ChoicesWatcher),
+    "/completions": ("text_completion", "generate", ChoicesWatcher),
+    "/responses": ("chat", "generate", ResponsesWatcher),
+    "/embeddings": ("embeddings", "embed", None),
+    "/rerank": ("rerank", "embed", None),
+    "/moderations": ("moderation", "embed", None),
+    "/images/generations": ("generate_content", "generate", None),
 }
-"""Path below /v1 -> (operation of its span, how to follow its stream; None: it has none)."""
+"""Path below /v1 -> (operation of its span, what a key must be allowed, how to follow its stream; None: it has none).
+"""
 
 
 def create_gateway(
@@ -54,12 +57,14 @@ def create_gateway(
     *,
     limits: Limits | None = None,
     api_key: str | None = None,
+    keys: Keys | None = None,
     hosts: Collection[str] | None = LOOPBACK,
+    log: IO[str] | None = None,
 ) -> Starlette:
-    """`hosts` and `api_key` as in `serve.app.create_app`. Every request is recorded by `recorder`."""
+    """`api_key`, `keys`, `hosts` and `log` as in `serve.app.create_app`. Every request is recorded by `recorder`."""
     metrics = Metrics()
     gateway = Gateway(config)
-    house = House(gateway, recorder or Recorder(None), limits or Limits(), metrics)
+    house = House(gateway, recorder or Recorder(None), limits or Limits(), metrics, Budgets(keys, gateway))
     started = int(time.time())
 
     def card(name: str) -> dict[str, Any]:
@@ -77,6 +82,10 @@ def create_gateway(
 
     async def health(request: Request) -> Response:
         return json_response({"status": "ok", "models": len(gateway.models)})
+
+    async def ready(request: Request) -> Response:
+        draining = getattr(request.app.state, "draining", False)
+        return json_response({"status": "draining" if draining else "ready"}, 503 if draining else 200)
 
     async def show_metrics(request: Request) -> Response:
         return PlainTextResponse(metrics.render(), media_type="text/plain; version=0.0.4")
@@ -96,17 +105,15 @@ def create_gateway(
 
     return Starlette(
         routes=[
-            *(
-                Route(f"/v1{path}", Door(path, operation, watcher, house), methods=["POST"])
-                for path, (operation, watcher) in ENDPOINTS.items()
-            ),
+            *(Route(f"/v1{path}", Door(path, *about, house), methods=["POST"]) for path, about in ENDPOINTS.items()),
             Route("/v1/models", list_models, methods=["GET"]),
             Route("/v1/models/{model:path}", show_model, methods=["GET"]),
             Route("/health", health, methods=["GET"]),
+            Route("/ready", ready, methods=["GET"]),
             Route("/metrics", show_metrics, methods=["GET"]),
             Route("/{rest:path}", unknown, methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]),
         ],
-        middleware=[Middleware(Gate, metrics=metrics, hosts=hosts, api_key=api_key)],
+        middleware=[Middleware(Gate, metrics=metrics, hosts=hosts, api_key=api_key, keys=keys, log=log)],
         exception_handlers={Exception: failed},
         lifespan=lifespan,
     )

@@ -142,11 +142,13 @@ class GatewayConfig:
     """`[prices."provider/model"]` or `[prices."model"]`, as in windlass.toml."""
     most_running: int = 1000
     """Requests that may be under way at once; further ones are told to come back (429)."""
+    assumed_output_tokens: int = 1000
+    """What a request may write that does not say, when its cost is estimated for the budget of its key."""
     answer_bytes: int = 64 << 20
     """The longest answer that is held in memory whole, that is without streaming."""
 
     def __post_init__(self) -> None:
-        _positive(self, "most_running", "answer_bytes")
+        _positive(self, "most_running", "assumed_output_tokens", "answer_bytes")
         if not self.routes:
             raise ValueError("there is no route; write [routes.NAME] with targets")
         for name, route in self.routes.items():

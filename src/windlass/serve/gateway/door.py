@@ -11,18 +11,21 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
-from starlette.types import Receive, Scope, Send
+from starlette import types as http
 
 from windlass.core.trace import Recorder
 from windlass.serve.errors import HttpError, error_json, error_response
+from windlass.serve.gate import key_of, scope_error
 from windlass.serve.gateway import faults
 from windlass.serve.gateway import record as records
+from windlass.serve.gateway.budget import Budgets, Hold
 from windlass.serve.gateway.cache import AnswerCache, digest_of
 from windlass.serve.gateway.envelope import Envelope, refused
 from windlass.serve.gateway.events import Watcher
 from windlass.serve.gateway.gateway import Answer, Gateway, Route
 from windlass.serve.gateway.record import Record, content_of
 from windlass.serve.gateway.upstream import Call, Refused, Stream
+from windlass.serve.keys import Scope
 from windlass.serve.limits import Limits
 from windlass.serve.metrics import Metrics
 from windlass.serve.work import ClientGone
@@ -38,6 +41,7 @@ class House:
     recorder: Recorder
     limits: Limits
     metrics: Metrics
+    budgets: Budgets
     running: int = 0
     digest: str = field(init=False)
     cache: AnswerCache = field(init=False)
@@ -51,30 +55,40 @@ class House:
 class Door:
     """`POST /v1` + `path`, as an ASGI application."""
 
-    def __init__(self, path: str, operation: str, watcher: Callable[[], Watcher] | None, house: House) -> None:
+    def __init__(
+        self, path: str, operation: str, scope: Scope, watcher: Callable[[], Watcher] | None, house: House
+    ) -> None:
         self._path = path
         self._operation = operation
+        self._scope = scope
         self._watcher = watcher
         self._house = house
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        house = self._house
+    async def __call__(self, scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
+        house, key = self._house, key_of(scope)
         try:
+            if key is not None and self._scope not in key.scopes:
+                raise scope_error(key, self._scope)
             call, route = self._read(await _body(scope, receive, house.limits))
             if house.running >= house.gateway.config.most_running:
                 raise HttpError(429, "The gateway is busy: all places are taken.", "Try again soon.", code="busy")
+            writes = self._scope == "generate"
+            hold = await house.budgets.hold(key, route, call.model, call.envelope, writes=writes)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a well-formed answer
             await error_response(error)(scope, receive, send)
             return
         fields = call.envelope.fields
         record = Record(house.recorder, house.metrics, self._operation, route.name, house.digest, fields)
+        if key is not None:
+            record.of_key(key.name)
         if house.gateway.config.traces.content:
             record.asked(content_of(fields))
         house.running += 1
         try:
-            await _Exchange(house, call, route, record, scope, receive, send).run()
+            await _Exchange(house, call, route, record, hold, scope, receive, send).run()
         finally:
             house.running -= 1
+            await house.budgets.settle(hold)
 
     def _read(self, body: bytes) -> tuple[Call, Route]:
         envelope = Envelope(body)
@@ -94,12 +108,14 @@ class _Exchange:
     """One request that was understood, until its answer has been sent."""
 
     def __init__(
-        self, house: House, call: Call, route: Route, record: Record, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+        self, house: House, call: Call, route: Route, record: Record, hold: Hold | None, scope: http.Scope,
+        receive: http.Receive, send: http.Send,
+    ) -> None:  # fmt: skip
         self._house = house
         self._call = call
         self._route = route
         self._record = record
+        self._hold = hold
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -142,7 +158,8 @@ class _Exchange:
             self._record.refused(content)
             await self._start(content.status or 500, "application/json", answer, len(body))
             return body
-        kept = None
+        if self._hold is not None:
+            self._hold.answered = True
         if isinstance(content, Stream):
             kept = await self._stream(answer, content, keep=digest is not None)
             body, sent = b"", b"".join(kept)
@@ -159,6 +176,8 @@ class _Exchange:
             content.usage,
         )
         self._record.cost(cost)
+        if self._hold is not None:
+            self._hold.usage, self._hold.cost = content.usage, cost
         if self._house.gateway.config.traces.content:
             self._record.answered(content.said)
         kind = content.reply.headers.get("content-type", "application/json")
@@ -207,7 +226,7 @@ class _Exchange:
         headers = [(b"x-windlass-provider", answer.target.provider.encode())]
         reply = answer.content.headers if isinstance(answer.content, Refused) else answer.content.reply.headers
         if (request := reply.get("x-request-id")) is not None:
-            headers.append((b"x-request-id", request.encode("latin-1")))
+            headers.append((b"x-windlass-provider-request", request.encode("latin-1")))
         if cost is not None:
             headers.append((b"x-windlass-cost-usd", f"{cost:.9f}".encode()))
         await self._begin(status, kind, headers, length)
@@ -237,7 +256,7 @@ class _Exchange:
 
 
 @contextlib.asynccontextmanager
-async def _while_connected(receive: Receive) -> AsyncIterator[None]:
+async def _while_connected(receive: http.Receive) -> AsyncIterator[None]:
     """Cancels the block when the client closes the connection; raises `ClientGone` then."""
     task = asyncio.current_task()
     assert task is not None
@@ -262,7 +281,7 @@ async def _while_connected(receive: Receive) -> AsyncIterator[None]:
         watcher.cancel()
 
 
-async def _body(scope: Scope, receive: Receive, limits: Limits) -> bytes:
+async def _body(scope: http.Scope, receive: http.Receive, limits: Limits) -> bytes:
     """The request's body. Raises `HttpError` when it is no JSON by its header, too large or too slow."""
     kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"").decode("latin-1")
     if kind.partition(";")[0].strip().lower() != "application/json":
@@ -288,6 +307,7 @@ async def _body(scope: Scope, receive: Receive, limits: Limits) -> bytes:
         raise HttpError(408, f"The body did not arrive within {limits.body_seconds:g} s.", headers=close) from None
 
 
-def _owner(scope: Scope) -> str:
-    """Who sent the request: the digest of the key that the gate let in."""
-    return str(scope.get("state", {}).get("key", ""))
+def _owner(scope: http.Scope) -> str:
+    """Who sent the request: a key of the workspace, or whoever else the gate let in."""
+    key = key_of(scope)
+    return "" if key is None else key.id

@@ -46,6 +46,11 @@ class Envelope:
             raise refused(None, f"The body is not a JSON object: {error}.", "Send one, in UTF-8.") from None
         self._body = body
 
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return len(self._body)
+
     def rewritten(self, values: Mapping[str, Any], names: Mapping[str, str]) -> bytes:
         """The body with the values of some fields changed or added, and some fields called by another name.
 

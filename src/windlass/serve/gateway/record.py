@@ -26,6 +26,8 @@ ATTEMPTS_MADE = "windlass.gateway.attempts"
 ROUTE = "windlass.gateway.route"
 CONFIG = "windlass.gateway.config"
 CACHED = "windlass.gateway.cached"
+KEY = "windlass.key"
+"""Attribute: the name of the key that the client came with."""
 STOPPED_EARLY = "windlass.stopped_early"
 
 
@@ -64,6 +66,9 @@ class Record:
     @property
     def trace_id(self) -> str:
         return self._span.trace_id
+
+    def of_key(self, name: str) -> None:
+        self._attributes[KEY] = name
 
     def asked(self, content: Any) -> None:
         """Keeps what was asked."""

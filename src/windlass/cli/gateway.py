@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 from pathlib import Path
 
 from windlass.cli.workspace import add_option, opened
@@ -31,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
     from windlass.serve.gateway.config import load_gateway
 
     config = load_gateway(args.config)
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        print("The gateway connects to its providers directly: the proxy of the environment is not used.")
     if args.check:
         print(f"{args.config}: {len(config.providers)} providers, {len(config.routes)} routes, nothing wrong.")
         return 0

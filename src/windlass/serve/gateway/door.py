@@ -23,7 +23,7 @@ from windlass.serve.gateway.cache import AnswerCache, digest_of
 from windlass.serve.gateway.envelope import Envelope, refused
 from windlass.serve.gateway.events import Watcher
 from windlass.serve.gateway.gateway import Answer, Gateway, Route
-from windlass.serve.gateway.record import Record, content_of
+from windlass.serve.gateway.record import Record
 from windlass.serve.gateway.upstream import Call, Refused, Stream
 from windlass.serve.keys import Scope
 from windlass.serve.limits import Limits
@@ -78,11 +78,12 @@ class Door:
             await error_response(error)(scope, receive, send)
             return
         fields = call.envelope.fields
-        record = Record(house.recorder, house.metrics, self._operation, route.name, house.digest, fields)
+        record = Record(
+            house.recorder, house.metrics, self._operation, route.name, house.digest, fields,
+            content=house.gateway.config.traces.content,
+        )  # fmt: skip
         if key is not None:
             record.of_key(key.name)
-        if house.gateway.config.traces.content:
-            record.asked(content_of(fields))
         house.running += 1
         try:
             await _Exchange(house, call, route, record, hold, scope, receive, send).run()
@@ -178,8 +179,7 @@ class _Exchange:
         self._record.cost(cost)
         if self._hold is not None:
             self._hold.usage, self._hold.cost = content.usage, cost
-        if self._house.gateway.config.traces.content:
-            self._record.answered(content.said)
+        self._record.answered(content.said)
         kind = content.reply.headers.get("content-type", "application/json")
         if digest is not None:
             self._house.cache.put(digest, sent, kind, self._route.settings.cache_s)

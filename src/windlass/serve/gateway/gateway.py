@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from windlass.core.errors import ProviderError
 from windlass.core.pricing import Price, find, seller_at
@@ -29,7 +28,10 @@ class Attempt:
     provider: str
     model: str
     seconds: float
-    error: str | None
+    outcome: str
+    """ok, cancelled, the status that refused (`status 503`), or the phase that failed (`first byte`)."""
+    message: str = ""
+    """What the provider said, which may quote what it was asked."""
 
 
 @dataclass(slots=True)
@@ -139,30 +141,29 @@ class Gateway:
     async def _attempt(self, target: Target, call: Call, attempts: list[Attempt]) -> Answer | ProviderError:
         """An answer, which holds the target until it is closed, or why there is none."""
         started = time.perf_counter()
-        problem: ProviderError | None = None
         target.begin()
         model = target.model or call.model
+        problem: ProviderError | None = None
+        outcome = "cancelled"  # unless one of the following happens before
         try:
             content = await self._upstreams[target.provider].ask(call, model, self.config.answer_bytes)
+            target.succeeded()
+            outcome = "ok"
+            return Answer(target, content, attempts)
         except Refused as refusal:
             self._learn(target, refusal)
-            problem = refusal
+            problem, outcome = refusal, f"status {refusal.status}"
             if not (refusal.status in AGAIN or refusal.status in _NOT_THIS_TARGET):
-                attempts.append(Attempt(target.provider, model, time.perf_counter() - started, refusal.message))
                 return Answer(target, refusal, attempts)
         except Failed as failure:
             target.failed()
-            problem = failure
+            problem, outcome = failure, failure.phase
         except BaseException:
-            attempts.append(Attempt(target.provider, model, time.perf_counter() - started, "cancelled"))
             target.end()
             raise
-        else:
-            target.succeeded()
-        message = None if problem is None else problem.message
-        attempts.append(Attempt(target.provider, model, time.perf_counter() - started, message))
-        if problem is None:
-            return Answer(target, content, attempts)
+        finally:
+            message = "" if problem is None else problem.message
+            attempts.append(Attempt(target.provider, model, time.perf_counter() - started, outcome, message))
         target.end()
         return problem
 
@@ -210,12 +211,3 @@ def _worth_repeating(problem: ProviderError) -> bool:
     if isinstance(problem, Failed):
         return problem.phase in ("connect", "answer")
     return problem.status in AGAIN
-
-
-def attempts_json(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
-    """For the trace."""
-    return [
-        {"provider": a.provider, "model": a.model, "seconds": round(a.seconds, 6)}
-        | ({} if a.error is None else {"error": a.error})
-        for a in attempts
-    ]

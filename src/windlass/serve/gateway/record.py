@@ -9,7 +9,7 @@ from typing import Any
 from windlass.core import semconv
 from windlass.core.trace import Recorder
 from windlass.core.values import Usage
-from windlass.serve.gateway.gateway import Attempt, attempts_json
+from windlass.serve.gateway.gateway import Attempt
 from windlass.serve.gateway.upstream import Refused
 from windlass.serve.metrics import Metrics
 
@@ -22,7 +22,7 @@ FIRST = "windlass_time_to_first_chunk_seconds"
 CANCELLED = "windlass_requests_cancelled_total"
 
 ATTEMPTS_MADE = "windlass.gateway.attempts"
-"""Attribute: each attempt with its provider, model, seconds and error."""
+"""Attribute: each attempt with its provider, model, seconds and outcome."""
 ROUTE = "windlass.gateway.route"
 CONFIG = "windlass.gateway.config"
 CACHED = "windlass.gateway.cached"
@@ -45,14 +45,19 @@ class Record:
     """One request while it lasts. `finish` is called once, whatever came of it."""
 
     def __init__(
-        self, recorder: Recorder, metrics: Metrics, operation: str, route: str, config: str, fields: Mapping[str, Any]
-    ) -> None:
+        self, recorder: Recorder, metrics: Metrics, operation: str, route: str, config: str, fields: Mapping[str, Any],
+        *, content: bool,
+    ) -> None:  # fmt: skip
+        """`content`: whether the span holds what was asked and answered."""
         self.attempts: list[Attempt] = []
         self._metrics = metrics
         self._route = route
+        self._content = content
         self._started = time.perf_counter()
         self._waiting = True
         self._span = recorder.span("gateway", operation).begin()
+        if content:
+            self._span.input = content_of(fields)
         self._attributes = self._span.attributes
         self._attributes.update(
             {
@@ -70,13 +75,10 @@ class Record:
     def of_key(self, name: str) -> None:
         self._attributes[KEY] = name
 
-    def asked(self, content: Any) -> None:
-        """Keeps what was asked."""
-        self._span.input = content
-
     def answered(self, content: Any) -> None:
-        """Keeps what was answered."""
-        self._span.output = content
+        """Keeps what was answered, where content is kept."""
+        if self._content:
+            self._span.output = content
 
     def cached(self, hit: bool) -> None:
         self._attributes[CACHED] = hit
@@ -110,7 +112,7 @@ class Record:
 
     def refused(self, refusal: Refused) -> None:
         """The provider did not take the request: the client's mistake, which it is told."""
-        self._span.error = f"{type(refusal).__name__}: {refusal.message}"
+        self._span.error = self._error(refusal)
 
     def cost(self, dollars: float | None) -> None:
         self._attributes[semconv.COST_USD] = dollars
@@ -124,11 +126,29 @@ class Record:
         if gone:
             self._attributes[STOPPED_EARLY] = True
             self._metrics.add(CANCELLED)
-        self._attributes[ATTEMPTS_MADE] = attempts_json(self.attempts)
-        for attempt in self.attempts:
-            outcome = "ok" if attempt.error is None else "failed"
-            self._metrics.add(ATTEMPTS, provider=attempt.provider, model=attempt.model, outcome=outcome)
-        self._span.finish(error)
+        self._attributes[ATTEMPTS_MADE] = [self._attempt(attempt) for attempt in self.attempts]
+        for one in self.attempts:
+            self._metrics.add(ATTEMPTS, provider=one.provider, model=one.model, outcome=one.outcome)
+        if error is not None:
+            self._span.error = self._error(error)
+        self._span.finish()
+
+    def _attempt(self, attempt: Attempt) -> dict[str, Any]:
+        about = {
+            "provider": attempt.provider,
+            "model": attempt.model,
+            "seconds": round(attempt.seconds, 6),
+            "outcome": attempt.outcome,
+        }
+        return about | {"message": attempt.message} if self._content and attempt.message else about
+
+    def _error(self, error: BaseException) -> str:
+        """Without content only what kind of error it was: a provider's message may quote what it was asked."""
+        kind = type(error).__name__
+        if self._content:
+            return f"{kind}: {getattr(error, 'message', error)}"
+        known = (getattr(error, name, None) for name in ("status", "code", "phase"))
+        return " ".join([kind, *(str(value) for value in known if value is not None)])
 
 
 def content_of(fields: Mapping[str, Any], names: Sequence[str] = ("messages", "input", "prompt", "query")) -> Any:

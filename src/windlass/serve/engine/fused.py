@@ -47,9 +47,14 @@ def silu_gate(gate: Tensor, up: Tensor) -> Tensor:
 
 def _rows(x: Tensor) -> tuple[int, int] | None:
     """How many vectors x holds and how far apart they lie; None where the kernels cannot read them."""
-    if x.dtype != torch.float32 or x.device.type != "cpu" or x.stride(-1) != 1 or x.requires_grad:
+    if x.dtype != torch.float32 or x.device.type != "cpu" or x.requires_grad:
         return None
-    vectors = x.flatten(0, -2) if x.dim() > 1 else x[None]  # a view where it can be one
-    if vectors.data_ptr() != x.data_ptr():
+    width = x.shape[-1]
+    if x.is_contiguous():
+        return (x.numel() // width if width else 0), width
+    if x.stride(-1) != 1 or x.dim() < 2:
         return None
-    return len(vectors), vectors.stride(0)
+    for i in range(x.dim() - 2):
+        if x.shape[i] != 1 and x.stride(i) != x.stride(i + 1) * x.shape[i + 1]:
+            return None  # the vectors do not lie equally far apart
+    return x.numel() // width, x.stride(-2)

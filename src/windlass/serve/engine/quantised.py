@@ -57,20 +57,16 @@ class Quantised:
         self._outputs, self._inputs = weight_NK.shape
         self._weights = pack(weight_NK, bits)
         self._bias = None if bias_N is None else bias_N.float().contiguous()
+        self._pointers = self._weights.data_ptr(), None if self._bias is None else self._bias.data_ptr()
         self.bytes = self._weights.numel()
 
     def __call__(self, x: Tensor) -> Tensor:
-        rows = x.float().contiguous()
-        if rows.shape[-1] != self._inputs:
-            raise ValueError(f"vectors of {rows.shape[-1]} numbers meet a matrix of {self._inputs} inputs")
-        out = torch.empty(*x.shape[:-1], self._outputs)
-        self._kernel(
-            rows.data_ptr(),
-            rows.numel() // self._inputs,
-            self._inputs,
-            self._weights.data_ptr(),
-            None if self._bias is None else self._bias.data_ptr(),
-            out.data_ptr(),
-            self._outputs,
-        )
-        return out.to(x.dtype)
+        if x.dtype != torch.float32:
+            return self(x.float()).to(x.dtype)
+        if x.shape[-1] != self._inputs:
+            raise ValueError(f"vectors of {x.shape[-1]} numbers meet a matrix of {self._inputs} inputs")
+        x = x.contiguous()
+        out = torch.empty((*x.shape[:-1], self._outputs))
+        rows = x.numel() // self._inputs
+        self._kernel(x.data_ptr(), rows, self._inputs, *self._pointers, out.data_ptr(), self._outputs)
+        return out

@@ -90,7 +90,7 @@ def main() -> None:
             seconds[name] += best[name]
             parts[name].append(made[name])
     outputs = {name: np.concatenate(rows) for name, rows in parts.items()}
-    tokens = sum(len(e.ids) for e in ours._tokenize(texts))
+    tokens = sum(len(e.ids) for e in ours.reader.read(texts))
     # 2 operations per weight of the 6 layers and token; attention's own products are a few per cent more
     work = 2 * 6 * (4 * 384 * 384 + 2 * 384 * 1536) * tokens / 1e9
     limit = gflops_limit()

@@ -23,7 +23,7 @@ from windlass.build.transformer.families import bert, modernbert  # noqa: E402
 from windlass.build.transformer.families.fields import Fields  # noqa: E402
 from windlass.build.transformer.hf import save_model  # noqa: E402
 from windlass.build.transformer.model import model_of  # noqa: E402
-from windlass.core.errors import InputError, MissingExtra, Unsupported  # noqa: E402
+from windlass.core.errors import InputError, MissingExtra  # noqa: E402
 from windlass.core.protocols import Embedder  # noqa: E402
 from windlass.serve import embedder as module  # noqa: E402
 from windlass.serve.embedder import MINILM_PACKAGE, MINILM_SHA256, MiniLM, SentenceEncoder  # noqa: E402
@@ -107,7 +107,7 @@ def test_the_published_weights_are_found_without_importing_their_package() -> No
 
 def test_is_an_embedder(minilm: SentenceEncoder) -> None:
     assert isinstance(minilm, Embedder)
-    assert (minilm.name, minilm.dimension, minilm.max_tokens) == ("all-MiniLM-L6-v2", 384, 256)
+    assert (minilm.name, minilm.dimension, minilm.reader.limit) == ("all-MiniLM-L6-v2", 384, 256)
 
 
 def test_bfloat16_is_near_and_says_so_in_the_digest(minilm: SentenceEncoder) -> None:
@@ -173,21 +173,6 @@ def test_missing_and_broken_files_are_named(tmp_path: Path, small_folder: Path, 
         SentenceEncoder.from_folder(folder)
     (folder / name).unlink()
     with pytest.raises(InputError, match=f"{name} is missing"):
-        SentenceEncoder.from_folder(folder)
-
-
-def test_other_poolings_are_refused(tmp_path: Path, small_folder: Path) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(small_folder, folder)
-    (folder / "pool").mkdir()
-    (folder / "modules.json").write_text(
-        '[{"type": "x.Transformer", "path": ""}, {"type": "x.Pooling", "path": "pool"}]'
-    )
-    (folder / "pool/config.json").write_text('{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}')
-    with pytest.raises(Unsupported, match="pooling by cls_token"):
-        SentenceEncoder.from_folder(folder)
-    (folder / "modules.json").write_text('[{"type": "x.Dense", "path": ""}]')
-    with pytest.raises(Unsupported, match="module Dense"):
         SentenceEncoder.from_folder(folder)
 
 

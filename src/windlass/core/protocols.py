@@ -83,6 +83,8 @@ class Relevance:
     scores: Sequence[float]
     """One for each document, in order; higher is more relevant, comparable within one query only."""
     tokens: int
+    truncated: int = 0
+    """How many of the documents were, with the query, longer than the model reads and were cut."""
 
 
 @runtime_checkable
@@ -96,6 +98,31 @@ class Reranker(Protocol):
     def digest(self) -> str | None: ...
 
     def rank(self, query: str, documents: Sequence[str]) -> Relevance: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    probabilities: NDArray[np.float32]
+    """Shape (texts, labels). Those of a text add up to 1 when its labels exclude each other."""
+    tokens: int
+    truncated: int = 0
+    """How many of the texts were longer than the model reads and were cut."""
+
+
+@runtime_checkable
+class Classifying(Protocol):
+    """Sorts texts, or pairs of texts, into classes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def digest(self) -> str | None: ...
+
+    @property
+    def labels(self) -> Sequence[str]: ...
+
+    def classify(self, texts: Sequence[str | tuple[str, str]]) -> Classes: ...
 
 
 @dataclass(frozen=True, slots=True)

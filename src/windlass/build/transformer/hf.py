@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields as fields_of
 from dataclasses import replace
 from pathlib import Path
@@ -121,9 +121,17 @@ def save_model(
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
+@contextmanager
+def tensors_of(folder: Path, renamed: Callable[[str], str | None]) -> Iterator[_Tensors]:
+    """The tensors of a folder's weight files, each read when asked for, under the names that `renamed` gives them
+    (None: left out)."""
+    with ExitStack() as stack:
+        yield _Tensors(_weight_files(folder), renamed, stack)
+
+
 def load_config(folder: Path) -> TransformerConfig:
     """The shape of the model in `folder`. Raises `InputError` when it is absent, broken or of an unknown family."""
-    return from_hf(_read_config(folder), str(folder / CONFIG))
+    return from_hf(read_config(folder), str(folder / CONFIG))
 
 
 def load_model(folder: Path) -> Model:
@@ -132,10 +140,9 @@ def load_model(folder: Path) -> Model:
     One weights file or the shards of `model.safetensors.index.json`, read tensor by tensor. Raises `InputError`
     naming the first tensor that is missing, unknown or of another shape.
     """
-    values = _read_config(folder)
+    values = read_config(folder)
     config, family = from_hf(values, str(folder / CONFIG)), FAMILIES[values["model_type"]]
-    with ExitStack() as stack:
-        tensors = _Tensors(_weight_files(folder), lambda name: family.renamed(name, config), stack)
+    with tensors_of(folder, lambda name: family.renamed(name, config)) as tensors:
         config = _with_own_head(config, family, tensors)
         with torch.device("meta"):
             model = model_of(config)
@@ -184,7 +191,8 @@ def _family(model_type: Any, where: str) -> Family:
     return FAMILIES[model_type]
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """The values of `config.json`."""
     path = folder / CONFIG
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

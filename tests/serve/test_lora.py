@@ -16,9 +16,12 @@ from windlass.build.transformer.hf import load_decoder
 from windlass.build.transformer.linear import fused
 from windlass.build.transformer.ragged import Parts
 from windlass.core.errors import InputError, NotFound, Unsupported
+from windlass.serve.engine.engine import Engine
 from windlass.serve.engine.linears import POLICIES, prepare
 from windlass.serve.engine.lora import Adapters
 from windlass.serve.engine.lora_files import CONFIG, WEIGHTS, LoRA
+from windlass.serve.engine.request import Generation, Running
+from windlass.serve.engine.settings import Sampling
 
 peft = pytest.importorskip("peft")
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # PEFT's, of transformers
@@ -188,6 +191,58 @@ def test_loads_and_unloads_while_a_request_holds_one(world) -> None:
         adapters.load("one", folders["mlp"])
     with pytest.raises(NotFound, match=r"no adapter 'two'\.\nLoaded: 'one'"):
         adapters.unload("two")
+
+
+def written(running: Running) -> list[int]:
+    return [token.id for token in running]
+
+
+@pytest.mark.parametrize("reproducible", [False, True])
+def test_an_engine_serves_each_request_with_its_own(world, reproducible: bool) -> None:
+    """Each as a model with the merged weights writes, alone or together, with or without what others have read."""
+    base, folders, _ = world
+    prompt = TOKENS[0].tolist()
+    settings = {"prompt": prompt, "max_tokens": 8, "sampling": Sampling(temperature=0)}
+    merged = {"": transformers.LlamaForCausalLM.from_pretrained(base).eval()}
+    for name, folder in folders.items():
+        wrapped = peft.PeftModel.from_pretrained(transformers.LlamaForCausalLM.from_pretrained(base), folder)
+        merged[name] = wrapped.merge_and_unload().eval()
+    expected = {}
+    for name, model in merged.items():
+        found = model.generate(TOKENS, max_new_tokens=8, do_sample=False)
+        expected[name] = found[0, len(prompt) :].tolist()
+    assert len(set(map(tuple, expected.values()))) > 2
+    engine = Engine(load_decoder(base), reproducible=reproducible)
+    try:
+        with pytest.raises(NotFound, match="no adapter 'all'"):
+            engine.submit(Generation(**settings, adapter="all"))
+        for name, folder in folders.items():
+            engine.load_adapter(name, folder)
+        assert engine.adapters.keys() == folders.keys()
+        for _ in range(2):  # the second time from the prefix cache, which must keep adapters apart
+            runs = {name: engine.submit(Generation(**settings, adapter=name or None)) for name in expected}
+            assert {name: written(running) for name, running in runs.items()} == expected
+        assert all(running.cached > 0 for running in runs.values())
+        slow = engine.submit(Generation(**settings, adapter="all"))
+        engine.unload_adapter("all")
+        engine.load_adapter("all", folders["mlp"])  # the name means another one from now on
+        assert written(engine.submit(Generation(**settings, adapter="all"))) == expected["mlp"]
+        assert written(slow) == expected["all"]
+    finally:
+        engine.close()
+
+
+def test_singly_gives_the_same_bits_in_any_company(world) -> None:
+    base, folders, _ = world
+    decoder = load_decoder(base)
+    adapters = Adapters(decoder)
+    loras = [adapters.load(name, folder) for name, folder in folders.items()]
+    x = torch.randn(4, 32)
+    attention, found = decoder.blocks[0].attention, []
+    for company in ([loras[0]] * 4, [loras[0], *loras[1:], None], [loras[0], None, None, loras[2]]):
+        with torch.inference_mode(), adapters.rows([(lora, 1) for lora in company], singly=True):
+            found.append(attention.query(x)[0])
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
 def test_memory_is_limited_before_anything_is_read(world) -> None:

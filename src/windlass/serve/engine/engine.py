@@ -21,13 +21,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.ragged import Kernel
-from windlass.core.errors import InputError, WindlassError
+from windlass.core.errors import InputError, NotFound, WindlassError
 from windlass.serve.engine.kv import BLOCK, KVStore
+from windlass.serve.engine.lora import MAX_BYTES, Adapters
+from windlass.serve.engine.lora_files import LoRA
 from windlass.serve.engine.request import Generation, Running
 from windlass.serve.engine.runner import TILE, Runner, jump
 from windlass.serve.engine.sampling import Sampler
@@ -77,10 +80,13 @@ class Engine:
         share: bool = True,
         kernel: Kernel | None = None,
         speculation: Speculation | None = None,
+        adapter_bytes: int = MAX_BYTES,
     ) -> None:
         """`max_batch` sequences run at once and read at most `token_budget` tokens in a step. `kv_tokens`: positions
         to keep in memory, running and cached (None: twice the model's context for each sequence of the batch, at most
         65,536). `share`: keep a prefix cache. `speculation`: guesses ahead where that pays.
+
+        `adapter_bytes`: memory that all adapters may take.
 
         `reproducible`: the same request gives the same bits in any batch, with any part of it cached, read in chunks
         of any size. Raises `InputError` for a model that cannot promise this.
@@ -108,6 +114,7 @@ class Engine:
         if speculation is not None:
             speculation.check(decoder)
         self._speculation = speculation
+        self._adapter_bytes = adapter_bytes
         self._changed = threading.Condition()
         self._inbox: list[Row] = []
         self._jobs: list[Callable[[], None]] = []
@@ -123,13 +130,42 @@ class Engine:
         running = Running(generation, self._wake)
         sampler = Sampler(generation.sampling, generation.prompt)
         drafter = self._speculation.drafter(generation) if self._speculation is not None else None
+        lora = None if generation.adapter is None else self._adapter(generation.adapter)
         with self._changed:
             if self._closing:
                 raise Closed("The engine is closed.", "Ask another one.")
-            self._inbox.append(Row(running, next(self._arrivals), sampler, drafter))
+            self._inbox.append(Row(running, next(self._arrivals), sampler, drafter, lora))
             self._requests += 1
             self._start()
         return running
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Reads a PEFT folder, so that requests can name it, while others run. Raises what `Adapters.load` raises."""
+
+        def wrap() -> None:
+            if self._runner.adapters is None:
+                self._runner.adapters = Adapters(self.decoder, max_bytes=self._adapter_bytes)
+
+        self.turn(wrap)
+        assert self._runner.adapters is not None, "made between two steps"
+        self._runner.adapters.load(name, folder)
+
+    def unload_adapter(self, name: str) -> None:
+        """Forgets an adapter; requests that were accepted with it finish with it. Raises `NotFound`."""
+        self._adapter(name)
+        assert self._runner.adapters is not None, "it holds what was just found"
+        self._runner.adapters.unload(name)
+
+    @property
+    def adapters(self) -> dict[str, str]:
+        """Name and digest of each adapter that requests may ask for."""
+        adapters = self._runner.adapters
+        return {} if adapters is None else {name: lora.digest for name, lora in adapters.loaded.items()}
+
+    def _adapter(self, name: str) -> LoRA:
+        if self._runner.adapters is None:
+            raise NotFound(f"There is no adapter '{name[:200]}'.", "None is loaded.")
+        return self._runner.adapters[name]
 
     def stats(self) -> Stats:
         with self._changed:

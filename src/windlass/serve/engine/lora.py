@@ -99,8 +99,11 @@ class Adapters:
         return sum(lora.bytes for lora in self._loaded.values())
 
     @contextmanager
-    def rows(self, spans: Spans) -> Iterator[None]:
-        """Passes inside the block read these tokens, in this order; what a pass holds behind them has no adapter."""
+    def rows(self, spans: Spans, *, singly: bool = False) -> Iterator[None]:
+        """Passes inside the block read these tokens, in this order; what a pass holds behind them has no adapter.
+
+        `singly`: each adapter has products of its own, so that what it adds has the same bits in any company.
+        """
         distinct = tuple(dict.fromkeys(lora for lora, count in spans if lora is not None and count))
         if not distinct:
             self._join = None  # lets go of what was unloaded
@@ -108,17 +111,18 @@ class Adapters:
             return
         if self._join is None or set(self._join.loras) != set(distinct):
             self._join = _Joined(distinct)  # while the same requests are being written, it stays the same
-        self._shared.batch = _Batch(self._join, spans)
+        joins = [_Joined((lora,)) for lora in distinct] if singly else [self._join]
+        self._shared.batch = [_Batch(joined, spans) for joined in joins]
         try:
             yield
         finally:
-            self._shared.batch = None
+            self._shared.batch = []
 
 
 class _Shared:
     """What all `Adapted` of a decoder look at."""
 
-    batch: _Batch | None = None
+    batch: Sequence[_Batch] = ()
 
 
 class Adapted(Linear):
@@ -139,8 +143,9 @@ class Adapted(Linear):
         )
 
     def _added(self, out: Tensor, x: Tensor) -> Tensor:
-        batch = self._shared.batch
-        return out if batch is None else batch.add(out, x, self._name)
+        for batch in self._shared.batch:
+            out = batch.add(out, x, self._name)
+        return out
 
 
 class _Joined:
@@ -170,8 +175,8 @@ class _Batch:
 
     def __init__(self, joined: _Joined, spans: Spans) -> None:
         self._joined = joined
-        index = {lora: number for number, lora in enumerate(joined.loras)}
-        self._owners = [-1 if lora is None else index[lora] for lora, count in spans for _ in range(count)]
+        index: dict[LoRA | None, int] = {lora: number for number, lora in enumerate(joined.loras)}
+        self._owners = [index.get(lora, -1) for lora, count in spans for _ in range(count)]
         self._masks: dict[tuple[tuple[int, ...], int], Tensor | None] = {}
 
     def add(self, out: Tensor, x: Tensor, name: str) -> Tensor:

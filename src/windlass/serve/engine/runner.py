@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.ragged import Kernel, Parts
 from windlass.serve.engine.drawing import Guess
 from windlass.serve.engine.logprobs import reported
+from windlass.serve.engine.lora import Adapters
 from windlass.serve.engine.request import Token
 from windlass.serve.engine.sampling import Unsamplable, choose
 from windlass.serve.engine.scheduler import Row, Scheduler, Task
@@ -28,6 +30,8 @@ class Runner:
 
     def __init__(self, decoder: Decoder, *, kernel: Kernel | None = None, reproducible: bool = False) -> None:
         self.decoder, self._kernel, self._reproducible = decoder, kernel, reproducible
+        self.adapters: Adapters | None = None
+        """Set with the first one that is loaded."""
 
     def run(self, scheduler: Scheduler, tasks: Sequence[Task]) -> None:
         """Reads the tasks' tokens and writes what follows them; sequences that end leave the scheduler."""
@@ -63,7 +67,10 @@ class Runner:
             tokens += [0] * (-total % TILE)
         tokens_T = torch.tensor(tokens, device=self.decoder.embedding.device)
         parts = Parts(lengths, caches, self._kernel, singly=self._reproducible)
-        hidden = torch.split(self.decoder.hidden_of_parts(tokens_T, parts)[:total], lengths)
+        spans = [(task.row.lora, length) for task, length in zip(tasks, lengths, strict=True)]
+        adapted = nullcontext() if self.adapters is None else self.adapters.rows(spans, singly=self._reproducible)
+        with adapted:
+            hidden = torch.split(self.decoder.hidden_of_parts(tokens_T, parts)[:total], lengths)
         for task, hidden_TC in zip(tasks, hidden, strict=True):
             if (slab := task.row.slab) is not None:
                 slab.hidden_SC[slab.cache.length - len(hidden_TC) : slab.cache.length] = hidden_TC

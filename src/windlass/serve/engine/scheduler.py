@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 
 from windlass.serve.engine.drawing import Guess
 from windlass.serve.engine.kv import BLOCK, KVStore, Slab, block_keys
+from windlass.serve.engine.lora_files import LoRA
 from windlass.serve.engine.request import Finish, Generation, Running, Token
 from windlass.serve.engine.sampling import Sampler
 
@@ -39,8 +40,15 @@ class Drafter(Protocol):
 class Row:
     """A sequence on its way through the engine."""
 
-    def __init__(self, running: Running, arrival: int, sampler: Sampler, drafter: Drafter | None = None) -> None:
-        self.running, self.arrival, self.sampler, self.drafter = running, arrival, sampler, drafter
+    def __init__(
+        self,
+        running: Running,
+        arrival: int,
+        sampler: Sampler,
+        drafter: Drafter | None = None,
+        lora: LoRA | None = None,
+    ) -> None:
+        self.running, self.arrival, self.sampler, self.drafter, self.lora = running, arrival, sampler, drafter, lora
         self.tokens = list(running.generation.prompt)
         """The prompt and what was written."""
         self.slab: Slab | None = None
@@ -71,7 +79,7 @@ class Row:
 
     def keys(self, stretched: bool) -> list[bytes]:
         """Of the whole blocks of its tokens. Vectors also depend on the adapter, and on how LongRoPE turns them."""
-        root = repr((self.asked.adapter, stretched)).encode()
+        root = repr((self.lora and self.lora.digest, stretched)).encode()
         self._keys[root] = block_keys(self.tokens, root, self._keys.get(root, ()))
         return self._keys[root]
 

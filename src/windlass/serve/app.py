@@ -7,8 +7,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import IO
 
 from windlass.core.errors import MissingExtra
@@ -23,11 +25,16 @@ try:
     from starlette.responses import PlainTextResponse, Response
     from starlette.routing import BaseRoute, Route
 
+    from windlass.serve.api.batches import BatchAnswers
+    from windlass.serve.api.batches import operations as batch_operations
     from windlass.serve.api.context import Context
+    from windlass.serve.api.files import operations as file_operations
     from windlass.serve.api.openapi import document
     from windlass.serve.api.routes import operations
     from windlass.serve.api.routes import routes as api_routes
+    from windlass.serve.batches import Batches
     from windlass.serve.errors import error_response, json_response
+    from windlass.serve.filestore import FileStore
     from windlass.serve.gate import LOOPBACK, Gate
     from windlass.serve.keys import Keys
     from windlass.serve.limits import Limits
@@ -49,6 +56,7 @@ def create_app(
     recorder: Recorder | None = None,
     *,
     rerankers: Mapping[str, Reranker] | None = None,
+    folder: Path | None = None,
     limits: Limits | None = None,
     api_key: str | None = None,
     keys: Keys | None = None,
@@ -56,7 +64,8 @@ def create_app(
     log: IO[str] | None = None,
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
-    """Models, embedders and rerankers by the name that clients ask for. `store` is where feedback goes (None: refused).
+    """Models, embedders and rerankers by the name that clients ask for. `store` is where feedback goes (None: refused),
+    `folder` holds uploaded files and batches (None: there are no such endpoints).
 
     `hosts` are the host names, without port, that the server answers to (None: any). With an `api_key`, or once there
     are `keys`, every path but `/health` and `/ready` asks for one. `routes` come after the server's own: the studio's
@@ -69,6 +78,11 @@ def create_app(
         models, embedders, rerankers or {}, store, recorder or Recorder(None), limits, workers, metrics, keys
     )
     known = operations(context)
+    batches = None
+    if folder is not None:
+        files = FileStore(folder / "files")
+        batches = Batches(folder / "batches", files, BatchAnswers(context, {one.path: one for one in known}))
+        known += [*file_operations(context, files), *batch_operations(context, files, batches)]
     metrics.declare(ENGINE, "gauge", "What a model's engine says of its queue, batch and memory, by model.")
 
     async def health(request: Request) -> Response:
@@ -93,7 +107,11 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        working = None if batches is None else asyncio.create_task(batches.work())
         yield
+        if working is not None:
+            working.cancel()
+            await asyncio.wait([working])
         workers.close()
 
     return Starlette(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Limits:
     body_bytes: int = 4 << 20
+    file_bytes: int = 200 << 20
+    """A file for a batch."""
     body_seconds: float = 30.0
     """Time for a client to send its body, so that a slow one does not hold a connection for ever."""
     request_seconds: float = 600.0

@@ -70,6 +70,8 @@ def _operation(operation: Operation, keyed: bool) -> Json:
     if operation.streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     errors = {*_ALWAYS, *operation.errors, *((401, 403, 429) if keyed else ())}
+    if any(parameter["in"] == "query" for parameter in operation.parameters):
+        errors.add(400)
     reads = operation.table is not None or operation.form is not None
     if reads:
         errors |= set(_WITH_BODY)

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from windlass.serve.api import chat, completions, embeddings, feedback, models, rerank, responses, tokens
 from windlass.serve.api.context import Context
-from windlass.serve.api.fields import parse_json, read_body
+from windlass.serve.api.fields import BadField, parse_json, read_body
 from windlass.serve.api.operation import Caller, Operation
 from windlass.serve.errors import HttpError, error_response, json_response
 from windlass.serve.gate import key_of, limit_error, scope_error
@@ -56,6 +56,10 @@ def _endpoint(context: Context, operation: Operation) -> Endpoint:
         key = key_of(request.scope)
         if key is not None and operation.scope is not None and operation.scope not in key.scopes:
             raise scope_error(key, operation.scope)
+        known = [parameter["name"] for parameter in operation.parameters if parameter["in"] == "query"]
+        for name in request.query_params:
+            if name not in known:
+                raise BadField(name[:200], f"'{name[:200]}' is not a parameter of {operation.path}.", "Leave it out.")
         fields = {}
         if operation.table is not None:
             fields = read_body(operation.table, operation.required, parse_json(await _body(request, context)))

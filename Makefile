@@ -4,12 +4,13 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help demo test test-slow lint docs bench clean
+.PHONY: help demo test test-slow clients lint docs bench clean
 
 help:
 	@echo "make demo       set up, then run the whole loop on this machine's Python documentation"
 	@echo "make test       set up, then run all fast tests"
 	@echo "make test-slow  the long checks: oracles, real processes, the demo itself"
+	@echo "make clients    install the outside clients that the long checks use"
 	@echo "make lint       ruff, mypy --strict, import contracts"
 	@echo "make docs       run every code block of the docs"
 	@echo "make bench      the benchmarks; installs their peers"
@@ -28,8 +29,17 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
-test-slow: $(READY)
+test-slow: $(READY) clients
 	$(BIN)/python -m pytest -m slow
+
+# Other people's clients pin each other's versions: they get an environment of their own.
+clients: .venv-clients/.ready
+
+.venv-clients/.ready: tests/outside/requirements.txt
+	test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/python -m pip install --quiet --upgrade "pip>=25"
+	.venv-clients/bin/python -m pip install --quiet -r tests/outside/requirements.txt
+	@touch $@
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -45,4 +55,4 @@ bench: $(READY)
 	for module in bench/[a-z]*.py; do $(BIN)/python -m bench.$$(basename $$module .py) || exit 1; done
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .venv-clients .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

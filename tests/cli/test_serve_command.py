@@ -51,7 +51,7 @@ def greeting(process: subprocess.Popen[str]) -> str:
 
 @pytest.fixture(scope="module")
 def server(home: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    with start(home, "--port", "0") as process:
+    with start(home, "tiny", "--port", "0", "--access-log") as process:
         try:
             yield process, greeting(process)
         finally:
@@ -84,10 +84,20 @@ def test_models_answer_the_official_client_and_a_signal_ends_it_in_order(
 
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
-    assert process.stdout is not None and "Stopped" in process.stdout.read()
+    assert process.stdout is not None and "every request that had arrived" in process.stdout.read()
+    assert process.stderr is not None
+    log = process.stderr.read()
+    assert '"path": "/v1/chat/completions", "status": 200' in log and "the cat" not in log
     with Workspace(home) as ws:  # the recorder was flushed before the process ended
         (span,) = ws.store.trace(answer.windlass["trace_id"])
         assert span.attributes["windlass.model.digest"] == ws.artifacts.get("tiny").digest
+
+
+def test_a_model_that_is_not_there_is_named(home: Path) -> None:
+    with start(home, "nobody", "--port", "0") as process:
+        assert "nobody" in process.communicate(timeout=60)[1] and process.returncode == 2
+    with start(home, "--port", "0", "--tls-cert", "missing.pem") as process:
+        assert "--tls-key" in process.communicate(timeout=60)[1] and process.returncode == 2
 
 
 def test_a_port_in_use_is_one_clear_message(home: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from windlass.apply.assistant import Assistant
 from windlass.apply.providers.openai_compatible import OpenAIChat
 from windlass.apply.rag.index_file import FILE, IndexFile
@@ -72,23 +75,43 @@ def cached(ws: Workspace, embedder: Embedder) -> CachedEmbedder:
     return CachedEmbedder(embedder, cache_path(ws.root))
 
 
-def load_models(ws: Workspace) -> dict[str, ChatModel]:
-    """Everything this workspace can serve by name: its newest language models, and the assistant once released.
+def load_models(ws: Workspace, only: Sequence[str] = ()) -> dict[str, ChatModel]:
+    """What this workspace can serve by name: its newest language models, and the assistant once released, which follows
+    its releases.
 
-    The assistant follows its releases.
+    With `only`, just these: a task that has a release, a model of the workspace (`name`, `name@version`, digest), or a
+    model's folder. Raises `NotFound` for any other name.
     """
-    from windlass.serve.engine.local import LocalModel
-
+    if only:
+        return dict(_named(ws, name) for name in only)
     models: dict[str, ChatModel] = {}
     for record in ws.store.artifacts("model"):  # newest first
         if record.name not in models:
-            artifact = ws.artifacts.get(record.digest)
-            models[record.name] = LocalModel.load(
-                artifact.path, name=record.name, digest=record.digest, recorder=ws.recorder
-            )
+            models[record.name] = _local(ws, ws.artifacts.get(record.digest))
     if live(ws, TASK) is not None:
         models[TASK] = Served(ws, TASK, lambda: load_assistant(ws))
     return models
+
+
+def _named(ws: Workspace, name: str) -> tuple[str, ChatModel]:
+    if (Path(name) / "config.json").is_file():
+        from windlass.serve.engine.local import LocalModel
+
+        model = LocalModel.load(Path(name), name=Path(name).resolve().name, recorder=ws.recorder)
+        return model.name, model
+    if live(ws, name) is not None:
+        return name, Served(ws, name, lambda: load_assistant(ws, task=name))
+    artifact = ws.artifacts.get(name)
+    if artifact.kind != "model":
+        raise InputError(f"{artifact.ref} is of the kind {artifact.kind}.", "Name a model, its folder, or a task.")
+    return artifact.record.name, _local(ws, artifact)
+
+
+def _local(ws: Workspace, artifact: Artifact) -> ChatModel:
+    from windlass.serve.engine.local import LocalModel
+
+    name, digest = artifact.record.name, artifact.digest
+    return LocalModel.load(artifact.path, name=name, digest=digest, recorder=ws.recorder)
 
 
 def _writer(ws: Workspace, spec: VariantSpec) -> ChatModel | None:

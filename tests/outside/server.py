@@ -1,0 +1,37 @@
+"""A server for the checks with other people's clients: `python server.py FOLDER` prints its address.
+
+`tiny` is a small random model in a real engine; `speller` obeys schemas and calls tools, as a trained model would.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "serve"))
+
+from engine_world import TEMPLATE, make_folder
+from serving_fakes import Letters, Overlap, Speller
+
+from windlass.core.sqlite_store import SqliteStore
+from windlass.core.trace import Recorder
+from windlass.serve import run
+from windlass.serve.app import create_app
+from windlass.serve.engine.local import LocalModel
+
+
+def main(folder: Path) -> None:
+    store = SqliteStore(folder / "windlass.db")
+    recorder = Recorder(store)
+    tiny = LocalModel.load(make_folder(folder / "tiny", context=1024, template=TEMPLATE), recorder=recorder)
+    app = create_app(
+        {"tiny": tiny, "speller": Speller()}, {"letters": Letters()}, store, recorder,
+        rerankers={"overlap": Overlap()}, folder=folder / "serve",
+    )  # fmt: skip
+    listener = run.listen("127.0.0.1", 0)
+    run.run(app, listener, on_start=lambda: print(run.url(listener), flush=True))
+    recorder.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

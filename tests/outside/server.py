@@ -20,12 +20,20 @@ from windlass.serve.app import create_app
 from windlass.serve.engine.local import LocalModel
 
 
+class Plain:
+    """A model without its tokens: lm-eval asks for the tokenizer of a server that has just one."""
+
+    def __init__(self, model: Speller) -> None:
+        self.name, self.digest = model.name, model.digest
+        self.complete, self.stream = model.complete, model.stream
+
+
 def main(folder: Path) -> None:
     store = SqliteStore(folder / "windlass.db")
     recorder = Recorder(store)
     tiny = LocalModel.load(make_folder(folder / "tiny", context=1024, template=TEMPLATE), recorder=recorder)
     app = create_app(
-        {"tiny": tiny, "speller": Speller()}, {"letters": Letters()}, store, recorder,
+        {"tiny": tiny, "speller": Plain(Speller())}, {"letters": Letters()}, store, recorder,
         rerankers={"overlap": Overlap()}, folder=folder / "serve",
     )  # fmt: skip
     listener = run.listen("127.0.0.1", 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ class Provider:
 
 
 @contextlib.contextmanager
-def running(*script: Act) -> Iterator[Provider]:
+def running(*script: Act, tls: ssl.SSLContext | None = None) -> Iterator[Provider]:
     """A provider in a thread of its own."""
     provider = Provider(list(script))
     ready = threading.Event()
@@ -85,9 +86,9 @@ def running(*script: Act) -> Iterator[Provider]:
     servers: list[asyncio.Server] = []
 
     async def start() -> None:
-        servers.append(await asyncio.start_server(provider.serve, "127.0.0.1", 0))
+        servers.append(await asyncio.start_server(provider.serve, "127.0.0.1", 0, ssl=tls))
         host, port = servers[0].sockets[0].getsockname()
-        provider.url = f"http://{host}:{port}/v1"
+        provider.url = f"{'http' if tls is None else 'https'}://{host}:{port}/v1"
         ready.set()
 
     async def stop() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shutil
+import ssl
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +55,7 @@ class World:
             name: {"base_url": p.url, "api_key_env": "FAKE_KEY"} | config.pop(name, {}) for name, p in providers.items()
         }
         route = {"targets": [{"provider": first, "model": "small"}], "retries": 1} | config.pop("route", {})
-        values = {"providers": named, "routes": {"m": route}, **config}
+        values = {"providers": named, "routes": config.pop("routes", {"m": route}), **config}
         self.config = strict(GatewayConfig, values, where="test")
         folder.mkdir(exist_ok=True)
         self._store = SqliteStore(folder / "traces.db")
@@ -247,6 +250,100 @@ def test_embeddings_and_responses_pass(tmp_path: Path) -> None:
     assert responses.attributes["gen_ai.usage.cache_read.input_tokens"] == 2
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with the openssl command")
+def test_https_is_checked_against_the_systems_certificates_or_those_given(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1", "-out", certificate, "-keyout", key],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with running(whole(), good_stream(), tls=context) as one:
+        with World(tmp_path, {"one": one}, one={"ca_file": str(certificate)}) as gateway:
+            assert gateway.ask().choices[0].message.content == "four"
+            assert "".join(c.choices[0].delta.content or "" for c in gateway.ask(stream=True)) == "four"
+        with World(tmp_path, {"one": one}) as gateway, pytest.raises(openai.InternalServerError) as caught:
+            gateway.ask()
+        assert "certificate" in error_of(caught.value)["message"] and len(one.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent", "received", "header"),
+    [
+        ("openai", {"max_completion_tokens": 5}, {"max_completion_tokens": 5}, "authorization"),
+        ("azure", {}, {}, "api-key"),
+        ("ollama", {"max_completion_tokens": 5}, {"max_tokens": 5}, "authorization"),
+        ("llamacpp", {"max_completion_tokens": 5}, {"max_tokens": 5}, "authorization"),
+        ("mistral", {"max_completion_tokens": 5}, {"max_tokens": 5}, "authorization"),
+        ("mistral", {"stream": True}, {"stream": True}, "authorization"),
+        (
+            "mistral",
+            {"stream": True, "stream_options": {"include_usage": True}},
+            {"stream": True, "stream_options": None},
+            "authorization",
+        ),
+        ("vllm", {"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}, "authorization"),
+        (
+            "vllm",
+            {"stream": True, "stream_options": {"include_obfuscation": False}},
+            {"stream": True, "stream_options": {"include_obfuscation": False, "include_usage": True}},
+            "authorization",
+        ),
+    ],
+)
+def test_each_kind_of_provider_is_asked_in_its_way(
+    tmp_path: Path, kind: str, sent: dict[str, Any], received: dict[str, Any], header: str
+) -> None:
+    act = good_stream() if sent.get("stream") else whole()
+    with world(tmp_path, act, one={"kind": kind, "headers": {"X-Organization": "ours"}}) as (gateway, provider):
+        url = f"{gateway.server.url}/v1/chat/completions"
+        assert httpx2.post(url, json={"model": "m", "messages": [], **sent}).status_code == 200
+    got = provider.requests[0]
+    assert got.json == {"model": "small", "messages": [], **received}
+    assert KEY in got.headers[header] and got.headers["x-organization"] == "ours"
+    assert ("authorization" in got.headers) == (header == "authorization")
+
+
+def test_a_pattern_passes_names_on_and_the_longest_wins(tmp_path: Path) -> None:
+    with running(whole()) as one, running(whole()) as two:
+        routes = {
+            "m": {"targets": [{"provider": "one", "model": "small"}]},
+            "gpt-*": {"targets": [{"provider": "one"}]},
+            "gpt-4*": {"targets": [{"provider": "two"}]},
+        }
+        with World(tmp_path, {"one": one, "two": two}, routes=routes) as gateway:
+            for model in ("gpt-3", "gpt-4.1", "m"):
+                gateway.client.chat.completions.create(model=model, messages=[])
+            assert [r.json["model"] for r in one.requests] == ["gpt-3", "small"]
+            assert [r.json["model"] for r in two.requests] == ["gpt-4.1"]
+            with pytest.raises(openai.NotFoundError):
+                gateway.client.chat.completions.create(model="gpt-*x".removeprefix("gpt-"), messages=[])
+            assert [model.id for model in gateway.client.models.list()] == ["m"]
+
+
+def test_a_client_that_reads_slowly_holds_the_provider_back(tmp_path: Path) -> None:
+    big = event(chunk("x" * 100_000))
+    sent = 0
+
+    async def flood(exchange: Any) -> None:
+        nonlocal sent
+        await stream(then="cut")(exchange)
+        for _ in range(1000):
+            await exchange.send(b"%x\r\n%s\r\n" % (len(big), big))
+            sent += 1
+
+    with world(tmp_path, flood) as (gateway, _):
+        with gateway.ask(stream=True) as pieces:
+            next(iter(pieces))
+            before, until = -1, time.monotonic() + 20
+            while sent != before and time.monotonic() < until:
+                before = sent
+                time.sleep(1.0)
+        assert 0 < sent == before < 500, "of 100 MB only what buffers take has been sent"
+
+
 # faults ---------------------------------------------------------------------------------------------------------------
 
 
@@ -410,6 +507,29 @@ def test_a_target_that_keeps_failing_rests_and_then_one_request_tries(tmp_path: 
         assert len(provider.requests) == 2, "it was not asked while it rests"
         time.sleep(0.7)
         assert gateway.ask().choices[0].message.content == "four"
+
+
+def test_a_target_whose_streams_keep_breaking_rests_too(tmp_path: Path) -> None:
+    with world(tmp_path, stream(PIECES[0], then="cut"), breaker={"failures": 2}, route={"retries": 0}) as (
+        gateway,
+        one,
+    ):
+        for _ in range(2):
+            with pytest.raises(openai.APIError, match="broke off"):
+                list(gateway.ask(stream=True))
+        with pytest.raises(openai.InternalServerError, match="No target of 'm' can be asked now"):
+            list(gateway.ask(stream=True))
+        assert len(one.requests) == 2
+
+
+def test_a_request_has_a_size_and_a_time(tmp_path: Path) -> None:
+    with world(tmp_path, stall, request_bytes=1000, request_s=0.4) as (gateway, provider):
+        with pytest.raises(openai.APIStatusError) as caught:
+            gateway.ask(user="x" * 1000)
+        assert caught.value.status_code == 413 and provider.requests == []
+        with pytest.raises(openai.InternalServerError) as late:
+            gateway.ask()
+        assert late.value.status_code == 504 and provider.gone.wait(5)
 
 
 def test_a_client_that_leaves_ends_the_providers_work(tmp_path: Path) -> None:

@@ -55,7 +55,6 @@ def create_gateway(
     config: GatewayConfig,
     recorder: Recorder | None = None,
     *,
-    limits: Limits | None = None,
     api_key: str | None = None,
     keys: Keys | None = None,
     hosts: Collection[str] | None = LOOPBACK,
@@ -64,7 +63,8 @@ def create_gateway(
     """`api_key`, `keys`, `hosts` and `log` as in `serve.app.create_app`. Every request is recorded by `recorder`."""
     metrics = Metrics()
     gateway = Gateway(config)
-    house = House(gateway, recorder or Recorder(None), limits or Limits(), metrics, Budgets(keys, gateway))
+    limits = Limits(body_bytes=config.request_bytes, request_seconds=config.request_s)
+    house = House(gateway, recorder or Recorder(None), limits, metrics, Budgets(keys, gateway))
     started = int(time.time())
 
     def card(name: str) -> dict[str, Any]:

@@ -142,13 +142,17 @@ class GatewayConfig:
     """`[prices."provider/model"]` or `[prices."model"]`, as in windlass.toml."""
     most_running: int = 1000
     """Requests that may be under way at once; further ones are told to come back (429)."""
+    request_bytes: int = 32 << 20
+    """The largest request; images travel inside."""
+    request_s: float = 900.0
+    """From a request to the last byte of its answer, all attempts and waits included."""
     assumed_output_tokens: int = 1000
     """What a request may write that does not say, when its cost is estimated for the budget of its key."""
     answer_bytes: int = 64 << 20
     """The longest answer that is held in memory whole, that is without streaming."""
 
     def __post_init__(self) -> None:
-        _positive(self, "most_running", "assumed_output_tokens", "answer_bytes")
+        _positive(self, "most_running", "request_bytes", "request_s", "assumed_output_tokens", "answer_bytes")
         if not self.routes:
             raise ValueError("there is no route; write [routes.NAME] with targets")
         for name, route in self.routes.items():

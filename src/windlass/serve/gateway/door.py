@@ -20,6 +20,7 @@ from windlass.serve.gateway import faults
 from windlass.serve.gateway import record as records
 from windlass.serve.gateway.budget import Budgets, Hold
 from windlass.serve.gateway.cache import AnswerCache, digest_of
+from windlass.serve.gateway.connections import Failed
 from windlass.serve.gateway.envelope import Envelope, refused
 from windlass.serve.gateway.events import Watcher
 from windlass.serve.gateway.gateway import Answer, Gateway, Route
@@ -190,14 +191,19 @@ class _Exchange:
     async def _stream(self, answer: Answer, content: Stream, *, keep: bool) -> Sequence[bytes]:
         """Sends a stream's events; returns them when they are to be kept."""
         kept: list[bytes] = []
-        async with contextlib.aclosing(content.pieces()) as pieces:
-            async for piece in pieces:
-                if not self._begun:
-                    self._record.first_piece()
-                    await self._start(200, "text/event-stream", answer)
-                if keep:
-                    kept.append(piece)
-                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        try:
+            async with contextlib.aclosing(content.pieces()) as pieces:
+                async for piece in pieces:
+                    if not self._begun:
+                        self._record.first_piece()
+                        await self._start(200, "text/event-stream", answer)
+                    if keep:
+                        kept.append(piece)
+                    await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        except Failed:
+            answer.target.broke()
+            raise
+        answer.target.completed()
         return kept
 
     # the cache -------------------------------------------------------------------------------------------------------

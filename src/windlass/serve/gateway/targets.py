@@ -28,6 +28,7 @@ class Target:
         self.running = 0
         self._breaker = breaker
         self._failures = 0
+        self._broken = 0
         self._until = 0.0
         self._trying = False
 
@@ -56,6 +57,18 @@ class Target:
         self._trying = False
         self._failures += 1
         if self._failures >= self._breaker.failures:
+            self._until = time.monotonic() + self._breaker.rest_s
+
+    def completed(self) -> None:
+        """A stream of it reached its end."""
+        self._broken = 0
+
+    def broke(self) -> None:
+        """A stream of it began well and then failed: counted apart, since each good beginning is a success."""
+        self._broken += 1
+        if self._broken >= self._breaker.failures:
+            self._broken = 0
+            self._failures = self._breaker.failures
             self._until = time.monotonic() + self._breaker.rest_s
 
     def leave_alone(self, seconds: float) -> None:

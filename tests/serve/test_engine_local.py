@@ -4,6 +4,7 @@ import json
 import shutil
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from windlass.core.sqlite_store import SqliteStore  # noqa: E402
 from windlass.core.trace import Recorder  # noqa: E402
 from windlass.core.values import ChatRequest, ImagePart, Message, TextPart  # noqa: E402
 from windlass.serve.engine import LocalModel  # noqa: E402
+from windlass.serve.engine.engine import Closed  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def test_greedy_text_equals_transformers(tmp_path: Path, family: str, fields: di
     made = peer.generate(prompt, **settings)[0, len(ids) :]
     response = model.complete(ask(temperature=0, max_tokens=40))
     assert response.message.text == tokenizer.decode(made.tolist())
-    assert (response.usage.input, response.usage.output, response.finish_reason) == (len(ids), 40, "length")
+    assert (response.usage.prompt, response.usage.output, response.finish_reason) == (len(ids), 40, "length")
 
 
 def test_each_token_is_the_one_a_pass_without_cache_would_choose(folder: Path, model: LocalModel) -> None:
@@ -143,7 +145,7 @@ def test_the_end_token_ends_the_text(tmp_path: Path) -> None:
 def test_the_window_is_filled_to_the_last_position_and_never_beyond(model: LocalModel) -> None:
     response = model.complete(ask(seed=1))
     assert (response.usage.total, response.finish_reason) == (model.context, "length")
-    room = model.context - (response.usage.input or 0)
+    room = model.context - (response.usage.prompt or 0)
     assert model.complete(ask(seed=1, max_tokens=room)).usage.output == room
     with pytest.raises(InputError, match=f"max_tokens is {room + 1}.*has room for {room}"):
         model.complete(ask(max_tokens=room + 1))
@@ -154,11 +156,11 @@ def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(model: LocalMod
         model.complete(ask("x" * 200))
 
 
-def test_long_prompts_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_prompts_are_read_in_parts(tmp_path: Path) -> None:
     long = LocalModel.load(make_folder(tmp_path / "model", context=400))
     at_once = long.complete(ask("the mat sat " * 20, temperature=0, max_tokens=20))
-    monkeypatch.setattr("windlass.serve.engine.local.PREFILL_CHUNK", 7)
-    assert long.complete(ask("the mat sat " * 20, temperature=0, max_tokens=20)).message == at_once.message
+    small = LocalModel.load(tmp_path / "model", max_batch=2, token_budget=7)
+    assert small.complete(ask("the mat sat " * 20, temperature=0, max_tokens=20)).message == at_once.message
 
 
 @pytest.mark.parametrize(
@@ -176,8 +178,8 @@ def test_values_out_of_range_are_refused(model: LocalModel, settings: dict[str, 
 
 
 def test_unknown_parameters_and_images_are_refused(model: LocalModel, chat: LocalModel) -> None:
-    with pytest.raises(Unsupported, match="'logit_bias'"):
-        model.complete(ask(extra={"logit_bias": {"1": 2}}))
+    with pytest.raises(Unsupported, match="'beam_width'"):
+        model.complete(ask(extra={"beam_width": 4}))
     for one in (model, chat):
         with pytest.raises(Unsupported, match="image"):
             one.complete(ChatRequest([Message("user", [TextPart("see"), ImagePart(url="http://x/y.png")])]))
@@ -234,7 +236,7 @@ def test_calls_are_traced(folder: Path, tmp_path: Path) -> None:
     recorder.flush()
     (span,) = store.trace(response.trace_id)
     assert (span.name, span.operation, span.status) == ("chat", "chat", "ok")
-    assert span.input == [{"role": "user", "content": "the cat", "tool_calls": [], "tool_call_id": None, "name": None}]
+    assert span.input == json.loads(json.dumps([asdict(Message("user", "the cat"))]))
     assert span.output == {"role": "assistant", "content": response.message.text}
     wanted = {
         "gen_ai.request.model": "tiny", "gen_ai.request.seed": 3, "gen_ai.request.max_tokens": 5,
@@ -250,24 +252,91 @@ def test_calls_are_traced(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_reader_that_leaves_ends_the_work(model: LocalModel) -> None:
-    steps = 0
-    read = model._decoder.prefill
+    stream = model.stream(ask(seed=1))
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    end = time.monotonic() + 5
+    while model.stats()["running"] and time.monotonic() < end:
+        time.sleep(0.001)
+    assert model.stats()["running"] == model.stats()["kv_held"] == 0
 
-    def counted(*arguments: object) -> object:
-        nonlocal steps
-        steps += 1
-        return read(*arguments)
 
-    model._decoder.prefill = counted
-    try:
-        stream = model.stream(ask(seed=1))
-        next(stream)
-        stream.close()  # type: ignore[attr-defined]
-        seen = steps
-        time.sleep(0.1)
-    finally:
-        del model._decoder.prefill
-    assert steps == seen < 10
+def test_a_prompt_that_was_read_before_is_reported_as_cached(folder: Path) -> None:
+    model = LocalModel.load(folder)
+    first, second = (model.complete(ask("the cat sat on the mat " * 5, temperature=0, max_tokens=5)) for _ in range(2))
+    assert first.message == second.message and (first.usage.cache_read, first.usage.output) == (0, 5)
+    assert second.usage.cache_read and second.usage.prompt == first.usage.prompt == first.usage.input
+    assert model.stats()["hit_rate"] == second.usage.cache_read / (2 * (first.usage.prompt or 0))
+    model.close()
+    with pytest.raises(Closed):
+        model.complete(ask())
+
+
+def test_log_probabilities_of_answer_and_prompt(model: LocalModel) -> None:
+    request = ask("on the mat", temperature=0, max_tokens=30, logprobs=2, extra={"prompt_logprobs": 1})
+    deltas = list(model.stream(request))
+    response = deltas[-1].response
+    assert response is not None and len(response.logprobs) == 30
+    assert [one for delta in deltas for one in delta.logprobs] == list(response.logprobs)
+    assert b"".join(one.bytes or b"" for one in response.logprobs).decode(errors="replace") == response.message.text
+    prompt = model.encode("on the mat")
+    assert [one.id for one in response.prompt_logprobs] == prompt and response.prompt_logprobs[0].logprob is None
+    answer = [one.id for one in response.logprobs if one.id is not None]
+    with torch.inference_mode():
+        logits = model.engine.decoder(torch.tensor([prompt + answer]))[0].log_softmax(-1)
+    for place, one in enumerate([*response.prompt_logprobs, *response.logprobs]):
+        if place:
+            assert one.logprob == pytest.approx(float(logits[place - 1, one.id]), abs=1e-4)
+            best = logits[place - 1].topk(len(one.top))
+            assert [other.id for other in one.top] == best.indices.tolist() and len(one.top) in (1, 2)
+
+
+def test_prompts_may_be_given_as_tokens(model: LocalModel) -> None:
+    tokens = model.encode("the cat")
+    by_tokens = model.complete(ask("", temperature=0, max_tokens=9, extra={"prompt_token_ids": tokens}))
+    assert by_tokens.message == model.complete(ask("the cat", temperature=0, max_tokens=9)).message
+    assert model.decode(tokens) == END + "the cat"
+    with pytest.raises(InputError, match="99999 is not a token"):
+        model.decode([99999])
+    with pytest.raises(InputError, match="outside of the model's"):
+        model.complete(ask("", max_tokens=1, extra={"prompt_token_ids": [99999]}))
+
+
+def test_an_answer_obeys_its_constraint(model: LocalModel) -> None:
+    pytest.importorskip("llguidance")
+    chosen = model.complete(ask(seed=1, max_tokens=20, extra={"choice": ["yes", "no way"]}))
+    assert chosen.message.text in ("yes", "no way") and chosen.finish_reason == "stop"
+    digits = model.complete(ask(seed=1, max_tokens=20, extra={"regex": "[0-9]{4}"}))
+    assert digits.message.text.isdecimal() and len(digits.message.text) == 4
+    found = model.complete(
+        ask(seed=1, max_tokens=60, schema={"type": "array", "items": {"enum": [1, 2]}, "maxItems": 3})
+    )
+    assert set(json.loads(found.message.text)) <= {1, 2}
+    with pytest.raises(InputError, match=r"several constraints at once: response_format, regex"):
+        model.complete(ask(schema={"type": "object"}, extra={"regex": "a"}))
+
+
+def test_end_tokens_can_be_added_and_ignored(tmp_path: Path) -> None:
+    model = LocalModel.load(make_folder(tmp_path / "model", eos=True))
+    tokens = model.encode("the cat")
+    written = model.complete(ask(temperature=0, max_tokens=20, logprobs=0, extra={"ignore_eos": True})).logprobs
+    assert len(written) == 20 and tokens
+    stopped = model.complete(ask(temperature=0, max_tokens=20, extra={"stop_token_ids": [written[5].id]}))
+    assert stopped.finish_reason == "stop" and (stopped.usage.output or 99) <= 6
+
+
+def test_facts_about_tokens(model: LocalModel, chat: LocalModel) -> None:
+    assert model.token_facts() == {"bos_token": END, "eos_token": END, "pad_token": None, "chat_template": None}
+    assert chat.token_facts()["chat_template"] == TEMPLATE
+    messages = [Message("user", "q")]
+    assert chat.decode(chat.encode_chat(messages)) == f"{END}<user>q</><assistant>"
+    assert chat.decode(chat.encode_chat(messages, add_generation_prompt=False)) == f"{END}<user>q</>"
+
+
+def test_a_model_that_does_not_fit_is_refused_before_loading(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("windlass.serve.engine.memory.available", lambda: 200 << 20)
+    with pytest.raises(InputError, match=r"needs about 0\.3 GiB.* but only 0\.2 GiB are free"):
+        LocalModel.load(folder)
 
 
 def test_the_digest_is_of_the_files(folder: Path, tmp_path: Path, model: LocalModel) -> None:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
-import time
 from typing import Any
 
 import pytest
@@ -12,7 +10,6 @@ torch = pytest.importorskip("torch")
 from windlass.core.errors import InputError  # noqa: E402
 from windlass.serve.engine.drawing import distribution, draw  # noqa: E402
 from windlass.serve.engine.sampling import Sampler, Sampling, Token, Unsamplable, choose  # noqa: E402
-from windlass.serve.engine.turns import Turns  # noqa: E402
 
 LOGITS = torch.tensor([1.0, 3.0, 2.0, -1.0])
 VOCABULARY = 200
@@ -290,37 +287,3 @@ def test_a_bias_on_a_token_that_the_model_has_not_is_refused_with_both_numbers()
     Sampling(logit_bias={199: 1}).check(VOCABULARY)
     with pytest.raises(InputError, match=f"200, but the model has {VOCABULARY}"):
         Sampling(logit_bias={200: 1}).check(VOCABULARY)
-
-
-def test_turns_are_taken_in_order_and_one_at_a_time() -> None:
-    turns, order, inside = Turns(), [], 0
-
-    def work(name: int) -> None:
-        nonlocal inside
-        for _ in range(20):
-            with turns.turn():
-                inside += 1
-                assert inside == 1
-                order.append(name)
-                time.sleep(0.001)
-                inside -= 1
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(order) == 60
-    # once all three have begun and until the first has finished, they alternate strictly
-    first_done = min(len(order) - 1 - order[::-1].index(i) for i in range(3))
-    begun = max(order.index(i) for i in range(3))
-    middle = order[begun : first_done + 1]
-    assert len(middle) > 30 and all(len(set(middle[i : i + 3])) == 3 for i in range(len(middle) - 2))
-
-
-def test_a_failing_turn_is_handed_on() -> None:
-    turns = Turns()
-    with pytest.raises(ValueError), turns.turn():
-        raise ValueError
-    with turns.turn():
-        pass

@@ -48,8 +48,7 @@ class ChatTemplate:
             return None
         if not isinstance(source, str):
             raise Unsupported(f"{folder}: several chat templates.", "Keep the one that shall be used.")
-        special = {name: token_text(settings.get(name)) for name in _SPECIAL}
-        return cls(source, special, where=str(folder))
+        return cls(source, special_tokens(folder), where=str(folder))
 
     def render(
         self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False, **variables: Any
@@ -136,6 +135,12 @@ def _generation() -> Any:
             return text
 
     return Generation
+
+
+def special_tokens(folder: Path) -> dict[str, str]:
+    """The texts of a model's special tokens by name, such as `bos_token`; empty for those it has not."""
+    settings = _settings(folder / "tokenizer_config.json")
+    return {name: token_text(settings.get(name)) for name in _SPECIAL}
 
 
 def _settings(path: Path) -> dict[str, Any]:

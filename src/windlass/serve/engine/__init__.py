@@ -1,4 +1,12 @@
-"""Local inference: a decoder of `build.transformer`, driven one token at a time, behind the `ChatModel` protocol.
+"""Local inference: a decoder of `build.transformer` that writes for many at once, behind the `ChatModel` protocol.
+
+request.py   what an engine is asked, and how the one who asked follows it
+engine.py    the thread that computes, between those who ask and the model
+scheduler.py who reads how many tokens in the next step, and who is set aside when memory runs out
+kv.py        memory of what was read: a slab for each running sequence, blocks for others that begin alike
+runner.py    one step of the model
+memory.py    whether a model fits, said before it is loaded
+linears.py   the arithmetic of matrices: float32, bfloat16, 8 and 4 bits
 
 prompt.py    messages -> tokens: the model's chat template, or plain continuation for a base model
 settings.py  what a request may say about its sampling, checked once
@@ -8,9 +16,10 @@ logprobs.py  the model's own log-probabilities, with alternatives
 speculation.py  when guessing tokens ahead is worth it; guessing.py  who guesses: earlier text, or a draft model
 beam.py      the likeliest whole answers, several beginnings at a time
 text.py      tokens -> text: whole characters only, stop strings across token boundaries
-turns.py     whose step is next when several requests share the processor
+constraint.py  what an answer must obey; grammars.py makes it of schemas, expressions, choices and grammars
 scorer.py    how likely texts are; what they share is read once (trie.py)
 lora.py      many adapters on one base, in one batch; lora_files.py reads them from PEFT folders
+wishes.py    a chat request, in the words of the wire -> what an engine is asked
 local.py     `LocalModel`, which puts these together and records what it did
 """
 

@@ -29,8 +29,10 @@ from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.ragged import Kernel
 from windlass.core.errors import InputError, NotFound, WindlassError
 from windlass.serve.engine.kv import BLOCK, KVStore
+from windlass.serve.engine.linears import prepare
 from windlass.serve.engine.lora import MAX_BYTES, Adapters
 from windlass.serve.engine.lora_files import LoRA
+from windlass.serve.engine.memory import positions_to_keep
 from windlass.serve.engine.request import Generation, Running
 from windlass.serve.engine.runner import TILE, Runner, jump
 from windlass.serve.engine.sampling import Sampler
@@ -73,6 +75,7 @@ class Engine:
         self,
         decoder: Decoder,
         *,
+        policy: str = "fp32",
         max_batch: int = 16,
         token_budget: int = 512,
         kv_tokens: int | None = None,
@@ -82,9 +85,11 @@ class Engine:
         speculation: Speculation | None = None,
         adapter_bytes: int = MAX_BYTES,
     ) -> None:
-        """`max_batch` sequences run at once and read at most `token_budget` tokens in a step. `kv_tokens`: positions
-        to keep in memory, running and cached (None: twice the model's context for each sequence of the batch, at most
-        65,536). `share`: keep a prefix cache. `speculation`: guesses ahead where that pays.
+        """`policy`: the arithmetic of the matrices (`linears.prepare`); "fp32" leaves the decoder as it is, as is right
+        on a GPU. `max_batch` sequences run at once and read at most `token_budget` tokens in a step. `kv_tokens`:
+        positions to keep in memory, running and cached (None: twice the model's context for each sequence of the batch,
+        at most 65,536 and half of the memory that is free). `share`: keep a prefix cache. `kernel` looks for all
+        sequences at once. `speculation`: guesses ahead where that pays.
 
         `adapter_bytes`: memory that all adapters may take.
 
@@ -102,10 +107,13 @@ class Engine:
             max_batch, token_budget = min(max_batch, TILE), TILE
         if max_batch < 1 or token_budget < max_batch:
             raise InputError(f"A step of {token_budget} tokens cannot serve {max_batch} sequences.")
-        if kv_tokens is None:
-            kv_tokens = min(2 * max_batch * config.context, 65_536)
-        self.decoder = decoder.eval().requires_grad_(False)
         weight = decoder.embedding
+        if kv_tokens is None:
+            most = min(2 * max_batch * config.context, 65_536)
+            kv_tokens = positions_to_keep(config, most, weight.device, weight.element_size())
+        self.report = prepare(decoder, policy) if policy != "fp32" else None
+        """What became of the policy."""
+        self.decoder = decoder.eval().requires_grad_(False)
         self._store = KVStore(config, kv_tokens, share=share, dtype=weight.dtype, device=weight.device)
         self._scheduler = Scheduler(
             self._store, max_batch=max_batch, token_budget=token_budget, stretched=config.stretched
@@ -127,8 +135,8 @@ class Engine:
         """Accepts a request, from any thread. Raises `InputError` for what can never be served, `Closed` after
         `close`."""
         self._check(generation)
-        running = Running(generation, self._wake)
         sampler = Sampler(generation.sampling, generation.prompt)
+        running = Running(generation, self._wake, sampler.seed)
         drafter = self._speculation.drafter(generation) if self._speculation is not None else None
         lora = None if generation.adapter is None else self._adapter(generation.adapter)
         with self._changed:

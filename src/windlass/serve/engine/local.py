@@ -1,81 +1,73 @@
-"""A model folder as a `ChatModel`: reads the prompt, then writes token by token until something says stop.
+"""A model folder as a `ChatModel`: the engine, with text at both ends.
 
-Requests in progress share the processor step by step (`turns.py`), each with a key/value cache of its own. A request
-whose reader goes away ends with the step it is in. What does not fit in the model's window is refused with both
-numbers; nothing is ever cut off silently.
+Requests of any number of threads run side by side in one engine. A request whose reader goes away ends before the
+engine's next step. What does not fit in the model's window is refused with both numbers; nothing is ever cut off
+silently.
 """
 
 from __future__ import annotations
 
-import json
+import functools
 import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from windlass.build.transformer.cache import KVCache
-from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.hf import load_decoder
 from windlass.core import semconv
-from windlass.core.errors import InputError, Unsupported
+from windlass.core.errors import InputError, Unsupported, WindlassError
 from windlass.core.files import sha256_file, sha256_json
 from windlass.core.trace import Recorder, Span
-from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, FinishReason, Message, Usage
+from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, FinishReason, Message, TokenLogprob, Usage
+from windlass.serve.engine.engine import Engine
+from windlass.serve.engine.memory import check_memory
 from windlass.serve.engine.prompt import Prompt
-from windlass.serve.engine.sampling import Sampler, Sampling, choose
+from windlass.serve.engine.request import Running
+from windlass.serve.engine.spelling import spell
 from windlass.serve.engine.text import Text
-from windlass.serve.engine.turns import Turns
+from windlass.serve.engine.wishes import Defaults, generation
 
-PREFILL_CHUNK = 512
-"""Tokens of a prompt read in one turn, so that a long prompt does not hold up the others' next word."""
-
-RAW_PROMPT = "raw_prompt"
-"""Key of `ChatRequest.extra` (true or false): read the one user message as it stands, without the chat template."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Defaults:
-    """What generation_config.json says, for requests that do not."""
-
-    temperature: float
-    top_p: float
-    eos: frozenset[int]
-    bos: int | None
+if TYPE_CHECKING:
+    from windlass.serve.engine.grammars import Grammars
 
 
 class LocalModel:
-    """Implements `core.protocols.ChatModel`. Safe to share between threads."""
+    """Implements `core.protocols.ChatModel`, `Tokenizing` and `Measured`. Safe to share between threads."""
 
     def __init__(
-        self, name: str, digest: str, decoder: Decoder, prompt: Prompt, defaults: _Defaults, recorder: Recorder
+        self, name: str, digest: str, engine: Engine, prompt: Prompt, defaults: Defaults, recorder: Recorder
     ) -> None:
         self.name = name
         self.digest = digest
-        self.context = decoder.config.context
+        self.engine = engine
+        self.context = engine.decoder.config.context
         """The window: tokens of prompt and answer together."""
-        self._decoder = decoder.eval().requires_grad_(False)
         self._prompt = prompt
         self._defaults = defaults
         self._recorder = recorder
-        self._turns = Turns()
 
     @classmethod
     def load(
-        cls, folder: Path, *, name: str | None = None, digest: str | None = None, recorder: Recorder | None = None
+        cls,
+        folder: Path,
+        *,
+        name: str | None = None,
+        digest: str | None = None,
+        recorder: Recorder | None = None,
+        **engine: Any,
     ) -> LocalModel:
-        """Loads a Hugging Face model folder of the Llama family: config, weights, tokenizer.
+        """Loads a Hugging Face model folder of a decoder: config, weights, tokenizer. `engine`: how it is run, the
+        arguments of `Engine`.
 
         `digest` is that of the artifact; left out, it is computed from the files. Raises `InputError` naming the file,
-        field or tensor that is missing or does not fit.
+        field or tensor that is missing or does not fit, or both numbers when memory does not suffice, before loading.
         """
         folder = Path(folder)
+        check_memory(folder)
         decoder = load_decoder(folder)
-        defaults = _defaults(folder)
+        defaults = Defaults.of(folder)
         if digest is None:
             parts = [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.json"))]
             digest = sha256_json({path.name: sha256_file(path) for path in parts})
@@ -86,7 +78,7 @@ class LocalModel:
                 f"{decoder.config.vocab_size}.",
                 "tokenizer.json and config.json belong to different models.",
             )
-        return cls(name or folder.name, digest, decoder, prompt, defaults, recorder or Recorder(None))
+        return cls(name or folder.name, digest, Engine(decoder, **engine), prompt, defaults, recorder or Recorder(None))
 
     @property
     def is_base(self) -> bool:
@@ -110,51 +102,93 @@ class LocalModel:
         span.input = [asdict(message) for message in request.messages]
         try:
             with span.active():
-                run = _Generation(self, request, span)
-            yield from run.deltas()
+                answer = _Answer(self, request, span)
+            yield from answer.deltas()
         except BaseException as error:
             span.finish(error)
             raise
         span.finish()
 
-    @torch.inference_mode()
-    def _read(self, ids: list[int], cache: KVCache) -> Tensor:
-        """Reads tokens behind those in the cache; logits of the next one, shape (vocabulary,)."""
-        with self._turns.turn():
-            return self._decoder.prefill(torch.tensor([ids]), cache)[0]
+    def stats(self) -> Mapping[str, float]:
+        """The engine's gauges; those of guessing ahead with `speculation_` before them."""
+        found = asdict(stats := self.engine.stats())
+        guessing = found.pop("speculation") or {}
+        gauges = {**found, "hit_rate": stats.hit_rate, **{f"speculation_{name}": guessing[name] for name in guessing}}
+        return {name: float(value) for name, value in gauges.items() if value is not None}
+
+    def close(self, *, drain: bool = False) -> None:
+        """Ends the engine: its requests are finished (`drain`) or cancelled, new ones refused."""
+        self.engine.close(drain=drain)
+
+    # ---- tokens
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        return self._prompt.encode(text, special=special)
+
+    def encode_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
+        return self._prompt.tokens(messages, opening=add_generation_prompt)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, special ones included. Raises `InputError` for a number that is no token."""
+        if unknown := [token for token in tokens if self._prompt.tokenizer.id_to_token(token) is None]:
+            raise InputError(f"{unknown[0]} is not a token of the model '{self.name}'.")
+        return str(self._prompt.tokenizer.decode(list(tokens), skip_special_tokens=False))
+
+    def token_facts(self) -> Mapping[str, Any]:
+        """`bos_token`, `eos_token`, `pad_token` and `chat_template`, as texts or None."""
+        return self._prompt.facts()
+
+    @functools.cached_property
+    def grammars(self) -> Grammars:
+        """Makes constraints for this model's tokens."""
+        from windlass.serve.engine.grammars import Grammars
+
+        return Grammars(self._prompt.tokenizer, self._defaults.eos)
+
+    @functools.cached_property
+    def _bytes(self) -> Sequence[bytes] | None:
+        """What each token writes; None where the text is not the sum of its tokens."""
+        try:
+            return spell(self._prompt.tokenizer).tokens
+        except Unsupported:
+            return None
+
+    def _named(self, token: int, logprob: float | None, top: Sequence[tuple[int, float]] = ()) -> TokenLogprob:
+        text = str(self._prompt.tokenizer.decode([token], skip_special_tokens=False))
+        written = self._bytes[token] if self._bytes is not None and token < len(self._bytes) else b""
+        others = tuple(self._named(*one) for one in top)
+        return TokenLogprob(text, logprob, token, written or text.encode(), others)
 
 
-class _Generation:
-    """One request on its way through the model."""
+class _Answer:
+    """One request on its way through the engine."""
 
     def __init__(self, model: LocalModel, request: ChatRequest, span: Span) -> None:
-        raw = request.beyond_text()
-        as_it_stands = raw.pop(RAW_PROMPT, False)
-        for name in raw:
-            raise Unsupported(f"The parameter '{name}' is not supported by the model '{model.name}'.", "Leave it out.")
-        defaults = model._defaults
-        self._model = model
-        self._span = span
-        self._prompt = model._prompt.tokens(request.messages, raw=bool(as_it_stands))
-        settings = Sampling(
-            temperature=defaults.temperature if request.temperature is None else request.temperature,
-            top_p=defaults.top_p if request.top_p is None else request.top_p,
-            seed=request.seed,
+        self._model, self._span = model, span
+        self._asked = asked = generation(
+            request,
+            model._prompt,
+            model._defaults,
+            lambda: model.grammars,
+            model=model.name,
+            context=model.context,
         )
-        self._sampler = Sampler(settings, self._prompt)
-        self._text = Text(lambda ids: str(model._prompt.tokenizer.decode(ids, skip_special_tokens=True)), request.stop)
-        self._limit = self._tokens_allowed(request.max_tokens)
-        self._output = 0
+        tokenizer = model._prompt.tokenizer
+        self._text = Text(lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)), request.stop)
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
+        self._output = 0
+        self._pieces: list[str] = []
+        self._logprobs: list[TokenLogprob] = []
+        self._pending: list[TokenLogprob] = []
+        """Of tokens whose text is held back."""
         span.attributes.update(
             {
                 semconv.PROVIDER: "windlass",
                 semconv.REQUEST_MODEL: model.name,
-                semconv.REQUEST_TEMPERATURE: self._sampler.settings.temperature,
-                semconv.REQUEST_TOP_P: self._sampler.settings.top_p,
-                semconv.REQUEST_SEED: self._sampler.seed,
+                semconv.REQUEST_TEMPERATURE: asked.sampling.temperature,
+                semconv.REQUEST_TOP_P: asked.sampling.top_p,
                 semconv.REQUEST_MAX_TOKENS: request.max_tokens,
-                semconv.INPUT_TOKENS: len(self._prompt),
+                semconv.INPUT_TOKENS: len(asked.prompt),
                 semconv.MODEL_DIGEST: model.digest,
                 semconv.COST_USD: None,
             }
@@ -162,94 +196,53 @@ class _Generation:
         if request.stop:
             span[semconv.REQUEST_STOP] = list(request.stop)
 
-    def _tokens_allowed(self, wanted: int | None) -> int:
-        room = self._model.context - len(self._prompt)
-        if room < 1:
-            raise InputError(
-                f"The prompt has {len(self._prompt)} tokens, but the model '{self._model.name}' reads at most "
-                f"{self._model.context}, the answer included.",
-                "Shorten the prompt.",
-            )
-        if wanted is None:
-            return room
-        if wanted < 1:
-            raise InputError(f"max_tokens is {wanted}, but must be at least 1.")
-        if wanted > room:
-            raise InputError(
-                f"max_tokens is {wanted}, but after a prompt of {len(self._prompt)} tokens the window of the model "
-                f"'{self._model.name}' ({self._model.context}) has room for {room}.",
-                "Shorten the prompt, or ask for fewer tokens.",
-            )
-        return wanted
-
     def deltas(self) -> Iterator[ChatDelta]:
-        pieces: list[str] = []
-        finish: FinishReason = "length"
+        running = self._model.engine.submit(self._asked)
+        self._span[semconv.REQUEST_SEED] = running.seed
         try:
-            for token in self._tokens():
-                if token in self._model._defaults.eos:
-                    finish = "stop"
+            for token in running:
+                self._output += 1
+                if token.id in self._asked.stop_tokens:
                     break
-                if piece := self._text.push(token):
-                    yield self._piece(pieces, piece)
+                if token.logprob is not None:
+                    self._pending.append(self._model._named(*token))
+                if piece := self._text.push(token.id):
+                    yield self._piece(piece)
                 if self._text.stopped:
                     break
-            if piece := self._text.finish():
-                yield self._piece(pieces, piece)
-            if self._text.stopped:
-                finish = "stop"
+            if (piece := self._text.finish()) or (self._pending and not self._text.stopped):
+                yield self._piece(piece)
         finally:  # also when the reader has left: the trace says what was written until then
-            text = "".join(pieces)
+            running.cancel()
             self._span[semconv.OUTPUT_TOKENS] = self._output
-            self._span.output = {"role": "assistant", "content": text}
+            self._span.output = {"role": "assistant", "content": "".join(self._pieces)}
+        yield ChatDelta(response=self._response(running))
+
+    def _response(self, running: Running) -> ChatResponse:
+        stopped = self._text.stopped or running.finish == "stop"
+        if not stopped and running.finish != "length":
+            raise WindlassError(
+                f"The model '{self._model.name}' was ended by its server ({running.finish}).", "Ask again."
+            )
+        finish: FinishReason = "stop" if stopped else "length"
         self._span[semconv.RESPONSE_ID] = self._id
         self._span[semconv.RESPONSE_MODEL] = self._model.name
         self._span[semconv.FINISH_REASONS] = [finish]
-        response = ChatResponse(
+        return ChatResponse(
             id=self._id,
             model=self._model.name,
-            message=Message("assistant", text),
+            message=Message("assistant", "".join(self._pieces)),
             finish_reason=finish,
-            usage=Usage(input=len(self._prompt), output=self._output),
+            usage=Usage(input=len(self._asked.prompt) - running.cached, cache_read=running.cached, output=self._output),
             trace_id=self._span.trace_id,
+            logprobs=tuple(self._logprobs),
+            prompt_logprobs=tuple(self._model._named(*token) for token in running.prompt_logprobs),
         )
-        yield ChatDelta(response=response)
 
-    def _tokens(self) -> Iterator[int]:
-        """The tokens the model writes, at most the limit; each is read back only when the next one is asked for."""
-        cache = self._model._decoder.new_cache(capacity=len(self._prompt) + self._limit)
-        for start in range(0, len(self._prompt), PREFILL_CHUNK):
-            logits = self._model._read(self._prompt[start : start + PREFILL_CHUNK], cache)
-        while True:
-            token = choose(logits[None], [self._sampler])[0].id
-            self._output += 1
-            yield token
-            if self._output == self._limit:
-                return
-            logits = self._model._read([token], cache)
-
-    def _piece(self, pieces: list[str], piece: str) -> ChatDelta:
-        if not pieces:
+    def _piece(self, piece: str) -> ChatDelta:
+        if not self._pieces:
             self._span[semconv.TIME_TO_FIRST_CHUNK] = (time.time_ns() - self._span.start_ns) / 1e9
-        pieces.append(piece)
-        return ChatDelta(piece)
-
-
-def _defaults(folder: Path) -> _Defaults:
-    merged: dict[str, Any] = {}
-    for name in ("config.json", "generation_config.json"):  # the later one wins, as in transformers
-        path = folder / name
-        if path.is_file():
-            try:
-                found = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise InputError(f"{path} is not valid JSON ({error}).") from error
-            merged |= {key: value for key, value in found.items() if value is not None}
-    eos = merged.get("eos_token_id", [])
-    greedy = merged.get("do_sample") is False
-    return _Defaults(
-        temperature=0.0 if greedy else float(merged.get("temperature", 1.0)),
-        top_p=float(merged.get("top_p", 1.0)),
-        eos=frozenset(eos if isinstance(eos, list) else [eos]),
-        bos=merged.get("bos_token_id"),
-    )
+        self._pieces.append(piece)
+        ready, self._pending = tuple(self._pending), []
+        self._logprobs += ready
+        return ChatDelta(piece, logprobs=ready)

@@ -12,7 +12,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from windlass.core.chat_template import ChatTemplate
+from windlass.core.chat_template import ChatTemplate, special_tokens
 from windlass.core.errors import InputError, Unsupported
 from windlass.core.values import Message, TextPart
 
@@ -32,14 +32,16 @@ class Prompt:
         self.tokenizer.no_truncation()
         self._bos = bos
         self._template = ChatTemplate.load(folder)
+        self._special = special_tokens(folder)
 
     @property
     def is_base(self) -> bool:
         """Whether the model has no chat template."""
         return self._template is None
 
-    def tokens(self, messages: Sequence[Message], *, raw: bool = False) -> list[int]:
+    def tokens(self, messages: Sequence[Message], *, raw: bool = False, opening: bool = True) -> list[int]:
         """Token ids of a conversation; `raw`: of its one user message as it stands, also where there is a template.
+        `opening`: with what the template puts before the answer.
 
         Raises `InputError` for an empty prompt, `Unsupported` for anything the model cannot read.
         """
@@ -47,21 +49,26 @@ class Prompt:
             if not isinstance(message.content, str) and not all(isinstance(p, TextPart) for p in message.content):
                 raise Unsupported(f"messages[{number}] holds an image.", "This model reads text only.")
         if self._template is None or raw:
-            ids = self._encode(_only_user_text(messages), special=True)
-            if self._bos is not None and ids[:1] != [self._bos]:
-                ids = [self._bos, *ids]
+            ids = self.encode(_only_user_text(messages), special=True)
         else:
-            text = self._template.render(list(map(_as_template_sees, messages)), add_generation_prompt=True)
-            ids = self._encode(text, special=False)
+            text = self._template.render(list(map(_as_template_sees, messages)), add_generation_prompt=opening)
+            ids = self.encode(text, special=False)
         if not ids:
             raise InputError("The prompt is empty.", "Write at least one character.")
         return ids
 
-    def _encode(self, text: str, *, special: bool) -> list[int]:
+    def facts(self) -> dict[str, str | None]:
+        """`bos_token`, `eos_token`, `pad_token` and `chat_template`, as texts or None."""
+        named = {name: self._special.get(name) or None for name in ("bos_token", "eos_token", "pad_token")}
+        return {**named, "chat_template": self._template.source if self._template is not None else None}
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Token ids of a text; `special`: with those that the tokenizer puts around it, and the model's first token."""
         try:
-            return list(self.tokenizer.encode(text, add_special_tokens=special).ids)
+            ids = list(self.tokenizer.encode(text, add_special_tokens=special).ids)
         except (UnicodeEncodeError, TypeError) as error:
             raise InputError(f"The prompt is not valid Unicode ({error}).") from error
+        return [self._bos, *ids] if special and self._bos is not None and ids[:1] != [self._bos] else ids
 
 
 def _only_user_text(messages: Sequence[Message]) -> str:

@@ -58,9 +58,11 @@ class Generation:
 class Running:
     """A request that an engine has accepted. Iterate for its tokens, once; safe to share between threads."""
 
-    def __init__(self, generation: Generation, wake: Callable[[], None]) -> None:
+    def __init__(self, generation: Generation, wake: Callable[[], None], seed: int = 0) -> None:
         """`wake` tells the engine's thread to look at its requests again."""
         self.generation = generation
+        self.seed = seed
+        """Of its random numbers, given or drawn."""
         self.cached = 0
         """Tokens of the prompt that were taken from the prefix cache instead of being read."""
         self.prompt_logprobs: list[Token] = []

@@ -1,0 +1,135 @@
+"""From a chat request, in the words of the wire, to what an engine is asked.
+
+Every parameter is honoured or refused by name; what the request leaves open, the model's `generation_config.json` says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from windlass.core.errors import InputError, Unsupported
+from windlass.core.values import ChatRequest
+from windlass.serve.engine.constraint import Constraint
+from windlass.serve.engine.prompt import Prompt
+from windlass.serve.engine.request import Generation
+from windlass.serve.engine.sampling import MAX_LOGPROBS, SAMPLING_FIELDS, Sampling
+
+if TYPE_CHECKING:
+    from windlass.serve.engine.grammars import Grammars
+
+RAW_PROMPT = "raw_prompt"
+"""Key of `ChatRequest.extra` (true or false): read the one user message as it stands, without the chat template."""
+PROMPT_TOKENS = "prompt_token_ids"
+"""Key of `ChatRequest.extra`: read these tokens in place of the messages."""
+
+_CONSTRAINTS: Mapping[str, Callable[[Grammars, Any], Constraint]] = {
+    "response_format": lambda grammars, schema: grammars.json_schema(schema, where="response_format"),
+    "regex": lambda grammars, pattern: grammars.regex(pattern),
+    "choice": lambda grammars, choices: grammars.choice(choices),
+    "grammar": lambda grammars, lark: grammars.grammar(lark),
+}
+_WITHOUT_DEFAULT = ("seed", "logit_bias", "logprobs")
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a model's folder says, for requests that do not."""
+
+    eos: frozenset[int]
+    bos: int | None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, folder: Path) -> Defaults:
+        """Raises `InputError` naming the file that cannot be read."""
+        merged: dict[str, Any] = {}
+        for name in ("config.json", "generation_config.json"):  # the later one wins, as in transformers
+            path = folder / name
+            if path.is_file():
+                try:
+                    found = json.loads(path.read_text(encoding="utf-8"))
+                except ValueError as error:
+                    raise InputError(f"{path} is not valid JSON ({error}).") from error
+                merged |= {key: value for key, value in found.items() if value is not None}
+        eos = merged.get("eos_token_id", [])
+        sampling = {name: merged[name] for name in SAMPLING_FIELDS.difference(_WITHOUT_DEFAULT) if name in merged}
+        if merged.get("do_sample") is False:
+            sampling["temperature"] = 0.0
+        return cls(frozenset(eos if isinstance(eos, list) else [eos]), merged.get("bos_token_id"), sampling)
+
+
+def generation(
+    request: ChatRequest,
+    prompt: Prompt,
+    defaults: Defaults,
+    grammars: Callable[[], Grammars],
+    *,
+    model: str,
+    context: int,
+) -> Generation:
+    """What `model`, which reads at most `context` tokens, is asked. `grammars` are made when a constraint needs them.
+
+    Raises `InputError` when the prompt does not fit the window or a value is out of range, `Unsupported` for
+    parameters that this model cannot honour.
+    """
+    asked = request.beyond_text()
+    tokens: Sequence[int] | None = asked.pop(PROMPT_TOKENS, None)
+    raw = bool(asked.pop(RAW_PROMPT, False))
+    if tokens is None:
+        tokens = prompt.tokens(request.messages, raw=raw)
+    eos = frozenset() if asked.pop("ignore_eos", False) else defaults.eos
+    constraint = _constraint(asked, grammars)
+    reported = asked.pop("prompt_logprobs", None)
+    if reported is not None and not 0 <= reported <= MAX_LOGPROBS:
+        raise InputError(f"prompt_logprobs is {reported}, but must be between 0 and {MAX_LOGPROBS}.")
+    named = {name: asked.pop(name) for name in list(asked) if name in SAMPLING_FIELDS}
+    given = {"temperature": request.temperature, "top_p": request.top_p, "seed": request.seed}
+    named |= {name: value for name, value in given.items() if value is not None}
+    made = Generation(
+        prompt=tokens,
+        max_tokens=_room(len(tokens), request.max_tokens, model, context),
+        sampling=Sampling(**(dict(defaults.sampling) | named)),
+        stop_tokens=eos | frozenset(asked.pop("stop_token_ids", ())),
+        constraint=constraint,
+        adapter=asked.pop("adapter", None),
+        priority=asked.pop("priority", 0),
+        prompt_logprobs=reported,
+    )
+    for name in asked:
+        raise Unsupported(f"The parameter '{name}' is not supported by the model '{model}'.", "Leave it out.")
+    return made
+
+
+def _constraint(asked: dict[str, Any], grammars: Callable[[], Grammars]) -> Constraint | None:
+    """Takes what the answer must obey out of `asked`."""
+    found = {name: asked.pop(name) for name in _CONSTRAINTS if name in asked}
+    if len(found) > 1:
+        raise InputError(f"An answer cannot obey several constraints at once: {', '.join(found)}.", "Keep one of them.")
+    for name, value in found.items():
+        return _CONSTRAINTS[name](grammars(), value)
+    return None
+
+
+def _room(prompt: int, wanted: int | None, model: str, context: int) -> int:
+    """How many tokens may be written."""
+    room = context - prompt
+    if room < 1:
+        raise InputError(
+            f"The prompt has {prompt} tokens, but the model '{model}' reads at most {context}, the answer included.",
+            "Shorten the prompt.",
+        )
+    if wanted is None:
+        return room
+    if wanted < 1:
+        raise InputError(f"max_tokens is {wanted}, but must be at least 1.")
+    if wanted > room:
+        raise InputError(
+            f"max_tokens is {wanted}, but after a prompt of {prompt} tokens the window of the model '{model}' "
+            f"({context}) has room for {room}.",
+            "Shorten the prompt, or ask for fewer tokens.",
+        )
+    return wanted

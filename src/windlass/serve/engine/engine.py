@@ -114,6 +114,8 @@ class Engine:
         self.report = prepare(decoder, policy) if policy != "fp32" else None
         """What became of the policy."""
         self.decoder = decoder.eval().requires_grad_(False)
+        self.context = config.context
+        """Tokens of a prompt and its answer together."""
         self._store = KVStore(config, kv_tokens, share=share, dtype=weight.dtype, device=weight.device)
         self._scheduler = Scheduler(
             self._store, max_batch=max_batch, token_budget=token_budget, stretched=config.stretched

@@ -15,16 +15,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from windlass.build.transformer.hf import load_decoder
+from windlass.build.transformer.decoder import Decoder
+from windlass.build.transformer.encoder_decoder import EncoderDecoder
+from windlass.build.transformer.hf import load_model
+from windlass.build.transformer.model import Model
 from windlass.core import semconv
 from windlass.core.errors import InputError, Unsupported, WindlassError
 from windlass.core.files import sha256_file, sha256_json
 from windlass.core.trace import Recorder, Span
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, FinishReason, Message, TokenLogprob, Usage
-from windlass.serve.engine.engine import Engine
+from windlass.serve.engine.engine import Engine, Stats
 from windlass.serve.engine.memory import check_memory
 from windlass.serve.engine.prompt import Prompt
 from windlass.serve.engine.request import Running
+from windlass.serve.engine.source import SourceEngine
 from windlass.serve.engine.spelling import spell
 from windlass.serve.engine.text import Text
 from windlass.serve.engine.wishes import Defaults, generation
@@ -37,13 +41,19 @@ class LocalModel:
     """Implements `core.protocols.ChatModel`, `Tokenizing` and `Measured`. Safe to share between threads."""
 
     def __init__(
-        self, name: str, digest: str, engine: Engine, prompt: Prompt, defaults: Defaults, recorder: Recorder
+        self,
+        name: str,
+        digest: str,
+        engine: Engine | SourceEngine,
+        prompt: Prompt,
+        defaults: Defaults,
+        recorder: Recorder,
     ) -> None:
         self.name = name
         self.digest = digest
         self.engine = engine
-        self.context = engine.decoder.config.context
-        """The window: tokens of prompt and answer together."""
+        self.context = engine.context
+        """The window: tokens of prompt and answer together; of an encoder-decoder, of each."""
         self._prompt = prompt
         self._defaults = defaults
         self._recorder = recorder
@@ -58,27 +68,28 @@ class LocalModel:
         recorder: Recorder | None = None,
         **engine: Any,
     ) -> LocalModel:
-        """Loads a Hugging Face model folder of a decoder: config, weights, tokenizer. `engine`: how it is run, the
-        arguments of `Engine`.
+        """Loads a Hugging Face model folder of a decoder or encoder-decoder: config, weights, tokenizer. `engine`: how
+        it is run, the arguments of `Engine` or `SourceEngine`.
 
         `digest` is that of the artifact; left out, it is computed from the files. Raises `InputError` naming the file,
         field or tensor that is missing or does not fit, or both numbers when memory does not suffice, before loading.
         """
         folder = Path(folder)
         check_memory(folder)
-        decoder = load_decoder(folder)
+        model = load_model(folder)
         defaults = Defaults.of(folder)
         if digest is None:
             parts = [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.json"))]
             digest = sha256_json({path.name: sha256_file(path) for path in parts})
         prompt = Prompt(folder, defaults.bos)
-        if prompt.tokenizer.get_vocab_size() > decoder.config.vocab_size:
+        if prompt.tokenizer.get_vocab_size() > model.config.vocab_size:
             raise InputError(
                 f"{folder}: the tokenizer knows {prompt.tokenizer.get_vocab_size()} tokens, but the model only "
-                f"{decoder.config.vocab_size}.",
+                f"{model.config.vocab_size}.",
                 "tokenizer.json and config.json belong to different models.",
             )
-        return cls(name or folder.name, digest, Engine(decoder, **engine), prompt, defaults, recorder or Recorder(None))
+        started = _engine(model, folder, defaults, engine)
+        return cls(name or folder.name, digest, started, prompt, defaults, recorder or Recorder(None))
 
     @property
     def is_base(self) -> bool:
@@ -111,9 +122,11 @@ class LocalModel:
 
     def stats(self) -> Mapping[str, float]:
         """The engine's gauges; those of guessing ahead with `speculation_` before them."""
-        found = asdict(stats := self.engine.stats())
-        guessing = found.pop("speculation") or {}
-        gauges = {**found, "hit_rate": stats.hit_rate, **{f"speculation_{name}": guessing[name] for name in guessing}}
+        stats = self.engine.stats()
+        found = asdict(stats)
+        guessing = found.pop("speculation", None) or {}
+        hits = {"hit_rate": stats.hit_rate} if isinstance(stats, Stats) else {}
+        gauges = {**found, **hits, **{f"speculation_{name}": guessing[name] for name in guessing}}
         return {name: float(value) for name, value in gauges.items() if value is not None}
 
     def close(self, *, drain: bool = False) -> None:
@@ -160,6 +173,16 @@ class LocalModel:
         return TokenLogprob(text, logprob, token, written or text.encode(), others)
 
 
+def _engine(model: Model, folder: Path, defaults: Defaults, settings: Mapping[str, Any]) -> Engine | SourceEngine:
+    if isinstance(model, Decoder):
+        return Engine(model, **settings)
+    if not isinstance(model, EncoderDecoder):
+        raise InputError(f"{folder} holds a model that is not a decoder.", "Give a decoder (Llama, ...) or T5.")
+    if defaults.start is None:
+        raise InputError(f"{folder}/config.json: 'decoder_start_token_id' is missing.", "Every answer begins with it.")
+    return SourceEngine(model, start=defaults.start, **settings)
+
+
 class _Answer:
     """One request on its way through the engine."""
 
@@ -172,6 +195,7 @@ class _Answer:
             lambda: model.grammars,
             model=model.name,
             context=model.context,
+            apart=isinstance(model.engine, SourceEngine),
         )
         tokenizer = model._prompt.tokenizer
         self._text = Text(lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)), request.stop)

@@ -41,6 +41,8 @@ class Defaults:
 
     eos: frozenset[int]
     bos: int | None
+    start: int | None = None
+    """The token that an encoder-decoder's answers begin with."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -59,7 +61,12 @@ class Defaults:
         sampling = {name: merged[name] for name in SAMPLING_FIELDS.difference(_WITHOUT_DEFAULT) if name in merged}
         if merged.get("do_sample") is False:
             sampling["temperature"] = 0.0
-        return cls(frozenset(eos if isinstance(eos, list) else [eos]), merged.get("bos_token_id"), sampling)
+        return cls(
+            frozenset(eos if isinstance(eos, list) else [eos]),
+            merged.get("bos_token_id"),
+            merged.get("decoder_start_token_id"),
+            sampling,
+        )
 
 
 def generation(
@@ -70,8 +77,10 @@ def generation(
     *,
     model: str,
     context: int,
+    apart: bool = False,
 ) -> Generation:
-    """What `model`, which reads at most `context` tokens, is asked. `grammars` are made when a constraint needs them.
+    """What `model`, which reads at most `context` tokens, is asked; `apart`: the answer has a window of its own of as
+    many. `grammars` are made when a constraint needs them.
 
     Raises `InputError` when the prompt does not fit the window or a value is out of range, `Unsupported` for
     parameters that this model cannot honour.
@@ -91,7 +100,7 @@ def generation(
     named |= {name: value for name, value in given.items() if value is not None}
     made = Generation(
         prompt=tokens,
-        max_tokens=_room(len(tokens), request.max_tokens, model, context),
+        max_tokens=_room(len(tokens), request.max_tokens, model, context, apart),
         sampling=Sampling(**(dict(defaults.sampling) | named)),
         stop_tokens=eos | frozenset(asked.pop("stop_token_ids", ())),
         constraint=constraint,
@@ -114,12 +123,13 @@ def _constraint(asked: dict[str, Any], grammars: Callable[[], Grammars]) -> Cons
     return None
 
 
-def _room(prompt: int, wanted: int | None, model: str, context: int) -> int:
+def _room(prompt: int, wanted: int | None, model: str, context: int, apart: bool) -> int:
     """How many tokens may be written."""
-    room = context - prompt
-    if room < 1:
+    room = context if apart else context - prompt
+    if room < 1 or prompt > context:
+        included = "" if apart else ", the answer included"
         raise InputError(
-            f"The prompt has {prompt} tokens, but the model '{model}' reads at most {context}, the answer included.",
+            f"The prompt has {prompt} tokens, but the model '{model}' reads at most {context}{included}.",
             "Shorten the prompt.",
         )
     if wanted is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Citation, Message
@@ -66,6 +67,24 @@ class Tokenizing(Protocol):
 
     def token_facts(self) -> Mapping[str, Any]:
         """`bos_token`, `eos_token`, `pad_token` and `chat_template`, as texts or None."""
+        ...
+
+
+@runtime_checkable
+class Adaptable(Protocol):
+    """A chat model that takes adapters while it runs; a request names one in its field `adapter`."""
+
+    @property
+    def adapters(self) -> Mapping[str, str]:
+        """Name and digest of each that is loaded."""
+        ...
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Raises `InputError` naming what is wrong with the folder or the name, `Unsupported` for another kind."""
+        ...
+
+    def unload_adapter(self, name: str) -> None:
+        """Requests that were accepted with it finish with it. Raises `NotFound`."""
         ...
 
 

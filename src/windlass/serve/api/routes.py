@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from windlass.serve.api import chat, completions, embeddings, feedback, models, rerank, responses, tokens
+from windlass.serve.api import adapters, chat, completions, embeddings, feedback, models, rerank, responses, tokens
 from windlass.serve.api.context import Context
 from windlass.serve.api.fields import BadField, parse_json, read_body
 from windlass.serve.api.operation import Caller, Operation
@@ -29,6 +29,7 @@ def operations(context: Context) -> list[Operation]:
         embeddings.operation(context),
         *rerank.operations(context),
         *tokens.operations(context),
+        *adapters.operations(context),
         feedback.operation(context),
     ]
 

@@ -20,7 +20,7 @@ from windlass.build.transformer.encoder_decoder import EncoderDecoder
 from windlass.build.transformer.hf import load_model
 from windlass.build.transformer.model import Model
 from windlass.core import semconv
-from windlass.core.errors import InputError, Unsupported, WindlassError
+from windlass.core.errors import InputError, NotFound, Unsupported, WindlassError
 from windlass.core.files import sha256_file, sha256_json
 from windlass.core.trace import Recorder, Span
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, FinishReason, Message, TokenLogprob, Usage
@@ -128,6 +128,27 @@ class LocalModel:
         hits = {"hit_rate": stats.hit_rate} if isinstance(stats, Stats) else {}
         gauges = {**found, **hits, **{f"speculation_{name}": guessing[name] for name in guessing}}
         return {name: float(value) for name, value in gauges.items() if value is not None}
+
+    # ---- adapters
+
+    @property
+    def adapters(self) -> Mapping[str, str]:
+        """Name and digest of each adapter that a request may ask for by its field `adapter`."""
+        return self.engine.adapters if isinstance(self.engine, Engine) else {}
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Reads a PEFT folder while requests run. Raises `InputError` naming what is wrong with the name or the folder,
+        `Unsupported` for adapters of another kind and for encoder-decoders."""
+        if not isinstance(self.engine, Engine):
+            raise Unsupported(f"The model '{self.name}' is an encoder-decoder, which takes no adapters.")
+        self.engine.load_adapter(name, folder)
+
+    def unload_adapter(self, name: str) -> None:
+        """Requests that were accepted with it finish with it. Raises `NotFound`."""
+        if name not in self.adapters or not isinstance(self.engine, Engine):
+            known = ", ".join(f"'{one}'" for one in self.adapters) or "none"
+            raise NotFound(f"There is no adapter '{name[:200]}'.", f"Loaded: {known}.")
+        self.engine.unload_adapter(name)
 
     def close(self, *, drain: bool = False) -> None:
         """Ends the engine: its requests are finished (`drain`) or cancelled, new ones refused."""

@@ -55,7 +55,13 @@ def test_an_event_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(
     ("data", "why"),
-    [(b"{", "not JSON"), (b"[]", "no"), (b'{"error": {"message": "full"}}', "full"), (b'{"error": "full"}', "full")],
+    [
+        (b"{", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[]", "no"),
+        (b'{"error": {"message": "full"}}', "full"),
+        (b'{"error": "full"}', "full"),
+    ],
 )
 def test_broken_events_are_named(data: bytes, why: str) -> None:
     with pytest.raises(events.BadEvent, match=why):

@@ -563,6 +563,21 @@ def test_a_connection_that_the_provider_closed_meanwhile_is_replaced(tmp_path: P
         assert provider.connections == 2
 
 
+@pytest.mark.parametrize("header", [b"x-request-id: req_7", b"x-request-id: \x01\x7f", b"x-request-id: " + b"x" * 5000])
+def test_a_providers_headers_cannot_break_ours(tmp_path: Path, header: bytes) -> None:
+    body = json.dumps(answer()).encode()
+    sent = b"HTTP/1.1 200 OK\r\nContent-Type: text/\x02\r\n%s\r\nContent-Length: %d\r\n\r\n%s" % (
+        header,
+        len(body),
+        body,
+    )
+    with world(tmp_path, raw(sent)) as (gateway, _):
+        raw_answer = gateway.client.chat.completions.with_raw_response.create(model="m", messages=[])
+        assert raw_answer.parse().choices[0].message.content == "four"
+        known = raw_answer.headers.get("x-windlass-provider-request")
+        assert known == ("req_7" if b"req_7" in header else None)
+
+
 # what is refused before any provider is asked -------------------------------------------------------------------------
 
 
@@ -579,6 +594,7 @@ def test_a_connection_that_the_provider_closed_meanwhile_is_replaced(tmp_path: P
         (b'{"model": "\xff"}', None),
         (b'{"model": "m", "x": NaN}', None),
         (b'{"model": "m", "stream": "yes"}', "stream"),
+        (b'{"model": "m", "stream": 1}', "stream"),
         (b'{"model": "m", "x":' + b"[" * 100_000, None),
         (b'{"model": "m",}', None),
         (b'{"model": "m" "x": 1}', None),

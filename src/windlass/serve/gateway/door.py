@@ -97,7 +97,7 @@ class Door:
         model, stream = envelope.fields.get("model"), envelope.fields.get("stream")
         if not isinstance(model, str) or not model:
             raise refused("model", "'model' is missing, or is no text.", "Name one of those that /v1/models lists.")
-        if stream not in (None, True, False):
+        if not (stream is None or isinstance(stream, bool)):
             raise refused("stream", "'stream' must be true or false.")
         if stream and self._watcher is None:
             raise refused("stream", f"{self._path} has no streaming.", "Leave 'stream' out.")
@@ -181,7 +181,7 @@ class _Exchange:
         if self._hold is not None:
             self._hold.usage, self._hold.cost = content.usage, cost
         self._record.answered(content.said)
-        kind = content.reply.headers.get("content-type", "application/json")
+        kind = "text/event-stream" if isinstance(content, Stream) else "application/json"
         if digest is not None:
             self._house.cache.put(digest, sent, kind, self._route.settings.cache_s)
         if not self._begun:
@@ -231,8 +231,9 @@ class _Exchange:
     ) -> None:
         headers = [(b"x-windlass-provider", answer.target.provider.encode())]
         reply = answer.content.headers if isinstance(answer.content, Refused) else answer.content.reply.headers
-        if (request := reply.get("x-request-id")) is not None:
-            headers.append((b"x-windlass-provider-request", request.encode("latin-1")))
+        request = reply.get("x-request-id", "")
+        if request.isascii() and request.isprintable() and 0 < len(request) <= 200:
+            headers.append((b"x-windlass-provider-request", request.encode()))
         if cost is not None:
             headers.append((b"x-windlass-cost-usd", f"{cost:.9f}".encode()))
         await self._begin(status, kind, headers, length)
@@ -240,7 +241,7 @@ class _Exchange:
     async def _begin(self, status: int, kind: str, headers: Headers, length: int | None) -> None:
         self._begun = True
         headers += [
-            (b"content-type", kind.encode("latin-1")),
+            (b"content-type", kind.encode()),
             (b"x-windlass-trace", self._record.trace_id.encode()),
             (b"cache-control", b"no-store"),
         ]

@@ -75,7 +75,7 @@ class Watcher(ABC):
             return False
         try:
             value = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise BadEvent(f"an event is not JSON: {data[:80].decode('utf-8', 'replace')!r}") from None
         if not isinstance(value, dict):
             raise BadEvent("an event is not a JSON object")

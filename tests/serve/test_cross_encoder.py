@@ -146,3 +146,27 @@ def test_what_is_no_such_model_is_refused_by_name(ranker: Path, tmp_path: Path) 
         save_file(changed, folder / "model.safetensors")
         with pytest.raises(InputError, match=said):
             CrossEncoder.from_folder(folder)
+
+
+def test_a_folder_tells_what_it_holds_and_a_server_serves_it(ranker: Path, tmp_path: Path) -> None:
+    pytest.importorskip("uvicorn")
+    import httpx2 as httpx
+    from engine_world import make_folder
+
+    from windlass.serve.app import create_app
+    from windlass.serve.embedder import SentenceEncoder
+    from windlass.serve.encoders import encoder_in
+    from windlass.serve.run import ServerThread
+
+    save_encoder(tmp_path / "bare", "ModernBert", "Model")
+    found, bare = encoder_in(ranker), encoder_in(tmp_path / "bare")
+    assert isinstance(found, CrossEncoder) and isinstance(bare, SentenceEncoder)
+    assert encoder_in(make_folder(tmp_path / "decoder")) is None and encoder_in(tmp_path / "nothing") is None
+    app = create_app({}, {bare.name: bare}, rerankers={found.name: found})
+    with ServerThread(app) as server, httpx.Client(base_url=server.url, timeout=20) as http:
+        body = {"model": found.name, "query": QUERY, "documents": DOCUMENTS}
+        results = http.post("/v1/rerank", json=body).json()["results"]
+        scores = found.rank(QUERY, DOCUMENTS).scores
+        assert [one["index"] for one in results] == sorted(range(len(scores)), key=lambda i: -scores[i])
+        made = http.post("/v1/embeddings", json={"model": "bare", "input": DOCUMENTS[0]}).json()["data"][0]["embedding"]
+        assert np.allclose(made, bare.embed(DOCUMENTS[:1]).vectors[0], atol=1e-6)

@@ -1,6 +1,7 @@
 """Serves this workspace's models, the assistant and the studio on one port, with an OpenAI-compatible API.
 
-`windlass serve MODEL` serves just that: a model of the workspace, a model's folder, or a task that has a release.
+`windlass serve MODEL` serves just that: a model of the workspace, a model's folder (one that writes, embeds or ranks),
+or a task that has a release.
 
 Any OpenAI client works by its base URL. Only this machine can connect, unless --host says otherwise; then an API key is
 needed: one of `windlass keys add`, or one in the environment variable that --api-key-env names. SIGTERM and Ctrl-C
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from windlass.cli.workspace import add_option, opened
 from windlass.core.config import secret
 from windlass.core.errors import ConfigError, MissingExtra
+from windlass.core.protocols import Embedder, Reranker
 from windlass.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -104,8 +106,10 @@ def _compose(
     from windlass.serve.run import is_loopback
     from windlass.studio.app import routes
 
-    models = load_models(workspace, args.models)
-    embedders = {}
+    encoders, others = _encoders(args.models)
+    models = {} if encoders and not others else load_models(workspace, others)
+    embedders: dict[str, Embedder] = {name: one for name, one in encoders.items() if isinstance(one, Embedder)}
+    rerankers = {name: one for name, one in encoders.items() if isinstance(one, Reranker)}
     try:
         from windlass.serve.embedder import MiniLM
 
@@ -131,8 +135,26 @@ def _compose(
         hosts=LOOPBACK | {host} if is_loopback(host) else None,
         log=sys.stderr if args.access_log else None,
         routes=routes(workspace, models),
+        rerankers=rerankers,
     )
-    return app, list(models), list(embedders)
+    return app, list(models), [*embedders, *rerankers]
+
+
+def _encoders(names: Sequence[str]) -> tuple[dict[str, Embedder | Reranker], list[str]]:
+    """Those that are folders of encoders, and the others."""
+    found: dict[str, Embedder | Reranker] = {}
+    others = []
+    for name in names:
+        made = None
+        if Path(name).is_dir():
+            from windlass.serve.encoders import encoder_in
+
+            made = encoder_in(Path(name))
+        if made is None:
+            others.append(name)
+        else:
+            found[made.name] = made
+    return found, others
 
 
 def _greeting(url: str, chat: Sequence[str], embedders: Sequence[str], keyed: bool) -> str:

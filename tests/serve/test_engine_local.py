@@ -178,8 +178,8 @@ def test_values_out_of_range_are_refused(model: LocalModel, settings: dict[str, 
 
 
 def test_unknown_parameters_and_images_are_refused(model: LocalModel, chat: LocalModel) -> None:
-    with pytest.raises(Unsupported, match="'beam_width'"):
-        model.complete(ask(extra={"beam_width": 4}))
+    with pytest.raises(Unsupported, match="'verbosity'"):
+        model.complete(ask(extra={"verbosity": "low"}))
     for one in (model, chat):
         with pytest.raises(Unsupported, match="image"):
             one.complete(ChatRequest([Message("user", [TextPart("see"), ImagePart(url="http://x/y.png")])]))
@@ -323,6 +323,51 @@ def test_end_tokens_can_be_added_and_ignored(tmp_path: Path) -> None:
     assert len(written) == 20 and tokens
     stopped = model.complete(ask(temperature=0, max_tokens=20, extra={"stop_token_ids": [written[5].id]}))
     assert stopped.finish_reason == "stop" and (stopped.usage.output or 99) <= 6
+
+
+def test_no_end_before_the_tokens_that_were_asked_for(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "model", eos=True)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": list(range(0, 280, 2))}))
+    model = LocalModel.load(folder)
+    for least in (0, 1, 7, 12):
+        response = model.complete(ask(temperature=0, max_tokens=12, extra={"min_tokens": least}))
+        assert least <= (response.usage.output or 0) <= 12
+        if least == 0:
+            assert response.usage.output < 7 and response.finish_reason == "stop"
+    assert response.finish_reason == "length"
+
+
+def test_a_stop_string_may_be_part_of_the_text(model: LocalModel) -> None:
+    whole = model.complete(ask(temperature=0, max_tokens=60)).message.text
+    stop = whole[20:24]
+    extra = {"include_stop_str_in_output": True}
+    text = model.complete(ask(temperature=0, max_tokens=60, stop=[stop], extra=extra)).message.text
+    assert text == whole[: whole.index(stop) + len(stop)]
+
+
+def test_an_answer_may_be_searched_for_by_beams(folder: Path, model: LocalModel) -> None:
+    import transformers
+
+    peer = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = model._prompt.tokenizer
+    ids = [tokenizer.token_to_id(END), *tokenizer.encode("the cat").ids]
+    prompt = torch.tensor([ids])
+    made = peer.generate(
+        prompt, max_new_tokens=15, num_beams=4, do_sample=False, length_penalty=0.5, pad_token_id=0,
+        attention_mask=torch.ones_like(prompt),
+    )[0, len(ids) :]  # fmt: skip
+    company = model.stream(ask(seed=3))
+    next(company)  # while another request is being answered
+    extra = {"beam_width": 4, "length_penalty": 0.5}
+    response = model.complete(ask(max_tokens=15, extra=extra))
+    assert response.message.text == tokenizer.decode(made.tolist())
+    assert (response.usage.output, response.finish_reason) == (15, "length")
+    company.close()  # type: ignore[attr-defined]
+    for other in ({"logit_bias": {"5": 1}}, {"min_tokens": 3}, {"regex": "a+"}):
+        with pytest.raises(Unsupported, match="Beam search does not know"):
+            model.complete(ask(max_tokens=5, extra={**extra, **other}))
+    with pytest.raises(Unsupported, match="'length_penalty' belongs to beam search"):
+        model.complete(ask(max_tokens=5, extra={"length_penalty": 2.0}))
 
 
 def test_facts_about_tokens(model: LocalModel, chat: LocalModel) -> None:

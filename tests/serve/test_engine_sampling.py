@@ -215,6 +215,11 @@ def test_greedy_takes_the_likeliest_after_penalties_and_bias() -> None:
     assert [sampler.written for sampler in samplers] == [[1], [3], [1, 2], [2]]
 
 
+def test_stop_tokens_wait_for_the_least_number_of_tokens() -> None:
+    sampler = Sampler(Sampling(temperature=0, min_tokens=2), stop_tokens={1, 2})
+    assert [choose(LOGITS[None], [sampler])[0].id for _ in range(4)] == [0, 0, 1, 1]
+
+
 def test_penalties_follow_the_growing_history() -> None:
     sampler = Sampler(Sampling(temperature=0, frequency_penalty=0.6))
     assert [choose(LOGITS[None], [sampler])[0].id for _ in range(6)] == [1, 1, 2, 1, 2, 1]
@@ -269,7 +274,8 @@ def test_rows_from_which_nothing_can_be_chosen_are_named_and_nobody_moves() -> N
      {"temperature": True}, {"top_p": 0}, {"top_p": 1.1}, {"top_k": -2}, {"top_k": 1.5}, {"top_k": None},
      {"min_p": -0.1}, {"min_p": 2}, {"typical_p": 0}, {"repetition_penalty": 0}, {"repetition_penalty": 1e9},
      {"repetition_penalty": 10**400}, {"presence_penalty": 3}, {"frequency_penalty": -3}, {"seed": 1.5}, {"seed": "a"},
-     {"logprobs": 21}, {"logprobs": -1}, {"logprobs": True}, {"logit_bias": {1: 101}}, {"logit_bias": {-1: 1}},
+     {"min_tokens": -1}, {"logprobs": 21}, {"logprobs": -1}, {"logprobs": True}, {"logit_bias": {1: 101}},
+     {"logit_bias": {-1: 1}},
      {"logit_bias": {"x": 1}}, {"logit_bias": {1: "a"}}, {"logit_bias": [1]}, {"logit_bias": {"9" * 40: 1}}],
     ids=str,
 )  # fmt: skip

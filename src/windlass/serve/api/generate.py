@@ -79,6 +79,7 @@ FOR_THE_MODEL: Table = {
     "stop_token_ids": array(integer(0, VOCABULARY), most=64),
     "beam_width": integer(1, 64),
     "length_penalty": number(-10, 10),
+    "include_stop_str_in_output": flag,
     "regex": text(empty=False),
     "choice": array(text(empty=False), least=1, most=1000),
     "grammar": text(empty=False),
@@ -90,7 +91,7 @@ FOR_THE_MODEL: Table = {
 NEUTRAL: Json = {
     "frequency_penalty": 0, "presence_penalty": 0, "repetition_penalty": 1, "logit_bias": {}, "top_k": (-1, 0),
     "min_p": 0, "typical_p": 1, "min_tokens": 0, "ignore_eos": False, "stop_token_ids": [], "beam_width": 1,
-    "length_penalty": 1, "priority": 0, "parallel_tool_calls": True,
+    "length_penalty": 1, "include_stop_str_in_output": False, "priority": 0, "parallel_tool_calls": True,
 }  # fmt: skip
 """Values that ask for nothing: a model need not know the parameter."""
 

@@ -137,7 +137,7 @@ class Engine:
         """Accepts a request, from any thread. Raises `InputError` for what can never be served, `Closed` after
         `close`."""
         self._check(generation)
-        sampler = Sampler(generation.sampling, generation.prompt)
+        sampler = Sampler(generation.sampling, generation.prompt, generation.stop_tokens)
         running = Running(generation, self._wake, sampler.seed)
         drafter = self._speculation.drafter(generation) if self._speculation is not None else None
         lora = None if generation.adapter is None else self._adapter(generation.adapter)
@@ -231,6 +231,8 @@ class Engine:
         if asked.max_tokens < 0:
             raise InputError(f"max_tokens is {asked.max_tokens}, but must be at least 0.")
         asked.sampling.check(config.vocab_size)
+        if unknown := [token for token in asked.stop_tokens if not 0 <= token < config.vocab_size]:
+            raise InputError(f"{unknown[0]} is to stop the answer, but is no token of the model's {config.vocab_size}.")
         total = len(prompt) + asked.max_tokens
         for most, what in ((config.context, "the model reads"), (self._store.total * BLOCK, "the engine has room for")):
             if total > most:

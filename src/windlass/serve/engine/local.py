@@ -24,14 +24,15 @@ from windlass.core.errors import InputError, NotFound, Unsupported, WindlassErro
 from windlass.core.files import sha256_file, sha256_json
 from windlass.core.trace import Recorder, Span
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, FinishReason, Message, TokenLogprob, Usage
+from windlass.serve.engine.beam import beam_search
 from windlass.serve.engine.engine import Engine, Stats
 from windlass.serve.engine.memory import check_memory
 from windlass.serve.engine.prompt import Prompt
-from windlass.serve.engine.request import Running
+from windlass.serve.engine.request import Running, Token
 from windlass.serve.engine.source import SourceEngine
 from windlass.serve.engine.spelling import spell
 from windlass.serve.engine.text import Text
-from windlass.serve.engine.wishes import Defaults, generation
+from windlass.serve.engine.wishes import INCLUDE_STOP, Defaults, beams, generation
 
 if TYPE_CHECKING:
     from windlass.serve.engine.grammars import Grammars
@@ -219,7 +220,12 @@ class _Answer:
             apart=isinstance(model.engine, SourceEngine),
         )
         tokenizer = model._prompt.tokenizer
-        self._text = Text(lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)), request.stop)
+        self._beams = beams(request, asked)
+        self._text = Text(
+            lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)),
+            request.stop,
+            include_stop=bool(request.extra.get(INCLUDE_STOP, False)),
+        )
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._output = 0
         self._pieces: list[str] = []
@@ -242,7 +248,7 @@ class _Answer:
             span[semconv.REQUEST_STOP] = list(request.stop)
 
     def deltas(self) -> Iterator[ChatDelta]:
-        running = self._model.engine.submit(self._asked)
+        running = self._model.engine.submit(self._asked) if self._beams is None else self._search(self._beams)
         self._span[semconv.REQUEST_SEED] = running.seed
         try:
             for token in running:
@@ -262,6 +268,25 @@ class _Answer:
             self._span[semconv.OUTPUT_TOKENS] = self._output
             self._span.output = {"role": "assistant", "content": "".join(self._pieces)}
         yield ChatDelta(response=self._response(running))
+
+    def _search(self, settings: Mapping[str, Any]) -> Running:
+        """The best answer of a beam search, as if it had just been written."""
+        asked, engine = self._asked, self._model.engine
+        if isinstance(engine, SourceEngine):
+            raise Unsupported(f"The parameter 'beam_width' is not supported by '{self._model.name}'.", "Leave it out.")
+        best, *_ = beam_search(
+            engine.decoder,
+            asked.prompt,
+            max_tokens=asked.max_tokens,
+            stop_tokens=asked.stop_tokens,
+            turn=engine.turn,
+            **settings,
+        )
+        running = Running(asked, lambda: None)
+        for token in best.tokens:
+            running.deliver(Token(token))
+        running.end(best.finish)
+        return running
 
     def _response(self, running: Running) -> ChatResponse:
         stopped = self._text.stopped or running.finish == "stop"

@@ -7,7 +7,7 @@ What happens to a row, in this order (that of transformers' processors and warpe
 
 1. repetition penalty, over prompt and answer (CTRL: Keskar et al., arXiv 1909.05858)
 2. presence and frequency penalty, over the answer (OpenAI's definition, as in vLLM)
-3. logit bias, then the mask of a constraint
+3. logit bias; no stop token before min_tokens; the mask of a constraint
 4. temperature; 0 takes the likeliest token and ends here
 5. top-k, top-p, min-p, typical (`drawing.py`)
 6. one uniform number, looked up in the cumulative distribution
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -51,10 +51,13 @@ class Unsamplable(WindlassError):
 class Sampler:
     """The settings of one request, its random numbers, and what it has written. `seed` is the one in use."""
 
-    def __init__(self, settings: Sampling, prompt: Sequence[int] = ()) -> None:
+    def __init__(
+        self, settings: Sampling, prompt: Sequence[int] = (), stop_tokens: Collection[int] = frozenset()
+    ) -> None:
         self.settings = settings
         self.seed = secrets.randbits(32) if settings.seed is None else settings.seed
         self.prompt = prompt
+        self._stop_tokens = sorted(stop_tokens) if settings.min_tokens else []
         self.written: list[int] = []
         self._seen_V: Tensor | None = None
         self._counts_V: Tensor | None = None
@@ -79,10 +82,15 @@ class Sampler:
     @property
     def edits(self) -> bool:
         """Whether a row's logits change before the temperature."""
-        return self.penalises or bool(self.settings.logit_bias)
+        return self.penalises or bool(self.settings.logit_bias) or self._goes_on
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether it is too early for a stop token."""
+        return bool(self._stop_tokens) and len(self.written) < self.settings.min_tokens
 
     def edit(self, logits_V: Tensor) -> None:
-        """Penalties and bias, in place."""
+        """Penalties, bias and stop tokens that come too early, in place."""
         s = self.settings
         if self.penalises:
             seen_V, counts_V = self._history(logits_V)
@@ -94,6 +102,8 @@ class Sampler:
         if s.logit_bias:
             tokens = torch.tensor(list(s.logit_bias), device=logits_V.device)
             logits_V[tokens] += torch.tensor(list(s.logit_bias.values()), device=logits_V.device)
+        if self._goes_on:
+            logits_V[self._stop_tokens] = float("-inf")
 
     def _history(self, logits_V: Tensor) -> tuple[Tensor, Tensor]:
         """Which tokens prompt and answer hold, and how often the answer holds each; as wide as the vocabulary, so

@@ -38,6 +38,8 @@ class Sampling:
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     """Added to the logits of these tokens. The ids may be texts, as JSON writes them."""
+    min_tokens: int = 0
+    """No stop token before so many tokens are written."""
     logprobs: int | None = None
     """Report each token's log-probability, and those of so many of the likeliest ones (0 to 20)."""
 
@@ -48,6 +50,7 @@ class Sampling:
                 bounds = f"above {low} and at most {high}" if open_below else f"between {low} and {high}"
                 raise InputError(f"{name} is {_shown(value)}, but must be a number {bounds}.")
         _check_whole("top_k", self.top_k, -1)
+        _check_whole("min_tokens", self.min_tokens, 0)
         if self.seed is not None:
             _check_whole("seed", self.seed)
         if self.logprobs is not None:

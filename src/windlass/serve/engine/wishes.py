@@ -32,7 +32,10 @@ _CONSTRAINTS: Mapping[str, Callable[[Grammars, Any], Constraint]] = {
     "choice": lambda grammars, choices: grammars.choice(choices),
     "grammar": lambda grammars, lark: grammars.grammar(lark),
 }
-_WITHOUT_DEFAULT = ("seed", "logit_bias", "logprobs")
+_WITHOUT_DEFAULT = ("seed", "logit_bias", "logprobs", "min_tokens")
+_BEAMS = ("beam_width", "length_penalty", "early_stopping")
+INCLUDE_STOP = "include_stop_str_in_output"
+"""Key of `ChatRequest.extra` (true or false): the text ends behind the stop string rather than before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +111,32 @@ def generation(
         priority=asked.pop("priority", 0),
         prompt_logprobs=reported,
     )
-    for name in asked:
+    for name in asked.keys() - {*_BEAMS, INCLUDE_STOP}:
         raise Unsupported(f"The parameter '{name}' is not supported by the model '{model}'.", "Leave it out.")
     return made
+
+
+def beams(request: ChatRequest, made: Generation) -> Mapping[str, Any] | None:
+    """How `beam_search` is to look for the answer, as its arguments; None where the answer is not searched for.
+
+    Raises `Unsupported` naming what a search cannot honour.
+    """
+    given = {name: request.extra[name] for name in _BEAMS if name in request.extra}
+    width = given.pop("beam_width", 1)
+    if width == 1:
+        if given.get("early_stopping") or given.get("length_penalty", 1) != 1:
+            raise Unsupported(f"'{next(iter(given))}' belongs to beam search.", "Give beam_width, or leave it out.")
+        return None
+    sampling = made.sampling
+    beyond = {
+        "a constraint": made.constraint, "'adapter'": made.adapter, "'logprobs'": sampling.logprobs is not None,
+        "'logit_bias'": sampling.logit_bias, "'repetition_penalty'": sampling.repetition_penalty != 1,
+        "'presence_penalty'": sampling.presence_penalty, "'frequency_penalty'": sampling.frequency_penalty,
+        "'min_tokens'": sampling.min_tokens, "'prompt_logprobs'": made.prompt_logprobs is not None,
+    }  # fmt: skip
+    for what in (what for what, asked in beyond.items() if asked):
+        raise Unsupported(f"Beam search does not know {what}.", "Leave out one of the two.")
+    return {"width": width, **given}
 
 
 def _constraint(asked: dict[str, Any], grammars: Callable[[], Grammars]) -> Constraint | None:

@@ -43,7 +43,15 @@ def live(
 
 @pytest.mark.parametrize(
     ("chance", "more", "gains"),
-    [(0.9, 0.01, True), (0.9, 0.1, True), (0.6, 0.1, True), (0.05, 0.2, False), (0.3, 0.5, False), (0.0, 0.01, False)],
+    [
+        (0.9, 0.01, True),
+        (0.9, 0.1, True),
+        (0.6, 0.1, True),
+        (0.05, 0.2, False),
+        (0.3, 0.5, False),
+        (0.0, 0.01, False),
+        (0.05, 0.0, False),
+    ],
 )
 def test_guessing_goes_on_where_it_gains_and_ends_where_it_does_not(chance: float, more: float, gains: bool) -> None:
     speculation = Speculation()
@@ -94,7 +102,7 @@ def test_figures_say_what_was_measured() -> None:
     request = Drafting(speculation, Always())
     live(speculation, request, 400, chance=0.8, base=1.0, more=0.1)
     stats = speculation.stats()
-    assert stats.token_seconds == pytest.approx(1.1, rel=0.1)
-    assert stats.guess_seconds == pytest.approx(0.1, abs=0.03)
+    assert stats.token_seconds == pytest.approx(1.1, rel=0.25)
+    assert stats.guess_seconds == pytest.approx(0.1, abs=0.04)
     assert stats.chance == pytest.approx(0.8, abs=0.08)
     assert 0 < stats.right < stats.guessed

@@ -53,8 +53,9 @@ class PromptLookup:
 class DraftModel:
     """Lets a smaller model write ahead, behind a cache of its own."""
 
-    def __init__(self, decoder: Decoder, settings: Sampling) -> None:
-        self.seconds = 0.0
+    def __init__(self, decoder: Decoder, settings: Sampling, seconds: float = 0.0) -> None:
+        """`seconds`: what a guess took other requests to make."""
+        self.seconds = seconds
         self._decoder = decoder
         self._cache = decoder.new_cache(capacity=1)
         self._read: list[int] = []
@@ -75,17 +76,15 @@ class DraftModel:
         self._cache.truncate(known)
         if len(tokens) + most > self._cache.capacity:
             self._cache.grow(min(max(len(tokens) + most, 3 * self._cache.capacity // 2), self._decoder.config.context))
-        logits_1V = self._decoder.prefill(self._row(tokens[known:]), self._cache)
-        guesses: list[Guess] = []
         started = time.perf_counter()
-        while True:
-            guesses.append(self._choose(logits_1V))
-            if len(guesses) == most:
-                break
+        logits_1V = self._decoder.prefill(self._row(tokens[known:]), self._cache)
+        guesses = [self._choose(logits_1V)]
+        while len(guesses) < most:
             logits_1V = self._decoder.prefill(self._row([guesses[-1].token]), self._cache)
+            guesses.append(self._choose(logits_1V))
         self._read = [*tokens, *(guess.token for guess in guesses[:-1])]
-        if most > 1:
-            took = (time.perf_counter() - started) / (most - 1)
+        if known:  # the prompt, which is read once, says nothing about guesses to come
+            took = (time.perf_counter() - started) / most
             self.seconds += (took - self.seconds) * (0.2 if self.seconds else 1)
         return guesses
 

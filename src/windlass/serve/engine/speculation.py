@@ -33,6 +33,10 @@ from windlass.serve.engine.scheduler import Drafter
 MOST = 8
 """Guesses of one sequence in one step."""
 
+LEAST = 0.1
+"""The least share of a token's price that a guess is taken to cost, whatever was measured: a smaller chance to gain is
+not worth the errors of the measurement."""
+
 
 @dataclass(frozen=True, slots=True)
 class Speculating:
@@ -62,6 +66,8 @@ class Speculation:
         self._trying = True
         self.recent = _Rate(0.999)
         self.guessed = self.right = self.declined = 0
+        self.draft_seconds = 0.0
+        """What a guess took to make lately, so that a new request need not find out."""
 
     def check(self, decoder: Decoder) -> None:
         """Raises `InputError` when the draft model and the one that is served have different vocabularies."""
@@ -74,8 +80,9 @@ class Speculation:
 
     def drafter(self, generation: Generation) -> Drafter | None:
         """What guesses for one request."""
-        guesser = PromptLookup() if self._draft is None else DraftModel(self._draft, generation.sampling)
-        return Drafting(self, guesser)
+        if self._draft is None:
+            return Drafting(self, PromptLookup())
+        return Drafting(self, DraftModel(self._draft, generation.sampling, self.draft_seconds))
 
     def observe(self, tokens: int, writing: int, seconds: float) -> None:
         """A step in which `writing` sequences were in the middle of their answers and nobody read a prompt: it read
@@ -91,10 +98,8 @@ class Speculation:
         price, more = self._steps.at(self._writing) / self._writing, self._steps.slope
         if more is None or price <= 0:
             return most if self._trying else 0
-        share = (max(more, 0.0) + seconds) / price
-        if share >= chance:
-            return 0
-        return most if share <= 0 else min(most, int(math.log(share) / math.log(min(chance, 0.99))))
+        share = max((more + seconds) / price, LEAST)
+        return 0 if share >= chance else min(most, int(math.log(share) / math.log(min(chance, 0.99))))
 
     def stats(self) -> Speculating:
         known = self._steps.slope is not None
@@ -130,6 +135,7 @@ class Drafting:
         """What became of the last guesses. Those behind the first wrong one were not tried."""
         self._shared.guessed += guessed
         self._shared.right += right
+        self._shared.draft_seconds = self._guesser.seconds
         for rate in (self._own, self._shared.recent):
             rate.add(right, min(right + 1, guessed))
 

@@ -90,7 +90,7 @@ def lm_eval(url: str, folder: Path) -> None:
     data = f"dataset_path: json\ndataset_kwargs:\n  data_files:\n    test: {folder}/questions.jsonl\ntest_split: test\n"
     (folder / "choice.yaml").write_text(
         f'task: choice\n{data}output_type: multiple_choice\ndoc_to_text: "{{{{q}}}}"\ndoc_to_choice: choices\n'
-        "doc_to_target: answer\nnum_fewshot: 0\nmetric_list:\n  - metric: acc\n"
+        "doc_to_target: answer\ntarget_delimiter: ''\nnum_fewshot: 0\nmetric_list:\n  - metric: acc\n"
     )
     (folder / "write.yaml").write_text(
         f'task: write\n{data}output_type: generate_until\ndoc_to_text: "{{{{q}}}}"\ndoc_to_target: "x"\n'

@@ -5,6 +5,7 @@ They live in an environment of their own, which `make clients` builds; `WINDLASS
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -23,10 +24,16 @@ pytestmark = [
 pytest.importorskip("uvicorn")
 pytest.importorskip("torch")
 
+from tokenizers import Tokenizer  # noqa: E402
+
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("outside")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("outside")
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path) -> Iterator[str]:
     program = [sys.executable, str(HERE / "server.py"), str(folder)]
     with (
         open(folder / "err", "w") as err,
@@ -50,9 +57,29 @@ def run(*command: str, folder: Path) -> None:
     assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
 
 
-@pytest.mark.parametrize("client", ["instructor", "langchain", "llama_index", "litellm", "lm_eval"])
+@pytest.mark.parametrize("client", ["instructor", "langchain", "llama_index", "litellm"])
 def test_a_client(url: str, client: str, tmp_path: Path) -> None:
     run(str(CLIENTS / "bin/python"), str(HERE / "clients.py"), client, url, str(tmp_path), folder=tmp_path)
+
+
+def test_lm_eval_scores_as_transformers_does(url: str, folder: Path, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    run(str(CLIENTS / "bin/python"), str(HERE / "clients.py"), "lm_eval", url, str(tmp_path), folder=tmp_path)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder / "tiny", dtype=torch.float32)
+    tokenizer = Tokenizer.from_file(str(folder / "tiny/tokenizer.json"))
+
+    def score(before: str, after: str) -> float:
+        ids = tokenizer.encode(before + after, add_special_tokens=False).ids
+        start = len(tokenizer.encode(before, add_special_tokens=False).ids)
+        with torch.inference_mode():
+            logprobs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        return sum(float(logprobs[i - 1, ids[i]]) for i in range(start, len(ids)))
+
+    questions = [json.loads(line) for line in (tmp_path / "questions.jsonl").read_text().splitlines()]
+    wanted = [[score(one["q"], choice) for choice in one["choices"]] for one in questions]
+    found = json.loads((tmp_path / "scores.json").read_text())
+    assert all(a == pytest.approx(b, abs=1e-3) for row, other in zip(found, wanted) for a, b in zip(row, other))
 
 
 def test_the_openapi_document_is_true(url: str, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ LOGIT_BIAS = Check(
 FOR_THE_MODEL: Table = {
     "frequency_penalty": number(-2, 2),
     "presence_penalty": number(-2, 2),
-    "repetition_penalty": number(0, 10, above=True),
+    "repetition_penalty": number(0.01, 10),  # nearer to 0 a logit divided by it overflows
     "logit_bias": LOGIT_BIAS,
     "top_k": integer(-1, VOCABULARY),
     "min_p": number(0, 1),

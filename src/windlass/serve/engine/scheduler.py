@@ -123,6 +123,8 @@ class Scheduler:
         self.waiting: list[Row] = []
         """Best rank first."""
         self.running: list[Row] = []
+        self._aside: set[Row] = set()
+        """Those set aside in this step: they wait for the next, since the step may have planned them already."""
         self.counts = Counts()
 
     def add(self, row: Row) -> None:
@@ -165,8 +167,11 @@ class Scheduler:
     def plan(self, now: float) -> list[Task]:
         """The next step; empty when nothing is left to do. Ends what was cancelled or is late at `now`."""
         self._sweep(now)
+        self._aside.clear()
         tasks: list[Task] = []
         budget = self.token_budget
+        for row in self.running:
+            self._turn(row)
         for row in sorted(self.running, key=lambda row: (row.unread > 1, row.rank)):
             budget -= self._schedule(row, budget, tasks)
         while budget > 0 and (admitted := self._admit()) is not None:
@@ -178,7 +183,6 @@ class Scheduler:
         """Adds the row's share of the step; how many tokens that is."""
         if row.slab is None or budget < 1:
             return 0
-        self._turn(row, row.slab)
         count = min(row.unread, budget)
         if not self._room(row, row.slab, row.read + count):
             return 0
@@ -203,6 +207,8 @@ class Scheduler:
             key for row in self.running if row.slab and row.unread > 1 for key in row.keys(row.slab.cache.stretched)
         }
         for row in self.waiting:
+            if row in self._aside:
+                return None
             stretched = self._stretched(len(row.tokens))
             keys = row.keys(stretched)[: (len(row.tokens) - 1) // BLOCK]  # the last token is read, for its logits
             known = self.store.known(keys)
@@ -246,6 +252,7 @@ class Scheduler:
 
     def _preempt(self, row: Row) -> None:
         self.counts.preemptions += 1
+        self._aside.add(row)
         self.remember(row)
         self._release(row)
         self.running.remove(row)
@@ -256,11 +263,12 @@ class Scheduler:
             self.store.close(row.slab)
             row.slab = None
 
-    def _turn(self, row: Row, slab: Slab) -> None:
+    def _turn(self, row: Row) -> None:
         """A sequence that outgrew LongRoPE's original context has to be read again, turned differently."""
-        if slab.cache.stretched != (stretched := self._stretched(len(row.tokens))):
-            slab.cache.truncate(0)
-            slab.cache.stretched = stretched
+        stretched = self._stretched(len(row.tokens))
+        if row.slab is not None and row.slab.cache.stretched != stretched:
+            row.slab.cache.truncate(0)
+            row.slab.cache.stretched = stretched
 
     def _sweep(self, now: float) -> None:
         for row in [*self.waiting, *self.running]:

@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "tokenizer": "train, measure or import a tokenizer",
     "train": "train a model from random weights by a recipe or one dial, beside honest baselines",
     "scaling": "fit a scaling law to a few small runs, predict a larger one and check it",
+    "chat": "talk with a model in the terminal",
     "export": "write a model as one GGUF file, which llama.cpp and its relatives run",
     "import": "make a model of this workspace of a GGUF file",
     "generate": "let a model of this workspace go on with a text",

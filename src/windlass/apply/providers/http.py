@@ -63,8 +63,15 @@ class Endpoint:
     def close(self) -> None:
         self._client.close()
 
+    def get(self, path: str) -> dict[str, Any]:
+        """The JSON object at a path. Raises `ProviderError`."""
+        return self._object(path, None)
+
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON object that the server answers. Raises `ProviderError`."""
+        return self._object(path, body)
+
+    def _object(self, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
         with self._sent(path, body) as response:
             content = self._read(response)
         try:
@@ -113,7 +120,7 @@ class Endpoint:
     # sending --------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _sent(self, path: str, body: Mapping[str, Any]) -> Iterator[httpx2.Response]:
+    def _sent(self, path: str, body: Mapping[str, Any] | None) -> Iterator[httpx2.Response]:
         """An open response with a good status; retries until one arrives or the tries are used up."""
         for attempt in range(self.retries + 1):
             last = attempt == self.retries
@@ -143,10 +150,12 @@ class Endpoint:
                     response.close()
             time.sleep(_wait(attempt, response))
 
-    def _request(self, path: str, body: Mapping[str, Any]) -> httpx2.Request:
+    def _request(self, path: str, body: Mapping[str, Any] | None) -> httpx2.Request:
+        """Without a body it is a GET."""
         key = secret(self.api_key_env)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return self._client.build_request("POST", f"{self.base_url}{path}", json=body, headers=headers)
+        method = "GET" if body is None else "POST"
+        return self._client.build_request(method, f"{self.base_url}{path}", json=body, headers=headers)
 
     def _read(self, response: httpx2.Response) -> bytes:
         with self._broken("", response.status_code):

@@ -1,0 +1,65 @@
+"""The model that a conversation is with: one of the workspace, one in a folder, or one behind a URL."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from windlass.apply.providers.http import Endpoint
+from windlass.apply.providers.openai_compatible import OpenAIChat
+from windlass.core.errors import InputError, NotFound, ProviderError
+from windlass.core.protocols import ChatModel
+from windlass.core.workspace import Workspace
+from windlass.loop.assemble import TASK, load_assistant
+from windlass.loop.release import live
+
+
+@contextlib.contextmanager
+def chat_model(
+    ws: Workspace | None, which: str | None, *, name: str | None = None, key_env: str = "OPENAI_API_KEY"
+) -> Iterator[ChatModel]:
+    """Yields it, and lets go of it in the end. `which` None: the released assistant, else the newest model.
+
+    Raises `NotFound` and `InputError` for what is not there, `ProviderError` for a server that does not answer.
+    """
+    if which is not None and which.startswith(("http://", "https://")):
+        endpoint = Endpoint(
+            which if which.rstrip("/").endswith("/v1") else which.rstrip("/") + "/v1", api_key_env=key_env
+        )
+        with contextlib.closing(endpoint):
+            yield OpenAIChat(endpoint, name or _first(endpoint))
+        return
+    model = _local(ws, which)
+    try:
+        yield model
+    finally:
+        if close := getattr(model, "close", None):
+            close()
+
+
+def _first(endpoint: Endpoint) -> str:
+    listed = endpoint.get("/models").get("data")
+    if not isinstance(listed, list) or not listed or not isinstance(listed[0], dict) or "id" not in listed[0]:
+        raise ProviderError(f"{endpoint.base_url}/models lists no model.", "Name it with --name.")
+    return str(listed[0]["id"])
+
+
+def _local(ws: Workspace | None, which: str | None) -> ChatModel:
+    from windlass.serve.engine.local import LocalModel
+
+    if which is not None and (Path(which) / "config.json").is_file():
+        return LocalModel.load(Path(which), recorder=ws.recorder if ws else None)
+    if ws is None:
+        raise NotFound("There is no workspace here.", "Name a model's folder or a URL, or run `windlass init`.")
+    if which == TASK or (which is None and live(ws, TASK) is not None):
+        return load_assistant(ws)
+    if which is None:
+        newest = ws.store.artifacts("model")
+        if not newest:
+            raise NotFound("This workspace holds no model.", "Name a URL, or run `windlass demo` or `windlass import`.")
+        which = newest[0].digest
+    artifact = ws.artifacts.get(which)
+    if artifact.kind != "model":
+        raise InputError(f"{artifact.ref} is of the kind {artifact.kind}.", "Name a model.")
+    return LocalModel.load(artifact.path, name=artifact.record.name, digest=artifact.digest, recorder=ws.recorder)

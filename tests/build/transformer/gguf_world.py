@@ -50,6 +50,7 @@ CONFIGS: dict[str, tuple[str, TransformerConfig]] = {
     "gemma3": ("gemma3_text", _of(**GEMMA, pattern="LLG", qk_norm=True, local_rope_theta=100.0)),
     "phi3": ("phi3", _of(rotary_share=0.75)),
     "phi3-long": ("phi3", _of(rope_scaling=LONG)),
+    "phi3-long-derived": ("phi3", _of(rope_scaling=dataclasses.replace(LONG, attention_factor=None))),
 }
 """Name -> the family that its folder names, and its configuration."""
 

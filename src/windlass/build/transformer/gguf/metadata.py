@@ -74,8 +74,17 @@ def _lost(config: TransformerConfig, row: Architecture) -> list[str]:
     return [
         f"{field.name} cannot be {getattr(config, field.name)!r}"
         for field in fields_of(config)
-        if not _same(getattr(again, field.name), getattr(config, field.name))
+        if not _same(getattr(_plain(again), field.name), getattr(_plain(config), field.name))
     ]
+
+
+def _plain(config: TransformerConfig) -> TransformerConfig:
+    """With LongRoPE's tempering as the number it comes to, however it was said."""
+    scaling = config.rope_scaling
+    if scaling is None or scaling.kind != "longrope":
+        return config
+    tempering = frequencies(config.rotary_dim, config.rope_theta, scaling)[1]
+    return replace(config, rope_scaling=replace(scaling, factor=1.0, attention_factor=tempering))
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -57,7 +57,7 @@ def answer(
     eos = end_of(tokenizer)
     request = ChatRequest([Message("user", "hi")], **{k: asked.pop(k) for k in ("tools", "tool_choice") if k in asked})
     asked |= request.beyond_text()
-    tools = dialect.reading(request, asked, model="m")
+    tools = dialect.tools(request, asked, model="m")
     made = Grammars(tokenizer, [eos], visible=dialect.marks)
     constraint, parts = dialect.answer(
         asked,
@@ -144,15 +144,15 @@ def test_tags_that_are_no_tokens_cannot_be_followed_by_a_grammar() -> None:
 def test_switches_go_to_templates_that_know_them() -> None:
     dialect = Dialect.of(QWEN)
     asked: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": True}}
-    assert dialect.asked_of_template(QWEN, asked) == {"enable_thinking": True} and not asked
-    assert dialect.asked_of_template(QWEN, {"reasoning_effort": "none"}) == {"enable_thinking": False}
+    assert dialect.switches(asked) == {"enable_thinking": True} and not asked
+    assert dialect.switches({"reasoning_effort": "none"}) == {"enable_thinking": False}
     for name, asked in (
         ("reasoning_effort", {"reasoning_effort": "high"}),
         ("shout", {"chat_template_kwargs": {"shout": 1}}),
         ("messages", {"chat_template_kwargs": {"messages": []}}),
     ):
         with pytest.raises(Unsupported, match=f"'{name}'"):
-            dialect.asked_of_template(QWEN, asked)
+            dialect.switches(asked)
 
 
 def test_an_answer_without_calls_or_reasoning_is_content() -> None:

@@ -117,6 +117,7 @@ TEXT: Table = {
 CHAT_EXTRAS: Table = {
     "parallel_tool_calls": flag,
     "reasoning_effort": text(empty=False),
+    "reasoning_budget": integer(0, MAX_TOKENS),
     "verbosity": text(empty=False),
     "chat_template_kwargs": mapping,
     "modalities": only(["text"]),

@@ -37,15 +37,17 @@ class Dialect:
     tags: Tags | None
     marks: frozenset[str]
     """Texts that a reader of answers must see, though they may be special tokens."""
+    names: frozenset[str]
+    """What the template asks for by name."""
 
     @classmethod
     def of(cls, template: ChatTemplate | None) -> Dialect:
         if template is None:
-            return cls(None, None, frozenset())
+            return cls(None, None, frozenset(), frozenset())
         calls = find_format(template.source) if "tools" in template.names else None
         tags = find_tags(template.source)
         marks = (calls.marks if calls else ()) + ((tags.open, tags.close) if tags else ())
-        return cls(calls, tags, frozenset(marks))
+        return cls(calls, tags, frozenset(marks), template.names)
 
     def decoder(self, tokenizer: Tokenizer) -> Callable[[Sequence[int]], str]:
         """Text of tokens without special ones, but with the marks."""
@@ -53,22 +55,22 @@ class Dialect:
         hidden = {number for number, token in added if token.special and token.content not in self.marks}
         return lambda ids: str(tokenizer.decode([i for i in ids if i not in hidden], skip_special_tokens=False))
 
-    def asked_of_template(self, template: ChatTemplate | None, asked: dict[str, Any]) -> dict[str, Any]:
-        """Takes what the template shall know besides the messages out of `asked`, parameters by wire name.
+    def switches(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Takes what the template shall know besides messages and tools out of `asked`, parameters by wire name.
 
-        Raises `Unsupported` for what the template does not know.
+        Raises `Unsupported` for what the template does not ask for.
         """
-        switches: dict[str, Any] = dict(asked.pop("chat_template_kwargs", None) or {})
+        given: dict[str, Any] = dict(asked.pop("chat_template_kwargs", None) or {})
         if (effort := asked.pop("reasoning_effort", None)) is not None:
-            # "none" is a switch in most templates; degrees of it are known to few.
-            silent = effort == "none" and template is not None and "enable_thinking" in template.names
-            switches |= {"enable_thinking": False} if silent else {"reasoning_effort": effort}
-        for name in switches:
-            if template is None or name not in template.names or name in ("messages", "tools"):
+            # "none" is a switch in most templates; degrees of effort are known to few.
+            silent = effort == "none" and "enable_thinking" in self.names
+            given |= {"enable_thinking": False} if silent else {"reasoning_effort": effort}
+        for name in given:
+            if name not in self.names or name in ("messages", "tools"):
                 raise Unsupported(f"The model's chat template has no switch '{name[:80]}'.", "Leave it out.")
-        return switches
+        return given
 
-    def reading(self, request: ChatRequest, asked: dict[str, Any], *, model: str) -> Tools | None:
+    def tools(self, request: ChatRequest, asked: dict[str, Any], *, model: str) -> Tools | None:
         """The tools of a request, taken out of `asked`; None where there are none.
 
         Raises `Unsupported` where the model was not trained to call tools, or a tool's schema cannot be enforced.

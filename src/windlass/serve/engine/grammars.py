@@ -31,7 +31,8 @@ from tokenizers import Tokenizer
 from windlass.core.errors import InputError, MissingExtra
 from windlass.core.files import sha256_json
 from windlass.serve.engine.constraint import Constraint
-from windlass.serve.engine.json_schema import MAX_BYTES, Schema, prepare
+from windlass.serve.engine.json_schema import MAX_BYTES, prepare
+from windlass.serve.engine.lark import WRITING, quoted
 from windlass.serve.engine.spelling import Spelling, spell
 
 try:
@@ -40,21 +41,12 @@ except ImportError as missing:
     raise MissingExtra("Constrained output", "serve") from missing
 
 if TYPE_CHECKING:
-    from llguidance._lib import JsonCompileOptions
     from torch import Tensor
 
 MAX_TEXT = 512 << 10
 """Characters of a regular expression, a grammar, or all choices together."""
 CACHED = 64
 """Compiled grammars that are kept, the latest used ones."""
-WRITING: JsonCompileOptions = {
-    "whitespace_flexible": False,
-    "item_separator": ",",
-    "key_separator": ":",
-    "json_allowed_escapes": 'nrbtf\\"',
-}
-"""How JSON is written: compact, and each text in one way. Were `\\u0061` allowed for `a`, a key could be written a
-second time under another spelling and slip by the schema of its first."""
 
 
 class Grammars:
@@ -202,16 +194,6 @@ def json_grammar(schema: Mapping[str, Any] | bool, *, where: str = "schema") -> 
     """A JSON schema as the grammar engine reads it. Raises as `prepare` does."""
     text = json.dumps(prepare(schema, where=where), ensure_ascii=False)
     return str(LLMatcher.grammar_from_json_schema(_bounded(text, where, 2 * MAX_BYTES), overrides=WRITING))
-
-
-def in_lark(prepared: Schema) -> str:
-    """A schema, as `prepare` returns it, inside a Lark grammar."""
-    return f"%json {json.dumps({'x-guidance': WRITING, **prepared}, ensure_ascii=False)}"
-
-
-def quoted(text: str) -> str:
-    """A text as a literal of a Lark grammar."""
-    return json.dumps(text, ensure_ascii=False)
 
 
 def _limits() -> LLParserLimits:

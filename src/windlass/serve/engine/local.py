@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ from windlass.serve.engine.request import Running, Token
 from windlass.serve.engine.source import SourceEngine
 from windlass.serve.engine.spelling import spell
 from windlass.serve.engine.text import Text
+from windlass.serve.engine.tools import End
 from windlass.serve.engine.wishes import INCLUDE_STOP, Defaults, beams, generation
 
 if TYPE_CHECKING:
@@ -178,7 +179,12 @@ class LocalModel:
         """Makes constraints for this model's tokens."""
         from windlass.serve.engine.grammars import Grammars
 
-        return Grammars(self._prompt.tokenizer, self._defaults.eos)
+        return Grammars(self._prompt.tokenizer, self._defaults.eos, visible=self._prompt.dialect.marks)
+
+    @functools.cached_property
+    def _shown(self) -> Callable[[Sequence[int]], str]:
+        """Text of the tokens of an answer."""
+        return self._prompt.dialect.decoder(self._prompt.tokenizer)
 
     @functools.cached_property
     def _bytes(self) -> Sequence[bytes] | None:
@@ -210,7 +216,7 @@ class _Answer:
 
     def __init__(self, model: LocalModel, request: ChatRequest, span: Span) -> None:
         self._model, self._span = model, span
-        self._asked = asked = generation(
+        self._asked, self._parts = generation(
             request,
             model._prompt,
             model._defaults,
@@ -219,16 +225,16 @@ class _Answer:
             context=model.context,
             apart=isinstance(model.engine, SourceEngine),
         )
-        tokenizer = model._prompt.tokenizer
+        asked = self._asked
         self._beams = beams(request, asked)
-        self._text = Text(
-            lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)),
-            request.stop,
-            include_stop=bool(request.extra.get(INCLUDE_STOP, False)),
-        )
+        self._text = Text(model._shown, request.stop, include_stop=bool(request.extra.get(INCLUDE_STOP, False)))
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._output = 0
+        self._thought = 0
+        """Tokens of reasoning."""
+        self._reasoning: list[str] = []
         self._pieces: list[str] = []
+        self._end = End()
         self._logprobs: list[TokenLogprob] = []
         self._pending: list[TokenLogprob] = []
         """Of tokens whose text is held back."""
@@ -257,16 +263,26 @@ class _Answer:
                     break
                 if token.logprob is not None:
                     self._pending.append(self._model._named(*token))
-                if piece := self._text.push(token.id):
-                    yield self._piece(piece)
+                self._thought += self._parts.thinking
+                reasoning, content = self._parts.push(self._text.push(token.id))
+                if reasoning or content:
+                    yield self._delta(reasoning, content)
                 if self._text.stopped:
                     break
-            if (piece := self._text.finish()) or (self._pending and not self._text.stopped):
-                yield self._piece(piece)
+            reasoning, content = self._parts.push(self._text.finish())
+            rest, self._end = self._parts.finish()
+            reasoning, content = reasoning + rest, content + self._end.text
+            if reasoning or content or (self._pending and not self._text.stopped):
+                yield self._delta(reasoning, content)
         finally:  # also when the reader has left: the trace says what was written until then
             running.cancel()
             self._span[semconv.OUTPUT_TOKENS] = self._output
-            self._span.output = {"role": "assistant", "content": "".join(self._pieces)}
+            self._span.output = {
+                "role": "assistant",
+                "content": "".join(self._pieces),
+                **({"reasoning": "".join(self._reasoning)} if self._reasoning else {}),
+                **({"tool_calls": [asdict(call) for call in self._end.calls]} if self._end.calls else {}),
+            }
         yield ChatDelta(response=self._response(running))
 
     def _search(self, settings: Mapping[str, Any]) -> Running:
@@ -295,24 +311,34 @@ class _Answer:
                 f"The model '{self._model.name}' was ended by its server ({running.finish}).", "Ask again."
             )
         finish: FinishReason = "stop" if stopped else "length"
+        if stopped and self._end.calls:
+            finish = "tool_calls"
+        if running.finish == "stop" and self._end.malformed:
+            finish = "error"  # the model wrote a call that is none; it stands in the content
         self._span[semconv.RESPONSE_ID] = self._id
         self._span[semconv.RESPONSE_MODEL] = self._model.name
         self._span[semconv.FINISH_REASONS] = [finish]
         return ChatResponse(
             id=self._id,
             model=self._model.name,
-            message=Message("assistant", "".join(self._pieces)),
+            message=Message("assistant", "".join(self._pieces), self._end.calls, reasoning="".join(self._reasoning)),
             finish_reason=finish,
-            usage=Usage(input=len(self._asked.prompt) - running.cached, cache_read=running.cached, output=self._output),
+            usage=Usage(
+                input=len(self._asked.prompt) - running.cached,
+                cache_read=running.cached,
+                output=self._output - self._thought,
+                reasoning=self._thought or None,
+            ),
             trace_id=self._span.trace_id,
             logprobs=tuple(self._logprobs),
             prompt_logprobs=tuple(self._model._named(*token) for token in running.prompt_logprobs),
         )
 
-    def _piece(self, piece: str) -> ChatDelta:
-        if not self._pieces:
+    def _delta(self, reasoning: str, content: str) -> ChatDelta:
+        if not self._pieces and not self._reasoning:
             self._span[semconv.TIME_TO_FIRST_CHUNK] = (time.time_ns() - self._span.start_ns) / 1e9
-        self._pieces.append(piece)
+        self._pieces += [content] if content else []
+        self._reasoning += [reasoning] if reasoning else []
         ready, self._pending = tuple(self._pending), []
         self._logprobs += ready
-        return ChatDelta(piece, logprobs=ready)
+        return ChatDelta(content, reasoning=reasoning, logprobs=ready)

@@ -6,7 +6,8 @@ knows how to go on with a text: it takes exactly one user message and continues 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from tokenizers import Tokenizer
 
 from windlass.core.chat_template import ChatTemplate, special_tokens
 from windlass.core.errors import InputError, Unsupported
-from windlass.core.values import Message, TextPart
+from windlass.core.values import Message, TextPart, ToolCall, ToolSpec
+from windlass.serve.engine.dialect import Dialect
+from windlass.serve.engine.tools import tools_json
 
 
 class Prompt:
@@ -32,6 +35,7 @@ class Prompt:
         self.tokenizer.no_truncation()
         self._bos = bos
         self._template = ChatTemplate.load(folder)
+        self.dialect = Dialect.of(self._template)
         self._special = special_tokens(folder)
 
     @property
@@ -39,9 +43,17 @@ class Prompt:
         """Whether the model has no chat template."""
         return self._template is None
 
-    def tokens(self, messages: Sequence[Message], *, raw: bool = False, opening: bool = True) -> list[int]:
+    def tokens(
+        self,
+        messages: Sequence[Message],
+        *,
+        raw: bool = False,
+        opening: bool = True,
+        tools: Sequence[ToolSpec] = (),
+        switches: Mapping[str, Any] | None = None,
+    ) -> list[int]:
         """Token ids of a conversation; `raw`: of its one user message as it stands, also where there is a template.
-        `opening`: with what the template puts before the answer.
+        `opening`: with what the template puts before the answer. `tools` and `switches`: what else it shall know.
 
         Raises `InputError` for an empty prompt, `Unsupported` for anything the model cannot read.
         """
@@ -51,7 +63,9 @@ class Prompt:
         if self._template is None or raw:
             ids = self.encode(_only_user_text(messages), special=True)
         else:
-            text = self._template.render(list(map(_as_template_sees, messages)), add_generation_prompt=opening)
+            turns = [_as_template_sees(message, f"messages[{number}]") for number, message in enumerate(messages)]
+            known = {**(switches or {}), **({"tools": tools_json(tools)} if tools else {})}
+            text = self._template.render(turns, add_generation_prompt=opening, **known)
             ids = self.encode(text, special=False)
         if not ids:
             raise InputError("The prompt is empty.", "Write at least one character.")
@@ -81,15 +95,32 @@ def _only_user_text(messages: Sequence[Message]) -> str:
     return messages[0].text
 
 
-def _as_template_sees(message: Message) -> dict[str, Any]:
+def _as_template_sees(message: Message, at: str) -> dict[str, Any]:
     turn: dict[str, Any] = {"role": message.role, "content": message.text}
+    if message.reasoning:
+        turn["reasoning_content"] = message.reasoning
     if message.tool_calls:
         turn["tool_calls"] = [
-            {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
-            for c in message.tool_calls
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": _arguments(call, at, place)},
+            }
+            for place, call in enumerate(message.tool_calls)
         ]
     if message.tool_call_id is not None:
         turn["tool_call_id"] = message.tool_call_id
     if message.name is not None:
         turn["name"] = message.name
     return turn
+
+
+def _arguments(call: ToolCall, at: str, place: int) -> dict[str, Any]:
+    """Arguments as templates take them: not the text of the wire, but the values."""
+    try:
+        value = json.loads(call.arguments or "{}")
+    except ValueError as error:
+        value = error
+    if not isinstance(value, dict):
+        raise InputError(f"{at}.tool_calls[{place}].function.arguments is not a JSON object: {call.arguments[:80]!r}.")
+    return value

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from windlass.core.errors import Unsupported
-from windlass.serve.engine.grammars import in_lark, quoted
 from windlass.serve.engine.json_schema import Schema
+from windlass.serve.engine.lark import in_lark, quoted
 
 Read = list[tuple[str, str]]
 """Names and arguments of calls; the arguments as JSON text."""

@@ -21,8 +21,8 @@ from typing import Any
 
 from windlass.core.errors import InputError
 from windlass.core.values import ToolCall, ToolSpec
-from windlass.serve.engine.grammars import in_lark, quoted
 from windlass.serve.engine.json_schema import Schema, prepare
+from windlass.serve.engine.lark import in_lark, quoted
 from windlass.serve.engine.tool_formats import Format, Malformed, Signature
 
 

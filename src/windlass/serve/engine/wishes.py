@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from windlass.core.errors import InputError, Unsupported
 from windlass.core.values import ChatRequest
-from windlass.serve.engine.constraint import Constraint
+from windlass.serve.engine.dialect import Dialect, Parts
 from windlass.serve.engine.prompt import Prompt
 from windlass.serve.engine.request import Generation
 from windlass.serve.engine.sampling import MAX_LOGPROBS, SAMPLING_FIELDS, Sampling
@@ -26,12 +26,6 @@ RAW_PROMPT = "raw_prompt"
 PROMPT_TOKENS = "prompt_token_ids"
 """Key of `ChatRequest.extra`: read these tokens in place of the messages."""
 
-_CONSTRAINTS: Mapping[str, Callable[[Grammars, Any], Constraint]] = {
-    "response_format": lambda grammars, schema: grammars.json_schema(schema, where="response_format"),
-    "regex": lambda grammars, pattern: grammars.regex(pattern),
-    "choice": lambda grammars, choices: grammars.choice(choices),
-    "grammar": lambda grammars, lark: grammars.grammar(lark),
-}
 _WITHOUT_DEFAULT = ("seed", "logit_bias", "logprobs", "min_tokens")
 _BEAMS = ("beam_width", "length_penalty", "early_stopping")
 INCLUDE_STOP = "include_stop_str_in_output"
@@ -81,9 +75,9 @@ def generation(
     model: str,
     context: int,
     apart: bool = False,
-) -> Generation:
-    """What `model`, which reads at most `context` tokens, is asked; `apart`: the answer has a window of its own of as
-    many. `grammars` are made when a constraint needs them.
+) -> tuple[Generation, Parts]:
+    """What `model`, which reads at most `context` tokens, is asked, and how its answer is taken apart; `apart`: the
+    answer has a window of its own of as many. `grammars` are made when a constraint needs them.
 
     Raises `InputError` when the prompt does not fit the window or a value is out of range, `Unsupported` for
     parameters that this model cannot honour.
@@ -91,10 +85,15 @@ def generation(
     asked = request.beyond_text()
     tokens: Sequence[int] | None = asked.pop(PROMPT_TOKENS, None)
     raw = bool(asked.pop(RAW_PROMPT, False))
+    dialect = Dialect.of(None) if raw or tokens is not None else prompt.dialect
+    tools, switches = dialect.tools(request, asked, model=model), dialect.switches(asked)
     if tokens is None:
-        tokens = prompt.tokens(request.messages, raw=raw)
+        shown = request.tools if request.tool_choice != "none" else ()
+        tokens = prompt.tokens(request.messages, raw=raw, tools=shown, switches=switches)
     eos = frozenset() if asked.pop("ignore_eos", False) else defaults.eos
-    constraint = _constraint(asked, grammars)
+    constraint, parts = dialect.answer(
+        asked, tools, tokenizer=prompt.tokenizer, prompt=tokens, ends=eos, grammars=grammars
+    )
     reported = asked.pop("prompt_logprobs", None)
     if reported is not None and not 0 <= reported <= MAX_LOGPROBS:
         raise InputError(f"prompt_logprobs is {reported}, but must be between 0 and {MAX_LOGPROBS}.")
@@ -113,7 +112,7 @@ def generation(
     )
     for name in asked.keys() - {*_BEAMS, INCLUDE_STOP}:
         raise Unsupported(f"The parameter '{name}' is not supported by the model '{model}'.", "Leave it out.")
-    return made
+    return made, parts
 
 
 def beams(request: ChatRequest, made: Generation) -> Mapping[str, Any] | None:
@@ -137,16 +136,6 @@ def beams(request: ChatRequest, made: Generation) -> Mapping[str, Any] | None:
     for what in (what for what, asked in beyond.items() if asked):
         raise Unsupported(f"Beam search does not know {what}.", "Leave out one of the two.")
     return {"width": width, **given}
-
-
-def _constraint(asked: dict[str, Any], grammars: Callable[[], Grammars]) -> Constraint | None:
-    """Takes what the answer must obey out of `asked`."""
-    found = {name: asked.pop(name) for name in _CONSTRAINTS if name in asked}
-    if len(found) > 1:
-        raise InputError(f"An answer cannot obey several constraints at once: {', '.join(found)}.", "Keep one of them.")
-    for name, value in found.items():
-        return _CONSTRAINTS[name](grammars(), value)
-    return None
 
 
 def _room(prompt: int, wanted: int | None, model: str, context: int, apart: bool) -> int:

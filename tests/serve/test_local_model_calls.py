@@ -1,0 +1,138 @@
+"""A model in a folder answers under constraints, calls tools and reasons, as its chat template says."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from engine_world import make_folder
+from tokenizers import AddedToken, Tokenizer
+
+from windlass.core.errors import InputError, Unsupported
+from windlass.core.values import ChatRequest, ChatResponse, Message, ToolCall, ToolSpec
+from windlass.serve.engine import LocalModel
+
+TEMPLATE = (
+    "{% if tools %}<tool_call>{{ tools | length }}{% endif %}"
+    "{% for m in messages %}<{{ m.role }}>{{ m.content.split('</think>')[-1] }}"
+    "{% for c in m.tool_calls or [] %}{{ c.function.arguments.x }}{% endfor %}{% endfor %}"
+    "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% else %}<think>{% endif %}"
+)
+POINT = {
+    "type": "object",
+    "properties": {"x": {"type": "integer", "minimum": 0, "maximum": 9}, "kind": {"enum": ["left", "right"]}},
+    "required": ["x", "kind"],
+    "additionalProperties": False,
+}
+TOOL = ToolSpec("point", "A point", POINT)
+SILENT = {"chat_template_kwargs": {"enable_thinking": False}}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalModel]:
+    folder = make_folder(
+        tmp_path_factory.mktemp("model") / "m", context=512, template=TEMPLATE, eos=True, vocab_size=290
+    )
+    path = folder / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path))
+    for word in ("<tool_call>", "</tool_call>"):
+        tokenizer.add_tokens([AddedToken(word, special=False, normalized=False)])
+    for word in ("<think>", "</think>"):
+        tokenizer.add_tokens([AddedToken(word, special=True, normalized=False)])
+    tokenizer.save(str(path))
+    loaded = LocalModel.load(Path(folder))
+    yield loaded
+    loaded.close()
+
+
+def ask(model: LocalModel, content: str = "hello", **asked: Any) -> ChatResponse:
+    """The answer, having checked that what was streamed is what it holds."""
+    given = {"temperature": 1.0, "max_tokens": 200, **asked}
+    deltas = list(model.stream(ChatRequest([Message("user", content)], **given)))
+    response = deltas[-1].response
+    assert response is not None
+    assert "".join(delta.text for delta in deltas) == response.message.text
+    assert "".join(delta.reasoning for delta in deltas) == response.message.reasoning
+    return response
+
+
+def test_an_answer_satisfies_its_schema(model: LocalModel) -> None:
+    for seed in range(4):
+        response = ask(model, schema=POINT, seed=seed, extra=SILENT)
+        jsonschema.validate(json.loads(response.message.text), POINT)
+        assert response.finish_reason == "stop"
+
+
+def test_jumping_over_forced_tokens_changes_nothing(model: LocalModel) -> None:
+    """Log-probabilities need every token's logits, so nothing is jumped over where they are asked for."""
+    for temperature in (0.0, 1.0):
+        for seed in range(3):
+            asked = {"schema": POINT, "extra": SILENT, "temperature": temperature, "seed": seed}
+            jumped, slow = ask(model, **asked), ask(model, **asked, logprobs=0)
+            assert jumped.message.text == slow.message.text
+            assert jumped.usage.completion == slow.usage.completion == len(slow.logprobs)
+
+
+@pytest.mark.parametrize("name", ["regex", "choice", "grammar"])
+def test_other_constraints_come_by_their_wire_names(model: LocalModel, name: str) -> None:
+    value: Any = {"regex": "[a-c]{3}", "choice": ["abc", "cab"], "grammar": 'start: "a" /[bc]/ "b"'}[name]
+    text = ask(model, extra={**SILENT, name: value}).message.text
+    assert re.fullmatch("[a-c]{3}", text)
+
+
+def test_a_tool_is_called_with_arguments_that_satisfy_its_schema(model: LocalModel) -> None:
+    for seed, choice in enumerate(("required", "point")):
+        extra = {**SILENT, "parallel_tool_calls": False}
+        response = ask(model, tools=[TOOL], tool_choice=choice, seed=seed, extra=extra)
+        assert response.finish_reason == "tool_calls" and response.message.text == ""
+        (call,) = response.message.tool_calls
+        jsonschema.validate(json.loads(call.arguments), POINT)
+        assert call.name == "point" and call.id
+
+
+def test_a_call_cut_off_is_no_call(model: LocalModel) -> None:
+    response = ask(model, tools=[TOOL], tool_choice="point", max_tokens=12, extra=SILENT)
+    assert response.finish_reason == "length" and not response.message.tool_calls
+    assert response.message.text.startswith("<tool_call>")
+
+
+def test_reasoning_is_kept_apart_limited_and_counted(model: LocalModel) -> None:
+    response = ask(model, schema=POINT, extra={"reasoning_budget": 9})
+    jsonschema.validate(json.loads(response.message.text), POINT)
+    assert response.usage.reasoning is not None and 1 <= response.usage.reasoning <= 10
+    assert "</think>" not in response.message.reasoning
+    assert ask(model, schema=POINT, extra=SILENT).usage.reasoning is None
+
+
+def test_calls_of_earlier_turns_reach_the_template_as_values(model: LocalModel) -> None:
+    turns = [
+        Message("user", "a"),
+        Message("assistant", "", [ToolCall("123456789", "point", '{"x": 7}')]),
+        Message("tool", "b", tool_call_id="123456789"),
+    ]
+    assert model.decode(model.encode_chat(turns)) == "<user>a<assistant>7<tool>b<think>"
+    broken = replace(turns[1], tool_calls=[ToolCall("1", "point", "[7")])
+    with pytest.raises(InputError, match=r"messages\[1\]\.tool_calls\[0\]\.function\.arguments"):
+        model.encode_chat([turns[0], broken])
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"schema": {"not": {}}}, "'not'"),
+        ({"extra": {"regex": "("}}, "'regex'"),
+        ({"tools": [TOOL], "tool_choice": "line"}, "tool_choice is 'line'"),
+        ({"tools": [ToolSpec("f", parameters={"uniqueItems": True})]}, r"tools\[0\]"),
+        ({"tools": [TOOL], "extra": {"raw_prompt": True}}, "teaches no format"),
+        ({"extra": {"chat_template_kwargs": {"shout": True}}}, "'shout'"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(model: LocalModel, asked: dict[str, Any], told: str) -> None:
+    with pytest.raises((InputError, Unsupported), match=told):
+        ask(model, **asked)

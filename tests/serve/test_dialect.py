@@ -122,8 +122,8 @@ def test_the_template_says_what_a_model_speaks() -> None:
     [
         (PLAIN, {"tools": [TOOL]}, "teaches no format"),
         (PLAIN, {"reasoning_budget": 3}, "does not reason"),
-        (QWEN, {"regex": "a", "response_format": {}}, "regex, response_format"),
-        (QWEN, {"choice": ["a"], "tools": [TOOL]}, "choice, tools"),
+        (QWEN, {"regex": "a", "response_format": {}}, "at once: response_format, regex"),
+        (QWEN, {"choice": ["a"], "tools": [TOOL]}, "at once: tools, choice"),
         (QWEN, {"tools": [ToolSpec("f", parameters={"if": {}})]}, r"tools\[0\]\.parameters\.if"),
         (QWEN, {"response_format": {"not": {}}}, "response_format.not"),
     ],

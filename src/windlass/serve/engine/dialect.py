@@ -120,8 +120,9 @@ class Dialect:
         schema = asked.pop("response_format", None)
         free = {name: asked.pop(name) for name in FREE_FORMS if name in asked}
         if len(free) + (schema is not None) > 1 or (free and tools is not None):
-            named = [*free, *(["response_format"] if schema is not None else []), *(["tools"] if tools else [])]
-            raise InputError(f"One answer cannot obey all of: {', '.join(named)}.", "Keep one of them.")
+            given = {"response_format": schema, "tools": tools, **free}
+            named = ", ".join(name for name, value in given.items() if value is not None)
+            raise InputError(f"An answer cannot obey several constraints at once: {named}.", "Keep one of them.")
         if tools is not None:
             lark = tools.grammar(schema)
             return None if lark is None else grammars().grammar(lark, where="tools")

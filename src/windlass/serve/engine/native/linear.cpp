@@ -20,7 +20,8 @@ namespace {
 
 constexpr long PANEL = 16;       // outputs computed together: the floats of one register
 constexpr long ROWS = 8;         // rows computed together, at most: each weight is loaded once for so many
-constexpr long PIECE = 8;         // panels that a thread takes at once
+constexpr long AHEAD = 2048;      // bytes: how far ahead of their use memory is asked for weights
+constexpr long LARGEST = 32;      // panels that a thread takes at once: neighbours, as memory likes them read
 constexpr long ROW_BLOCK = 96;   // rows whose activations stay in the cache while all weights pass by
 
 template <int BITS> struct Format;
@@ -111,7 +112,7 @@ template <int BITS, int M> void tile(const Operands& o) {
         for (long at = 0; at < BYTES; at += 64 * WAYS)
 #pragma GCC unroll 4
             for (int way = 0; way < WAYS; way++) {
-                _mm_prefetch((const char*)(w + at + 64 * way + 4096), _MM_HINT_T0);
+                _mm_prefetch((const char*)(w + at + 64 * way + AHEAD), _MM_HINT_T0);
                 const __m512i weights = _mm512_loadu_si512(w + at + 64 * way);
                 if constexpr (BITS == 8) {
                     add(weights, way);
@@ -157,10 +158,10 @@ void linear(const float* x, long rows, long inputs, const uint8_t* weights, cons
     };
     share(tiles.count, quantise_tile);
     const long group = ROW_BLOCK / ROWS, groups = (tiles.count + group - 1) / group;
-    const long pieces = (panels + PIECE - 1) / PIECE;
+    const long pieces = std::max((panels + LARGEST - 1) / LARGEST, std::min(panels, 2 * threads()));
     share(groups * pieces, [&](long i) {
         const long from = i / pieces * group, to = std::min(from + group, tiles.count);
-        for (long p = i % pieces * PIECE; p < std::min((i % pieces + 1) * PIECE, panels); p++) {
+        for (long p = i % pieces * panels / pieces; p < (i % pieces + 1) * panels / pieces; p++) {
             const __mmask16 lanes = first_lanes(outputs - p * PANEL);
             const __m512 own_bias = bias ? _mm512_maskz_loadu_ps(lanes, bias + p * PANEL) : _mm512_setzero_ps();
             for (long t = from; t < to; t++) {

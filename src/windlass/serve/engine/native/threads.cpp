@@ -87,5 +87,7 @@ void share(long count, const std::function<void(long)>& work) {
     }
 }
 
+long threads() { return pool().wanted.load() + 1; }
+
 // How many threads work together from now on, the calling one included.
 extern "C" void windlass_threads(long count) { pool().wanted = count > 1 ? (int)count - 1 : 0; }

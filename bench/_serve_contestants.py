@@ -61,11 +61,11 @@ class Windlass:
 
         torch.set_num_threads(threads)
         from windlass.build.transformer.hf import load_decoder
-        from windlass.serve.engine.attention import kernel_here
+        from windlass.serve.engine.arithmetic.attention import kernel_here
+        from windlass.serve.engine.arithmetic.linears import prepare
         from windlass.serve.engine.engine import Engine
-        from windlass.serve.engine.linears import prepare
         from windlass.serve.engine.request import Generation
-        from windlass.serve.engine.sampling import Sampling
+        from windlass.serve.engine.sampling.sampler import Sampling
 
         self._generation, self._greedy = Generation, Sampling(temperature=0.0)
         decoder = load_decoder(folder)

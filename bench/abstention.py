@@ -37,7 +37,7 @@ def main() -> int:
             json.dumps({"bench": "abstention", "ratio": None, "against": "best single feature", "skipped": "no data"})
         )
         return 0
-    from windlass.serve.embedder import MiniLM
+    from windlass.serve.encoders.embedder import MiniLM
 
     articles = json.loads(read(path))["data"]
     documents, questions, article_of, golds = [], [], [], []

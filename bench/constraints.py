@@ -22,9 +22,9 @@ from llguidance.numpy import allocate_token_bitmask, apply_token_bitmask_inplace
 
 from windlass.build.tokenizer.training import train
 from windlass.core.values import ToolSpec
-from windlass.serve.engine.grammars import Grammars
-from windlass.serve.engine.tool_formats import HERMES
-from windlass.serve.engine.tools import Tools
+from windlass.serve.engine.constraints.grammars import Grammars
+from windlass.serve.engine.dialect.tool_formats import HERMES
+from windlass.serve.engine.dialect.tools import Tools
 
 RECORD = {
     "type": "object",

@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the embedder")
     arguments = parser.parse_args(argv)
-    from windlass.serve.embedder import MiniLM
+    from windlass.serve.encoders.embedder import MiniLM
 
     embedder = MiniLM.load(precision=arguments.precision)
     temporary = None if arguments.workspace else tempfile.TemporaryDirectory()

@@ -1,4 +1,4 @@
-"""Embedding throughput: `windlass.serve.embedder.MiniLM` against sentence-transformers, same weights, same texts.
+"""Embedding throughput: `serve.encoders.embedder.MiniLM` against sentence-transformers, same weights, same texts.
 
 2,000 passages of the Python language reference and of the standard library's docstrings. The libraries take
 turns, 500 passages each, so that a busy machine slows all of them; the fastest round of each turn counts. The limit is
@@ -20,7 +20,7 @@ from pydoc_data.topics import topics
 import numpy as np
 import torch
 
-from windlass.serve.embedder import MINILM_PACKAGE, MiniLM
+from windlass.serve.encoders.embedder import MINILM_PACKAGE, MiniLM
 
 
 def passages(count: int) -> list[str]:

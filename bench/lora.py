@@ -22,7 +22,7 @@ from bench.scorer import SHAPE
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.hf import load_decoder
 from windlass.build.transformer.ragged import Parts
-from windlass.serve.engine.lora import Adapters
+from windlass.serve.engine.adapters.lora import Adapters
 
 ROWS, PROMPT, STEPS, RANK = 8, 64, 16, 16
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -203,7 +203,7 @@ def main() -> int:
         print(f"skipped: no collections in {folder}; set WINDLASS_DATA", file=sys.stderr)
         print(json.dumps({"bench": "retrieval", "ratio": None, "against": "FTS5 porter", "skipped": "no data"}))
         return 0
-    from windlass.serve.embedder import MiniLM
+    from windlass.serve.encoders.embedder import MiniLM
 
     embedder = MiniLM.load()
     result: dict[str, Any] = {

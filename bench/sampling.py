@@ -1,4 +1,4 @@
-"""Choosing tokens: `windlass.serve.engine.sampling.choose` against transformers' warpers and `torch.multinomial`.
+"""Choosing tokens: our `choose` against transformers' warpers and `torch.multinomial`.
 
 Random logits as steep as a language model's, at several batches and vocabularies. The contenders take turns, the
 fastest of several rounds counts. The limit is one pass over the logits, their largest entry.
@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from windlass.serve.engine.sampling import Sampler, Sampling, choose
+from windlass.serve.engine.sampling.sampler import Sampler, Sampling, choose
 
 KINDS = {
     "greedy": {"temperature": 0.0},

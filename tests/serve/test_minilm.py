@@ -25,8 +25,8 @@ from windlass.build.transformer.hf import save_model  # noqa: E402
 from windlass.build.transformer.model import model_of  # noqa: E402
 from windlass.core.errors import InputError, MissingExtra  # noqa: E402
 from windlass.core.protocols import Embedder  # noqa: E402
-from windlass.serve import embedder as module  # noqa: E402
-from windlass.serve.embedder import MINILM_PACKAGE, MINILM_SHA256, MiniLM, SentenceEncoder  # noqa: E402
+from windlass.serve.encoders import embedder as module  # noqa: E402
+from windlass.serve.encoders.embedder import MINILM_PACKAGE, MINILM_SHA256, MiniLM, SentenceEncoder  # noqa: E402
 
 TEXTS = [
     "",
@@ -98,7 +98,7 @@ def test_equals_sentence_transformers(minilm: SentenceEncoder) -> None:
 def test_the_published_weights_are_found_without_importing_their_package() -> None:
     pytest.importorskip(MINILM_PACKAGE)
     code = (
-        "import sys; from windlass.serve.embedder import MiniLM; m = MiniLM.load(); "
+        "import sys; from windlass.serve.encoders.embedder import MiniLM; m = MiniLM.load(); "
         f"assert m.embed(['a']).vectors.shape == (1, 384); assert {MINILM_PACKAGE!r} not in sys.modules; "
         "assert 'sentence_transformers' not in sys.modules and 'transformers' not in sys.modules"
     )

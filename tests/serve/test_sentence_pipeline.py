@@ -12,7 +12,7 @@ import pytest
 from encoder_world import save_encoder
 
 from windlass.core.errors import InputError, Unsupported
-from windlass.serve.embedder import SentenceEncoder
+from windlass.serve.encoders.embedder import SentenceEncoder
 
 TEXTS = ["pump moves water", "", "bread rises", "a cat " * 30, "the violin music is old"]
 

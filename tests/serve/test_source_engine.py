@@ -19,7 +19,7 @@ from windlass.core.values import ChatRequest, Message
 from windlass.serve.engine.engine import Closed
 from windlass.serve.engine.local import LocalModel
 from windlass.serve.engine.request import Generation
-from windlass.serve.engine.settings import Sampling
+from windlass.serve.engine.sampling.settings import Sampling
 from windlass.serve.engine.source import SourceEngine
 
 SOURCES = [[5, 9, 33, 7], [40, 41, 42, 43, 44, 45, 46], [3], [100, 7, 7, 7, 80]]

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _build(args: argparse.Namespace) -> int:
     from windlass.apply.rag.index import build_index
-    from windlass.serve.embedder import MiniLM
+    from windlass.serve.encoders.embedder import MiniLM
 
     with opened(args) as ws:
         corpus = ws.artifacts.get(args.corpus)
@@ -55,7 +55,7 @@ def _search(args: argparse.Namespace) -> int:
     from windlass.core.errors import InputError
     from windlass.core.tables import table
     from windlass.loop.lineage import shortened
-    from windlass.serve.embedder import MiniLM
+    from windlass.serve.encoders.embedder import MiniLM
 
     where: dict[str, list[str]] = {}
     for pair in args.where:

@@ -111,7 +111,7 @@ def _compose(
     embedders: dict[str, Embedder] = {name: one for name, one in encoders.items() if isinstance(one, Embedder)}
     rerankers = {name: one for name, one in encoders.items() if isinstance(one, Reranker)}
     try:
-        from windlass.serve.embedder import MiniLM
+        from windlass.serve.encoders.embedder import MiniLM
 
         minilm = MiniLM.load()
         embedders[minilm.name] = minilm
@@ -147,7 +147,7 @@ def _encoders(names: Sequence[str]) -> tuple[dict[str, Embedder | Reranker], lis
     for name in names:
         made = None
         if Path(name).is_dir():
-            from windlass.serve.encoders import encoder_in
+            from windlass.serve.encoders.opening import encoder_in
 
             made = encoder_in(Path(name))
         if made is None:

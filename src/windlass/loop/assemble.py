@@ -53,7 +53,7 @@ def load_assistant(
 
 def load_embedder(index: Artifact) -> Embedder:
     """The embedder whose vectors an index holds. Raises `InputError` when windlass has none of that digest."""
-    from windlass.serve.embedder import MiniLM
+    from windlass.serve.encoders.embedder import MiniLM
 
     file = IndexFile(index.path / FILE)
     try:

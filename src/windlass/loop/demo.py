@@ -178,7 +178,7 @@ class Demo:
 
     @cached_property
     def embedder(self) -> Embedder:
-        from windlass.serve.embedder import MiniLM
+        from windlass.serve.encoders.embedder import MiniLM
 
         return cached(self.ws, MiniLM.load(precision="bfloat16"))
 

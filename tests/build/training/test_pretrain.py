@@ -36,7 +36,7 @@ from windlass.build.transformer.init import initialise
 from windlass.core.errors import InputError, WindlassError
 from windlass.core.readers import Folder
 from windlass.core.workspace import Workspace
-from windlass.serve.embedder import SentenceEncoder
+from windlass.serve.encoders.embedder import SentenceEncoder
 
 TINY = {"model.depth": 1, "model.context": 32, "data.batch": 4, "run.compile": "no", "run.seed": 5}
 STEPS = 90

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("uvicorn")
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from engine_world import make_folder  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
@@ -22,7 +19,7 @@ from windlass.build.transformer.hf import load_decoder  # noqa: E402
 from windlass.core.protocols import Adaptable  # noqa: E402
 from windlass.serve.app import create_app  # noqa: E402
 from windlass.serve.engine.local import LocalModel  # noqa: E402
-from windlass.serve.engine.scorer import Scorer  # noqa: E402
+from windlass.serve.engine.scoring.scorer import Scorer  # noqa: E402
 from windlass.serve.run import ServerThread  # noqa: E402
 
 

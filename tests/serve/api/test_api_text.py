@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
@@ -12,8 +10,6 @@ import pytest
 
 openai = pytest.importorskip("openai")
 pytest.importorskip("uvicorn")
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from serving_fakes import Letters, Overlap, Speller  # noqa: E402
 
 from windlass.serve.app import create_app  # noqa: E402

@@ -15,10 +15,10 @@ from tiny_decoders import answers, ask, decoder, greedy, ids, prompts  # noqa: E
 
 from windlass.build.transformer.config import Experts, RopeScaling  # noqa: E402
 from windlass.core.errors import InputError  # noqa: E402
-from windlass.serve.engine.drawing import Guess  # noqa: E402
 from windlass.serve.engine.engine import Closed, Engine  # noqa: E402
 from windlass.serve.engine.kv import BLOCK  # noqa: E402
-from windlass.serve.engine.speculation import Speculation  # noqa: E402
+from windlass.serve.engine.sampling.drawing import Guess  # noqa: E402
+from windlass.serve.engine.speculation.speculation import Speculation  # noqa: E402
 
 LONGROPE = RopeScaling("longrope", factor=3.0, original_context=40, short_factors=(1.0,) * 4, long_factors=(1, 2, 3, 4))
 KINDS = {

@@ -9,9 +9,9 @@ torch = pytest.importorskip("torch")
 from windlass.build.transformer.config import TransformerConfig  # noqa: E402
 from windlass.build.transformer.decoder import Decoder  # noqa: E402
 from windlass.build.transformer.init import initialise  # noqa: E402
-from windlass.serve.engine.drawing import Guess, distribution, verified  # noqa: E402
-from windlass.serve.engine.guessing import DraftModel, PromptLookup  # noqa: E402
-from windlass.serve.engine.sampling import Sampler, Sampling, choose  # noqa: E402
+from windlass.serve.engine.sampling.drawing import Guess, distribution, verified  # noqa: E402
+from windlass.serve.engine.sampling.sampler import Sampler, Sampling, choose  # noqa: E402
+from windlass.serve.engine.speculation.guessing import DraftModel, PromptLookup  # noqa: E402
 
 
 def tiny(seed: int = 0) -> Decoder:

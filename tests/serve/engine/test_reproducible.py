@@ -12,8 +12,8 @@ from tiny_decoders import ask, decoder, prompts  # noqa: E402
 
 from windlass.build.transformer.config import Experts  # noqa: E402
 from windlass.core.errors import InputError  # noqa: E402
+from windlass.serve.engine.arithmetic.linears import prepare  # noqa: E402
 from windlass.serve.engine.engine import Engine  # noqa: E402
-from windlass.serve.engine.linears import prepare  # noqa: E402
 
 KINDS = {
     "llama": {},

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torch")
 
 from windlass.serve.engine.request import Generation, Running, Token
-from windlass.serve.engine.sampling import Sampling
+from windlass.serve.engine.sampling.sampler import Sampling
 
 
 def running() -> tuple[Running, list[int]]:

@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from windlass.serve.engine.drawing import Guess
-from windlass.serve.engine.speculation import Drafting, Speculation
+from windlass.serve.engine.sampling.drawing import Guess
+from windlass.serve.engine.speculation.speculation import Drafting, Speculation
 
 
 class Always:

@@ -1,26 +1,25 @@
 """Local inference: a decoder of `build.transformer` that writes for many at once, behind the `ChatModel` protocol.
 
-request.py   what an engine is asked, and how the one who asked follows it
-engine.py    the thread that computes, between those who ask and the model
-scheduler.py who reads how many tokens in the next step, and who is set aside when memory runs out
-kv.py        memory of what was read: a slab for each running sequence, blocks for others that begin alike
-runner.py    one step of the model
-memory.py    whether a model fits, said before it is loaded
-linears.py   the arithmetic of matrices: float32, bfloat16, 8 and 4 bits
+request.py    what an engine is asked, and how the one who asked follows it
+engine.py     the thread that computes, between those who ask and the model
+scheduler.py  who reads how many tokens in the next step, and who is set aside when memory runs out
+kv.py         memory of what was read: a slab for each running sequence, blocks for others that begin alike
+runner.py     one step of the model
+memory.py     whether a model fits, said before it is loaded
+source.py     encoder-decoders behind the same questions
 
-prompt.py    messages -> tokens: the model's chat template, or plain continuation for a base model
-settings.py  what a request may say about its sampling, checked once
-sampling.py  logits -> the next token of every request in a batch, reproducible by seed
-drawing.py   temperature, top-k, top-p, min-p, typical: one draw for each row
-logprobs.py  the model's own log-probabilities, with alternatives
-speculation.py  when guessing tokens ahead is worth it; guessing.py  who guesses: earlier text, or a draft model
-beam.py      the likeliest whole answers, several beginnings at a time
-text.py      tokens -> text: whole characters only, stop strings across token boundaries
-constraint.py  what an answer must obey; grammars.py makes it of schemas, expressions, choices and grammars
-scorer.py    how likely texts are; what they share is read once (trie.py)
-lora.py      many adapters on one base, in one batch; lora_files.py reads them from PEFT folders
-wishes.py    a chat request, in the words of the wire -> what an engine is asked
-local.py     `LocalModel`, which puts these together and records what it did
+arithmetic/   matrices in float32, bfloat16, 8 and 4 bits; attention over many texts; native code
+sampling/     logits -> the next token of every request in a batch, reproducible by seed
+speculation/  tokens guessed ahead, as long as it pays
+constraints/  what an answer must obey: schemas, expressions, choices, grammars
+adapters/     many LoRA adapters on one base, in one batch
+scoring/      how likely texts are; what they share is read once
+
+prompt.py     messages -> tokens: the model's chat template, or plain continuation for a base model
+dialect/      tool calls and reasoning, as the chat template writes them
+text.py       tokens -> text: whole characters only, stop strings across token boundaries
+wishes.py     a chat request, in the words of the wire -> what an engine is asked
+local.py      `LocalModel`, which puts these together and records what it did
 """
 
 from __future__ import annotations

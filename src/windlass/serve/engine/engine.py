@@ -28,16 +28,16 @@ import torch
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.ragged import Kernel
 from windlass.core.errors import InputError, NotFound, WindlassError
+from windlass.serve.engine.adapters.lora import MAX_BYTES, Adapters
+from windlass.serve.engine.adapters.lora_files import LoRA
+from windlass.serve.engine.arithmetic.linears import prepare
 from windlass.serve.engine.kv import BLOCK, KVStore
-from windlass.serve.engine.linears import prepare
-from windlass.serve.engine.lora import MAX_BYTES, Adapters
-from windlass.serve.engine.lora_files import LoRA
 from windlass.serve.engine.memory import positions_to_keep
 from windlass.serve.engine.request import Generation, Running
 from windlass.serve.engine.runner import TILE, Runner, jump
-from windlass.serve.engine.sampling import Sampler
+from windlass.serve.engine.sampling.sampler import Sampler
 from windlass.serve.engine.scheduler import Counts, Row, Scheduler, Task
-from windlass.serve.engine.speculation import Speculating, Speculation
+from windlass.serve.engine.speculation.speculation import Speculating, Speculation
 
 _LINGER = 2.0
 """Seconds that the thread waits for more work; a new one costs it the warm-up of its arithmetic."""

@@ -24,19 +24,19 @@ from windlass.core.errors import InputError, NotFound, Unsupported, WindlassErro
 from windlass.core.files import sha256_file, sha256_json
 from windlass.core.trace import Recorder, Span
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, FinishReason, Message, TokenLogprob, Usage
-from windlass.serve.engine.beam import beam_search
+from windlass.serve.engine.constraints.spelling import spell
+from windlass.serve.engine.dialect.tools import End
 from windlass.serve.engine.engine import Engine, Stats
 from windlass.serve.engine.memory import check_memory
 from windlass.serve.engine.prompt import Prompt
 from windlass.serve.engine.request import Running, Token
+from windlass.serve.engine.sampling.beam import beam_search
 from windlass.serve.engine.source import SourceEngine
-from windlass.serve.engine.spelling import spell
 from windlass.serve.engine.text import Text
-from windlass.serve.engine.tools import End
 from windlass.serve.engine.wishes import INCLUDE_STOP, Defaults, beams, generation
 
 if TYPE_CHECKING:
-    from windlass.serve.engine.grammars import Grammars
+    from windlass.serve.engine.constraints.grammars import Grammars
 
 
 class LocalModel:
@@ -177,7 +177,7 @@ class LocalModel:
     @functools.cached_property
     def grammars(self) -> Grammars:
         """Makes constraints for this model's tokens."""
-        from windlass.serve.engine.grammars import Grammars
+        from windlass.serve.engine.constraints.grammars import Grammars
 
         return Grammars(self._prompt.tokenizer, self._defaults.eos, visible=self._prompt.dialect.marks)
 

@@ -16,8 +16,8 @@ from tokenizers import Tokenizer
 from windlass.core.chat_template import ChatTemplate, special_tokens
 from windlass.core.errors import InputError, Unsupported
 from windlass.core.values import Message, TextPart, ToolCall, ToolSpec
-from windlass.serve.engine.dialect import Dialect
-from windlass.serve.engine.tools import tools_json
+from windlass.serve.engine.dialect.dialect import Dialect
+from windlass.serve.engine.dialect.tools import tools_json
 
 
 class Prompt:

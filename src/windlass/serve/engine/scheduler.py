@@ -18,11 +18,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from windlass.serve.engine.drawing import Guess
+from windlass.serve.engine.adapters.lora_files import LoRA
 from windlass.serve.engine.kv import BLOCK, KVStore, Slab, block_keys
-from windlass.serve.engine.lora_files import LoRA
 from windlass.serve.engine.request import Finish, Generation, Running, Token
-from windlass.serve.engine.sampling import Sampler
+from windlass.serve.engine.sampling.drawing import Guess
+from windlass.serve.engine.sampling.sampler import Sampler
 
 
 class Drafter(Protocol):

@@ -18,7 +18,7 @@ from windlass.build.transformer.encoder_decoder import EncoderDecoder, Memory
 from windlass.core.errors import InputError, Unsupported
 from windlass.serve.engine.engine import Closed
 from windlass.serve.engine.request import Finish, Generation, Running, Token
-from windlass.serve.engine.sampling import Mask, Sampler, Unsamplable, choose
+from windlass.serve.engine.sampling.sampler import Mask, Sampler, Unsamplable, choose
 
 
 @dataclass(kw_only=True, slots=True)

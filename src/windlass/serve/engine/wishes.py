@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from windlass.core.errors import InputError, Unsupported
 from windlass.core.values import ChatRequest
-from windlass.serve.engine.dialect import Dialect, Parts
+from windlass.serve.engine.dialect.dialect import Dialect, Parts
 from windlass.serve.engine.prompt import Prompt
 from windlass.serve.engine.request import Generation
-from windlass.serve.engine.sampling import MAX_LOGPROBS, SAMPLING_FIELDS, Sampling
+from windlass.serve.engine.sampling.sampler import MAX_LOGPROBS, SAMPLING_FIELDS, Sampling
 
 if TYPE_CHECKING:
-    from windlass.serve.engine.grammars import Grammars
+    from windlass.serve.engine.constraints.grammars import Grammars
 
 RAW_PROMPT = "raw_prompt"
 """Key of `ChatRequest.extra` (true or false): read the one user message as it stands, without the chat template."""

@@ -1,0 +1,1 @@
+"""Models that read whole texts: embedders, rerankers, classifiers."""

@@ -1,0 +1,60 @@
+"""The small steps between matrix products, each by one call of `native/rows.cpp`.
+
+PyTorch makes six passes of an RMS norm and two of a gate, which is what a decoding step of a small model mostly waits
+for once its products are fast. Both are what the decoder's own modules compute, in float32; anything else they meet
+(other dtypes, autograd) goes to those.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from windlass.build.transformer.norm import RMSNorm
+from windlass.serve.engine.arithmetic import native
+
+
+class FusedNorm(nn.Module):
+    """An `RMSNorm` in one pass. Raises `native.Unavailable` where there are no kernels."""
+
+    def __init__(self, norm: RMSNorm) -> None:
+        super().__init__()
+        self.norm = norm
+        self._kernel = native.library().windlass_rms_norm
+        self._weight = (1.0 + norm.weight if norm.offset else norm.weight).detach().float().contiguous()
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = _rows(x)
+        if rows is None:
+            return self.norm(x)
+        count, stride = rows
+        out = torch.empty(x.shape)
+        width = x.shape[-1]
+        self._kernel(x.data_ptr(), count, width, stride, self._weight.data_ptr(), self.norm.eps, out.data_ptr())
+        return out
+
+
+def silu_gate(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up in one pass. Raises `native.Unavailable` where there are no kernels."""
+    rows = _rows(gate)
+    if rows is None or rows != _rows(up):
+        return nn.functional.silu(gate) * up
+    out = torch.empty(gate.shape)
+    count, stride = rows
+    native.library().windlass_silu_mul(gate.data_ptr(), up.data_ptr(), count, gate.shape[-1], stride, out.data_ptr())
+    return out
+
+
+def _rows(x: Tensor) -> tuple[int, int] | None:
+    """How many vectors x holds and how far apart they lie; None where the kernels cannot read them."""
+    if x.dtype != torch.float32 or x.device.type != "cpu" or x.requires_grad:
+        return None
+    width = x.shape[-1]
+    if x.is_contiguous():
+        return (x.numel() // width if width else 0), width
+    if x.stride(-1) != 1 or x.dim() < 2:
+        return None
+    for i in range(x.dim() - 2):
+        if x.shape[i] != 1 and x.stride(i) != x.stride(i + 1) * x.shape[i + 1]:
+            return None  # the vectors do not lie equally far apart
+    return x.numel() // width, x.stride(-2)

@@ -1,0 +1,179 @@
+"""How one model writes what is not plain content, tool calls and reasoning, as its chat template shows.
+
+The template says which of the known formats the model was trained on. For one request, this file brings together what
+the answer must obey, and how it is taken apart again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tokenizers import Tokenizer
+
+from windlass.core.chat_template import ChatTemplate
+from windlass.core.errors import InputError, Unsupported
+from windlass.core.values import ChatRequest
+from windlass.serve.engine.constraints.constraint import Constraint
+from windlass.serve.engine.dialect.reasoning import Sections, Tags, Thinking, find_tags
+from windlass.serve.engine.dialect.tool_formats import Format, find_format
+from windlass.serve.engine.dialect.tools import CallStream, End, Tools
+
+if TYPE_CHECKING:
+    from windlass.serve.engine.constraints.grammars import Grammars
+
+FREE_FORMS: Mapping[str, Callable[[Grammars, Any], Constraint]] = {
+    "regex": lambda grammars, pattern: grammars.regex(pattern),
+    "choice": lambda grammars, choices: grammars.choice(choices),
+    "grammar": lambda grammars, lark: grammars.grammar(lark),
+}
+"""What a request may ask of its answer besides a schema, by wire name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    calls: Format | None
+    tags: Tags | None
+    marks: frozenset[str]
+    """Texts that a reader of answers must see, though they may be special tokens."""
+    names: frozenset[str]
+    """What the template asks for by name."""
+
+    @classmethod
+    def of(cls, template: ChatTemplate | None) -> Dialect:
+        if template is None:
+            return cls(None, None, frozenset(), frozenset())
+        calls = find_format(template.source) if "tools" in template.names else None
+        tags = find_tags(template.source)
+        marks = (calls.marks if calls else ()) + ((tags.open, tags.close) if tags else ())
+        return cls(calls, tags, frozenset(marks), template.names)
+
+    def decoder(self, tokenizer: Tokenizer) -> Callable[[Sequence[int]], str]:
+        """Text of tokens without special ones, but with the marks."""
+        added = tokenizer.get_added_tokens_decoder().items()
+        hidden = {number for number, token in added if token.special and token.content not in self.marks}
+        return lambda ids: str(tokenizer.decode([i for i in ids if i not in hidden], skip_special_tokens=False))
+
+    def switches(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Takes what the template shall know besides messages and tools out of `asked`, parameters by wire name.
+
+        Raises `Unsupported` for what the template does not ask for.
+        """
+        given: dict[str, Any] = dict(asked.pop("chat_template_kwargs", None) or {})
+        if (effort := asked.pop("reasoning_effort", None)) is not None:
+            # "none" is a switch in most templates; degrees of effort are known to few.
+            silent = effort == "none" and "enable_thinking" in self.names
+            given |= {"enable_thinking": False} if silent else {"reasoning_effort": effort}
+        for name in given:
+            if name not in self.names or name in ("messages", "tools"):
+                raise Unsupported(f"The model's chat template has no switch '{name[:80]}'.", "Leave it out.")
+        return given
+
+    def tools(self, request: ChatRequest, asked: dict[str, Any], *, model: str) -> Tools | None:
+        """The tools of a request, taken out of `asked`; None where there are none.
+
+        Raises `Unsupported` where the model was not trained to call tools, or a tool's schema cannot be enforced.
+        """
+        several = asked.pop("parallel_tool_calls", True)
+        asked.pop("tools", None)
+        asked.pop("tool_choice", None)
+        if not request.tools:
+            return None
+        if self.calls is None:
+            raise Unsupported(
+                f"The chat template of the model '{model}' teaches no format of tool calls that is known here.",
+                "Use a model that was trained to call tools, or ask for JSON by response_format.",
+            )
+        return Tools(self.calls, request.tools, request.tool_choice, several=several)
+
+    def answer(
+        self,
+        asked: dict[str, Any],
+        tools: Tools | None,
+        *,
+        tokenizer: Tokenizer,
+        prompt: Sequence[int],
+        ends: frozenset[int],
+        grammars: Callable[[], Grammars],
+    ) -> tuple[Constraint | None, Parts]:
+        """What an answer must obey, taken out of `asked`, and how it is taken apart. `ends`: tokens that end it.
+
+        Raises `InputError` or `Unsupported` naming the parameter.
+        """
+        constraint = self._obeyed(asked, tools, grammars)
+        budget = asked.pop("reasoning_budget", None)
+        if budget is not None and self.tags is None:
+            raise Unsupported("This model does not reason, so 'reasoning_budget' means nothing.", "Leave it out.")
+        last = str(tokenizer.decode(list(prompt[-16:]), skip_special_tokens=False)).rstrip()
+        sections = None
+        if self.tags is not None and not last.endswith(self.tags.close):  # else the prompt has switched it off
+            inside = last.endswith(self.tags.open)
+            sections = Sections(self.tags, inside=inside)
+            if constraint is not None or budget is not None:
+                constraint = _behind_reasoning(self.tags, constraint, budget, tokenizer, inside, ends)
+        return constraint, Parts(sections, None if tools is None else tools.stream())
+
+    def _obeyed(
+        self, asked: dict[str, Any], tools: Tools | None, grammars: Callable[[], Grammars]
+    ) -> Constraint | None:
+        schema = asked.pop("response_format", None)
+        free = {name: asked.pop(name) for name in FREE_FORMS if name in asked}
+        if len(free) + (schema is not None) > 1 or (free and tools is not None):
+            given = {"response_format": schema, "tools": tools, **free}
+            named = ", ".join(name for name, value in given.items() if value is not None)
+            raise InputError(f"An answer cannot obey several constraints at once: {named}.", "Keep one of them.")
+        if tools is not None:
+            lark = tools.grammar(schema)
+            return None if lark is None else grammars().grammar(lark, where="tools")
+        if schema is not None:
+            return grammars().json_schema(schema, where="response_format")
+        return next((FREE_FORMS[name](grammars(), value) for name, value in free.items()), None)
+
+
+class Parts:
+    """An answer taken apart as it is written."""
+
+    def __init__(self, sections: Sections | None = None, calls: CallStream | None = None) -> None:
+        self._sections = sections
+        self._calls = calls
+
+    @property
+    def thinking(self) -> bool:
+        """Whether what comes next is still reasoning."""
+        return self._sections is not None and self._sections.thinking
+
+    def push(self, text: str) -> tuple[str, str]:
+        """Reasoning and content that have become certain."""
+        reasoning, content = ("", text) if self._sections is None else self._sections.push(text)
+        return reasoning, content if self._calls is None else self._calls.push(content)
+
+    def finish(self) -> tuple[str, End]:
+        """The rest of the reasoning, and how the answer ends."""
+        reasoning, content = ("", "") if self._sections is None else self._sections.finish()
+        if self._calls is None:
+            return reasoning, End(content)
+        content = self._calls.push(content)
+        end = self._calls.finish()
+        return reasoning, End(content + end.text, end.calls, end.malformed)
+
+
+def _behind_reasoning(
+    tags: Tags,
+    constraint: Constraint | None,
+    budget: int | None,
+    tokenizer: Tokenizer,
+    inside: bool,
+    ends: frozenset[int],
+) -> Constraint | None:
+    """The constraint on an answer that may begin with reasoning."""
+    start, end = tokenizer.token_to_id(tags.open), tokenizer.token_to_id(tags.close)
+    if start is not None and end is not None:
+        return Thinking(constraint, start, end, inside=inside, ends=ends, budget=budget)
+    if inside or budget is not None:
+        raise Unsupported(
+            f"The tokenizer has no token of its own for {tags.close}, so reasoning can be neither limited nor followed "
+            "by a constrained answer.",
+            "Leave the constraint out, or switch reasoning off.",
+        )
+    return constraint  # holds from the first word, which leaves no room for reasoning

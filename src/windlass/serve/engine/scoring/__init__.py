@@ -1,0 +1,1 @@
+"""How likely texts are; what they share is read once."""

@@ -1,0 +1,1 @@
+"""Tokens guessed ahead: when that pays, and who guesses."""

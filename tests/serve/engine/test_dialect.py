@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+from constraint_world import TEXT, draw, end_of
+from tokenizers import AddedToken, Tokenizer
+
+from windlass.build.tokenizer.training import train
+from windlass.core.chat_template import ChatTemplate
+from windlass.core.errors import InputError, Unsupported
+from windlass.core.values import ChatRequest, Message, ToolSpec
+from windlass.serve.engine.constraints.grammars import Grammars
+from windlass.serve.engine.dialect.dialect import Dialect, Parts
+from windlass.serve.engine.dialect.tool_formats import HERMES, MISTRAL
+
+QWEN = ChatTemplate(
+    "{% if tools %}<tool_call>{{ tools | tojson }}{% endif %}"
+    "{% for m in messages %}{{ m.content.split('</think>')[-1] }}{% endfor %}"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}",
+    {},
+    where="here",
+)
+MISTRALISH = ChatTemplate("{{ tools }}[TOOL_CALLS]{{ messages }}", {}, where="here")
+PLAIN = ChatTemplate("{{ messages }}", {}, where="here")
+
+POINT = {
+    "type": "object",
+    "properties": {"x": {"type": "integer", "minimum": 0, "maximum": 9}, "name": {"type": "string", "maxLength": 3}},
+    "required": ["x", "name"],
+    "additionalProperties": False,
+}
+TOOL = ToolSpec("point", "A point", POINT)
+
+
+def tokenizer_with(*words: str, special: bool) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(train(TEXT, 420, kind="bpe", allow_smaller=True).tokenizer.to_str())
+    tokenizer.add_tokens([AddedToken(word, special=special, normalized=False) for word in words])
+    return tokenizer
+
+
+MARKS = ("<tool_call>", "</tool_call>", "<think>", "</think>", "[TOOL_CALLS]")
+SEEN, SPECIAL = tokenizer_with(*MARKS, special=False), tokenizer_with(*MARKS, special=True)
+
+
+def answer(
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    seed: int = 0,
+    prompt: str = "hello",
+    **asked: Any,
+) -> tuple[str, Parts, list[tuple[str, str]]]:
+    """The raw text of a random answer, and its parts."""
+    dialect = Dialect.of(template)
+    eos = end_of(tokenizer)
+    request = ChatRequest([Message("user", "hi")], **{k: asked.pop(k) for k in ("tools", "tool_choice") if k in asked})
+    asked |= request.beyond_text()
+    tools = dialect.tools(request, asked, model="m")
+    made = Grammars(tokenizer, [eos], visible=dialect.marks)
+    constraint, parts = dialect.answer(
+        asked,
+        tools,
+        tokenizer=tokenizer,
+        prompt=tokenizer.encode(prompt, add_special_tokens=False).ids,
+        ends=frozenset([eos]),
+        grammars=lambda: made,
+    )
+    assert not asked and constraint is not None
+    tokens = draw(constraint, tokenizer.get_vocab_size(), eos, seed, longest=200)
+    assert len(tokens) < 200
+    text = dialect.decoder(tokenizer)(tokens)
+    return text, parts, [parts.push(letter) for letter in text]
+
+
+@pytest.mark.parametrize("tokenizer", [SEEN, SPECIAL], ids=["seen", "special"])
+@pytest.mark.parametrize("template", [QWEN, MISTRALISH], ids=["hermes", "mistral"])
+def test_a_tool_is_called_whatever_kind_of_token_its_marks_are(template: ChatTemplate, tokenizer: Tokenizer) -> None:
+    for seed in range(5):
+        silent = {"reasoning_budget": 0} if template is QWEN else {}
+        text, parts, shown = answer(template, tokenizer, seed, tools=[TOOL], tool_choice="point", **silent)
+        _, end = parts.finish()
+        assert "".join(content for _, content in shown) + end.text == "", text
+        assert [call.name for call in end.calls] == ["point"]
+        jsonschema.validate(json.loads(end.calls[0].arguments), POINT)
+
+
+@pytest.mark.parametrize("tokenizer", [SEEN, SPECIAL], ids=["seen", "special"])
+def test_an_answer_obeys_its_schema_behind_reasoning_of_a_budget(tokenizer: Tokenizer) -> None:
+    for seed in range(5):
+        text, parts, shown = answer(
+            QWEN, tokenizer, seed, prompt="hi<think>\n", response_format=POINT, reasoning_budget=7
+        )
+        rest, end = parts.finish()
+        thought, rest_of_text = text.split("</think>")
+        assert "".join(part for part, _ in shown) + rest == thought.strip()
+        assert len(tokenizer.encode(thought, add_special_tokens=False).ids) <= 7 * 4
+        content = "".join(part for _, part in shown) + end.text
+        assert content == rest_of_text
+        jsonschema.validate(json.loads(content), POINT)
+
+
+def test_reasoning_that_the_prompt_switched_off_is_not_expected() -> None:
+    _, parts, shown = answer(QWEN, SEEN, prompt="<think>\n\n</think>\n\n", response_format={"const": 7})
+    assert not parts.thinking
+    assert "".join(part for _, part in shown) == "7"
+
+
+def test_the_template_says_what_a_model_speaks() -> None:
+    assert Dialect.of(QWEN).calls is HERMES and Dialect.of(MISTRALISH).calls is MISTRAL
+    for template in (PLAIN, None, ChatTemplate("<tool_call>{{ messages }}", {}, where="here")):
+        assert Dialect.of(template).calls is None
+    assert Dialect.of(QWEN).tags is not None and Dialect.of(MISTRALISH).tags is None
+    decode = Dialect.of(MISTRALISH).decoder(SPECIAL)
+    ids = [SPECIAL.token_to_id(word) for word in ("[TOOL_CALLS]", "<think>", "a")]
+    assert decode(ids) == "[TOOL_CALLS]a"
+
+
+@pytest.mark.parametrize(
+    ("template", "asked", "told"),
+    [
+        (PLAIN, {"tools": [TOOL]}, "teaches no format"),
+        (PLAIN, {"reasoning_budget": 3}, "does not reason"),
+        (QWEN, {"regex": "a", "response_format": {}}, "at once: response_format, regex"),
+        (QWEN, {"choice": ["a"], "tools": [TOOL]}, "at once: tools, choice"),
+        (QWEN, {"tools": [ToolSpec("f", parameters={"if": {}})]}, r"tools\[0\]\.parameters\.if"),
+        (QWEN, {"response_format": {"not": {}}}, "response_format.not"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(template: ChatTemplate, asked: dict[str, Any], told: str) -> None:
+    with pytest.raises((InputError, Unsupported), match=told):
+        answer(template, SEEN, **asked)
+
+
+def test_tags_that_are_no_tokens_cannot_be_followed_by_a_grammar() -> None:
+    tokenizer = train(TEXT, 420, kind="bpe", allow_smaller=True).tokenizer
+    with pytest.raises(Unsupported, match="</think>"):
+        answer(QWEN, tokenizer, prompt="<think>", response_format=POINT)
+    _, _, shown = answer(QWEN, tokenizer, response_format={"const": 7})
+    assert "".join(part for _, part in shown) == "7"
+
+
+def test_switches_go_to_templates_that_know_them() -> None:
+    dialect = Dialect.of(QWEN)
+    asked: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": True}}
+    assert dialect.switches(asked) == {"enable_thinking": True} and not asked
+    assert dialect.switches({"reasoning_effort": "none"}) == {"enable_thinking": False}
+    for name, asked in (
+        ("reasoning_effort", {"reasoning_effort": "high"}),
+        ("shout", {"chat_template_kwargs": {"shout": 1}}),
+        ("messages", {"chat_template_kwargs": {"messages": []}}),
+    ):
+        with pytest.raises(Unsupported, match=f"'{name}'"):
+            dialect.switches(asked)
+
+
+def test_an_answer_without_calls_or_reasoning_is_content() -> None:
+    parts = Parts()
+    assert parts.push("<think>") == ("", "<think>") and not parts.thinking
+    assert parts.finish()[1].text == ""

@@ -1,0 +1,56 @@
+"""Norms and gates in one pass are what the modules compute, wherever the rows lie."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from windlass.build.transformer.norm import RMSNorm
+from windlass.serve.engine.arithmetic import native
+from windlass.serve.engine.arithmetic.fused import FusedNorm, silu_gate
+
+pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason=str(native.unavailable()))
+
+
+def norm(width: int, offset: bool = False) -> RMSNorm:
+    made = RMSNorm(width, 1e-6, offset).requires_grad_(False)
+    made.weight.normal_(generator=torch.Generator().manual_seed(0))
+    return made
+
+
+def rows(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1)) * 3
+
+
+@pytest.mark.parametrize("width", [1, 16, 33, 700])
+@pytest.mark.parametrize("offset", [False, True])
+def test_a_norm(width: int, offset: bool) -> None:
+    reference = norm(width, offset)
+    for x in (rows(width), rows(2, 5, width), rows(60, width), rows(4, 3, 2 * width)[..., :width], rows(0, width)):
+        torch.testing.assert_close(FusedNorm(reference)(x), reference(x), rtol=1e-5, atol=1e-6)
+
+
+def test_what_the_kernel_cannot_read_goes_to_the_module() -> None:
+    reference = norm(24)
+    fused = FusedNorm(reference)
+    for x in (rows(3, 24).bfloat16(), rows(2, 5, 3, 24).transpose(1, 2), rows(24, 6).T):
+        assert torch.equal(fused(x), reference(x))
+
+
+@pytest.mark.parametrize("width", [1, 16, 33, 700])
+def test_a_gate(width: int) -> None:
+    joined = rows(3, 40, 2 * width)
+    joined[0, 0, 0], joined[0, 0, -1] = 100, -100
+    gate, up = joined.split(width, dim=-1)
+    torch.testing.assert_close(silu_gate(gate, up), F.silu(gate) * up, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(silu_gate(gate * -20, up), F.silu(gate * -20) * up, rtol=1e-5, atol=1e-5)
+    own = up.contiguous()
+    torch.testing.assert_close(silu_gate(gate, own), F.silu(gate) * own)
+
+
+def test_rows_do_not_hang_on_each_other() -> None:
+    x, fused = rows(50, 700), FusedNorm(norm(700))
+    assert torch.equal(torch.cat([fused(row[None]) for row in x]), fused(x))
+    assert torch.equal(torch.cat([silu_gate(row[None], row[None]) for row in x]), silu_gate(x, x))

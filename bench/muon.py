@@ -5,7 +5,7 @@ for the matrices, its embedding and head at the rates that Muon's run has for th
 of these is the mark. Muon then trains with fewer steps, each run with a whole schedule of its own. The share of tokens
 at which Muon meets the mark is found between its runs, on a straight line over the logarithm of the tokens.
 
-    python -m bench.muon [--steps 300] [--threads 2]
+    python -m bench.muon [--steps 720] [--threads 2]
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def share_at(mark: float, losses: dict[float, float]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=300, help="steps of AdamW")
+    parser.add_argument("--steps", type=int, default=720, help="steps of AdamW")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     args = parser.parse_args()
     data = data_folder()

@@ -34,6 +34,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate (PEM); with --tls-key: HTTPS")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key (PEM)")
     parser.add_argument("--access-log", action="store_true", help="a line of JSON on stderr for each request")
+    engine = parser.add_argument_group("engine", "how the models of this machine are run")
+    engine.add_argument(
+        "--policy", choices=("fp32", "auto", "bf16", "int8", "int4"),
+        help="arithmetic of the matrices, tried against fp32 first; auto: the fastest that passes (default: fp32, as "
+        "when the model was measured)",
+    )  # fmt: skip
+    engine.add_argument("--max-batch", type=_count, metavar="N", help="answers written in one step (default: 16)")
+    engine.add_argument("--kv-tokens", type=_count, metavar="N", help="tokens to keep in memory, for each model")
+    engine.add_argument("--reproducible", action="store_const", const=True, help="the same bits in any batch; slower")
     limits = parser.add_argument_group("limits")
     limits.add_argument("--running", type=_count, default=64, metavar="N", help="answers at once (default: 64)")
     limits.add_argument("--waiting", type=_count, default=256, metavar="N", help="answers in line (default: 256)")
@@ -107,7 +116,12 @@ def _compose(
     from windlass.studio.app import routes
 
     encoders, others = _encoders(args.models)
-    models = {} if encoders and not others else load_models(workspace, others)
+    asked = {name: getattr(args, name) for name in ("policy", "max_batch", "kv_tokens", "reproducible")}
+    engine = {name: value for name, value in asked.items() if value is not None}
+    models = {} if encoders and not others else load_models(workspace, others, **engine)
+    for name, model in models.items():
+        if report := getattr(getattr(model, "engine", None), "report", None):
+            print(f"{name}: {report}")
     embedders: dict[str, Embedder] = {name: one for name, one in encoders.items() if isinstance(one, Embedder)}
     rerankers = {name: one for name, one in encoders.items() if isinstance(one, Reranker)}
     try:

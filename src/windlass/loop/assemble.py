@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from windlass.apply.assistant import Assistant
 from windlass.apply.providers.openai_compatible import OpenAIChat
@@ -75,43 +76,44 @@ def cached(ws: Workspace, embedder: Embedder) -> CachedEmbedder:
     return CachedEmbedder(embedder, cache_path(ws.root))
 
 
-def load_models(ws: Workspace, only: Sequence[str] = ()) -> dict[str, ChatModel]:
+def load_models(ws: Workspace, only: Sequence[str] = (), **engine: Any) -> dict[str, ChatModel]:
     """What this workspace can serve by name: its newest language models, and the assistant once released, which follows
     its releases.
 
     With `only`, just these: a task that has a release, a model of the workspace (`name`, `name@version`, digest), or a
-    model's folder. Raises `NotFound` for any other name.
+    model's folder. Raises `NotFound` for any other name. `engine`: how local models are run, as for `LocalModel.load`;
+    a task runs as it was released.
     """
     if only:
-        return dict(_named(ws, name) for name in only)
+        return dict(_named(ws, name, engine) for name in only)
     models: dict[str, ChatModel] = {}
     for record in ws.store.artifacts("model"):  # newest first
         if record.name not in models:
-            models[record.name] = _local(ws, ws.artifacts.get(record.digest))
+            models[record.name] = _local(ws, ws.artifacts.get(record.digest), engine)
     if live(ws, TASK) is not None:
         models[TASK] = Served(ws, TASK, lambda: load_assistant(ws))
     return models
 
 
-def _named(ws: Workspace, name: str) -> tuple[str, ChatModel]:
+def _named(ws: Workspace, name: str, engine: Mapping[str, Any]) -> tuple[str, ChatModel]:
     if (Path(name) / "config.json").is_file():
         from windlass.serve.engine.local import LocalModel
 
-        model = LocalModel.load(Path(name), name=Path(name).resolve().name, recorder=ws.recorder)
+        model = LocalModel.load(Path(name), name=Path(name).resolve().name, recorder=ws.recorder, **engine)
         return model.name, model
     if live(ws, name) is not None:
         return name, Served(ws, name, lambda: load_assistant(ws, task=name))
     artifact = ws.artifacts.get(name)
     if artifact.kind != "model":
         raise InputError(f"{artifact.ref} is of the kind {artifact.kind}.", "Name a model, its folder, or a task.")
-    return artifact.record.name, _local(ws, artifact)
+    return artifact.record.name, _local(ws, artifact, engine)
 
 
-def _local(ws: Workspace, artifact: Artifact) -> ChatModel:
+def _local(ws: Workspace, artifact: Artifact, engine: Mapping[str, Any]) -> ChatModel:
     from windlass.serve.engine.local import LocalModel
 
     name, digest = artifact.record.name, artifact.digest
-    return LocalModel.load(artifact.path, name=name, digest=digest, recorder=ws.recorder)
+    return LocalModel.load(artifact.path, name=name, digest=digest, recorder=ws.recorder, **engine)
 
 
 def _writer(ws: Workspace, spec: VariantSpec) -> ChatModel | None:

@@ -95,10 +95,13 @@ def _values(cargo: Cargo, settings: Settings) -> dict[str, Any]:
     """All that the templates say."""
     label = _LABEL.sub("-", cargo.name.lower()).strip("-")[:40] or "model"
     need, context, vllm, notes = None, None, False, []
+    engine: list[str] = []  # options of `windlass serve`: what the memory was estimated for
     if cargo.task is None:
         config = load_config(cargo.artifact.path)
         need = need_of(config, policy=settings.policy, cached_tokens=settings.cached_tokens)
         context = config.context
+        if not config.decoder_layers:
+            engine = ["--policy", settings.policy, "--kv-tokens", str(settings.cached_tokens)]
         family = _family(cargo)
         vllm = family != "windlass" and config.causal and not config.decoder_layers
         if not vllm:
@@ -130,6 +133,7 @@ def _values(cargo: Cargo, settings: Settings) -> dict[str, Any]:
         "need": need,
         "settings": settings,
         "context": context,
+        "engine": engine,
         "model_path": f"{BUNDLE}/.windlass/artifacts/{cargo.artifact.digest}",
         "vllm": vllm,
         "notes": notes,

@@ -24,6 +24,7 @@ from windlass.core.errors import InputError, NotFound, Unsupported, WindlassErro
 from windlass.core.files import sha256_file, sha256_json
 from windlass.core.trace import Recorder, Span
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, FinishReason, Message, TokenLogprob, Usage
+from windlass.serve.engine.arithmetic.attention import kernel_here
 from windlass.serve.engine.constraints.spelling import spell
 from windlass.serve.engine.dialect.tools import End
 from windlass.serve.engine.engine import Engine, Stats
@@ -203,11 +204,16 @@ class LocalModel:
 
 def _engine(model: Model, folder: Path, defaults: Defaults, settings: Mapping[str, Any]) -> Engine | SourceEngine:
     if isinstance(model, Decoder):
-        return Engine(model, **settings)
+        kernel = kernel_here() if model.embedding.device.type == "cpu" else None
+        return Engine(model, **{"kernel": kernel, **settings})
     if not isinstance(model, EncoderDecoder):
         raise InputError(f"{folder} holds a model that is not a decoder.", "Give a decoder (Llama, ...) or T5.")
     if defaults.start is None:
         raise InputError(f"{folder}/config.json: 'decoder_start_token_id' is missing.", "Every answer begins with it.")
+    if refused := settings.keys() - {"max_batch"}:
+        raise Unsupported(
+            f"{folder} holds an encoder-decoder, which takes no {', '.join(sorted(refused))}.", "Leave that out."
+        )
     return SourceEngine(model, start=defaults.start, **settings)
 
 

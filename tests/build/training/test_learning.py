@@ -87,6 +87,26 @@ def test_optimizers_learn_and_their_state_comes_back_whole(kind):
 
 
 @pytest.mark.parametrize("kind", ["muon", "adamw"])
+def test_scores_that_are_not_divided_learn_as_those_that_are(kind):
+    settings = read_recipe(None, {"optimizer.kind": kind, "optimizer.weight_decay": 0.1, "model.depth": 1})
+    sizes, _ = derive(settings, 50)
+    plain, bare = small(hidden=64, layers=1), small(hidden=64, layers=1, attention_scale=1.0)
+    plain_query, bare_query = plain.blocks[0].attention.query.weight, bare.blocks[0].attention.query.weight
+    bare.load_state_dict(plain.state_dict())
+    bare_query.data /= 4  # the root of the head's width
+    before = plain_query.detach().clone()
+    for model in (plain, bare):
+        math_ = arithmetic(model)
+        optimizers = Optimizers(model, sizes, settings.optimizer)
+        for _ in range(5):
+            accumulate([batch_of(4)], lambda batch, m=model, a=math_: causal(m, batch, a))
+            optimizers.step(0.3)
+    moved = (plain_query - before).norm()
+    assert moved > 0.01 * before.norm()
+    assert (bare_query * 4 - plain_query).norm() < 0.05 * moved  # Muon works in bfloat16
+
+
+@pytest.mark.parametrize("kind", ["muon", "adamw"])
 def test_every_weight_is_in_one_group_and_only_matrices_decay(kind):
     settings = read_recipe(None, {"optimizer.kind": kind, "optimizer.weight_decay": 0.5, "model.depth": 1})
     sizes, _ = derive(settings, 50)

@@ -18,6 +18,7 @@ from windlass.build.training.optim.adamw8 import AdamW8
 from windlass.build.training.optim.muon import Muon
 from windlass.build.training.settings import OptimizerSettings
 from windlass.build.training.sizes import Sizes
+from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.model import Model
 
 
@@ -26,7 +27,7 @@ class Optimizers:
 
     def __init__(self, model: Model, sizes: Sizes, settings: OptimizerSettings) -> None:
         self.named = dict(model.named_parameters())
-        roles: dict[str, list[nn.Parameter]] = {role: [] for role in ("embedding", "rest", "matrix")}
+        roles: dict[str, list[nn.Parameter]] = {role: [] for role in ("embedding", "rest", "matrix", "query")}
         for name, parameter in self.named.items():
             roles[_role(name, parameter)].append(parameter)
         tied_rate = sizes.head_rate if model.config.tied else sizes.embedding_rate
@@ -36,12 +37,16 @@ class Optimizers:
         ]
         self._all: list[torch.optim.Optimizer] = []
         decay = settings.weight_decay
+        slow = _query_rate(model.config)
+        matrices: list[dict[str, Any]] = [
+            {"params": roles["matrix"], "lr": sizes.matrix_rate, "weight_decay": decay},
+            {"params": roles["query"], "lr": sizes.matrix_rate * slow, "weight_decay": decay / slow},
+        ]
+        matrices = [group for group in matrices if group["params"]]
         if settings.kind == "muon":
-            self._all.append(
-                Muon(roles["matrix"], lr=sizes.matrix_rate, momentum=settings.momentum, weight_decay=decay)
-            )
+            self._all.append(Muon(matrices, lr=sizes.matrix_rate, momentum=settings.momentum))
         else:
-            groups.append({"params": roles["matrix"], "lr": sizes.matrix_rate, "weight_decay": decay})
+            groups += matrices
         groups = [group for group in groups if group["params"]]
         adamw = AdamW8 if settings.kind == "adamw8" else partial(torch.optim.AdamW, fused=True)
         self._all.append(adamw(groups, betas=settings.betas, eps=1e-10, weight_decay=0.0))
@@ -88,6 +93,13 @@ def _fresh(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Ten
 def _role(name: str, parameter: nn.Parameter) -> str:
     """Which group a parameter learns in."""
     if "blocks." in name and parameter.ndim >= 2:
-        return "matrix"
+        return "query" if name.endswith(".query.weight") else "matrix"
     tables = ("embedding", "positions", "token_types")
     return "embedding" if name.rpartition(".")[2] in tables else "rest"
+
+
+def _query_rate(config: TransformerConfig) -> float:
+    """Of the queries' matrices, as a share of the others': scores that are not divided by the root of a head's width
+    (T5's) move so much more with the same step, and attention would stop at whatever it saw first. With this share and
+    small queries to begin with, training is that of divided scores, step for step."""
+    return 1.0 if config.qk_norm else config.head_dim**-0.5 / config.score_scale

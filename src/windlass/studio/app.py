@@ -8,7 +8,19 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from windlass.core.protocols import ChatModel
 from windlass.core.workspace import Workspace
-from windlass.studio import artifacts, ask, comparison, experiments, feedback, lineage, overview, releases, runs, traces
+from windlass.studio import (
+    artifacts,
+    ask,
+    chat,
+    comparison,
+    experiments,
+    feedback,
+    lineage,
+    overview,
+    releases,
+    runs,
+    traces,
+)
 from windlass.studio.web import Static, Studio
 
 
@@ -22,6 +34,7 @@ def routes(ws: Workspace, models: Mapping[str, ChatModel]) -> list[BaseRoute]:
     pages = {
         "/": overview.show,
         "/ask": ask.show,
+        "/chat": chat.show,
         "/traces": traces.listing,
         "/traces/{trace}": traces.show,
         "/traces/{trace}/spans/{span}": traces.details,
@@ -44,6 +57,7 @@ def routes(ws: Workspace, models: Mapping[str, ChatModel]) -> list[BaseRoute]:
     return [
         *(Route(path, studio.endpoint(handler), methods=["GET"]) for path, handler in pages.items()),
         Route("/ask", studio.endpoint(ask.answer), methods=["POST"]),
+        Route("/chat", studio.endpoint(chat.answer), methods=["POST"]),
         Route("/feedback", studio.endpoint(feedback.store), methods=["POST"]),
         Mount("/static", Static(), name="studio-static"),
     ]

@@ -46,7 +46,7 @@ class Answer:
 
 
 def show(visit: Visit) -> Response:
-    return visit.page("ask.html", "ask", **_choices(visit), question=visit.query("q"), answer=None)
+    return visit.page("ask.html", "ask", **choices(visit), question=visit.query("q"), answer=None)
 
 
 def answer(visit: Visit) -> Response:
@@ -55,7 +55,7 @@ def answer(visit: Visit) -> Response:
         raise InputError("The question is empty.", "Type a question and press Enter.")
     if len(question) > MAX_QUESTION:
         raise InputError(f"The question has {len(question):,} characters.", f"At most {MAX_QUESTION:,} are taken.")
-    name, model = _choose(visit.studio, visit.form.get("model", ""))
+    name, model = choose(visit.studio, visit.form.get("model", ""))
     request = ChatRequest([Message("user", question)])
     if not visit.studio.asking.acquire(blocking=False):
         raise Refused("Too many questions are being answered just now.", "Ask again in a moment.", status=429)
@@ -71,16 +71,16 @@ def answer(visit: Visit) -> Response:
     finally:
         visit.studio.asking.release()
     shown = _answer(visit.studio, name, model, question, response, started)
-    return visit.page("ask.html", "ask", **_choices(visit, name), question=question, answer=shown)
+    return visit.page("ask.html", "ask", **choices(visit, name), question=question, answer=shown)
 
 
-def _choices(visit: Visit, chosen: str = "") -> dict[str, object]:
+def choices(visit: Visit, chosen: str = "") -> dict[str, object]:
     models = list(visit.studio.models)
     default = chosen or visit.query("model") or ("assistant" if "assistant" in models else next(iter(models), ""))
     return {"models": models, "chosen": default}
 
 
-def _choose(studio: Studio, name: str) -> tuple[str, ChatModel]:
+def choose(studio: Studio, name: str) -> tuple[str, ChatModel]:
     if not studio.models:
         raise InputError("This server serves no model yet.", "Run `windlass demo`, then `windlass serve`.")
     if not name:

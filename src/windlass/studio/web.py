@@ -50,6 +50,7 @@ HEADERS = {
 NAVIGATION = (
     ("overview", "Overview", "/", "h"),
     ("ask", "Ask", "/ask", "a"),
+    ("chat", "Chat", "/chat", "c"),
     ("traces", "Traces", "/traces", "t"),
     ("runs", "Runs", "/runs", "r"),
     ("experiments", "Experiments", "/experiments", "e"),

@@ -68,7 +68,8 @@ def document(operations: Sequence[Operation], *, keyed: bool) -> Json:
 def _operation(operation: Operation, keyed: bool) -> Json:
     content: Json = {operation.media_type: {"schema": operation.answer}}
     if operation.streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        # No type: some readers check the whole stream as a string, others each event as an object of its fields.
+        content["text/event-stream"] = {"schema": {"description": "Server-sent events; the data of each is JSON."}}
     errors = {*_ALWAYS, *operation.errors, *((401, 403, 429) if keyed else ())}
     if any(parameter["in"] == "query" for parameter in operation.parameters):
         errors.add(400)

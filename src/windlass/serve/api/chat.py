@@ -8,8 +8,6 @@ What an answer carries beyond OpenAI's fields (trace id, citations, whether the 
 from __future__ import annotations
 
 import contextlib
-import time
-import uuid
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -17,9 +15,19 @@ from starlette.responses import Response
 
 from windlass.core.values import ChatDelta, ChatResponse, TokenLogprob
 from windlass.serve.api.context import Context
+from windlass.serve.api.envelope import Envelope, envelope_schema
 from windlass.serve.api.fields import BadField, Json, Table, array, by_type, flag, integer, mapping, only, record, text
 from windlass.serve.api.fields import one_of as one
-from windlass.serve.api.generate import CHAT_EXTRAS, MAX_TOKENS, TEXT, Call, text_request, times, total_usage
+from windlass.serve.api.generate import (
+    CHAT_EXTRAS,
+    MAX_CHOICES,
+    MAX_LOGPROBS,
+    MAX_TOKENS,
+    TEXT,
+    Call,
+    text_request,
+    times,
+)
 from windlass.serve.api.messages import (
     MESSAGE,
     TOOL_CHOICE,
@@ -29,13 +37,9 @@ from windlass.serve.api.messages import (
     logprob_json,
     message_json,
     tool_calls_json,
-    usage_json,
 )
-from windlass.serve.api.operation import COUNT, TEXT_, Caller, Operation, obj
-from windlass.serve.api.sse import DONE, EventStream, event
-
-MAX_CHOICES = 16
-MAX_LOGPROBS = 20
+from windlass.serve.api.operation import Caller, Operation, obj
+from windlass.serve.api.sse import DONE, EventStream
 
 JSON_SCHEMA: Table = {"name": text(empty=False), "description": text(), "schema": mapping, "strict": flag}
 FORMAT = by_type(
@@ -124,31 +128,20 @@ class _Chat:
     """The answers of one call as JSON: whole, or as the chunks of a stream."""
 
     def __init__(self, call: Call) -> None:
-        self._call = call
-        self._created = int(time.time())
-        self._id = f"chatcmpl-{uuid.uuid4().hex}"
+        self._scored = call.requests[0].logprobs is not None
+        self._envelope = Envelope(call, KIND, f"{KIND}.chunk", prefix="chatcmpl")
 
     def whole(self, responses: Sequence[ChatResponse]) -> Json:
-        first = responses[0]
-        asked = self._call.requests[0].logprobs is not None
         choices = [
             {
                 "index": i,
                 "message": message_json(response.message),
-                "logprobs": _logprobs(response.logprobs) if asked else None,
+                "logprobs": _logprobs(response.logprobs) if self._scored else None,
                 "finish_reason": response.finish_reason,
             }
             for i, response in enumerate(responses)
         ]
-        return {
-            "id": first.id or self._id,
-            "object": "chat.completion",
-            "created": self._created,
-            "model": self._call.model,
-            "choices": choices,
-            "usage": usage_json(total_usage([responses])),
-            "windlass": extension_json(first),
-        }
+        return self._envelope.whole(choices, [responses], responses[0].id)
 
     async def chunks(self, answers: AsyncGenerator[tuple[int, ChatDelta]]) -> AsyncGenerator[bytes]:
         opened: set[int] = set()
@@ -166,10 +159,7 @@ class _Chat:
                 if delta.response is not None:
                     responses[index] = delta.response
                     yield self._closing(index, delta.response)
-        usage = usage_json(total_usage([[responses[i] for i in sorted(responses)]]))
-        if self._call.include_usage:
-            yield event({**self._frame(), "choices": [], "usage": usage})
-        yield DONE
+        yield self._envelope.usage([[responses[i] for i in sorted(responses)]]) + DONE
 
     def _closing(self, index: int, response: ChatResponse) -> bytes:
         calls = tool_calls_json(response.message.tool_calls, indexed=True)
@@ -179,52 +169,16 @@ class _Chat:
     def _chunk(
         self, index: int, delta: Json, *, finish: str | None = None, logprobs: Sequence[TokenLogprob] = (), **more: Any
     ) -> bytes:
-        choice = {
-            "index": index,
-            "delta": delta,
-            "logprobs": _logprobs(logprobs) if logprobs else None,
-            "finish_reason": finish,
-        }
-        usage = {"usage": None} if self._call.include_usage else {}
-        return event({**self._frame(), "choices": [choice], **usage, **more})
-
-    def _frame(self) -> Json:
-        kind = "chat.completion.chunk"
-        return {"id": self._id, "object": kind, "created": self._created, "model": self._call.model}
+        scored = _logprobs(logprobs) if logprobs else None
+        choice = {"index": index, "delta": delta, "logprobs": scored, "finish_reason": finish}
+        return self._envelope.chunk(choice, **more)
 
 
 def _logprobs(logprobs: Sequence[TokenLogprob]) -> Json:
     return {"content": [logprob_json(one) for one in logprobs], "refusal": None}
 
 
-USAGE: Json = {
-    "anyOf": [
-        {"type": "null"},
-        obj(
-            {"prompt_tokens": COUNT, "completion_tokens": COUNT, "total_tokens": COUNT},
-        ),
-    ]
-}
-FINISH: Json = {"enum": ["stop", "length", "tool_calls", "content_filter", "error"]}
-ANSWER = obj(
-    {
-        "id": TEXT_,
-        "object": {"const": "chat.completion"},
-        "created": COUNT,
-        "model": TEXT_,
-        "choices": {
-            "type": "array",
-            "minItems": 1,
-            "items": obj(
-                {
-                    "index": COUNT,
-                    "message": obj({"role": {"const": "assistant"}, "content": {"type": ["string", "null"]}}),
-                    "logprobs": {"type": ["object", "null"]},
-                    "finish_reason": FINISH,
-                }
-            ),
-        },
-        "usage": USAGE,
-        "windlass": {"type": "object"},
-    }
+KIND = "chat.completion"
+ANSWER = envelope_schema(
+    KIND, {"message": obj({"role": {"const": "assistant"}, "content": {"type": ["string", "null"]}})}
 )

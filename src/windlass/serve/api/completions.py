@@ -7,8 +7,6 @@ which scores the prompt itself (its first token follows nothing and has no log-p
 from __future__ import annotations
 
 import contextlib
-import time
-import uuid
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,13 +15,22 @@ from starlette.responses import Response
 
 from windlass.core.protocols import Tokenizing
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Message, TokenLogprob
-from windlass.serve.api.chat import FINISH, MAX_CHOICES, MAX_LOGPROBS, USAGE
 from windlass.serve.api.context import Context
+from windlass.serve.api.envelope import Envelope, envelope_schema
 from windlass.serve.api.fields import BadField, Check, Json, Table, array, flag, integer, kind, only, text
-from windlass.serve.api.generate import MAX_TOKENS, TEXT, VOCABULARY, Call, text_request, times, total_usage
-from windlass.serve.api.messages import extension_json, usage_json
-from windlass.serve.api.operation import COUNT, TEXT_, Caller, Operation, obj
-from windlass.serve.api.sse import DONE, EventStream, event
+from windlass.serve.api.generate import (
+    MAX_CHOICES,
+    MAX_LOGPROBS,
+    MAX_TOKENS,
+    TEXT,
+    VOCABULARY,
+    Call,
+    text_request,
+    times,
+)
+from windlass.serve.api.messages import extension_json
+from windlass.serve.api.operation import TEXT_, Caller, Operation
+from windlass.serve.api.sse import DONE, EventStream
 
 Prompt = str | list[int]
 _TOKENS = array(integer(0, VOCABULARY), least=1, most=MAX_TOKENS)
@@ -105,8 +112,7 @@ class _Completions:
         requests = [one for prompt in self._prompts for one in times(self._request(fields, prompt), self._best_of)]
         include_usage = fields.get("stream_options", {}).get("include_usage", False)
         self.call = Call(fields["model"], requests, stream, include_usage)
-        self._created = int(time.time())
-        self._id = f"cmpl-{uuid.uuid4().hex}"
+        self._envelope = Envelope(self.call, KIND, KIND, prefix="cmpl")
 
     def _request(self, fields: Json, prompt: Prompt) -> ChatRequest:
         extra: Json = {"raw_prompt": True} if isinstance(prompt, str) else {"prompt_token_ids": prompt}
@@ -137,8 +143,7 @@ class _Completions:
         for which, answers in enumerate(prompts):
             best = sorted(answers, key=_mean_logprob, reverse=True) if self._best_of > self._n else answers
             choices += [self._choice(len(choices) + i, which, answer) for i, answer in enumerate(best[: self._n])]
-        usage = usage_json(total_usage(prompts))
-        return self._frame() | {"choices": choices, "usage": usage, "windlass": extension_json(responses[0])}
+        return self._envelope.whole(choices, prompts)
 
     def _choice(self, index: int, which: int, answer: ChatResponse) -> Json:
         said = "" if self._nothing_new else answer.message.text
@@ -174,21 +179,15 @@ class _Completions:
                     finish = "length" if self._nothing_new else delta.response.finish_reason
                     more = {"windlass": extension_json(delta.response)}
                     yield self._chunk(index, "", finish=finish, logprobs=scored, **more)
-        if self.call.include_usage:
-            prompts = [[responses[at + i] for i in range(self._n)] for at in range(0, len(responses), self._n)]
-            yield event({**self._frame(), "choices": [], "usage": usage_json(total_usage(prompts))})
-        yield DONE
+        prompts = [[responses[at + i] for i in range(self._n)] for at in range(0, len(responses), self._n)]
+        yield self._envelope.usage(prompts) + DONE
 
     def _chunk(
         self, index: int, text: str, *, finish: str | None = None, logprobs: Json | None = None, **more: Any
     ) -> bytes:
         shown = logprobs if self._logprobs is not None and logprobs and logprobs["tokens"] else None
         choice = {"index": index, "text": text, "logprobs": shown, "finish_reason": finish}
-        usage = {"usage": None} if self.call.include_usage else {}
-        return event({**self._frame(), "choices": [choice], **usage, **more})
-
-    def _frame(self) -> Json:
-        return {"id": self._id, "object": "text_completion", "created": self._created, "model": self.call.model}
+        return self._envelope.chunk(choice, **more)
 
 
 def _mean_logprob(answer: ChatResponse) -> float:
@@ -214,25 +213,5 @@ def _legacy(tokens: Sequence[TokenLogprob], offset: int) -> Json:
     }
 
 
-ANSWER = obj(
-    {
-        "id": TEXT_,
-        "object": {"const": "text_completion"},
-        "created": COUNT,
-        "model": TEXT_,
-        "choices": {
-            "type": "array",
-            "minItems": 1,
-            "items": obj(
-                {
-                    "index": COUNT,
-                    "text": TEXT_,
-                    "logprobs": {"type": ["object", "null"]},
-                    "finish_reason": FINISH,
-                }
-            ),
-        },
-        "usage": USAGE,
-        "windlass": {"type": "object"},
-    }
-)
+KIND = "text_completion"
+ANSWER = envelope_schema(KIND, {"text": TEXT_})

@@ -7,6 +7,7 @@ import base64
 from windlass.core import semconv
 from windlass.core.protocols import Embeddings
 from windlass.serve.api.context import Context
+from windlass.serve.api.envelope import list_answer, list_schema
 from windlass.serve.api.fields import BadField, Check, Json, Table, anything, array, integer, one_of, text, text_or
 from windlass.serve.api.operation import COUNT, TEXT_, Caller, Operation, obj
 
@@ -53,9 +54,7 @@ def operation(context: Context) -> Operation:
             }
             for i, row in enumerate(result.vectors.astype("<f4"))
         ]
-        usage = {"prompt_tokens": result.tokens, "total_tokens": result.tokens}
-        about = {"truncated": result.truncated}  # how many texts were longer than the model reads
-        return {"object": "list", "data": data, "model": name, "usage": usage, "windlass": about}
+        return list_answer(name, data, tokens=result.tokens, truncated=result.truncated)
 
     return Operation(
         method="POST",
@@ -86,21 +85,14 @@ def texts(most: int) -> Check:
     return Check(text_or(several).schema, refuse_tokens)
 
 
-ANSWER = obj(
-    {
-        "object": {"const": "list"},
-        "data": {
-            "type": "array",
-            "items": obj(
-                {
-                    "object": {"const": "embedding"},
-                    "index": COUNT,
-                    "embedding": {"anyOf": [TEXT_, {"type": "array", "items": {"type": "number"}}]},
-                }
-            ),
-        },
-        "model": TEXT_,
-        "usage": obj({"prompt_tokens": COUNT, "total_tokens": COUNT}),
-        "windlass": obj({"truncated": COUNT}),
-    }
+ANSWER = list_schema(
+    obj(
+        {
+            "object": {"const": "embedding"},
+            "index": COUNT,
+            "embedding": {"anyOf": [TEXT_, {"type": "array", "items": {"type": "number"}}]},
+        }
+    ),
+    about={"truncated": COUNT},
 )
+"""`truncated`: how many texts were longer than the model reads."""

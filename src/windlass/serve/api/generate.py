@@ -31,6 +31,8 @@ from windlass.serve.api.fields import (
 )
 
 MAX_TOKENS = 1 << 24
+MAX_CHOICES = 16
+MAX_LOGPROBS = 20
 MAX_STOPS = 16
 VOCABULARY = 1 << 24
 _ANY_SEED = integer(-(1 << 63), (1 << 63) - 1)

@@ -78,9 +78,7 @@ def _operation(operation: Operation, keyed: bool) -> Json:
         errors |= set(_WITH_BODY)
     made: Json = {
         "summary": operation.summary,
-        "operationId": f"{operation.method.lower()}{operation.path}".replace("/", "_")
-        .replace("{", "")
-        .replace("}", ""),
+        "operationId": _identifier(operation),
         "responses": {"200": {"description": _MEANING[200], "content": content}}
         | {
             str(status): {

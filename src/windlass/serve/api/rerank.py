@@ -10,6 +10,7 @@ from typing import Any
 
 from windlass.core.protocols import Relevance
 from windlass.serve.api.context import Context
+from windlass.serve.api.envelope import READ_USAGE, read_usage
 from windlass.serve.api.fields import Json, Table, anything, array, flag, integer, record, text, text_or
 from windlass.serve.api.operation import COUNT, TEXT_, Caller, Operation, obj
 
@@ -47,8 +48,7 @@ def operations(context: Context) -> list[Operation]:
             | ({"document": {"text": documents[i]}} if fields.get("return_documents") else {})
             for i in best
         ]
-        tokens = relevance.tokens
-        return {"model": name, "results": results, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+        return {"model": name, "results": results, "usage": read_usage(relevance.tokens)}
 
     return [
         Operation(
@@ -76,6 +76,6 @@ ANSWER = obj(
                 ["index", "relevance_score"],
             ),
         },
-        "usage": obj({"prompt_tokens": COUNT, "total_tokens": COUNT}),
+        "usage": READ_USAGE,
     }
 )

@@ -13,7 +13,6 @@ from typing import Any
 from starlette.responses import Response
 
 from windlass.core.values import ChatRequest, ImagePart, Message, Part, TextPart, ToolCall
-from windlass.serve.api.chat import MAX_LOGPROBS
 from windlass.serve.api.context import Context
 from windlass.serve.api.fields import (
     BadField,
@@ -31,7 +30,7 @@ from windlass.serve.api.fields import (
     text,
     text_or,
 )
-from windlass.serve.api.generate import HARMLESS, MAX_TOKENS, TEXT, Call, text_request
+from windlass.serve.api.generate import HARMLESS, MAX_LOGPROBS, MAX_TOKENS, TEXT, Call, text_request
 from windlass.serve.api.messages import FUNCTION, MAX_TOOLS, check_tools, tool_spec
 from windlass.serve.api.operation import COUNT, TEXT_, Caller, Operation, obj
 from windlass.serve.api.responses_answer import Answer

@@ -19,6 +19,7 @@ from studio_seed import HOSTILE, Seeded, Site, seed
 from windlass.core import sqlite
 from windlass.core.errors import ProviderError
 from windlass.core.records import SpanRecord
+from windlass.core.trace import Recorder
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Message
 from windlass.core.workspace import Workspace
 from windlass.studio.app import routes
@@ -267,6 +268,18 @@ def test_a_model_without_citations_just_answers(tmp_path: Path) -> None:
         assert 'class="ref"' not in response.text
         assert "cut at the token limit" in response.text
         assert "cost –" in Page(response.text).text
+
+
+def test_a_trace_is_shown_whole_although_only_its_first_part_is_stored_yet(tmp_path: Path) -> None:
+    with Workspace(tmp_path) as ws:
+        ws.recorder = Recorder(ws.store, interval=60)
+        with ws.recorder.span("assistant") as root:
+            with ws.recorder.span("embed"):
+                pass
+            ws.recorder.flush()
+        assert [span.name for span in ws.store.trace(root.trace_id)] == ["embed"]
+        client = TestClient(Starlette(routes=routes(ws, {})), base_url="http://localhost")
+        assert "assistant" in Page(client.get(f"/traces/{root.trace_id}").text).text
 
 
 # feedback ---------------------------------------------------------------------------------------------------------

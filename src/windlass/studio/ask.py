@@ -7,22 +7,20 @@ so that the browser never builds markup from what a model wrote.
 
 from __future__ import annotations
 
-import json
 import re
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from queue import SimpleQueue
 from urllib.parse import urlencode
 
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from windlass.apply.assistant import sources
-from windlass.core.errors import InputError, WindlassError
+from windlass.core.errors import InputError
 from windlass.core.protocols import ChatModel
 from windlass.core.values import ChatRequest, ChatResponse, Citation, Message
-from windlass.studio.web import Refused, Studio, Visit
+from windlass.studio.web import Studio, Visit
+from windlass.studio.writing import take_place, written
 
 MAX_QUESTION = 8_000
 """Characters."""
@@ -57,21 +55,24 @@ def answer(visit: Visit) -> Response:
         raise InputError(f"The question has {len(question):,} characters.", f"At most {MAX_QUESTION:,} are taken.")
     name, model = choose(visit.studio, visit.form.get("model", ""))
     request = ChatRequest([Message("user", question)])
-    if not visit.studio.asking.acquire(blocking=False):
-        raise Refused("Too many questions are being answered just now.", "Ask again in a moment.", status=429)
     started = time.monotonic()
+
+    def shown(response: ChatResponse) -> Answer:
+        return _answer(visit.studio, name, model, question, response, started)
+
     if visit.accepts("application/x-ndjson"):
-        return StreamingResponse(
-            _stream(visit.studio, name, model, question, request),
-            media_type="application/x-ndjson",
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        return written(
+            visit.studio,
+            model,
+            request,
+            lambda response: {"html": visit.studio.render("_answer.html", answer=shown(response))},
         )
+    take_place(visit.studio)
     try:
         response = model.complete(request)
     finally:
         visit.studio.asking.release()
-    shown = _answer(visit.studio, name, model, question, response, started)
-    return visit.page("ask.html", "ask", **choices(visit, name), question=question, answer=shown)
+    return visit.page("ask.html", "ask", **choices(visit, name), question=question, answer=shown(response))
 
 
 def choices(visit: Visit, chosen: str = "") -> dict[str, object]:
@@ -137,48 +138,3 @@ def document_address(studio: Studio, digest: str | None, citation: Citation) -> 
         return None
     place = urlencode({"id": citation.document, "start": citation.start, "end": citation.end})
     return f"/artifacts/{corpus}/document?{place}#quote"
-
-
-def _stream(studio: Studio, name: str, model: ChatModel, question: str, request: ChatRequest) -> Iterator[str]:
-    """Lines of JSON. The model runs in one thread from start to end, because its trace spans belong to a context.
-
-    It starts at once and frees its place when it ends, whether or not anyone still reads.
-    """
-    queue: SimpleQueue[dict[str, object]] = SimpleQueue()
-    gone = threading.Event()
-
-    def work() -> None:
-        started = time.monotonic()
-        try:
-            response: ChatResponse | None = None
-            for delta in model.stream(request):
-                if gone.is_set():
-                    break
-                if delta.text:
-                    queue.put({"text": delta.text})
-                response = delta.response or response
-            if response is not None:
-                shown = _answer(studio, name, model, question, response, started)
-                queue.put({"html": studio.render("_answer.html", answer=shown), "end": True})
-            else:
-                queue.put({"error": f"{name} stopped without an answer.", "hint": "Ask again.", "end": True})
-        except WindlassError as error:
-            queue.put({"error": error.message, "hint": error.hint, "end": True})
-        except Exception as error:
-            queue.put({"error": f"Unexpected {type(error).__name__}: {error}", "hint": "", "end": True})
-            raise
-        finally:
-            studio.asking.release()
-
-    def read() -> Iterator[str]:
-        try:
-            while True:
-                item = queue.get()
-                yield json.dumps(item, ensure_ascii=False) + "\n"
-                if "end" in item:
-                    return
-        finally:
-            gone.set()
-
-    threading.Thread(target=work, name="windlass-ask", daemon=True).start()
-    return read()

@@ -8,19 +8,15 @@ post, the model's stream is closed.
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from queue import SimpleQueue
 
-from anyio import to_thread
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
-from windlass.core.errors import InputError, WindlassError
-from windlass.core.protocols import ChatModel
-from windlass.core.values import ChatDelta, ChatRequest, Message
+from windlass.core.errors import InputError
+from windlass.core.values import ChatRequest, ChatResponse, Message
 from windlass.studio.ask import choices, choose
-from windlass.studio.web import Refused, Studio, Visit
+from windlass.studio.web import Visit
+from windlass.studio.writing import written
 
 
 def show(visit: Visit) -> Response:
@@ -34,13 +30,17 @@ def answer(visit: Visit) -> Response:
         temperature=_number(visit, "temperature", 0, 2),
         max_tokens=None if (most := _number(visit, "max_tokens", 1, 1_000_000)) is None else int(most),
     )
-    if not visit.studio.asking.acquire(blocking=False):
-        raise Refused("Too many answers are being written just now.", "Ask again in a moment.", status=429)
-    return StreamingResponse(
-        _stream(visit.studio, model, request),
-        media_type="application/x-ndjson",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
+    started = time.monotonic()
+
+    def facts(response: ChatResponse) -> dict[str, object]:
+        return {
+            "finish": response.finish_reason,
+            "tokens": response.usage.completion,
+            "trace": response.trace_id,
+            "seconds": round(time.monotonic() - started, 2),
+        }
+
+    return written(visit.studio, model, request, facts)
 
 
 def _messages(text: str, system: str) -> list[Message]:
@@ -70,57 +70,3 @@ def _number(visit: Visit, name: str, low: float, high: float) -> float | None:
     if not low <= value <= high:
         raise InputError(f"{name} is '{text[:40]}', but must be a number from {low:g} to {high:g}.")
     return value
-
-
-def _stream(studio: Studio, model: ChatModel, request: ChatRequest) -> AsyncIterator[str]:
-    """The model runs in one thread from start to end, because its trace spans belong to a context. It frees its place
-    when it ends, which is soon after the reader has gone."""
-    queue: SimpleQueue[dict[str, object]] = SimpleQueue()
-    gone = threading.Event()
-
-    def work() -> None:
-        started = time.monotonic()
-        stream: Iterator[ChatDelta] = iter(())
-        try:
-            stream = model.stream(request)
-            for delta in stream:
-                if gone.is_set():
-                    return
-                if delta.text:
-                    queue.put({"text": delta.text})
-                if (response := delta.response) is not None:
-                    queue.put(
-                        {
-                            "end": True,
-                            "finish": response.finish_reason,
-                            "tokens": response.usage.completion,
-                            "trace": response.trace_id,
-                            "seconds": round(time.monotonic() - started, 2),
-                        }
-                    )
-                    return
-            queue.put({"error": f"{model.name} stopped without an answer.", "hint": "Ask again.", "end": True})
-        except WindlassError as error:
-            queue.put({"error": error.message, "hint": error.hint, "end": True})
-        except Exception as error:
-            queue.put({"error": f"Unexpected {type(error).__name__}: {error}", "hint": "", "end": True})
-            raise
-        finally:
-            if close := getattr(stream, "close", None):
-                close()
-            studio.asking.release()
-            queue.put({"end": True})  # frees a thread that still waits for a reader who has gone
-
-    async def read() -> AsyncIterator[str]:
-        try:
-            while True:
-                # An async generator, since a plain one would be told late, or never, that its reader has gone.
-                item = await to_thread.run_sync(queue.get, abandon_on_cancel=True)
-                yield json.dumps(item, ensure_ascii=False) + "\n"
-                if "end" in item:
-                    return
-        finally:
-            gone.set()
-
-    threading.Thread(target=work, name="windlass-chat", daemon=True).start()
-    return read()

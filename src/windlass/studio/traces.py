@@ -91,11 +91,12 @@ def waterfall(spans: Sequence[SpanRecord]) -> list[Row]:
 def spans_of(visit: Visit, trace: str) -> list[SpanRecord]:
     """The spans of a trace, also of one that ended a moment ago. Raises `NotFound`."""
     if re.fullmatch(r"[0-9a-f]{6,32}", trace):
-        for last in (False, True):
-            if spans := visit.ws.store.trace(trace):
-                return spans
-            if not last:
-                visit.ws.recorder.flush()
+        spans = visit.ws.store.trace(trace)
+        if all(span.parent_id for span in spans):  # none, or parts whose whole, the last to end, is yet to be stored
+            visit.ws.recorder.flush()
+            spans = visit.ws.store.trace(trace)
+        if spans:
+            return spans
     raise NotFound(f"There is no trace '{trace[:64]}' in this workspace.", "The list of traces shows what there is.")
 
 

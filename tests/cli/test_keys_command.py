@@ -22,6 +22,7 @@ def test_a_key_from_its_making_to_its_end(tmp_path: Path, capsys: pytest.Capture
     found = keys.find(secret)
     assert found is not None and found.scopes == {"embed"} and found.limits.tokens_per_day == 500
     keys.charge(found, 40, 0.5)
+    keys.flush()
     assert main(["keys", "list", *where]) == 0
     shown = capsys.readouterr().out
     assert "ann" in shown and "in use" in shown and "500 tokens per day" in shown and "0.50" in shown

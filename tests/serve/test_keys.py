@@ -1,4 +1,4 @@
-"""API keys: what is stored, what they may do, and limits that hold across processes."""
+"""API keys: what is stored, what they may do, and how far."""
 
 from __future__ import annotations
 
@@ -102,11 +102,10 @@ def test_tokens_and_dollars(keys: Keys) -> None:
     assert used.tokens == 160 and used.dollars == pytest.approx(1.0) and used.unpriced == 1
 
 
-def test_counts_are_shared_between_processes(keys: Keys, tmp_path: Path) -> None:
-    key, secret = keys.add("ann", ["generate"], KeyLimits(requests_per_minute=2))
+def test_a_key_that_another_process_revokes_opens_nothing_at_once(keys: Keys, tmp_path: Path) -> None:
+    _, secret = keys.add("ann", ["generate"])
     other = Keys(tmp_path / "keys.db")
-    assert keys.admit(key, NOON) is None and other.admit(key, NOON) is None
-    assert keys.admit(key, NOON) is not None
+    assert keys.find(secret) is not None
     other.revoke("ann")
     assert keys.find(secret) is None
     other.close()

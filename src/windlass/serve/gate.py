@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -129,8 +130,17 @@ def key_of(scope: Scope) -> Key | None:
     return found
 
 
-def limit_error(refusal: Refusal) -> HttpError:
-    """A limit that a key has reached, as the client is told."""
+async def admit(keys: Keys, key: Key, *, tokens: int = 0, dollars: float = 0.0) -> None:
+    """Counts a request of the key, as `Keys.admit`. Raises `HttpError` (429) when a limit is reached."""
+    if keys.at_hand(key):
+        refusal = keys.admit(key, tokens=tokens, dollars=dollars)
+    else:
+        refusal = await asyncio.to_thread(keys.admit, key, tokens=tokens, dollars=dollars)
+    if refusal is not None:
+        raise _limit_error(refusal)
+
+
+def _limit_error(refusal: Refusal) -> HttpError:
     code = "insufficient_quota" if refusal.limit.startswith("dollars") else "rate_limit_exceeded"
     return HttpError(429, refusal.message, "Come back later.", code=code, headers={"Retry-After": str(refusal.wait)})
 

@@ -1,8 +1,9 @@
 """API keys in the workspace: hashed, with scopes, and with limits on rate, tokens and money.
 
 A key is 32 random bytes, so a plain SHA-256 is enough to keep it from being read out of the file; it is shown once,
-when it is made. What was used is counted per key and minute, day and month, in the same file: the limits hold across
-processes and restarts, and a key that `windlass keys revoke` takes back is refused by the next request.
+when it is made. What was used is counted per key and minute, day and month, in the same file, by `serve.ledger`, which
+says how exactly the limits hold across threads, processes and crashes. A key that `windlass keys revoke` takes back is
+refused by the next request.
 
 A limit per minute looks at a sliding window: the current minute, and the part of the one before that is less than 60
 seconds ago, taken to be spread evenly.
@@ -10,19 +11,19 @@ seconds ago, taken to be spread evenly.
 
 from __future__ import annotations
 
-import calendar
 import hashlib
 import json
 import math
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from windlass.core.errors import InputError, NotFound
 from windlass.core.sqlite import Database
+from windlass.serve.ledger import TABLE, Ledger, Period, Slot, Used, month_start
 
 Scope = Literal["generate", "embed", "batch", "admin"]
 """What a key may do: write text (chat, completions, responses, tokens), embed and rerank, run batches, and read
@@ -38,10 +39,7 @@ _MIGRATIONS = (
             id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, hash TEXT NOT NULL UNIQUE, scopes TEXT NOT NULL,
             limits TEXT NOT NULL, created REAL NOT NULL, expires REAL, revoked REAL
         )""",
-        """CREATE TABLE used (
-            key TEXT NOT NULL REFERENCES keys, period TEXT NOT NULL, start INTEGER NOT NULL, requests INTEGER NOT NULL,
-            tokens INTEGER NOT NULL, dollars REAL NOT NULL, unpriced INTEGER NOT NULL, PRIMARY KEY (key, period, start)
-        ) WITHOUT ROWID""",
+        TABLE,
     ),
 )
 
@@ -78,15 +76,6 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
-    requests: int = 0
-    tokens: int = 0
-    dollars: float = 0.0
-    unpriced: int = 0
-    """Calls whose cost is not known."""
-
-
-@dataclass(frozen=True, slots=True)
 class Refusal:
     """A limit that is reached."""
 
@@ -101,9 +90,15 @@ class Keys:
 
     def __init__(self, path: Path) -> None:
         self._database = Database(path, _MIGRATIONS)
+        self._ledger = Ledger(self._database)
+        self._keyed = False
 
     def close(self) -> None:
-        self._database.close()
+        """Writes what is counted and not yet on disk. Raises what keeps it from that."""
+        try:
+            self._ledger.close()
+        finally:
+            self._database.close()
 
     def add(
         self, name: str, scopes: Sequence[str], limits: KeyLimits | None = None, *, days: float | None = None
@@ -150,7 +145,8 @@ class Keys:
 
     def any(self) -> bool:
         """Whether there ever was a key: from then on, requests need one."""
-        return bool(self._database.read("SELECT 1 FROM keys LIMIT 1"))
+        self._keyed = self._keyed or bool(self._database.read("SELECT 1 FROM keys LIMIT 1"))
+        return self._keyed
 
     def find(self, secret: str) -> Key | None:
         """The usable key of this secret."""
@@ -158,10 +154,9 @@ class Keys:
         key = _key(rows[0]) if rows else None
         return key if key is not None and key.usable(time.time()) else None
 
-    def used(self, key: str, period: Literal["minute", "day", "month"], now: float | None = None) -> Used:
+    def used(self, key: str, period: Period, now: float | None = None) -> Used:
         """What the key of this id used in the period that `now` falls into."""
-        start = _starts(time.time() if now is None else now)[period]
-        return self._used(key, period, start)
+        return self._ledger.used(key, period, time.time() if now is None else now)
 
     def admit(self, key: Key, now: float | None = None, *, tokens: int = 0, dollars: float = 0.0) -> Refusal | None:
         """Counts a request, unless a limit is reached: then says which.
@@ -170,56 +165,50 @@ class Keys:
         that they would pass counts as reached.
         """
         now = time.time() if now is None else now
-        with self._database.write() as connection:
-            refusal = self._refusal(key, now, tokens, dollars)
-            if refusal is None:
-                _add(connection, key.id, now, Used(requests=1))
-        return refusal
+        return self._ledger.admit(key.id, now, lambda used: _refusal(key, now, used, tokens, dollars))
+
+    def at_hand(self, key: Key) -> bool:
+        """Whether `admit` decides from memory; otherwise it waits for the disk, and is no call for an event loop."""
+        return self._ledger.at_hand(key.id, time.time())
 
     def charge(self, key: Key, tokens: int, dollars: float | None, now: float | None = None) -> None:
-        """Counts what a request used, once that is known."""
+        """Counts what a request used, once that is known. Never waits."""
         used = Used(tokens=tokens, dollars=dollars or 0.0, unpriced=int(dollars is None))
-        with self._database.write() as connection:
-            _add(connection, key.id, time.time() if now is None else now, used)
+        self._ledger.charge(key.id, time.time() if now is None else now, used)
 
-    def _refusal(self, key: Key, now: float, tokens: int, dollars: float) -> Refusal | None:
-        limits, starts = key.limits, _starts(now)
-        into_minute = now % 60
-        this = self._used(key.id, "minute", starts["minute"])
-        before = self._used(key.id, "minute", starts["minute"] - 60)
-        share = 1 - into_minute / 60
-        wait = max(1, math.ceil(60 - into_minute))
-        day, month = self._used(key.id, "day", starts["day"]), self._used(key.id, "month", starts["month"])
-        next_month = time.gmtime(starts["month"] + 32 * 86400)
-        until_month = _month(next_month.tm_year, next_month.tm_mon) - now
-        midnight = math.ceil(86400 - now % 86400)
-        # The request itself counts at once; its tokens and its cost are known only afterwards, at best foreseen.
-        for limit, used, more, seconds in (
-            ("requests_per_minute", this.requests + before.requests * share, 1, wait),
-            ("tokens_per_minute", this.tokens + before.tokens * share, tokens, wait),
-            ("tokens_per_day", day.tokens, tokens, midnight),
-            ("dollars_per_day", day.dollars, dollars, midnight),
-            ("dollars_per_month", month.dollars, dollars, math.ceil(until_month)),
-        ):
-            allowed = getattr(limits, limit)
-            if allowed is None or (used + more <= allowed and (used < allowed or limit == "requests_per_minute")):
-                continue
-            what = limit.replace("_", " ")
-            message = f"The key '{key.name}' has reached its limit of {allowed:g} {what}."
-            if used < allowed and limit != "requests_per_minute":
-                message = (
-                    f"The key '{key.name}' may use {allowed:g} {what}. {used:g} are used, and {more:g} may be taken by"
-                    " this request and those under way."
-                )
-            return Refusal(limit, message, seconds)
-        return None
+    def flush(self) -> None:
+        """Returns when all that was counted is on disk."""
+        self._ledger.flush()
 
-    def _used(self, key: str, period: str, start: int) -> Used:
-        rows = self._database.read(
-            "SELECT requests, tokens, dollars, unpriced FROM used WHERE key = ? AND period = ? AND start = ?",
-            (key, period, start),
-        )
-        return Used(*rows[0]) if rows else Used()
+
+def _refusal(key: Key, now: float, used: Mapping[Slot, Used], tokens: int, dollars: float) -> Refusal | None:
+    """Which limit stands against one more request. `used`: in the minute before, this minute, day and month."""
+    before, this, day, month = used.values()
+    into_minute = now % 60
+    share = 1 - into_minute / 60
+    wait = max(1, math.ceil(60 - into_minute))
+    until_month = math.ceil(month_start(time.gmtime(now), later=1) - now)
+    midnight = math.ceil(86400 - now % 86400)
+    # The request itself counts at once; its tokens and its cost are known only afterwards, at best foreseen.
+    for limit, taken, more, seconds in (
+        ("requests_per_minute", this.requests + before.requests * share, 1, wait),
+        ("tokens_per_minute", this.tokens + before.tokens * share, tokens, wait),
+        ("tokens_per_day", day.tokens, tokens, midnight),
+        ("dollars_per_day", day.dollars, dollars, midnight),
+        ("dollars_per_month", month.dollars, dollars, until_month),
+    ):
+        allowed = getattr(key.limits, limit)
+        if allowed is None or (taken + more <= allowed and (taken < allowed or limit == "requests_per_minute")):
+            continue
+        what = limit.replace("_", " ")
+        message = f"The key '{key.name}' has reached its limit of {allowed:g} {what}."
+        if taken < allowed and limit != "requests_per_minute":
+            message = (
+                f"The key '{key.name}' may use {allowed:g} {what}. {taken:g} are used, and {more:g} may be taken by"
+                " this request and those under way."
+            )
+        return Refusal(limit, message, seconds)
+    return None
 
 
 _COLUMNS = "id, name, scopes, limits, created, expires, revoked"
@@ -228,35 +217,6 @@ _COLUMNS = "id, name, scopes, limits, created, expires, revoked"
 def _key(row: Sequence[Any]) -> Key:
     id, name, scopes, limits, created, expires, revoked = row
     return Key(id, name, frozenset(json.loads(scopes)), KeyLimits(**json.loads(limits)), created, expires, revoked)
-
-
-def _add(connection: Any, key: str, now: float, used: Used) -> None:
-    starts = _starts(now)
-    for period, start in starts.items():
-        connection.execute(
-            "INSERT INTO used VALUES (?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET requests = requests + excluded.requests,"
-            " tokens = tokens + excluded.tokens, dollars = dollars + excluded.dollars,"
-            " unpriced = unpriced + excluded.unpriced",
-            (key, period, start, used.requests, used.tokens, used.dollars, used.unpriced),
-        )
-    # Minutes are needed for two minutes only; days and months are a record.
-    connection.execute(
-        "DELETE FROM used WHERE key = ? AND period = 'minute' AND start < ?", (key, starts["minute"] - 60)
-    )
-
-
-def _starts(now: float) -> dict[str, int]:
-    """When the minute, the day and the month began, in UTC."""
-    day = time.gmtime(now)
-    return {
-        "minute": int(now // 60) * 60,
-        "day": int(now // 86400) * 86400,
-        "month": _month(day.tm_year, day.tm_mon),
-    }
-
-
-def _month(year: int, month: int) -> int:
-    return calendar.timegm((year, month, 1, 0, 0, 0))
 
 
 def _hash(secret: str) -> str:

@@ -15,7 +15,7 @@ from windlass.serve.api.paging import PARAMETERS, page, page_of
 from windlass.serve.batches import Batch, Batches
 from windlass.serve.errors import HttpError, error_json, status_of
 from windlass.serve.filestore import FileStore
-from windlass.serve.gate import limit_error
+from windlass.serve.gate import admit
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 PATIENCE = 120.0
@@ -46,9 +46,7 @@ class BatchAnswers:
             key = next((one for one in keys.all() if one.id == batch.owner), None)
             if key is None or not key.usable(time.time()):
                 raise HttpError(401, "The key that made this batch opens nothing any more.", code="invalid_api_key")
-            refusal = await asyncio.to_thread(keys.admit, key)
-            if refusal is not None:
-                raise limit_error(refusal)
+            await admit(keys, key)
         operation = self._operations[batch.endpoint]
         assert operation.table is not None
         made = await operation.handle(Caller(forever, key), read_body(operation.table, operation.required, body))

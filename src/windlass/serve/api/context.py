@@ -103,7 +103,7 @@ class Context:
         except Unsupported as error:
             raise _naming_the_field(error, call) from error
         finally:
-            await self._charge(call.model, caller, responses, pieces)
+            self._charge(call.model, caller, responses, pieces)
 
     async def collect(self, call: Call, caller: Caller) -> list[ChatResponse]:
         """The responses to all requests of a call, in order."""
@@ -120,16 +120,14 @@ class Context:
 
     # counting --------------------------------------------------------------------------------------------------------
 
-    async def count(self, model: str, caller: Caller, *, input: int, output: int = 0, cost: float | None) -> None:
+    def count(self, model: str, caller: Caller, *, input: int, output: int = 0, cost: float | None) -> None:
         """Adds to the metrics, and to what the caller's key has used."""
         self.metrics.add(TOKENS, input, model=model, direction="input")
         self.metrics.add(TOKENS, output, model=model, direction="output")
         if self.keys is not None and caller.key is not None:
-            await asyncio.to_thread(self.keys.charge, caller.key, input + output, cost)
+            self.keys.charge(caller.key, input + output, cost)
 
-    async def _charge(
-        self, model: str, caller: Caller, responses: list[ChatResponse | None], pieces: list[int]
-    ) -> None:
+    def _charge(self, model: str, caller: Caller, responses: list[ChatResponse | None], pieces: list[int]) -> None:
         read = written = 0
         costs: list[float | None] = []
         for response, count in zip(responses, pieces, strict=True):
@@ -145,7 +143,7 @@ class Context:
         if costs:
             known = [cost for cost in costs if cost is not None]
             cost = sum(known) if len(known) == len(costs) else None
-            await self.count(model, caller, input=read, output=written, cost=cost)
+            self.count(model, caller, input=read, output=written, cost=cost)
 
 
 def _naming_the_field(error: Unsupported, call: Call) -> BadField:

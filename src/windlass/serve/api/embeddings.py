@@ -44,7 +44,7 @@ def operation(context: Context) -> Operation:
                 return result
 
         result = await context.blocking(embed, caller)
-        await context.count(name, caller, input=result.tokens, cost=None)
+        context.count(name, caller, input=result.tokens, cost=None)
         packed = fields.get("encoding_format") == "base64"
         data = [
             {

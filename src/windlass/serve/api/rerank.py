@@ -41,7 +41,7 @@ def operations(context: Context) -> list[Operation]:
             return Relevance((found.vectors @ asked.vectors[0]).tolist(), asked.tokens + found.tokens)
 
         relevance = await context.blocking(rank, caller)
-        await context.count(name, caller, input=relevance.tokens, cost=None)
+        context.count(name, caller, input=relevance.tokens, cost=None)
         best = sorted(range(len(documents)), key=lambda i: -relevance.scores[i])[: fields.get("top_n", len(documents))]
         results = [
             {"index": i, "relevance_score": relevance.scores[i]}

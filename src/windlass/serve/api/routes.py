@@ -14,7 +14,7 @@ from windlass.serve.api.context import Context
 from windlass.serve.api.fields import BadField, parse_json, read_body
 from windlass.serve.api.operation import Caller, Operation
 from windlass.serve.errors import HttpError, error_response, json_response
-from windlass.serve.gate import key_of, limit_error, scope_error
+from windlass.serve.gate import admit, key_of, scope_error
 from windlass.serve.work import ClientGone
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -65,9 +65,7 @@ def _endpoint(context: Context, operation: Operation) -> Endpoint:
         if operation.table is not None:
             fields = read_body(operation.table, operation.required, parse_json(await _body(request, context)))
         if key is not None and context.keys is not None and operation.method == "POST":
-            refusal = await asyncio.to_thread(context.keys.admit, key)
-            if refusal is not None:
-                raise limit_error(refusal)
+            await admit(context.keys, key)
         made = await operation.handle(Caller(request.receive, key, request), fields)
         return made if isinstance(made, Response) else json_response(made)
 

@@ -6,13 +6,12 @@ take is held in memory; what they took is counted in the workspace, by `serve.ke
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from dataclasses import dataclass
 
 from windlass.core.values import Usage
 from windlass.serve.errors import HttpError
-from windlass.serve.gate import limit_error
+from windlass.serve.gate import admit
 from windlass.serve.gateway.envelope import Envelope
 from windlass.serve.gateway.gateway import Gateway, Route
 from windlass.serve.keys import Key, Keys
@@ -57,16 +56,13 @@ class Budgets:
         held.append(hold)  # before the first pause, so that calls at once see each other
         tokens, dollars = sum(one.tokens for one in held), sum(one.dollars for one in held)
         try:
-            refusal = await asyncio.to_thread(self._keys.admit, key, tokens=tokens, dollars=dollars)
+            await admit(self._keys, key, tokens=tokens, dollars=dollars)
         except BaseException:
             self._release(hold)
             raise
-        if refusal is not None:
-            self._release(hold)
-            raise limit_error(refusal)
         return hold
 
-    async def settle(self, hold: Hold | None) -> None:
+    def settle(self, hold: Hold | None) -> None:
         """Charges what the call took, and gives the rest back."""
         if hold is None or self._keys is None:
             return
@@ -75,7 +71,7 @@ class Budgets:
                 counted = None if hold.usage is None else hold.usage.total
                 tokens = hold.tokens if counted is None else counted
                 cost = hold.cost if counted is not None else hold.dollars if _in_dollars(hold.key) else None
-                await asyncio.to_thread(self._keys.charge, hold.key, tokens, cost)
+                self._keys.charge(hold.key, tokens, cost)
         finally:
             self._release(hold)
 

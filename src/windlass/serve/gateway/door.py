@@ -90,7 +90,7 @@ class Door:
             await _Exchange(house, call, route, record, hold, scope, receive, send).run()
         finally:
             house.running -= 1
-            await house.budgets.settle(hold)
+            house.budgets.settle(hold)
 
     def _read(self, body: bytes) -> tuple[Call, Route]:
         envelope = Envelope(body)

@@ -72,14 +72,14 @@ class Tokenizing(Protocol):
 
 @runtime_checkable
 class Adaptable(Protocol):
-    """A chat model that takes adapters while it runs; a request names one in its field `adapter`."""
+    """A chat model that takes adapters while it runs; each is then a model of its own."""
 
     @property
-    def adapters(self) -> Mapping[str, str]:
-        """Name and digest of each that is loaded."""
+    def adapters(self) -> Mapping[str, ChatModel]:
+        """Those that are loaded now, by name."""
         ...
 
-    def load_adapter(self, name: str, folder: Path) -> None:
+    def load_adapter(self, name: str, folder: Path) -> ChatModel:
         """Raises `InputError` naming what is wrong with the folder or the name, `Unsupported` for another kind."""
         ...
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from windlass.core.errors import MissingExtra
-from windlass.core.protocols import ChatModel, Embedder, Measured, Reranker
+from windlass.core.protocols import ChatModel, Embedder, Reranker
 from windlass.core.store import Store
 from windlass.core.trace import Recorder
 
@@ -22,18 +22,21 @@ try:
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
     from starlette.requests import Request
-    from starlette.responses import PlainTextResponse, Response
-    from starlette.routing import BaseRoute, Route
+    from starlette.responses import Response
+    from starlette.routing import BaseRoute
 
+    from windlass.serve import status
+    from windlass.serve.adapter_folders import AdapterFolders
     from windlass.serve.api.batches import BatchAnswers
     from windlass.serve.api.batches import operations as batch_operations
+    from windlass.serve.api.catalogue import Catalogue
     from windlass.serve.api.context import Context
     from windlass.serve.api.files import operations as file_operations
-    from windlass.serve.api.openapi import document
+    from windlass.serve.api.operation import Operation
     from windlass.serve.api.routes import operations
     from windlass.serve.api.routes import routes as api_routes
     from windlass.serve.batches import Batches
-    from windlass.serve.errors import error_response, json_response
+    from windlass.serve.errors import error_response
     from windlass.serve.filestore import FileStore
     from windlass.serve.gate import LOOPBACK, Gate
     from windlass.serve.keys import Keys
@@ -46,9 +49,6 @@ except ImportError as missing:
     raise MissingExtra("The server", "serve") from missing
 
 
-ENGINE = "windlass_engine"
-
-
 def create_app(
     models: Mapping[str, ChatModel],
     embedders: Mapping[str, Embedder],
@@ -56,6 +56,7 @@ def create_app(
     recorder: Recorder | None = None,
     *,
     rerankers: Mapping[str, Reranker] | None = None,
+    adapter_folders: AdapterFolders | None = None,
     folder: Path | None = None,
     limits: Limits | None = None,
     api_key: str | None = None,
@@ -65,42 +66,27 @@ def create_app(
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """Models, embedders and rerankers by the name that clients ask for. `store` is where feedback goes (None: refused),
-    `folder` holds uploaded files and batches (None: there are no such endpoints).
+    `folder` holds uploaded files and batches (None: there are no such endpoints), `adapter_folders` the adapters that
+    clients may have loaded (None: none).
 
     `hosts` are the host names, without port, that the server answers to (None: any). With an `api_key`, or once there
     are `keys`, every path but `/health` and `/ready` asks for one. `routes` come after the server's own: the studio's
     pages, for example.
     """
-    limits = limits or Limits()
-    metrics = Metrics()
+    limits, metrics = limits or Limits(), Metrics()
     workers = Workers(limits.running, limits.waiting, metrics)
     context = Context(
-        models, embedders, rerankers or {}, store, recorder or Recorder(None), limits, workers, metrics, keys
-    )
-    known = operations(context)
-    batches = None
+        models=Catalogue(models), embedders=embedders, rerankers=rerankers or {}, store=store,
+        recorder=recorder or Recorder(None), limits=limits, workers=workers, metrics=metrics, keys=keys,
+        adapter_folders=adapter_folders or AdapterFolders(),
+    )  # fmt: skip
+    answering = operations(context)
+    batches: Batches | None = None
+    keeping: list[Operation] = []
     if folder is not None:
         files = FileStore(folder / "files")
-        batches = Batches(folder / "batches", files, BatchAnswers(context, {one.path: one for one in known}))
-        known += [*file_operations(context, files), *batch_operations(context, files, batches)]
-    metrics.declare(ENGINE, "gauge", "What a model's engine says of its queue, batch and memory, by model.")
-
-    async def health(request: Request) -> Response:
-        return json_response({"status": "ok", "models": len(models), "embedders": len(embedders)})
-
-    async def ready(request: Request) -> Response:
-        draining = getattr(request.app.state, "draining", False)
-        return json_response({"status": "draining" if draining else "ready"}, 503 if draining else 200)
-
-    async def show_metrics(request: Request) -> Response:
-        for name, model in models.items():
-            if isinstance(model, Measured):
-                for what, value in model.stats().items():
-                    metrics.set(ENGINE, value, model=name, figure=what)
-        return PlainTextResponse(metrics.render(), media_type="text/plain; version=0.0.4")
-
-    async def openapi(request: Request) -> Response:
-        return json_response(document(known, keyed=api_key is not None or (keys is not None and keys.any())))
+        batches = Batches(folder / "batches", files, BatchAnswers(context, {one.path: one for one in answering}))
+        keeping = [*file_operations(context, files), *batch_operations(context, files, batches)]
 
     async def failed(request: Request, error: Exception) -> Response:
         return error_response(error)
@@ -116,11 +102,12 @@ def create_app(
 
     return Starlette(
         routes=[
-            Route("/health", health, methods=["GET"]),
-            Route("/ready", ready, methods=["GET"]),
-            Route("/metrics", show_metrics, methods=["GET"]),
-            Route("/openapi.json", openapi, methods=["GET"]),
-            *api_routes(context, known),
+            *status.routes(
+                context,
+                lambda: [*operations(context), *keeping],
+                keyed=lambda: api_key is not None or (keys is not None and keys.any()),
+            ),
+            *api_routes(context, [*answering, *keeping]),
             *routes,
         ],
         middleware=[Middleware(Gate, metrics=metrics, hosts=hosts, api_key=api_key, keys=keys, log=log)],

@@ -1,55 +1,78 @@
 """POST /v1/load_lora_adapter and /v1/unload_lora_adapter: adapters come and go while requests run.
 
-A request asks for one by its field `adapter`. The folder lies on the server's machine; a key needs the scope admin.
+A loaded adapter is a model of its own, listed with its base as `parent` and asked for by its name in `model`. Loading
+needs the scope admin, and finds only what the server's owner allowed (`serve.adapter_folders`).
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import asyncio
 
 from windlass.core.protocols import Adaptable
 from windlass.serve.api.context import Context
 from windlass.serve.api.fields import BadField, Json, Table, text
+from windlass.serve.api.models import CARD, card
 from windlass.serve.api.operation import TEXT_, Caller, Operation, obj
+from windlass.serve.errors import HttpError
+
+LONGEST_NAME = 200
 
 
 def operations(context: Context) -> list[Operation]:
-    known = {name: model for name, model in context.models.items() if isinstance(model, Adaptable)}
-    model = context.model_field(known)
+    changing = asyncio.Lock()
+    """One at a time, so that a name which was free stays free until its adapter has it."""
+    bases = context.models.adaptable
 
-    def of(fields: Json) -> str:
-        """The base asked for; it may be left out where there is one only."""
+    def base_of(fields: Json) -> Adaptable:
+        """The one asked for; it may be left out where there is one only."""
         if "model" in fields:
-            context.named(known, fields["model"])
-            return str(fields["model"])
-        if len(known) == 1:
-            return next(iter(known))
-        raise BadField("model", "'model' is missing.", f"Models that take adapters: {', '.join(known) or 'none'}.")
+            return context.named(bases, fields["model"])
+        if len(bases) == 1:
+            return next(iter(bases.values()))
+        raise BadField("model", "'model' is missing.", f"Models that take adapters: {', '.join(bases) or 'none'}.")
 
     async def load(caller: Caller, fields: Json) -> Json:
-        base, name, folder = of(fields), fields["lora_name"], Path(fields["lora_path"])
-        await context.blocking(lambda: known[base].load_adapter(name, folder), caller)
-        return {"model": base, "adapters": dict(known[base].adapters)}
+        name, base = fields["lora_name"], base_of(fields)
+
+        def find_and_load() -> None:
+            base.load_adapter(name, context.adapter_folders.find(fields["lora_path"]))
+
+        async with changing:
+            if name in context.names():
+                raise BadField(
+                    "lora_name", f"There is a model '{name}' already.", "Unload it, or choose another name.",
+                    code="name_taken",
+                )  # fmt: skip
+            await context.blocking(find_and_load, caller)
+        return card(context, name)
 
     async def unload(caller: Caller, fields: Json) -> Json:
-        base, name = of(fields), fields["lora_name"]
-        await context.blocking(lambda: known[base].unload_adapter(name), caller)
-        return {"model": base, "adapters": dict(known[base].adapters)}
+        name = fields["lora_name"]
+        async with changing:
+            parent = context.models.parents.get(name)
+            if parent is None:
+                known = ", ".join(f"'{one}'" for one in context.models.parents) or "none"
+                raise HttpError(
+                    404, f"There is no adapter '{name}'.", f"Loaded: {known}.", code="model_not_found",
+                    param="lora_name",
+                )  # fmt: skip
+            await context.blocking(lambda: bases[parent].unload_adapter(name), caller)
+        return {"id": name, "object": "model", "deleted": True}
 
-    name: Table = {"model": model, "lora_name": text(empty=False)}
+    name: Table = {"lora_name": text(empty=False, longest=LONGEST_NAME)}
+    place: Table = {"lora_path": text(empty=False), "model": context.model_field(bases)}
     return [
         Operation(
-            method="POST", path="/v1/load_lora_adapter", summary="Loads an adapter from a folder of PEFT",
-            scope="admin", table={**name, "lora_path": text(empty=False)}, required=("lora_name", "lora_path"),
-            answer=ANSWER, handle=load, errors=(404,),
+            method="POST", path="/v1/load_lora_adapter", summary="Loads an adapter, which then is a model of its own",
+            scope="admin", table={**name, **place}, required=("lora_name", "lora_path"), answer=CARD, handle=load,
+            errors=(403, 404),
         ),
         Operation(
             method="POST", path="/v1/unload_lora_adapter",
             summary="Forgets an adapter; requests that were accepted with it finish with it",
-            scope="admin", table=name, required=("lora_name",), answer=ANSWER, handle=unload, errors=(404,),
+            scope="admin", table=name, required=("lora_name",), answer=GONE, handle=unload, errors=(404,),
         ),
     ]  # fmt: skip
 
 
-ANSWER = obj({"model": TEXT_, "adapters": {"type": "object", "additionalProperties": TEXT_}})
-"""Name and digest of every adapter that is loaded now."""
+GONE = obj({"id": TEXT_, "object": {"const": "model"}, "deleted": {"const": True}})

@@ -13,6 +13,8 @@ from windlass.core.protocols import ChatModel, Embedder, Reranker
 from windlass.core.store import Store
 from windlass.core.trace import Recorder
 from windlass.core.values import ChatDelta, ChatResponse
+from windlass.serve.adapter_folders import AdapterFolders
+from windlass.serve.api.catalogue import Catalogue
 from windlass.serve.api.fields import BadField, Check, Json, text
 from windlass.serve.api.generate import Call
 from windlass.serve.api.operation import Caller
@@ -29,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    models: Mapping[str, ChatModel]
+    models: Catalogue
     embedders: Mapping[str, Embedder]
     rerankers: Mapping[str, Reranker]
     store: Store | None
@@ -38,6 +40,7 @@ class Context:
     workers: Workers
     metrics: Metrics
     keys: Keys | None = None
+    adapter_folders: AdapterFolders = field(default_factory=AdapterFolders)
     started: int = field(default_factory=lambda: int(time.time()))
 
     def __post_init__(self) -> None:
@@ -45,6 +48,13 @@ class Context:
         self.metrics.declare(FIRST, "histogram", "Seconds from a request to the first piece of its answer, by model.")
 
     # names -----------------------------------------------------------------------------------------------------------
+
+    def kinds(self) -> dict[str, Mapping[str, ChatModel | Embedder | Reranker]]:
+        """What there is now, by what it is for."""
+        return {"chat": self.models, "embeddings": self.embedders, "rerank": self.rerankers}
+
+    def names(self) -> list[str]:
+        return list(dict.fromkeys(name for known in self.kinds().values() for name in known))
 
     def named(self, known: Mapping[str, T], name: str) -> T:
         """The model of this name. Raises `HttpError` (404)."""

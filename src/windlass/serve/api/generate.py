@@ -85,7 +85,6 @@ FOR_THE_MODEL: Table = {
     "regex": text(empty=False),
     "choice": array(text(empty=False), least=1, most=1000),
     "grammar": text(empty=False),
-    "adapter": text(empty=False),
     "priority": integer(-(1 << 31), (1 << 31) - 1),
 }
 """Parameters of vLLM's kind that some models honour and others refuse: handed over in `ChatRequest.extra`."""

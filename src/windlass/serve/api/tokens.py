@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from windlass.core.protocols import Tokenizing
+from collections.abc import Mapping
+
+from windlass.core.protocols import ChatModel, Tokenizing
 from windlass.serve.api.context import Context
 from windlass.serve.api.fields import BadField, Json, Table, array, flag, integer, text
 from windlass.serve.api.generate import MAX_TOKENS, VOCABULARY
@@ -12,16 +14,15 @@ from windlass.serve.errors import HttpError
 
 
 def operations(context: Context) -> list[Operation]:
-    known = {name: model for name, model in context.models.items() if isinstance(model, Tokenizing)}
-    model = context.model_field(known)
+    bases = _known(context.models.bases)
 
     def of(fields: Json) -> Tokenizing:
-        """The model asked for; it may be left out where there is one only."""
+        """The model asked for; it may be left out where there is one only, whose adapters have the same tokens."""
         if "model" in fields:
-            return context.named(known, fields["model"])
-        if len(known) == 1:
-            return next(iter(known.values()))
-        raise BadField("model", "'model' is missing.", f"Models whose tokens are known: {', '.join(known) or 'none'}.")
+            return context.named(_known(context.models), fields["model"])
+        if len(bases) == 1:
+            return next(iter(bases.values()))
+        raise BadField("model", "'model' is missing.", f"Models whose tokens are known: {', '.join(bases) or 'none'}.")
 
     async def tokenize(caller: Caller, fields: Json) -> Json:
         tokenizer = of(fields)
@@ -42,10 +43,11 @@ def operations(context: Context) -> list[Operation]:
         return {"prompt": await context.blocking(lambda: tokenizer.decode(fields["tokens"]), caller)}
 
     async def info(caller: Caller, fields: Json) -> Json:
-        if len(known) != 1:
-            raise HttpError(404, f"This server has {len(known)} models whose tokens are known, not one.")
-        return dict(next(iter(known.values())).token_facts())
+        if len(bases) != 1:
+            raise HttpError(404, f"This server has {len(bases)} models whose tokens are known, not one.")
+        return dict(next(iter(bases.values())).token_facts())
 
+    model = context.model_field(_known(context.models))
     prompt: Table = {
         "model": model,
         "prompt": text(),
@@ -70,3 +72,7 @@ def operations(context: Context) -> list[Operation]:
             answer={"type": "object"}, handle=info, errors=(404,),
         ),
     ]  # fmt: skip
+
+
+def _known(models: Mapping[str, ChatModel]) -> dict[str, Tokenizing]:
+    return {name: model for name, model in models.items() if isinstance(model, Tokenizing)}

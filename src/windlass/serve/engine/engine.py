@@ -149,8 +149,9 @@ class Engine:
             self._start()
         return running
 
-    def load_adapter(self, name: str, folder: Path) -> None:
-        """Reads a PEFT folder, so that requests can name it, while others run. Raises what `Adapters.load` raises."""
+    def load_adapter(self, name: str, folder: Path) -> str:
+        """Reads a PEFT folder, so that requests can name it, while others run; gives its digest. Raises what
+        `Adapters.load` raises."""
 
         def wrap() -> None:
             if self._runner.adapters is None:
@@ -158,7 +159,7 @@ class Engine:
 
         self.turn(wrap)
         assert self._runner.adapters is not None, "made between two steps"
-        self._runner.adapters.load(name, folder)
+        return self._runner.adapters.load(name, folder).digest
 
     def unload_adapter(self, name: str) -> None:
         """Forgets an adapter; requests that were accepted with it finish with it. Raises `NotFound`."""

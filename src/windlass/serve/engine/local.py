@@ -24,6 +24,7 @@ from windlass.core.errors import InputError, NotFound, Unsupported, WindlassErro
 from windlass.core.files import sha256_file, sha256_json
 from windlass.core.trace import Recorder, Span
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, FinishReason, Message, TokenLogprob, Usage
+from windlass.serve.engine.adapters.model import AdaptedModel
 from windlass.serve.engine.arithmetic.attention import kernel_here
 from windlass.serve.engine.constraints.spelling import spell
 from windlass.serve.engine.dialect.tools import End
@@ -106,8 +107,9 @@ class LocalModel:
         assert response is not None, "the last delta carries the response"
         return response
 
-    def stream(self, request: ChatRequest) -> Iterator[ChatDelta]:
-        """Deltas as soon as their characters are certain. Closing the iterator ends the work.
+    def stream(self, request: ChatRequest, adapted: AdaptedModel | None = None) -> Iterator[ChatDelta]:
+        """Deltas as soon as their characters are certain, written with the adapter of `adapted`, which is then the one
+        who answers. Closing the iterator ends the work.
 
         Raises (at the first step) `InputError` when the prompt does not fit the window or a value is out of range,
         and `Unsupported` for parameters this model cannot honour.
@@ -116,7 +118,7 @@ class LocalModel:
         span.input = [asdict(message) for message in request.messages]
         try:
             with span.active():
-                answer = _Answer(self, request, span)
+                answer = _Answer(self, request, span, adapted)
             yield from answer.deltas()
         except BaseException as error:
             span.finish(error)
@@ -135,16 +137,17 @@ class LocalModel:
     # ---- adapters
 
     @property
-    def adapters(self) -> Mapping[str, str]:
-        """Name and digest of each adapter that a request may ask for by its field `adapter`."""
-        return self.engine.adapters if isinstance(self.engine, Engine) else {}
+    def adapters(self) -> Mapping[str, AdaptedModel]:
+        """Each adapter that is loaded now, as a model of its own, by name."""
+        loaded = self.engine.adapters if isinstance(self.engine, Engine) else {}
+        return {name: AdaptedModel(self, name, digest) for name, digest in loaded.items()}
 
-    def load_adapter(self, name: str, folder: Path) -> None:
+    def load_adapter(self, name: str, folder: Path) -> AdaptedModel:
         """Reads a PEFT folder while requests run. Raises `InputError` naming what is wrong with the name or the folder,
         `Unsupported` for adapters of another kind and for encoder-decoders."""
         if not isinstance(self.engine, Engine):
             raise Unsupported(f"The model '{self.name}' is an encoder-decoder, which takes no adapters.")
-        self.engine.load_adapter(name, folder)
+        return AdaptedModel(self, name, self.engine.load_adapter(name, folder))
 
     def unload_adapter(self, name: str) -> None:
         """Requests that were accepted with it finish with it. Raises `NotFound`."""
@@ -220,16 +223,18 @@ def _engine(model: Model, folder: Path, defaults: Defaults, settings: Mapping[st
 class _Answer:
     """One request on its way through the engine."""
 
-    def __init__(self, model: LocalModel, request: ChatRequest, span: Span) -> None:
+    def __init__(self, model: LocalModel, request: ChatRequest, span: Span, adapted: AdaptedModel | None) -> None:
         self._model, self._span = model, span
+        self._who = who = model if adapted is None else adapted
         self._asked, self._parts = generation(
             request,
             model._prompt,
             model._defaults,
             lambda: model.grammars,
-            model=model.name,
+            model=who.name,
             context=model.context,
             apart=isinstance(model.engine, SourceEngine),
+            adapter=None if adapted is None else adapted.name,
         )
         asked = self._asked
         self._beams = beams(request, asked)
@@ -247,7 +252,7 @@ class _Answer:
         span.attributes.update(
             {
                 semconv.PROVIDER: "windlass",
-                semconv.REQUEST_MODEL: model.name,
+                semconv.REQUEST_MODEL: who.name,
                 semconv.REQUEST_TEMPERATURE: asked.sampling.temperature,
                 semconv.REQUEST_TOP_P: asked.sampling.top_p,
                 semconv.REQUEST_MAX_TOKENS: request.max_tokens,
@@ -256,6 +261,8 @@ class _Answer:
                 semconv.COST_USD: None,
             }
         )
+        if adapted is not None:
+            span[semconv.ADAPTER_DIGEST] = adapted.adapter
         if request.stop:
             span[semconv.REQUEST_STOP] = list(request.stop)
 
@@ -295,7 +302,7 @@ class _Answer:
         """The best answer of a beam search, as if it had just been written."""
         asked, engine = self._asked, self._model.engine
         if isinstance(engine, SourceEngine):
-            raise Unsupported(f"The parameter 'beam_width' is not supported by '{self._model.name}'.", "Leave it out.")
+            raise Unsupported(f"The parameter 'beam_width' is not supported by '{self._who.name}'.", "Leave it out.")
         best, *_ = beam_search(
             engine.decoder,
             asked.prompt,
@@ -314,7 +321,7 @@ class _Answer:
         stopped = self._text.stopped or running.finish == "stop"
         if not stopped and running.finish != "length":
             raise WindlassError(
-                f"The model '{self._model.name}' was ended by its server ({running.finish}).", "Ask again."
+                f"The model '{self._who.name}' was ended by its server ({running.finish}).", "Ask again."
             )
         finish: FinishReason = "stop" if stopped else "length"
         if stopped and self._end.calls:
@@ -322,11 +329,11 @@ class _Answer:
         if running.finish == "stop" and self._end.malformed:
             finish = "error"  # the model wrote a call that is none; it stands in the content
         self._span[semconv.RESPONSE_ID] = self._id
-        self._span[semconv.RESPONSE_MODEL] = self._model.name
+        self._span[semconv.RESPONSE_MODEL] = self._who.name
         self._span[semconv.FINISH_REASONS] = [finish]
         return ChatResponse(
             id=self._id,
-            model=self._model.name,
+            model=self._who.name,
             message=Message("assistant", "".join(self._pieces), self._end.calls, reasoning="".join(self._reasoning)),
             finish_reason=finish,
             usage=Usage(

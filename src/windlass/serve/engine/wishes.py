@@ -75,9 +75,11 @@ def generation(
     model: str,
     context: int,
     apart: bool = False,
+    adapter: str | None = None,
 ) -> tuple[Generation, Parts]:
     """What `model`, which reads at most `context` tokens, is asked, and how its answer is taken apart; `apart`: the
-    answer has a window of its own of as many. `grammars` are made when a constraint needs them.
+    answer has a window of its own of as many. `adapter`: the one it writes with. `grammars` are made when a constraint
+    needs them.
 
     Raises `InputError` when the prompt does not fit the window or a value is out of range, `Unsupported` for
     parameters that this model cannot honour.
@@ -106,7 +108,7 @@ def generation(
         sampling=Sampling(**(dict(defaults.sampling) | named)),
         stop_tokens=eos | frozenset(asked.pop("stop_token_ids", ())),
         constraint=constraint,
-        adapter=asked.pop("adapter", None),
+        adapter=adapter,
         priority=asked.pop("priority", 0),
         prompt_logprobs=reported,
     )
@@ -128,7 +130,7 @@ def beams(request: ChatRequest, made: Generation) -> Mapping[str, Any] | None:
         return None
     sampling = made.sampling
     beyond = {
-        "a constraint": made.constraint, "'adapter'": made.adapter, "'logprobs'": sampling.logprobs is not None,
+        "a constraint": made.constraint, "an adapter": made.adapter, "'logprobs'": sampling.logprobs is not None,
         "'logit_bias'": sampling.logit_bias, "'repetition_penalty'": sampling.repetition_penalty != 1,
         "'presence_penalty'": sampling.presence_penalty, "'frequency_penalty'": sampling.frequency_penalty,
         "'min_tokens'": sampling.min_tokens, "'prompt_logprobs'": made.prompt_logprobs is not None,

@@ -12,6 +12,7 @@ from torch import Tensor
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.ragged import Kernel, Parts
 from windlass.serve.engine.adapters.lora import Adapters
+from windlass.serve.engine.arithmetic.blocks import blocks_of
 from windlass.serve.engine.request import Token
 from windlass.serve.engine.sampling.drawing import Guess
 from windlass.serve.engine.sampling.logprobs import reported
@@ -30,6 +31,7 @@ class Runner:
 
     def __init__(self, decoder: Decoder, *, kernel: Kernel | None = None, reproducible: bool = False) -> None:
         self.decoder, self._kernel, self._reproducible = decoder, kernel, reproducible
+        self._blocks = None if kernel is None or reproducible else blocks_of(decoder)
         self.adapters: Adapters | None = None
         """Set with the first one that is loaded."""
 
@@ -66,7 +68,8 @@ class Runner:
         if self._reproducible:
             tokens += [0] * (-total % TILE)
         tokens_T = torch.tensor(tokens, device=self.decoder.embedding.device)
-        parts = Parts(lengths, caches, self._kernel, singly=self._reproducible)
+        through = None if any(task.row.lora for task in tasks) else self._blocks
+        parts = Parts(lengths, caches, self._kernel, through, singly=self._reproducible)
         spans = [(task.row.lora, length) for task, length in zip(tasks, lengths, strict=True)]
         adapted = nullcontext() if self.adapters is None else self.adapters.rows(spans, singly=self._reproducible)
         with adapted:

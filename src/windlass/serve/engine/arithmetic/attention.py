@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from windlass.build.transformer.config import TransformerConfig
-from windlass.build.transformer.ragged import Parts, Together
+from windlass.build.transformer.ragged import Parts
 from windlass.serve.engine.arithmetic import native
 
 
@@ -19,11 +19,11 @@ class NativeAttention:
     and however its text was cut into passes. Raises `native.Unavailable` where there are no kernels."""
 
     def __init__(self) -> None:
-        self._kernel = native.library().windlass_attend
+        native.library()
 
     def plan(
         self, config: TransformerConfig, local: bool, parts: Parts, rotation: tuple[Tensor, Tensor] | None
-    ) -> Together | None:
+    ) -> Looking | None:
         """None for what the kernel does not know: distances as biases, capped scores, other numbers than float32."""
         if config.position in ("alibi", "relative") or config.attention_cap is not None or not config.causal:
             return None
@@ -38,30 +38,46 @@ class NativeAttention:
             row = (keys.data_ptr(), values.data_ptr(), keys.stride(0), keys.stride(2), cache.length, new, offset)
             table.append(row)
             offset += new
-        table_P7 = torch.tensor(table, dtype=torch.int64)
         cos, sin = (None, None) if rotation is None else (x.float().contiguous() for x in rotation)
-        turned = 0 if cos is None else cos.shape[-1]
         if cos is not None and cos.shape[0] < offset:
             raise ValueError(f"{offset} positions are to be turned by {cos.shape[0]} rotations")
-        kernel, scale, window = self._kernel, config.score_scale, (config.window or 0) if local else 0
+        return Looking(config, (config.window or 0) if local else 0, torch.tensor(table), offset, cos, sin)
 
-        def together(layer: int, q_1HTD: Tensor, k_1KTD: Tensor, v_1KTD: Tensor) -> Tensor:
-            q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q_1HTD, k_1KTD, v_1KTD))
-            _, heads, tokens, dim = q.shape
-            if any(x.dtype != torch.float32 for x in (q, k, v)):
-                raise ValueError(f"the kernel reads float32, not {q.dtype}")
-            if tokens != offset:
-                raise ValueError(f"{tokens} positions are looked from, but the parts have {offset}")
-            out_THD = torch.empty(tokens, heads, dim)
-            kernel(
-                *(table_P7.data_ptr(), len(table), layer),
-                *(number for x in (q, k, v) for number in (x.data_ptr(), x.stride(1), x.stride(2))),
-                *(None if x is None else x.data_ptr() for x in (cos, sin)),
-                *(turned, out_THD.data_ptr(), heads, k.shape[1], dim, scale, window),
-            )
-            return out_THD.transpose(0, 1)[None]
 
-        return together
+class Looking:
+    """What the positions of one pass look at, in all layers of one kind: a `ragged.Together`."""
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        window: int,
+        table_P7: Tensor,
+        tokens: int,
+        cos: Tensor | None,
+        sin: Tensor | None,
+    ) -> None:
+        self._kernel = native.library().windlass_attend
+        self._alive = table_P7, cos, sin
+        self.tokens = tokens
+        self.native = native.Sight(
+            *(table_P7.data_ptr(), len(table_P7)),
+            *(None if x is None else x.data_ptr() for x in (cos, sin)),
+            0 if cos is None else cos.shape[-1],
+            *(config.heads, config.kv_heads, config.head_dim, window, config.score_scale),
+        )
+        """What the kernels know it by, while it lives."""
+
+    def __call__(self, layer: int, q_1HTD: Tensor, k_1KTD: Tensor, v_1KTD: Tensor) -> Tensor:
+        q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q_1HTD, k_1KTD, v_1KTD))
+        _, heads, tokens, dim = q.shape
+        if any(x.dtype != torch.float32 for x in (q, k, v)):
+            raise ValueError(f"the kernel reads float32, not {q.dtype}")
+        if tokens != self.tokens:
+            raise ValueError(f"{tokens} positions are looked from, but the parts have {self.tokens}")
+        out_THD = torch.empty(tokens, heads, dim)
+        views = (number for x in (q, k, v) for number in (x.data_ptr(), x.stride(1), x.stride(2)))
+        self._kernel(self.native, layer, *views, out_THD.data_ptr())
+        return out_THD.transpose(0, 1)[None]
 
 
 def kernel_here() -> NativeAttention | None:

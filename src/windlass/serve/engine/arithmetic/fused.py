@@ -21,7 +21,7 @@ class FusedNorm(nn.Module):
         super().__init__()
         self.norm = norm
         self._kernel = native.library().windlass_rms_norm
-        self._weight = (1.0 + norm.weight if norm.offset else norm.weight).detach().float().contiguous()
+        self.weight = (1.0 + norm.weight if norm.offset else norm.weight).detach().float().contiguous()
 
     def forward(self, x: Tensor) -> Tensor:
         rows = _rows(x)
@@ -30,7 +30,7 @@ class FusedNorm(nn.Module):
         count, stride = rows
         out = torch.empty(x.shape)
         width = x.shape[-1]
-        self._kernel(x.data_ptr(), count, width, stride, self._weight.data_ptr(), self.norm.eps, out.data_ptr())
+        self._kernel(x.data_ptr(), count, width, stride, self.weight.data_ptr(), self.norm.eps, out.data_ptr())
         return out
 
 

@@ -36,7 +36,7 @@ from windlass.core.errors import InputError
 from windlass.core.memory import keep_freed_memory
 from windlass.serve.engine.arithmetic import native
 from windlass.serve.engine.arithmetic.fused import FusedNorm, silu_gate
-from windlass.serve.engine.arithmetic.quantised import Quantised
+from windlass.serve.engine.arithmetic.quantised import Quantised, lay_together
 
 
 class Product(Protocol):
@@ -199,6 +199,8 @@ def _attempt(decoder: Decoder, name: str, choice: _Choice, expected: Tensor) -> 
     if not divergence <= choice.divergence:
         _all(undo)
         return f"the model's distribution moves by {divergence:.2g} nats per token, more than {choice.divergence:g}"
+    if quantised := [product for product in products if isinstance(product, Quantised)]:
+        lay_together(quantised)
     return len(products), sum(product.bytes for product in products), divergence
 
 

@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,17 +27,34 @@ _FLAGS = ("-O3", "-march=native", "-std=c++20", "-pthread", "-shared", "-fPIC")
 _INSTRUCTIONS = {"avx512f", "avx512bw", "avx512vl", "avx512_vnni"}
 
 _POINTER, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
+
+
+class Product(ctypes.Structure):
+    """As in `kernels.h`. Whoever makes one keeps what it points to."""
+
+    _fields_ = (("weights", _POINTER), ("bias", _POINTER), ("inputs", _LONG), ("outputs", _LONG), ("bits", _LONG))
+
+
+class Sight(ctypes.Structure):
+    """As in `kernels.h`. Whoever makes one keeps what it points to."""
+
+    _fields_ = (
+        *(("parts", _POINTER), ("count", _LONG), ("cos", _POINTER), ("sin", _POINTER), ("turned", _LONG)),
+        *(("heads", _LONG), ("kv_heads", _LONG), ("dim", _LONG), ("window", _LONG), ("scale", _FLOAT)),
+    )
+
+
 _VIEW = (_POINTER, _LONG, _LONG)
-_FUNCTIONS: dict[str, tuple[type, ...]] = {
+_FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "windlass_threads": (_LONG,),
-    "windlass_linear8": (_POINTER, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _LONG),
-    "windlass_linear4": (_POINTER, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _LONG),
-    "windlass_attend": (
-        *(_POINTER, _LONG, _LONG, *3 * _VIEW, _POINTER, _POINTER, _LONG),
-        *(_POINTER, _LONG, _LONG, _LONG, _FLOAT, _LONG),
-    ),
+    "windlass_linear": (ctypes.POINTER(Product), _POINTER, _LONG, _POINTER, ctypes.c_bool),
+    "windlass_attend": (ctypes.POINTER(Sight), _LONG, *3 * _VIEW, _POINTER),
     "windlass_rms_norm": (_POINTER, _LONG, _LONG, _LONG, _POINTER, _FLOAT, _POINTER),
     "windlass_silu_mul": (_POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER),
+    "windlass_blocks": (
+        *(_POINTER, _LONG, ctypes.POINTER(Sight), _POINTER, _FLOAT),
+        *(_POINTER, _LONG, _LONG, _POINTER, _POINTER, _POINTER),
+    ),
 }
 
 

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels.h"
 #include "threads.h"
 #include "vector.h"
 
@@ -187,12 +188,10 @@ void look(const Part& part, long layer, Rows q, const Rotation& rotation, float*
 
 }  // namespace
 
-// Turns queries and keys, stores the new keys and values behind those in the buffers, then looks; y is (tokens, heads,
-// head_dim). `window` 0: a query sees everything up to itself.
-extern "C" void windlass_attend(const int64_t* table, long parts, long layer, const float* q, long q_head, long q_token,
+extern "C" void windlass_attend(const Sight* sight, long layer, const float* q, long q_head, long q_token,
                                 const float* k, long k_head, long k_token, const float* v, long v_head, long v_token,
-                                const float* cos, const float* sin, long turned, float* y, long heads, long kv_heads,
-                                long dim, float scale, long window) {
+                                float* y) {
+    const auto [table, parts, cos, sin, turned, heads, kv_heads, dim, window, scale] = *sight;
     const Part* all = (const Part*)table;
     const Rotation rotation{cos, sin, turned};
     const Rows new_keys{k, k_head, k_token}, new_values{v, v_head, v_token};

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels.h"
 #include "threads.h"
 #include "vector.h"
 
@@ -88,6 +89,7 @@ struct Operands {
     __mmask16 lanes;
     float* y;
     long outputs;
+    bool add;  // to what y holds
 };
 
 // M rows by one panel. Integer sums may be split as it pleases; float sums may not, or rows would depend on M.
@@ -130,7 +132,11 @@ template <int BITS, int M> void tile(const Operands& o) {
         }
         w += BYTES + PANEL * sizeof(float);
     }
-    for (int m = 0; m < M; m++) _mm512_mask_storeu_ps(o.y + m * o.outputs, o.lanes, sum[m]);
+    for (int m = 0; m < M; m++) {
+        float* y = o.y + m * o.outputs;
+        if (o.add) sum[m] = _mm512_add_ps(_mm512_maskz_loadu_ps(o.lanes, y), sum[m]);
+        _mm512_mask_storeu_ps(y, o.lanes, sum[m]);
+    }
 }
 
 template <int BITS, size_t... M> auto tile_of(long rows, std::index_sequence<M...>) {
@@ -139,8 +145,9 @@ template <int BITS, size_t... M> auto tile_of(long rows, std::index_sequence<M..
 }
 
 template <int BITS>
-void linear(const float* x, long rows, long inputs, const uint8_t* weights, const float* bias, float* y, long outputs) {
+void linear(const Product& product, const float* x, long rows, float* y, bool add) {
     constexpr long BLOCK = Format<BITS>::BLOCK;
+    const long inputs = product.inputs, outputs = product.outputs;
     const long blocks = (inputs + BLOCK - 1) / BLOCK, width = blocks * BLOCK, panels = (outputs + PANEL - 1) / PANEL;
     const long panel_bytes = blocks * (Format<BITS>::BYTES + PANEL * (long)sizeof(float));
     static thread_local Activations kept;  // grows to the largest pass and stays
@@ -163,12 +170,13 @@ void linear(const float* x, long rows, long inputs, const uint8_t* weights, cons
         const long from = i / pieces * group, to = std::min(from + group, tiles.count);
         for (long p = i % pieces * panels / pieces; p < (i % pieces + 1) * panels / pieces; p++) {
             const __mmask16 lanes = first_lanes(outputs - p * PANEL);
-            const __m512 own_bias = bias ? _mm512_maskz_loadu_ps(lanes, bias + p * PANEL) : _mm512_setzero_ps();
+            const __m512 bias =
+                product.bias ? _mm512_maskz_loadu_ps(lanes, product.bias + p * PANEL) : _mm512_setzero_ps();
             for (long t = from; t < to; t++) {
                 const long row = tiles.begin(t), count = tiles.begin(t + 1) - row;
                 tile_of<BITS>(count, std::make_index_sequence<ROWS>())(
                     {&a.numbers[row * width], &a.scales[row * blocks], &a.starts[row * blocks], blocks,
-                     weights + p * panel_bytes, own_bias, lanes, y + row * outputs + p * PANEL, outputs});
+                     product.weights + p * panel_bytes, bias, lanes, y + row * outputs + p * PANEL, outputs, add});
             }
         }
     });
@@ -176,12 +184,6 @@ void linear(const float* x, long rows, long inputs, const uint8_t* weights, cons
 
 }  // namespace
 
-extern "C" void windlass_linear8(const float* x, long rows, long inputs, const uint8_t* weights, const float* bias,
-                                 float* y, long outputs) {
-    linear<8>(x, rows, inputs, weights, bias, y, outputs);
-}
-
-extern "C" void windlass_linear4(const float* x, long rows, long inputs, const uint8_t* weights, const float* bias,
-                                 float* y, long outputs) {
-    linear<4>(x, rows, inputs, weights, bias, y, outputs);
+extern "C" void windlass_linear(const Product* product, const float* x, long rows, float* y, bool add) {
+    (product->bits == 8 ? linear<8> : linear<4>)(*product, x, rows, y, add);
 }

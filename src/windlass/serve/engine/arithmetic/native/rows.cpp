@@ -1,6 +1,7 @@
 // The small steps between matrix products, each in one pass over its rows rather than one pass for each operation.
 #include <algorithm>
 
+#include "kernels.h"
 #include "threads.h"
 #include "vector.h"
 
@@ -16,7 +17,6 @@ template <class One> void each_row(long rows, long width, const One& one) {
 
 }  // namespace
 
-// y = x / sqrt(mean(x^2) + eps) * weight, of rows that lie `stride` numbers apart; y is (rows, width).
 extern "C" void windlass_rms_norm(const float* x, long rows, long width, long stride, const float* weight, float eps,
                                   float* y) {
     each_row(rows, width, [=](long row) {
@@ -37,7 +37,6 @@ extern "C" void windlass_rms_norm(const float* x, long rows, long width, long st
     });
 }
 
-// y = silu(gate) * up, of rows that lie `stride` numbers apart; y is (rows, width).
 extern "C" void windlass_silu_mul(const float* gate, const float* up, long rows, long width, long stride, float* y) {
     each_row(rows, width, [=](long row) {
         for (long i = 0; i < width; i += 16) {

@@ -1,0 +1,113 @@
+"""All blocks in one native call give what the modules give, and leave to these what they do not know."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_decoders import answers, ask, decoder, greedy, prompts
+from torch import Tensor
+
+from windlass.build.transformer.config import Experts
+from windlass.build.transformer.decoder import Decoder
+from windlass.build.transformer.ragged import Parts, Through
+from windlass.serve.engine.arithmetic import native
+from windlass.serve.engine.arithmetic.attention import NativeAttention, kernel_here
+from windlass.serve.engine.arithmetic.blocks import blocks_of
+from windlass.serve.engine.arithmetic.linears import prepare
+from windlass.serve.engine.engine import Engine
+
+needs_kernels = pytest.mark.skipif(native.unavailable() is not None, reason=str(native.unavailable()))
+
+PLAIN: dict[str, dict[str, object]] = {
+    "llama": {},
+    "tied": {"tied": True, "kv_heads": 1},
+    "biased": {"qkv_bias": True, "output_bias": True, "mlp_bias": True},
+    "windows": {"window": 5, "pattern": "LG", "local_rope_theta": 100.0},
+    "normed heads": {"qk_norm": True, "norm_offset": True},
+    "half turned": {"head_dim": 16, "rotary_share": 0.5, "attention_scale": 0.3},
+    "learned positions": {"position": "learned"},
+}
+OTHER: dict[str, dict[str, object]] = {
+    "experts": {"experts": Experts(count=4, active=2, ffn=32)},
+    "norms behind": {"norm_placement": "sandwich"},
+    "no gate": {"gated": False},
+    "gelu": {"activation": "gelu"},
+    "layer norm": {"norm": "layer"},
+    "no first norm": {"first_norm": False},
+}
+
+
+def read(model: Decoder, passes: list[list[list[int]]], through: Through | None) -> list[Tensor]:
+    """Hidden vectors of each pass over the next parts of some texts, and then all keys and values."""
+    caches = [model.new_cache() for _ in passes[0]]
+    found = []
+    with torch.inference_mode():
+        for new in passes:
+            parts = Parts([len(ids) for ids in new], caches, NativeAttention(), through)
+            found.append(model.hidden_of_parts(torch.tensor([token for ids in new for token in ids]), parts))
+    return found + [kept for cache in caches for kept in (cache.keys, cache.values)]
+
+
+@needs_kernels
+@pytest.mark.parametrize("policy", ["int8", "int4"])
+@pytest.mark.parametrize("shape", PLAIN)
+def test_they_give_what_the_modules_give(shape: str, policy: str) -> None:
+    model = decoder(**PLAIN[shape])
+    prepare(model, policy)
+    blocks = blocks_of(model)
+    assert blocks is not None
+    passes = [prompts(20, 1, 9), prompts(1, 1, 1, seed=2), prompts(1, 30, 2, seed=3)]
+    for own, expected in zip(read(model, passes, blocks), read(model, passes, None), strict=True):
+        if shape == "normed heads":  # which PyTorch norms where they are not neighbours
+            torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-5)
+        else:
+            assert torch.equal(own, expected)
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape", OTHER)
+def test_they_are_not_made_of_what_they_do_not_know(shape: str) -> None:
+    model = decoder(**OTHER[shape])
+    prepare(model, "int8")
+    assert blocks_of(model) is None
+
+
+@needs_kernels
+def test_packed_weights_are_needed() -> None:
+    model = decoder()
+    assert blocks_of(model) is None
+    prepare(model, "bf16")
+    assert blocks_of(model) is None
+
+
+@needs_kernels
+@pytest.mark.parametrize("change", [{"position": "alibi"}, {"attention_cap": 5.0}])
+def test_sights_that_the_kernel_does_not_know_go_through_the_modules(change: dict[str, object]) -> None:
+    model = decoder(**change)
+    prepare(model, "int8")
+    passes = [prompts(7, 2), prompts(1, 1)]
+    for own, expected in zip(read(model, passes, blocks_of(model)), read(model, passes, None), strict=True):
+        assert torch.equal(own, expected)
+
+
+@needs_kernels
+def test_an_engine_uses_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, asked = decoder(), prompts(9, 40, 3)
+    prepare(model, "int8")
+    expected = [greedy(model, prompt, 8) for prompt in asked]
+    monkeypatch.setattr(Decoder, "through", lambda *_: pytest.fail("the modules were asked"))
+    engine = Engine(model, kernel=kernel_here(), token_budget=16)
+    found = answers(engine, [ask(prompt, 8) for prompt in asked])
+    engine.close()
+    assert [[token.id for token in answer] for answer in found] == expected
+
+
+def test_without_kernels_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_library", lambda: "no compiler")
+    model, (prompt,) = decoder(), prompts(9)
+    report = prepare(model, "int8")
+    assert report.policy != "int8" and blocks_of(model) is None and kernel_here() is None
+    engine = Engine(model)
+    (found,) = answers(engine, [ask(prompt, 8)])
+    engine.close()
+    assert [token.id for token in found] == greedy(model, prompt, 8)

@@ -79,3 +79,7 @@ class Unsupported(WindlassError):
     """A parameter or feature that this implementation cannot honour; refused, never ignored."""
 
     exit_code = 2
+
+
+class TimedOut(WindlassError):
+    """The answer was not complete when the time that its request allows was over."""

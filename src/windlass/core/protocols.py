@@ -43,6 +43,10 @@ class Cancellable(Protocol):
         """Ends the work as soon as possible. Safe to call from any thread, more than once, and after the end."""
         ...
 
+    def close(self) -> None:
+        """Ends the work and waits for its end. To be called where the iterator is read."""
+        ...
+
 
 @runtime_checkable
 class Tokenizing(Protocol):

@@ -161,6 +161,10 @@ class ChatRequest:
     """JSON schema that the answer must obey."""
     logprobs: int | None = None
     """Report each token's log-probability, with so many alternatives (0 to 20). None: no report."""
+    timeout: float | None = None
+    """Seconds from the call to the whole answer. A model that cannot keep it is stopped by the one who asked."""
+    background: bool = False
+    """Nobody sits waiting for the answer: a model with a queue serves others first."""
 
     def beyond_text(self) -> dict[str, Any]:
         """What is asked besides text and sampling, by its wire name: what a model must know or refuse."""

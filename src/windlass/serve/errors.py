@@ -14,6 +14,7 @@ from windlass.core.errors import (
     InputError,
     NotFound,
     ProviderError,
+    TimedOut,
     Unsupported,
     WindlassError,
     WorkspaceBusy,
@@ -48,7 +49,7 @@ def status_of(error: BaseException) -> int:
             return 400
         case ProviderError(status=429):
             return 429
-        case ProviderError(status=None) | TimeoutError():
+        case ProviderError(status=None) | TimedOut() | TimeoutError():
             return 504
         case ProviderError():
             return 502  # whatever it was, it went wrong between us and the provider, not the client and us
@@ -72,7 +73,8 @@ def error_json(error: BaseException) -> dict[str, Any]:
     status = status_of(error)
     code = getattr(error, "code", None)
     if code is None:
-        code = {BadField: "invalid_value", Unsupported: "unsupported"}.get(type(error))
+        codes = {BadField: "invalid_value", Unsupported: "unsupported", TimedOut: "timeout", TimeoutError: "timeout"}
+        code = codes.get(type(error))
     return {
         "error": {
             "message": message,

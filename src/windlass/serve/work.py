@@ -7,7 +7,7 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -112,14 +112,14 @@ class Workers:
                             if stop.is_set():
                                 break
                     finally:
-                        if isinstance(iterator, Generator):
+                        if isinstance(iterator, Generator | Cancellable):
                             iterator.close()  # here and now, so that its span ends and its memory is freed
             except BaseException as error:  # noqa: BLE001 - whatever it is, the one who waits must hear of it
                 end = _End(error)
             inbox.put((index, end))
 
-        def leave(_: object) -> None:
-            """The thread has really ended: only now is its place free."""
+        def leave() -> None:
+            """The thread has really ended, or will never begin: only now is its place free."""
             self._taken -= 1
             self._stops.discard(stop)
             self._metrics.add(IN_PROGRESS, -1)
@@ -127,19 +127,32 @@ class Workers:
         self._taken += 1
         self._stops.add(stop)
         self._metrics.add(IN_PROGRESS)
-        asyncio.get_running_loop().run_in_executor(self._pool, work).add_done_callback(leave)
+        loop, future = asyncio.get_running_loop(), self._pool.submit(work)
+        stop.cancels(future)
+
+        def ended(_: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody counts any more
+                loop.call_soon_threadsafe(leave)
+
+        future.add_done_callback(ended)
 
 
 class _Stop:
-    """Tells a thread to stop, and, where it can be told, the iterator that it waits for."""
+    """Tells a thread to stop, and, where it can be told, the iterator that it waits for. What is still in line for a
+    thread leaves it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._stopped = False
         self._iterator: object = None
+        self._future: Future[None] | None = None
 
     def is_set(self) -> bool:
         return self._stopped
+
+    def cancels(self, future: Future[None]) -> None:
+        """What is to be taken out of the line."""
+        self._future = future
 
     def watch(self, iterator: object) -> None:
         with self._lock:
@@ -151,6 +164,8 @@ class _Stop:
         self._stopped = True
         with self._lock:
             iterator = self._iterator
+        if self._future is not None:
+            self._future.cancel()
         if isinstance(iterator, Cancellable):
             iterator.cancel()
 

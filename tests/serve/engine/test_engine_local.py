@@ -71,7 +71,7 @@ def test_greedy_text_equals_transformers(tmp_path: Path, family: str, fields: di
     assert json.loads((folder / "config.json").read_text())["model_type"] == family
     model = LocalModel.load(folder)
     peer = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    tokenizer = model._prompt.tokenizer
+    tokenizer = model.prompt.tokenizer
     ids = [tokenizer.token_to_id(END), *tokenizer.encode("the cat").ids]
     prompt = torch.tensor([ids])
     settings = {"max_new_tokens": 40, "do_sample": False, "attention_mask": torch.ones_like(prompt), "pad_token_id": 0}
@@ -83,12 +83,12 @@ def test_greedy_text_equals_transformers(tmp_path: Path, family: str, fields: di
 
 def test_each_token_is_the_one_a_pass_without_cache_would_choose(folder: Path, model: LocalModel) -> None:
     decoder = load_model(folder)
-    ids = model._prompt.tokens([Message("user", "on the mat")])
+    ids = model.prompt.tokens([Message("user", "on the mat")])
     with torch.inference_mode():
         for _ in range(30):
             ids.append(int(decoder(torch.tensor([ids]))[0, -1].argmax()))
     text = model.complete(ask("on the mat", temperature=0, max_tokens=30)).message.text
-    assert text == model._prompt.tokenizer.decode(ids[-30:])
+    assert text == model.prompt.tokenizer.decode(ids[-30:])
 
 
 def test_deltas_add_up_to_the_message_and_are_many(model: LocalModel) -> None:
@@ -135,7 +135,7 @@ def test_the_end_token_ends_the_text(tmp_path: Path) -> None:
     plain = LocalModel.load(ending)
     whole = plain.complete(ask(temperature=0, max_tokens=20)).message.text
     # declare the third token of the greedy text to be the end
-    third = plain._prompt.tokenizer.encode(whole).ids[2]
+    third = plain.prompt.tokenizer.encode(whole).ids[2]
     (ending / "generation_config.json").write_text(json.dumps(configuration | {"eos_token_id": [0, third]}))
     response = LocalModel.load(ending).complete(ask(temperature=0, max_tokens=20))
     assert response.finish_reason == "stop" and whole.startswith(response.message.text)
@@ -198,10 +198,10 @@ def test_an_empty_prompt_is_the_beginning_of_a_document(model: LocalModel) -> No
 
 def test_a_chat_template_is_used_unless_the_prompt_is_raw(chat: LocalModel) -> None:
     messages = [Message("system", "s"), Message("user", "hé"), Message("assistant", "a"), Message("user", "q")]
-    decode = chat._prompt.tokenizer.decode
-    shown = decode(chat._prompt.tokens(messages), skip_special_tokens=False)
+    decode = chat.prompt.tokenizer.decode
+    shown = decode(chat.prompt.tokens(messages), skip_special_tokens=False)
     assert shown == f"{END}<system>s</><user>hé</><assistant>a</><user>q</><assistant>"
-    raw = chat._prompt.tokens([Message("user", "q")], raw=True)
+    raw = chat.prompt.tokens([Message("user", "q")], raw=True)
     assert decode(raw, skip_special_tokens=False) == f"{END}q"
     assert not chat.is_base
     response = chat.complete(ask("q", max_tokens=2, extra={"raw_prompt": True}))
@@ -349,7 +349,7 @@ def test_an_answer_may_be_searched_for_by_beams(folder: Path, model: LocalModel)
     import transformers
 
     peer = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    tokenizer = model._prompt.tokenizer
+    tokenizer = model.prompt.tokenizer
     ids = [tokenizer.token_to_id(END), *tokenizer.encode("the cat").ids]
     prompt = torch.tensor([ids])
     made = peer.generate(

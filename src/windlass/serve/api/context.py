@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeVar
 
 from windlass.core.errors import Unsupported, WindlassError
@@ -26,6 +26,8 @@ from windlass.serve.work import Workers
 
 TOKENS = "windlass_tokens_total"
 FIRST = "windlass_time_to_first_chunk_seconds"
+_GRACE = 0.5
+"""Seconds after its deadline in which a model may end by itself, and say what became of the answer."""
 T = TypeVar("T")
 
 
@@ -83,27 +85,31 @@ class Context:
         charged to the caller's key, in every case.
         """
         model = self.named(self.models, call.model)
-        started, waiting = time.perf_counter(), True
+        started, waiting = time.monotonic(), True
         responses: list[ChatResponse | None] = [None] * len(call.requests)
         pieces = [0] * len(call.requests)
 
-        def run(index: int) -> Callable[[], Iterator[ChatDelta]]:
-            return lambda: model.stream(call.requests[index])
+        deadline = started + self.limits.request_seconds
 
-        deadline = asyncio.get_running_loop().time() + self.limits.request_seconds
+        def run(index: int) -> Callable[[], Iterator[ChatDelta]]:
+            """To be called when its turn has come: the time in line counts."""
+            asked, background = call.requests[index], caller.request is None
+            return lambda: model.stream(replace(asked, timeout=deadline - time.monotonic(), background=background))
+
         try:
             makes = [run(i) for i in range(len(call.requests))]
             async with self.workers.items(makes, caller.receive) as deltas:
                 while True:
-                    # Around each step, not around the loop: a reader's time is no business of this clock.
-                    async with asyncio.timeout_at(deadline):
+                    # Around each step, not around the loop: a reader's time is no business of this clock. It is for
+                    # models that have none of their own.
+                    async with asyncio.timeout(deadline + _GRACE - time.monotonic()):
                         try:
                             index, delta = await anext(deltas)
                         except StopAsyncIteration:
                             break
                     if waiting:
                         waiting = False
-                        self.metrics.observe(FIRST, time.perf_counter() - started, model=call.model)
+                        self.metrics.observe(FIRST, time.monotonic() - started, model=call.model)
                     pieces[index] += 1
                     if delta.response is not None:
                         responses[index] = delta.response

@@ -157,7 +157,13 @@ def _neutral(name: str, value: Any) -> bool:
 
 
 def times(request: ChatRequest, n: int) -> list[ChatRequest]:
-    """The same request `n` times; the first keeps its seed, the others draw theirs from it."""
+    """The same request `n` times; the first keeps its seed, the others draw theirs from it. Raises `BadField` for a
+    beam search, which would find the same answer each time."""
+    if n > 1 and request.extra.get("beam_width", 1) > 1:
+        raise BadField(
+            "beam_width", f"'beam_width' looks for the one best answer, but {n} are asked for ('n' or 'best_of').",
+            "Leave out one of the two.",
+        )  # fmt: skip
     if request.seed is None or n == 1:
         return [request] * n
     return [request, *(replace(request, seed=_derived(request.seed, i)) for i in range(1, n))]

@@ -8,9 +8,7 @@ silently.
 from __future__ import annotations
 
 import functools
-import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,23 +17,19 @@ from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.encoder_decoder import EncoderDecoder
 from windlass.build.transformer.hf import load_model
 from windlass.build.transformer.model import Model
-from windlass.core import semconv
-from windlass.core.errors import InputError, NotFound, Unsupported, WindlassError
+from windlass.core.errors import InputError, NotFound, Unsupported
 from windlass.core.files import sha256_file, sha256_json
-from windlass.core.trace import Recorder, Span
-from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, FinishReason, Message, TokenLogprob, Usage
+from windlass.core.trace import Recorder
+from windlass.core.values import ChatRequest, ChatResponse, Message, TokenLogprob
 from windlass.serve.engine.adapters.model import AdaptedModel
+from windlass.serve.engine.answer import Answer
 from windlass.serve.engine.arithmetic.attention import kernel_here
 from windlass.serve.engine.constraints.spelling import spell
-from windlass.serve.engine.dialect.tools import End
 from windlass.serve.engine.engine import Engine, Stats
 from windlass.serve.engine.memory import check_memory
 from windlass.serve.engine.prompt import Prompt
-from windlass.serve.engine.request import Running, Token
-from windlass.serve.engine.sampling.beam import beam_search
 from windlass.serve.engine.source import SourceEngine
-from windlass.serve.engine.text import Text
-from windlass.serve.engine.wishes import INCLUDE_STOP, Defaults, beams, generation
+from windlass.serve.engine.wishes import Defaults
 
 if TYPE_CHECKING:
     from windlass.serve.engine.constraints.grammars import Grammars
@@ -58,8 +52,8 @@ class LocalModel:
         self.engine = engine
         self.context = engine.context
         """The window: tokens of prompt and answer together; of an encoder-decoder, of each."""
-        self._prompt = prompt
-        self._defaults = defaults
+        self.prompt = prompt
+        self.defaults = defaults
         self._recorder = recorder
 
     @classmethod
@@ -98,7 +92,7 @@ class LocalModel:
     @property
     def is_base(self) -> bool:
         """Whether the model has no chat template, and so continues the text of one user message."""
-        return self._prompt.is_base
+        return self.prompt.is_base
 
     def complete(self, request: ChatRequest) -> ChatResponse:
         response = None
@@ -107,23 +101,14 @@ class LocalModel:
         assert response is not None, "the last delta carries the response"
         return response
 
-    def stream(self, request: ChatRequest, adapted: AdaptedModel | None = None) -> Iterator[ChatDelta]:
+    def stream(self, request: ChatRequest, adapted: AdaptedModel | None = None) -> Answer:
         """Deltas as soon as their characters are certain, written with the adapter of `adapted`, which is then the one
-        who answers. Closing the iterator ends the work.
+        who answers. Closing or cancelling the iterator ends the work.
 
         Raises (at the first step) `InputError` when the prompt does not fit the window or a value is out of range,
-        and `Unsupported` for parameters this model cannot honour.
+        `Unsupported` for parameters this model cannot honour, and `TimedOut` when the request's time is over.
         """
-        span = self._recorder.span("chat", "chat").begin()
-        span.input = [asdict(message) for message in request.messages]
-        try:
-            with span.active():
-                answer = _Answer(self, request, span, adapted)
-            yield from answer.deltas()
-        except BaseException as error:
-            span.finish(error)
-            raise
-        span.finish()
+        return Answer(self, request, self._recorder.span("chat", "chat"), adapted)
 
     def stats(self) -> Mapping[str, float]:
         """The engine's gauges; those of guessing ahead with `speculation_` before them."""
@@ -163,45 +148,45 @@ class LocalModel:
     # ---- tokens
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        return self._prompt.encode(text, special=special)
+        return self.prompt.encode(text, special=special)
 
     def encode_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
-        return self._prompt.tokens(messages, opening=add_generation_prompt)
+        return self.prompt.tokens(messages, opening=add_generation_prompt)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens, special ones included. Raises `InputError` for a number that is no token."""
-        if unknown := [token for token in tokens if self._prompt.tokenizer.id_to_token(token) is None]:
+        if unknown := [token for token in tokens if self.prompt.tokenizer.id_to_token(token) is None]:
             raise InputError(f"{unknown[0]} is not a token of the model '{self.name}'.")
-        return str(self._prompt.tokenizer.decode(list(tokens), skip_special_tokens=False))
+        return str(self.prompt.tokenizer.decode(list(tokens), skip_special_tokens=False))
 
     def token_facts(self) -> Mapping[str, Any]:
         """`bos_token`, `eos_token`, `pad_token` and `chat_template`, as texts or None."""
-        return self._prompt.facts()
+        return self.prompt.facts()
 
     @functools.cached_property
     def grammars(self) -> Grammars:
         """Makes constraints for this model's tokens."""
         from windlass.serve.engine.constraints.grammars import Grammars
 
-        return Grammars(self._prompt.tokenizer, self._defaults.eos, visible=self._prompt.dialect.marks)
+        return Grammars(self.prompt.tokenizer, self.defaults.eos, visible=self.prompt.dialect.marks)
 
     @functools.cached_property
-    def _shown(self) -> Callable[[Sequence[int]], str]:
+    def shown(self) -> Callable[[Sequence[int]], str]:
         """Text of the tokens of an answer."""
-        return self._prompt.dialect.decoder(self._prompt.tokenizer)
+        return self.prompt.dialect.decoder(self.prompt.tokenizer)
 
     @functools.cached_property
     def _bytes(self) -> Sequence[bytes] | None:
         """What each token writes; None where the text is not the sum of its tokens."""
         try:
-            return spell(self._prompt.tokenizer).tokens
+            return spell(self.prompt.tokenizer).tokens
         except Unsupported:
             return None
 
-    def _named(self, token: int, logprob: float | None, top: Sequence[tuple[int, float]] = ()) -> TokenLogprob:
-        text = str(self._prompt.tokenizer.decode([token], skip_special_tokens=False))
+    def named(self, token: int, logprob: float | None, top: Sequence[tuple[int, float]] = ()) -> TokenLogprob:
+        text = str(self.prompt.tokenizer.decode([token], skip_special_tokens=False))
         written = self._bytes[token] if self._bytes is not None and token < len(self._bytes) else b""
-        others = tuple(self._named(*one) for one in top)
+        others = tuple(self.named(*one) for one in top)
         return TokenLogprob(text, logprob, token, written or text.encode(), others)
 
 
@@ -218,140 +203,3 @@ def _engine(model: Model, folder: Path, defaults: Defaults, settings: Mapping[st
             f"{folder} holds an encoder-decoder, which takes no {', '.join(sorted(refused))}.", "Leave that out."
         )
     return SourceEngine(model, start=defaults.start, **settings)
-
-
-class _Answer:
-    """One request on its way through the engine."""
-
-    def __init__(self, model: LocalModel, request: ChatRequest, span: Span, adapted: AdaptedModel | None) -> None:
-        self._model, self._span = model, span
-        self._who = who = model if adapted is None else adapted
-        self._asked, self._parts = generation(
-            request,
-            model._prompt,
-            model._defaults,
-            lambda: model.grammars,
-            model=who.name,
-            context=model.context,
-            apart=isinstance(model.engine, SourceEngine),
-            adapter=None if adapted is None else adapted.name,
-        )
-        asked = self._asked
-        self._beams = beams(request, asked)
-        self._text = Text(model._shown, request.stop, include_stop=bool(request.extra.get(INCLUDE_STOP, False)))
-        self._id = f"chatcmpl-{uuid.uuid4().hex}"
-        self._output = 0
-        self._thought = 0
-        """Tokens of reasoning."""
-        self._reasoning: list[str] = []
-        self._pieces: list[str] = []
-        self._end = End()
-        self._logprobs: list[TokenLogprob] = []
-        self._pending: list[TokenLogprob] = []
-        """Of tokens whose text is held back."""
-        span.attributes.update(
-            {
-                semconv.PROVIDER: "windlass",
-                semconv.REQUEST_MODEL: who.name,
-                semconv.REQUEST_TEMPERATURE: asked.sampling.temperature,
-                semconv.REQUEST_TOP_P: asked.sampling.top_p,
-                semconv.REQUEST_MAX_TOKENS: request.max_tokens,
-                semconv.INPUT_TOKENS: len(asked.prompt),
-                semconv.MODEL_DIGEST: model.digest,
-                semconv.COST_USD: None,
-            }
-        )
-        if adapted is not None:
-            span[semconv.ADAPTER_DIGEST] = adapted.adapter
-        if request.stop:
-            span[semconv.REQUEST_STOP] = list(request.stop)
-
-    def deltas(self) -> Iterator[ChatDelta]:
-        running = self._model.engine.submit(self._asked) if self._beams is None else self._search(self._beams)
-        self._span[semconv.REQUEST_SEED] = running.seed
-        try:
-            for token in running:
-                self._output += 1
-                if token.id in self._asked.stop_tokens:
-                    break
-                if token.logprob is not None:
-                    self._pending.append(self._model._named(*token))
-                self._thought += self._parts.thinking
-                reasoning, content = self._parts.push(self._text.push(token.id))
-                if reasoning or content:
-                    yield self._delta(reasoning, content)
-                if self._text.stopped:
-                    break
-            reasoning, content = self._parts.push(self._text.finish())
-            rest, self._end = self._parts.finish()
-            reasoning, content = reasoning + rest, content + self._end.text
-            if reasoning or content or (self._pending and not self._text.stopped):
-                yield self._delta(reasoning, content)
-        finally:  # also when the reader has left: the trace says what was written until then
-            running.cancel()
-            self._span[semconv.OUTPUT_TOKENS] = self._output
-            self._span.output = {
-                "role": "assistant",
-                "content": "".join(self._pieces),
-                **({"reasoning": "".join(self._reasoning)} if self._reasoning else {}),
-                **({"tool_calls": [asdict(call) for call in self._end.calls]} if self._end.calls else {}),
-            }
-        yield ChatDelta(response=self._response(running))
-
-    def _search(self, settings: Mapping[str, Any]) -> Running:
-        """The best answer of a beam search, as if it had just been written."""
-        asked, engine = self._asked, self._model.engine
-        if isinstance(engine, SourceEngine):
-            raise Unsupported(f"The parameter 'beam_width' is not supported by '{self._who.name}'.", "Leave it out.")
-        best, *_ = beam_search(
-            engine.decoder,
-            asked.prompt,
-            max_tokens=asked.max_tokens,
-            stop_tokens=asked.stop_tokens,
-            turn=engine.turn,
-            **settings,
-        )
-        running = Running(asked, lambda: None)
-        for token in best.tokens:
-            running.deliver(Token(token))
-        running.end(best.finish)
-        return running
-
-    def _response(self, running: Running) -> ChatResponse:
-        stopped = self._text.stopped or running.finish == "stop"
-        if not stopped and running.finish != "length":
-            raise WindlassError(
-                f"The model '{self._who.name}' was ended by its server ({running.finish}).", "Ask again."
-            )
-        finish: FinishReason = "stop" if stopped else "length"
-        if stopped and self._end.calls:
-            finish = "tool_calls"
-        if running.finish == "stop" and self._end.malformed:
-            finish = "error"  # the model wrote a call that is none; it stands in the content
-        self._span[semconv.RESPONSE_ID] = self._id
-        self._span[semconv.RESPONSE_MODEL] = self._who.name
-        self._span[semconv.FINISH_REASONS] = [finish]
-        return ChatResponse(
-            id=self._id,
-            model=self._who.name,
-            message=Message("assistant", "".join(self._pieces), self._end.calls, reasoning="".join(self._reasoning)),
-            finish_reason=finish,
-            usage=Usage(
-                input=len(self._asked.prompt) - running.cached,
-                cache_read=running.cached,
-                output=self._output - self._thought,
-                reasoning=self._thought or None,
-            ),
-            trace_id=self._span.trace_id,
-            logprobs=tuple(self._logprobs),
-            prompt_logprobs=tuple(self._model._named(*token) for token in running.prompt_logprobs),
-        )
-
-    def _delta(self, reasoning: str, content: str) -> ChatDelta:
-        if not self._pieces and not self._reasoning:
-            self._span[semconv.TIME_TO_FIRST_CHUNK] = (time.time_ns() - self._span.start_ns) / 1e9
-        self._pieces += [content] if content else []
-        self._reasoning += [reasoning] if reasoning else []
-        ready, self._pending = tuple(self._pending), []
-        self._logprobs += ready
-        return ChatDelta(content, reasoning=reasoning, logprobs=ready)

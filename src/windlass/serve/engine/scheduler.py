@@ -89,6 +89,10 @@ class Counts:
     """Of all sequences so far."""
 
     ended: int = 0
+    cancelled: int = 0
+    """Of those, by whoever asked,"""
+    late: int = 0
+    """and by their deadlines."""
     preemptions: int = 0
     prompt_tokens: int = 0
     """Of the sequences that were started,"""
@@ -138,6 +142,8 @@ class Scheduler:
         self._release(row)
         (self.waiting if row in self.waiting else self.running).remove(row)
         self.counts.ended += 1
+        self.counts.cancelled += finish == "cancelled"
+        self.counts.late += finish == "deadline"
         row.running.end(finish, error)
 
     def write(self, row: Row, token: Token) -> None:

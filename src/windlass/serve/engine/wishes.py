@@ -6,6 +6,7 @@ Every parameter is honoured or refused by name; what the request leaves open, th
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ PROMPT_TOKENS = "prompt_token_ids"
 
 _WITHOUT_DEFAULT = ("seed", "logit_bias", "logprobs", "min_tokens")
 _BEAMS = ("beam_width", "length_penalty", "early_stopping")
+BACKGROUND = 60
+"""Added to the priority of what nobody sits waiting for."""
 INCLUDE_STOP = "include_stop_str_in_output"
 """Key of `ChatRequest.extra` (true or false): the text ends behind the stop string rather than before it."""
 
@@ -109,7 +112,8 @@ def generation(
         stop_tokens=eos | frozenset(asked.pop("stop_token_ids", ())),
         constraint=constraint,
         adapter=adapter,
-        priority=asked.pop("priority", 0),
+        priority=asked.pop("priority", 0) + (BACKGROUND if request.background else 0),
+        deadline=None if request.timeout is None else time.monotonic() + request.timeout,
         prompt_logprobs=reported,
     )
     for name in asked.keys() - {*_BEAMS, INCLUDE_STOP}:

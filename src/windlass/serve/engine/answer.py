@@ -1,0 +1,240 @@
+"""One request on its way through the engine, from what was asked to the deltas of the answer.
+
+    answer = Answer(model, request, recorder.span("chat", "chat"))
+    for delta in answer: ...        # `answer.cancel()` from any thread ends it, wherever it is
+
+A request leaves the engine as soon as it is cancelled: out of its queue, between two parts of a long prompt, or
+between two tokens.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from windlass.core import semconv
+from windlass.core.errors import TimedOut, Unsupported, WindlassError
+from windlass.core.trace import Span
+from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, FinishReason, Message, TokenLogprob, Usage
+from windlass.serve.engine.dialect.tools import End
+from windlass.serve.engine.request import Finish, Running, Token
+from windlass.serve.engine.sampling.beam import beam_search
+from windlass.serve.engine.source import SourceEngine
+from windlass.serve.engine.text import Text
+from windlass.serve.engine.wishes import INCLUDE_STOP, beams, generation
+
+if TYPE_CHECKING:
+    from windlass.serve.engine.adapters.model import AdaptedModel
+    from windlass.serve.engine.local import LocalModel
+
+
+class Answer(Iterator[ChatDelta]):
+    """Implements `core.protocols.Cancellable`. Nothing happens before the first step, which raises what is wrong with
+    the request. One that is dropped half read is closed."""
+
+    def __init__(
+        self, model: LocalModel, request: ChatRequest, span: Span, adapted: AdaptedModel | None = None
+    ) -> None:
+        """`adapted`: the one who answers, where that is not the model itself."""
+        self._work = _Work(model, request, span, adapted)
+        self._deltas = self._work.deltas()
+
+    def __next__(self) -> ChatDelta:
+        return next(self._deltas)
+
+    def cancel(self) -> None:
+        self._work.leave()
+
+    def close(self) -> None:
+        self._deltas.close()
+
+
+class _Left(Exception):
+    """Nobody waits for this answer any more."""
+
+
+class _Work:
+    """Apart from `Answer`, which is then no cycle: the last reference to it ends the work at once."""
+
+    def __init__(self, model: LocalModel, request: ChatRequest, span: Span, adapted: AdaptedModel | None) -> None:
+        self._model, self._request, self._span, self._adapted = model, request, span, adapted
+        self._name = model.name if adapted is None else adapted.name
+        self._left = False
+        self._running: Running | None = None
+
+    def leave(self) -> None:
+        """From any thread."""
+        self._left = True  # before the look at what is running: whoever starts it looks at this afterwards
+        if self._running is not None:
+            self._running.cancel()
+
+    def deltas(self) -> Generator[ChatDelta]:
+        span = self._span.begin()
+        span.input = [asdict(message) for message in self._request.messages]
+        try:
+            with span.active():
+                self._prepare()
+            yield from self._written()
+        except _Left:
+            span.finish(GeneratorExit())
+            return
+        except BaseException as error:
+            span.finish(error)
+            raise
+        span.finish()
+
+    def _prepare(self) -> None:
+        model, request, span, adapted = self._model, self._request, self._span, self._adapted
+        self._asked, self._parts = generation(
+            request,
+            model.prompt,
+            model.defaults,
+            lambda: model.grammars,
+            model=self._name,
+            context=model.context,
+            apart=isinstance(model.engine, SourceEngine),
+            adapter=None if adapted is None else adapted.name,
+        )
+        asked = self._asked
+        self._beams = beams(request, asked)
+        self._text = Text(model.shown, request.stop, include_stop=bool(request.extra.get(INCLUDE_STOP, False)))
+        self._id = f"chatcmpl-{uuid.uuid4().hex}"
+        self._output = 0
+        self._thought = 0
+        """Tokens of reasoning."""
+        self._reasoning: list[str] = []
+        self._pieces: list[str] = []
+        self._end = End()
+        self._logprobs: list[TokenLogprob] = []
+        self._pending: list[TokenLogprob] = []
+        """Of tokens whose text is held back."""
+        span.attributes.update(
+            {
+                semconv.PROVIDER: "windlass",
+                semconv.REQUEST_MODEL: self._name,
+                semconv.REQUEST_TEMPERATURE: asked.sampling.temperature,
+                semconv.REQUEST_TOP_P: asked.sampling.top_p,
+                semconv.REQUEST_MAX_TOKENS: request.max_tokens,
+                semconv.INPUT_TOKENS: len(asked.prompt),
+                semconv.MODEL_DIGEST: model.digest,
+                semconv.COST_USD: None,
+            }
+        )
+        if adapted is not None:
+            span[semconv.ADAPTER_DIGEST] = adapted.adapter
+        if request.stop:
+            span[semconv.REQUEST_STOP] = list(request.stop)
+
+    def _written(self) -> Generator[ChatDelta]:
+        running = self._model.engine.submit(self._asked) if self._beams is None else self._search(self._beams)
+        self._running = running
+        if self._left:
+            running.cancel()
+        self._span[semconv.REQUEST_SEED] = running.seed
+        try:
+            for token in running:
+                self._output += 1
+                if token.id in self._asked.stop_tokens:
+                    break
+                if token.logprob is not None:
+                    self._pending.append(self._model.named(*token))
+                self._thought += self._parts.thinking
+                reasoning, content = self._parts.push(self._text.push(token.id))
+                if reasoning or content:
+                    yield self._delta(reasoning, content)
+                if self._text.stopped:
+                    break
+            reasoning, content = self._parts.push(self._text.finish())
+            rest, self._end = self._parts.finish()
+            reasoning, content = reasoning + rest, content + self._end.text
+            if reasoning or content or (self._pending and not self._text.stopped):
+                yield self._delta(reasoning, content)
+        finally:  # also when the reader has left: the trace says what was written until then
+            running.cancel()
+            self._span[semconv.OUTPUT_TOKENS] = self._output
+            self._span.output = {
+                "role": "assistant",
+                "content": "".join(self._pieces),
+                **({"reasoning": "".join(self._reasoning)} if self._reasoning else {}),
+                **({"tool_calls": [asdict(call) for call in self._end.calls]} if self._end.calls else {}),
+            }
+        yield ChatDelta(response=self._response(running))
+
+    def _search(self, settings: Mapping[str, Any]) -> Running:
+        """The best answer of a beam search, as if it had just been written."""
+        asked, engine = self._asked, self._model.engine
+        if isinstance(engine, SourceEngine):
+            raise Unsupported(f"The parameter 'beam_width' is not supported by '{self._name}'.", "Leave it out.")
+
+        def turn(step: Callable[[], None]) -> None:
+            if self._left:
+                self._unfinished("cancelled")
+            if asked.deadline is not None and asked.deadline <= time.monotonic():
+                self._unfinished("deadline")
+            engine.turn(step)
+
+        best, *_ = beam_search(
+            engine.decoder,
+            asked.prompt,
+            max_tokens=asked.max_tokens,
+            stop_tokens=asked.stop_tokens,
+            turn=turn,
+            **settings,
+        )
+        running = Running(asked, lambda: None)
+        for token in best.tokens:
+            running.deliver(Token(token))
+        running.end(best.finish)
+        return running
+
+    def _unfinished(self, finish: Finish | None) -> NoReturn:
+        """Why there is no whole answer."""
+        if self._left:
+            raise _Left
+        if finish == "deadline":
+            took = max(0.0, self._request.timeout or 0.0)
+            raise TimedOut(
+                f"The model '{self._name}' had not finished its answer after {took:.1f} s.",
+                "Ask for fewer tokens, or allow more time.",
+            )
+        raise WindlassError(f"The model '{self._name}' was ended by its server ({finish}).", "Ask again.")
+
+    def _response(self, running: Running) -> ChatResponse:
+        stopped = self._text.stopped or running.finish == "stop"
+        if not stopped and running.finish != "length":
+            self._unfinished(running.finish)
+        finish: FinishReason = "stop" if stopped else "length"
+        if stopped and self._end.calls:
+            finish = "tool_calls"
+        if running.finish == "stop" and self._end.malformed:
+            finish = "error"  # the model wrote a call that is none; it stands in the content
+        self._span[semconv.RESPONSE_ID] = self._id
+        self._span[semconv.RESPONSE_MODEL] = self._name
+        self._span[semconv.FINISH_REASONS] = [finish]
+        return ChatResponse(
+            id=self._id,
+            model=self._name,
+            message=Message("assistant", "".join(self._pieces), self._end.calls, reasoning="".join(self._reasoning)),
+            finish_reason=finish,
+            usage=Usage(
+                input=len(self._asked.prompt) - running.cached,
+                cache_read=running.cached,
+                output=self._output - self._thought,
+                reasoning=self._thought or None,
+            ),
+            trace_id=self._span.trace_id,
+            logprobs=tuple(self._logprobs),
+            prompt_logprobs=tuple(self._model.named(*token) for token in running.prompt_logprobs),
+        )
+
+    def _delta(self, reasoning: str, content: str) -> ChatDelta:
+        if not self._pieces and not self._reasoning:
+            self._span[semconv.TIME_TO_FIRST_CHUNK] = (time.time_ns() - self._span.start_ns) / 1e9
+        self._pieces += [content] if content else []
+        self._reasoning += [reasoning] if reasoning else []
+        ready, self._pending = tuple(self._pending), []
+        self._logprobs += ready
+        return ChatDelta(content, reasoning=reasoning, logprobs=ready)

@@ -66,6 +66,7 @@ def test_models_answer_the_official_client_and_a_signal_ends_it_in_order(
     server: tuple[subprocess.Popen[str], str], home: Path
 ) -> None:
     process, text = server
+    assert "\ntiny: linear maps in " in text, "which arithmetic is in force"
     assert "Models      tiny" in text and "curl http://127.0.0.1:" in text
     with openai.OpenAI(base_url=address(text), api_key="unused", max_retries=0) as client:
         assert "tiny" in [model.id for model in client.models.list()]

@@ -30,7 +30,7 @@ def short(monkeypatch):
 
 
 def serve(folder, name="tiny"):
-    model = LocalModel.load(folder, name=name)
+    model = LocalModel.load(folder, name=name, policy="fp32")
     return ServerThread(create_app({name: model}, {}))
 
 

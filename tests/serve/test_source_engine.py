@@ -138,3 +138,10 @@ def test_is_a_chat_model_whose_answer_has_a_window_of_its_own(folder: Path) -> N
         model.complete(ChatRequest([Message("user", "abcdefghij" * 10)]))
     assert model.stats()["requests"] >= 2
     model.close()
+
+
+def test_takes_the_policy_that_it_has_and_no_other(folder: Path) -> None:
+    for policy in ("auto", "fp32"):
+        assert LocalModel.load(folder, policy=policy).arithmetic == "linear maps in fp32"
+    with pytest.raises(Unsupported, match="takes no policy"):
+        LocalModel.load(folder, policy="int8")

@@ -25,7 +25,10 @@ def run(args: argparse.Namespace) -> int:
 
     with opened(args) as ws:
         artifact = ws.artifacts.get(args.model)
-        model = LocalModel.load(artifact.path, name=artifact.record.name, digest=artifact.digest, recorder=ws.recorder)
+        name, digest = artifact.record.name, artifact.digest
+        model = LocalModel.load(  # to see what was learned: in the arithmetic that it was learned in
+            artifact.path, name=name, digest=digest, recorder=ws.recorder, policy="fp32"
+        )
         request = ChatRequest(
             [Message("user", args.text)], temperature=args.temperature, max_tokens=args.max_tokens, seed=args.seed
         )

@@ -37,8 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     engine = parser.add_argument_group("engine", "how the models of this machine are run")
     engine.add_argument(
         "--policy", choices=("fp32", "auto", "bf16", "int8", "int4"),
-        help="arithmetic of the matrices, tried against fp32 first; auto: the fastest that passes (default: fp32, as "
-        "when the model was measured)",
+        help="arithmetic of the matrices, tried against fp32 first; auto: the fastest that passes, and fp32 where bits "
+        "are to be reproducible (default: auto)",
     )  # fmt: skip
     engine.add_argument("--max-batch", type=_count, metavar="N", help="answers written in one step (default: 16)")
     engine.add_argument("--kv-tokens", type=_count, metavar="N", help="tokens to keep in memory, for each model")
@@ -120,8 +120,8 @@ def _compose(
     engine = {name: value for name, value in asked.items() if value is not None}
     models = {} if encoders and not others else load_models(workspace, others, **engine)
     for name, model in models.items():
-        if report := getattr(getattr(model, "engine", None), "report", None):
-            print(f"{name}: {report}")
+        if arithmetic := getattr(model, "arithmetic", None):
+            print(f"{name}: {arithmetic}", flush=True)
     embedders: dict[str, Embedder] = {name: one for name, one in encoders.items() if isinstance(one, Embedder)}
     rerankers = {name: one for name, one in encoders.items() if isinstance(one, Reranker)}
     try:

@@ -56,7 +56,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def http(folders: tuple[Path, Path]) -> Iterator[httpx.Client]:
-    models = {name: LocalModel.load(folders[0], name=name) for name in ("base", "other")}
+    models = {name: LocalModel.load(folders[0], name=name, policy="fp32") for name in ("base", "other")}
     assert isinstance(models["base"], Adaptable)
     app = create_app(models, {"letters": Letters()}, adapter_folders=AdapterFolders([folders[1].parent / "allowed"]))
     with ServerThread(app) as server, httpx.Client(base_url=server.url, timeout=30) as client:
@@ -100,7 +100,7 @@ def test_an_adapter_is_a_model_that_comes_and_goes(http: httpx.Client, folders: 
     assert card["windlass"]["context"] == listed["base"]["windlass"]["context"]
     answer = write(http, "french")
     assert answer.json()["model"] == "french" and text(answer) != plain == text(write(http))
-    model = LocalModel.load(folders[0])
+    model = LocalModel.load(folders[0], policy="fp32")
     request = ChatRequest([Message("user", "the cat sat")], temperature=0, max_tokens=12)
     assert text(answer) == model.load_adapter("x", folders[1]).complete(request).message.text
     model.close()

@@ -21,7 +21,7 @@ from windlass.core.sqlite_store import SqliteStore  # noqa: E402
 from windlass.core.trace import Recorder  # noqa: E402
 from windlass.core.values import ChatRequest, ImagePart, Message, TextPart  # noqa: E402
 from windlass.serve.engine import LocalModel  # noqa: E402
-from windlass.serve.engine.engine import Closed  # noqa: E402
+from windlass.serve.engine.engine import Closed, Engine  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> LocalModel:
-    return LocalModel.load(folder, name="tiny")
+    return LocalModel.load(folder, name="tiny", policy="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_greedy_text_equals_transformers(tmp_path: Path, family: str, fields: di
 
     folder = make_folder(tmp_path / family, **fields)
     assert json.loads((folder / "config.json").read_text())["model_type"] == family
-    model = LocalModel.load(folder)
+    model = LocalModel.load(folder, policy="fp32")
     peer = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = model.prompt.tokenizer
     ids = [tokenizer.token_to_id(END), *tokenizer.encode("the cat").ids]
@@ -413,3 +413,12 @@ def test_a_tokenizer_larger_than_the_model_is_refused(folder: Path, tmp_path: Pa
     (copy / "tokenizer.json").write_text(json.dumps(value))
     with pytest.raises(InputError, match="the tokenizer knows"):
         LocalModel.load(copy)
+
+
+def test_the_arithmetic_is_the_fastest_that_is_faithful(folder: Path) -> None:
+    model = LocalModel.load(folder)
+    assert isinstance(model.engine, Engine) and model.engine.report is not None
+    assert model.engine.report.asked == "auto" and model.arithmetic == str(model.engine.report)
+    exact = LocalModel.load(folder, reproducible=True)
+    assert exact.arithmetic.startswith("linear maps in fp32") and "reproducible" in exact.arithmetic
+    assert LocalModel.load(folder, policy="fp32").arithmetic == "linear maps in fp32"

@@ -131,3 +131,31 @@ def test_unknown_policies_and_other_weights_are_refused() -> None:
         prepare(decoder(), "int3")
     with pytest.raises(InputError, match="bfloat16"):
         prepare(decoder().bfloat16(), "auto")
+
+
+@pytest.mark.parametrize("able", ["int8"], indirect=True)
+def test_outliers_are_found_out(able: str) -> None:
+    """A few inputs of every product far larger than the rest, as large trained models have them; the same function."""
+    model, asked = decoder(), tokens(LLAMA)
+    with torch.no_grad():
+        for block in model.blocks:
+            block.attention_norm.weight[:2] *= 128
+            for reader in (block.attention.query, block.attention.key, block.attention.value):
+                reader.weight[:, :2] /= 128
+            block.mlp_norm.weight[:2] *= 128
+            for reader in (block.mlp.gate, block.mlp.up):
+                reader.weight[:, :2] /= 128
+        assert torch.equal(model(asked), decoder()(asked)), "not the same function"
+        expected = model(asked)
+        report = prepare(model, "auto")
+    assert report.policy != able and report.reasons[0].startswith("not int8: ")
+    assert divergence(expected, model(asked)) < 1e-3
+
+
+def test_a_reason_keeps_the_decoder_as_it_is() -> None:
+    model, asked = decoder(), tokens(LLAMA)
+    expected = model(asked)
+    report = prepare(model, "auto", keep="somebody said so")
+    assert (report.policy, report.reasons) == ("fp32", ("somebody said so",))
+    assert str(report).endswith("; somebody said so") and torch.equal(model(asked), expected)
+    assert prepare(model, "bf16", keep="somebody said so").reasons != ("somebody said so",), "bf16 was asked for"

@@ -86,10 +86,10 @@ class Engine:
         adapter_bytes: int = MAX_BYTES,
     ) -> None:
         """`policy`: the arithmetic of the matrices (`linears.prepare`); "fp32" leaves the decoder as it is, as is right
-        on a GPU. `max_batch` sequences run at once and read at most `token_budget` tokens in a step. `kv_tokens`:
-        positions to keep in memory, running and cached (None: twice the model's context for each sequence of the batch,
-        at most 65,536 and half of the memory that is free). `share`: keep a prefix cache. `kernel` looks for all
-        sequences at once. `speculation`: guesses ahead where that pays.
+        on a GPU, and so does "auto" in reproducible mode. `max_batch` sequences run at once and read at most
+        `token_budget` tokens in a step. `kv_tokens`: positions to keep in memory, running and cached (None: twice the
+        model's context for each sequence of the batch, at most 65,536 and half of the memory that is free). `share`:
+        keep a prefix cache. `kernel` looks for all sequences at once. `speculation`: guesses ahead where that pays.
 
         `adapter_bytes`: memory that all adapters may take.
 
@@ -111,8 +111,9 @@ class Engine:
         if kv_tokens is None:
             most = min(2 * max_batch * config.context, 65_536)
             kv_tokens = positions_to_keep(config, most, weight.device, weight.element_size())
-        self.report = prepare(decoder, policy) if policy != "fp32" else None
-        """What became of the policy."""
+        keep = "reproducible mode takes no arithmetic that hangs on the machine" if reproducible else None
+        self.report = prepare(decoder, policy, keep=keep) if policy != "fp32" else None
+        """What became of the policy; None: the decoder is as it was given."""
         self.decoder = decoder.eval().requires_grad_(False)
         self.context = config.context
         """Tokens of a prompt and its answer together."""

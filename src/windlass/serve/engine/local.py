@@ -67,7 +67,7 @@ class LocalModel:
         **engine: Any,
     ) -> LocalModel:
         """Loads a Hugging Face model folder of a decoder or encoder-decoder: config, weights, tokenizer. `engine`: how
-        it is run, the arguments of `Engine` or `SourceEngine`.
+        it is run, the arguments of `Engine` (whose policy is "auto" here) or `SourceEngine`.
 
         `digest` is that of the artifact; left out, it is computed from the files. Raises `InputError` naming the file,
         field or tensor that is missing or does not fit, or both numbers when memory does not suffice, before loading.
@@ -88,6 +88,12 @@ class LocalModel:
             )
         started = _engine(model, folder, defaults, engine)
         return cls(name or folder.name, digest, started, prompt, defaults, recorder or Recorder(None))
+
+    @property
+    def arithmetic(self) -> str:
+        """How its matrices are multiplied, and why not otherwise."""
+        report = self.engine.report if isinstance(self.engine, Engine) else None
+        return "linear maps in fp32" if report is None else str(report)
 
     @property
     def is_base(self) -> bool:
@@ -192,12 +198,14 @@ class LocalModel:
 
 def _engine(model: Model, folder: Path, defaults: Defaults, settings: Mapping[str, Any]) -> Engine | SourceEngine:
     if isinstance(model, Decoder):
-        kernel = kernel_here() if model.embedding.device.type == "cpu" else None
-        return Engine(model, **{"kernel": kernel, **settings})
+        here = {"kernel": kernel_here(), "policy": "auto"} if model.embedding.device.type == "cpu" else {}
+        return Engine(model, **{**here, **settings})
     if not isinstance(model, EncoderDecoder):
         raise InputError(f"{folder} holds a model that is not a decoder.", "Give a decoder (Llama, ...) or T5.")
     if defaults.start is None:
         raise InputError(f"{folder}/config.json: 'decoder_start_token_id' is missing.", "Every answer begins with it.")
+    if settings.get("policy") in ("auto", "fp32"):  # which is what it does
+        settings = {name: value for name, value in settings.items() if name != "policy"}
     if refused := settings.keys() - {"max_batch"}:
         raise Unsupported(
             f"{folder} holds an encoder-decoder, which takes no {', '.join(sorted(refused))}.", "Leave that out."

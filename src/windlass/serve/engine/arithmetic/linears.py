@@ -108,7 +108,7 @@ def _no_bf16() -> str | None:
 
 _CHOICES: dict[str, _Choice] = {
     "int4": _Choice(partial(Quantised, bits=4), native.unavailable, error=0.15, divergence=0.5),
-    "int8": _Choice(partial(Quantised, bits=8), native.unavailable, error=0.02, divergence=0.02),
+    "int8": _Choice(partial(Quantised, bits=8), native.unavailable, error=0.02, divergence=0.005),
     "bf16": _Choice(BF16, _no_bf16, error=0.01, divergence=0.01),
 }
 """The less exact before the more exact, which stand in for them."""
@@ -136,16 +136,21 @@ class Report:
     """Nats per token by which the model's distribution differs from that of float32 on the trial's tokens."""
 
     def __str__(self) -> str:
-        text = f"linear maps in {self.policy}: {self.products} products, {self.bytes / 1e6:,.0f} MB a pass"
-        return "; ".join([text, *self.reasons])
+        text = f"linear maps in {self.policy}"
+        if choice := _CHOICES.get(self.policy):
+            why = "the fastest that passes its trial" if self.asked == "auto" else "as asked"
+            moved = f"{max(self.divergence, 0):.1g} nats a token from float32, {choice.divergence:g} may be"
+            text += f", {why} ({moved})"
+        return "; ".join([f"{text}: {self.products} products, {self.bytes / 1e6:,.0f} MB a pass", *self.reasons])
 
 
-def prepare(decoder: Decoder, policy: str = "auto") -> Report:
+def prepare(decoder: Decoder, policy: str = "auto", *, keep: str | None = None) -> Report:
     """Replaces the arithmetic of each `Linear` of a decoder (float32, on a CPU) in place; for serving only, since
     packed weights can be neither trained nor saved.
 
-    `policy`: one of `POLICIES`, or "auto", the fastest that passes its trial. Experts of a mixture and its router stay
-    in float32. Raises `InputError` for an unknown policy and for a decoder that is not float32 on a CPU.
+    `policy`: one of `POLICIES`, or "auto", the fastest that passes its trial, unless there is a reason to `keep` the
+    decoder as it is. Experts of a mixture and its router stay in float32. Raises `InputError` for an unknown policy and
+    for a decoder that is not float32 on a CPU.
     """
     if policy not in (*POLICIES, "auto"):
         raise InputError(f"The policy is {policy!r}.", f"It may be: {', '.join((*POLICIES, 'auto'))}.")
@@ -155,6 +160,8 @@ def prepare(decoder: Decoder, policy: str = "auto") -> Report:
             f"Policies are for float32 weights on a CPU, but this decoder has {weight.dtype} on {weight.device}.",
             "Load it anew; on a GPU, cast the whole decoder instead.",
         )
+    if policy == "auto" and keep is not None:
+        return _unchanged(decoder, policy, (keep,))
     keep_freed_memory(_KEPT)
     candidates = POLICIES[POLICIES.index(AUTOMATIC if policy == "auto" else policy) :]
     reasons: list[str] = []
@@ -172,9 +179,13 @@ def prepare(decoder: Decoder, policy: str = "auto") -> Report:
                 reasons.append(f"not {name}: {outcome}")
                 continue
             return Report(policy, name, tuple(reasons), *outcome)
+    return _unchanged(decoder, policy, tuple(reasons))
+
+
+def _unchanged(decoder: Decoder, asked: str, reasons: tuple[str, ...]) -> Report:
     maps = [module for module in decoder.modules() if isinstance(module, Linear)]
     numbers = sum(m.weight.numel() for m in maps) + (decoder.embedding.numel() if decoder.head is None else 0)
-    return Report(policy, "fp32", tuple(reasons), len(maps) + (decoder.head is None), 4 * numbers, 0.0)
+    return Report(asked, "fp32", reasons, len(maps) + (decoder.head is None), 4 * numbers, 0.0)
 
 
 def _attempt(decoder: Decoder, name: str, choice: _Choice, expected: Tensor) -> tuple[int, int, float] | str:

@@ -2,7 +2,8 @@
 
 A batch is a JSON file that says how far it is, and two files of lines that grow: answers and errors. A line counts as
 done once it is on the disk; what was under way when the process died is asked again. One server works on a batch at a
-time, which holds its lock; after a restart, `work` goes on where the last one stopped.
+time, which holds its lock; after a restart, `work` goes on where the last one stopped. Lines that are not answered when
+the batch's time is over get an error, and the batch ends as `expired`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,11 +25,13 @@ from windlass.core.errors import DiskFull, InputError, WorkspaceBusy
 from windlass.core.files import disk_errors, exclusive, write_json
 from windlass.serve.filestore import FileStore, StoredFile, new_id
 
-Status = Literal["in_progress", "cancelling", "completed", "cancelled"]
+Status = Literal["in_progress", "cancelling", "completed", "cancelled", "expired"]
 Answer = Callable[["Batch", dict[str, Any]], Awaitable[tuple[int, dict[str, Any]]]]
 """The status and the body that a line's `body` gets as a request of the batch's endpoint."""
 
 KINDS = ("output", "errors")
+WINDOW = 24 * 3600.0
+"""Seconds from a batch's creation in which its lines are answered."""
 AT_ONCE = 8
 LOOK_AGAIN = 60.0
 """Seconds after which batches that another server left, or that had no room, are looked at again."""
@@ -57,6 +60,10 @@ class Batch:
     @property
     def open(self) -> bool:
         return self.status in ("in_progress", "cancelling")
+
+    @property
+    def expires(self) -> float:
+        return self.created + WINDOW
 
 
 class Batches:
@@ -140,19 +147,36 @@ class Batches:
             one for one in requests(self._files.place(batch.input), batch.endpoint) if one["custom_id"] not in known
         )
 
+        late: list[str] = []
+
+        def going_on() -> bool:
+            current = self._load(batch.id)
+            return current is not None and current.status == "in_progress" and time.time() < batch.expires
+
         async def worker() -> None:
-            for one in waiting:  # shared: each worker takes the next one
-                current = self._load(batch.id)
-                if current is None or current.status != "in_progress":
+            while going_on() and (one := next(waiting, None)) is not None:  # shared: each worker takes the next one
+                try:
+                    async with asyncio.timeout(batch.expires - time.time()):
+                        status, body = await self._answer(batch, one["body"])
+                except TimeoutError:
+                    late.append(one["custom_id"])
                     return
-                status, body = await self._answer(batch, one["body"])
                 kind = "output" if status == 200 else "errors"
-                await asyncio.to_thread(_append, self._lines(batch, kind), _result(one["custom_id"], status, body))
+                await asyncio.to_thread(_append, self._lines(batch, kind), [_result(one["custom_id"], status, body)])
 
         async with asyncio.TaskGroup() as group:
             for _ in range(AT_ONCE):
                 group.create_task(worker())
+        await asyncio.to_thread(self._expire, batch, late, waiting)
         await asyncio.to_thread(self._finish, batch.id)
+
+    def _expire(self, batch: Batch, late: list[str], waiting: Iterator[dict[str, Any]]) -> None:
+        """Gives every line that has no answer an error, if the batch's time is over. `late`: those cut off by it."""
+        current = self._load(batch.id)
+        if current is not None and current.status == "in_progress" and (late or time.time() >= batch.expires):
+            never = [*late, *(one["custom_id"] for one in waiting)]
+            if never:
+                _append(self._lines(batch, "errors"), [_expired(custom_id) for custom_id in never])
 
     def _finish(self, id: str) -> None:
         batch = self.get(id)
@@ -161,7 +185,8 @@ class Batches:
             if self._answered(batch, kind).exists():
                 name = f"{batch.id}_{kind}.jsonl"
                 self._files.adopt(self._lines(batch, kind), file, name, "batch_output", batch.owner)
-        status: Status = "cancelled" if batch.status == "cancelling" else "completed"
+        expired = any(line["error"] is not None for line in done(self._answered(batch, "errors")))
+        status: Status = "cancelled" if batch.status == "cancelling" else "expired" if expired else "completed"
         self._save(replace(batch, status=status, ended=time.time()))
 
     def _lines(self, batch: Batch, kind: str) -> Path:
@@ -233,6 +258,11 @@ def _result(custom_id: str, status: int, body: dict[str, Any]) -> dict[str, Any]
     return {"id": f"batch_req_{request}", "custom_id": custom_id, "response": response, "error": None}
 
 
+def _expired(custom_id: str) -> dict[str, Any]:
+    error = {"code": "batch_expired", "message": "The batch's time was over before this request was answered."}
+    return {"id": f"batch_req_{secrets.token_hex(12)}", "custom_id": custom_id, "response": None, "error": error}
+
+
 # files of lines ------------------------------------------------------------------------------------------------------
 
 
@@ -244,11 +274,13 @@ def done(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(raw)
 
 
-def _append(path: Path, line: dict[str, Any]) -> None:
+def _append(path: Path, lines: Sequence[dict[str, Any]]) -> None:
     # One write to a file opened for appending: lines of several threads do not mix.
-    data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
+    data = b"".join(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines)
     with disk_errors(path), path.open("ab", buffering=0) as file:
-        file.write(data)
+        rest = memoryview(data)
+        while rest:  # a disk that fills up takes a part, and says so the next time
+            rest = rest[file.write(rest) :]
         os.fsync(file.fileno())
 
 

@@ -24,6 +24,7 @@ sys.path.insert(0, str(HERE))
 
 from serving_fakes import Echo, Letters, Slow  # noqa: E402
 
+from windlass.serve import batches  # noqa: E402
 from windlass.serve.app import create_app  # noqa: E402
 from windlass.serve.keys import KeyLimits, Keys  # noqa: E402
 from windlass.serve.limits import Limits  # noqa: E402
@@ -60,7 +61,7 @@ def start(client: Any, *lines: Any, endpoint: str = CHAT) -> Any:
 def ended(client: Any, batch: Any) -> Any:
     for _ in range(500):
         batch = client.batches.retrieve(batch.id)
-        if batch.status in ("completed", "cancelled"):
+        if batch.status in ("completed", "cancelled", "expired"):
             return batch
         time.sleep(0.02)
     raise AssertionError(batch)
@@ -152,6 +153,58 @@ def test_a_batch_that_is_cancelled_keeps_what_was_answered(client: Any) -> None:
         client.batches.cancel(batch.id)
 
 
+def test_what_is_not_answered_in_time_expires(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "WINDOW", 1.0)  # a line takes 0.4 s, and eight are answered at a time
+    batch = start(client, *(line(i, "x", model="slow") for i in range(100)))
+    assert batch.expires_at - batch.created_at == 1
+    batch = ended(client, batch)
+    answers, errors = lines_of(client, batch.output_file_id), lines_of(client, batch.error_file_id)
+    assert batch.status == "expired" and batch.expired_at and batch.completed_at is None
+    assert 0 < len(answers) == batch.request_counts.completed < 40
+    assert batch.request_counts.failed == len(errors) == 100 - len(answers)
+    assert answers.keys() | errors.keys() == {f"r{i}" for i in range(100)}
+    assert {(one["response"], one["error"]["code"]) for one in errors.values()} == {(None, "batch_expired")}
+    with pytest.raises(openai.ConflictError, match="expired already"):
+        client.batches.cancel(batch.id)
+
+
+def test_a_line_that_never_ends_is_cut_off_when_the_time_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "WINDOW", 0.5)
+    endless = Slow(pieces=100_000)
+    with served(endless, tmp_path) as client:
+        batch = ended(client, start(client, line(0, "x"), line(1, "x")))
+        assert batch.status == "expired" and batch.output_file_id is None and batch.request_counts.failed == 2
+        assert endless.closed.wait(5)
+
+
+def test_a_batch_that_expired_while_no_server_ran_asks_nobody(tmp_path: Path) -> None:
+    with served(Slow(pieces=50), tmp_path) as client:
+        identity = start(client, *(line(i, f"{i}") for i in range(2000))).id
+    card = tmp_path / "batches" / f"{identity}.json"
+    state = json.loads(card.read_text())
+    assert state["status"] == "in_progress"
+    card.write_text(json.dumps(state | {"created": state["created"] - 25 * 3600}))
+    echo = Echo()
+    with served(echo, tmp_path) as client:
+        batch = ended(client, client.batches.retrieve(identity))
+    assert batch.status == "expired" and echo.requests == []
+    assert batch.request_counts.failed + batch.request_counts.completed == 2000
+
+
+def test_lines_stand_back_behind_those_who_wait(tmp_path: Path) -> None:
+    echo = Echo()
+    with served(echo, tmp_path) as client:
+        ended(client, start(client, line(0, "in a file")))
+        client.chat.completions.create(model="echo", messages=[{"role": "user", "content": "by hand"}])
+    assert [(one.messages[0].text, one.background) for one in echo.requests] == [
+        ("in a file", True),
+        ("by hand", False),
+    ]
+    assert all(one.timeout and 0 < one.timeout <= Limits().request_seconds for one in echo.requests)
+
+
 def test_a_key_sees_and_pays_for_its_own(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.db")
     ann, secret = keys.add("ann", ["batch"], KeyLimits(tokens_per_day=7))
@@ -215,7 +268,7 @@ def test_a_batch_goes_on_after_kill_9(tmp_path: Path) -> None:
 
 
 @contextlib.contextmanager
-def served(model: Echo, folder: Path) -> Iterator[Any]:
+def served(model: Echo | Slow, folder: Path) -> Iterator[Any]:
     with (
         ServerThread(create_app({"echo": model}, {}, folder=folder)) as server,
         openai.OpenAI(base_url=f"{server.url}/v1", api_key="x", max_retries=0) as client,

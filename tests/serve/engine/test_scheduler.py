@@ -11,6 +11,7 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from windlass.build.transformer.config import TransformerConfig  # noqa: E402
+from windlass.serve.engine import request  # noqa: E402
 from windlass.serve.engine.kv import BLOCK, KVStore, block_keys  # noqa: E402
 from windlass.serve.engine.request import Generation, Running, Token  # noqa: E402
 from windlass.serve.engine.sampling.sampler import Sampler, Sampling  # noqa: E402
@@ -43,7 +44,7 @@ class World:
 
     def add(self, prompt: list[int], max_tokens: int, **more) -> Row:
         asked = Generation(prompt=prompt, max_tokens=max_tokens, sampling=GREEDY, **more)
-        row = Row(Recorded(asked, lambda: None), len(self.rows), Sampler(GREEDY, prompt))
+        row = Row(Recorded(asked, lambda: None), len(self.rows), self.now, Sampler(GREEDY, prompt))
         self.rows.append(row)
         self.scheduler.add(row)
         return row
@@ -172,9 +173,47 @@ def test_equals_finish_in_order_and_a_flood_does_not_starve_the_first():
     assert all(abs(place - number) <= 2 for place, number in enumerate(done)), done
 
 
+def flood(patience: float, monkeypatch: pytest.MonkeyPatch, *, steps: int = 400) -> tuple[list[float], World]:
+    """When the low ones finish that wait while two urgent requests arrive in every second, more than can be served."""
+    monkeypatch.setattr(request, "PATIENCE", patience)
+    world = World(12, max_batch=2, token_budget=16)
+    low = [world.add([1] * 20, 5, priority=3), world.add([3] * 50, 5, priority=3)]
+    ended: dict[Row, float] = {}
+    for step in range(steps):
+        world.add([2] * (step % 7 + 1), 4)
+        world.step()
+        ended |= {row: world.now for row in low if row.running.finish is not None and row not in ended}
+    assert len(world.scheduler.waiting) > 100, "the flood is more than can be served"
+    return list(ended.values()), world
+
+
+def test_a_flood_of_urgent_requests_does_not_starve_the_others_for_ever(monkeypatch):
+    ended, world = flood(20.0, monkeypatch)
+    assert len(ended) == 2 and all(3 * 20 <= at < 3 * 20 + 140 for at in ended), ended
+    assert world.rows[0].tokens == answer([1] * 20, 5)
+    starved, _ = flood(1e9, monkeypatch)
+    assert starved == [], "else this shows nothing"
+
+
+def test_waiting_long_earns_the_next_place_and_keeps_it(monkeypatch):
+    monkeypatch.setattr(request, "PATIENCE", 10.0)
+    world = World(20, max_batch=1, token_budget=16)
+    patient = world.add([1] * 5, 10, priority=1)
+    world.now = 15.0
+    urgent = [world.add([n] * 5, 10) for n in (2, 3)]
+    world.step()
+    assert world.scheduler.running == [patient], "it is due before them"
+    world.add([4] * 5, 10, priority=-1)  # due before it: may take the place
+    world.step()
+    assert world.scheduler.running == [world.rows[-1]] and world.scheduler.counts.preemptions == 1
+    while not all(row.running.finish for row in world.rows):
+        world.step()
+    assert world.scheduler.counts.preemptions == 1 and urgent[0].running.finish == "length"
+
+
 def test_who_is_set_aside_in_a_step_does_not_return_in_it():
     world = World(8, max_batch=3, token_budget=64)
-    first = world.add([1] * 60, 60, priority=1)
+    first = world.add([1] * 60, 60, priority=20)
     while first.slab is None or first.slab.blocks < 8:  # more than it needs now: half as much again
         world.step()
     urgent = world.add([2] * 5, 3)

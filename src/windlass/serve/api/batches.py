@@ -136,9 +136,11 @@ def batch_json(batch: Batch) -> Json:
         "output_file_id": batch.output if not batch.open and batch.completed else None,
         "error_file_id": batch.errors if not batch.open and batch.failed else None,
         "created_at": int(batch.created),
+        "expires_at": int(batch.expires),
         "in_progress_at": int(batch.created),
         "completed_at": ended if batch.status == "completed" else None,
         "cancelled_at": ended if batch.status == "cancelled" else None,
+        "expired_at": ended if batch.status == "expired" else None,
         "request_counts": {"total": batch.total, "completed": batch.completed, "failed": batch.failed},
         "metadata": batch.metadata,
     }
@@ -150,7 +152,7 @@ BATCH = obj(
         "object": {"const": "batch"},
         "endpoint": TEXT_,
         "input_file_id": TEXT_,
-        "status": {"enum": ["in_progress", "cancelling", "completed", "cancelled"]},
+        "status": {"enum": ["in_progress", "cancelling", "completed", "cancelled", "expired"]},
         "created_at": COUNT,
         "request_counts": obj({"total": COUNT, "completed": COUNT, "failed": COUNT}),
     }

@@ -85,7 +85,7 @@ FOR_THE_MODEL: Table = {
     "regex": text(empty=False),
     "choice": array(text(empty=False), least=1, most=1000),
     "grammar": text(empty=False),
-    "priority": integer(-(1 << 31), (1 << 31) - 1),
+    "priority": integer(-100, 100),
 }
 """Parameters of vLLM's kind that some models honour and others refuse: handed over in `ChatRequest.extra`."""
 

@@ -145,7 +145,7 @@ class Engine:
         with self._changed:
             if self._closing:
                 raise Closed("The engine is closed.", "Ask another one.")
-            self._inbox.append(Row(running, next(self._arrivals), sampler, drafter, lora))
+            self._inbox.append(Row(running, next(self._arrivals), time.monotonic(), sampler, drafter, lora))
             self._requests += 1
             self._start()
         return running

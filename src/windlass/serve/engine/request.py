@@ -24,6 +24,10 @@ Finish = Literal["stop", "length", "cancelled", "deadline", "error"]
 """stop: a stop token was written, or the constraint allows nothing more. error: iterating raises it."""
 
 
+PATIENCE = 10.0
+"""Seconds of waiting that a unit of priority is worth."""
+
+
 class Token(NamedTuple):
     """A token of an answer or a prompt. `logprob` is None where none was asked for."""
 
@@ -46,13 +50,19 @@ class Generation:
     constraint: Constraint | None = None
     adapter: str | None = None
     priority: int = 0
-    """Lower is served first; equals in order of arrival."""
+    """Lower is served first; equals in order of arrival. Who has waited `PATIENCE` seconds longer for each unit has
+    caught up, so nobody waits for ever."""
     deadline: float | None = None
     """`time.monotonic()` at which the request ends, finished or not."""
     prompt_logprobs: int | None = None
     """Report the prompt's tokens with so many alternatives each (None: no report)."""
     prompt_from: int = 0
     """The first position that `prompt_logprobs` reports; those before it cost nothing when they are cached."""
+
+    def due(self, arrived: float) -> float:
+        """When a request that arrived then is due: the earlier goes first. Priority that grows with waiting (Kleinrock,
+        A delay dependent queue discipline, 1964) needs no look at the clock where all grow alike."""
+        return arrived + PATIENCE * self.priority
 
 
 class Running:

@@ -7,8 +7,9 @@ as far as the budget goes (chunked prefill: Sarathi-Serve, arXiv 2403.02310), an
 writes a token.
 
 When memory runs out, the sequence of the worst rank is set aside: its slab goes, its tokens stay, and it waits again in
-its old place. The rank is (priority, arrival), so the best of all sequences always advances, and equals are served in
-order of arrival. Nothing here computes; time is given.
+its old place. The rank is when a sequence is due: its arrival, and some seconds for each unit of its priority. It never
+changes, so the best of all sequences always advances, and whoever waits long enough becomes the best. Nothing here
+computes; time is given.
 """
 
 from __future__ import annotations
@@ -44,11 +45,15 @@ class Row:
         self,
         running: Running,
         arrival: int,
+        arrived: float,
         sampler: Sampler,
         drafter: Drafter | None = None,
         lora: LoRA | None = None,
     ) -> None:
-        self.running, self.arrival, self.sampler, self.drafter, self.lora = running, arrival, sampler, drafter, lora
+        """`arrival` counts requests, `arrived` says when (seconds of any clock)."""
+        self.running, self.sampler, self.drafter, self.lora = running, sampler, drafter, lora
+        self.rank = running.generation.due(arrived), arrival
+        """The lower is the better."""
         self.tokens = list(running.generation.prompt)
         """The prompt and what was written."""
         self.slab: Slab | None = None
@@ -59,10 +64,6 @@ class Row:
     @property
     def asked(self) -> Generation:
         return self.running.generation
-
-    @property
-    def rank(self) -> tuple[int, int]:
-        return self.asked.priority, self.arrival
 
     @property
     def read(self) -> int:
@@ -220,10 +221,10 @@ class Scheduler:
             known = self.store.known(keys)
             if known < len(keys) and keys[known] in coming:
                 continue  # another one is just reading what this one could use
-            if len(self.running) >= self.max_batch and not self._set_aside(worse_than=(row.asked.priority,)):
+            if len(self.running) >= self.max_batch and not self._set_aside(self._less_urgent(row)):
                 return None
             slab = self.store.open(len(row.tokens))
-            while slab is None and self._set_aside(worse_than=(row.asked.priority,)):
+            while slab is None and self._set_aside(self._less_urgent(row)):
                 slab = self.store.open(len(row.tokens))
             if slab is None:
                 return None  # nobody overtakes: memory that frees up is for this one
@@ -243,15 +244,21 @@ class Scheduler:
         """Memory for a running sequence, if need be of those with a worse rank; else it is itself set aside."""
         most = len(row.asked.prompt) + row.asked.max_tokens
         while not self.store.reserve(slab, positions, most):
-            if not self._set_aside(worse_than=row.rank):
+            if not self._set_aside([other for other in self.running if other.rank > row.rank]):
                 self._preempt(row)
                 return False
         return True
 
-    def _set_aside(self, worse_than: tuple[int, ...]) -> bool:
-        """Sets the running sequence of the worst rank aside, if it is worse than that."""
-        worst = max(self.running, key=lambda row: row.rank, default=None)
-        if worst is None or worst.rank[: len(worse_than)] <= worse_than:
+    def _less_urgent(self, row: Row) -> list[Row]:
+        """The running sequences that make way for a new one. Having waited long earns the next place, not another's,
+        and a place that was earned so is kept."""
+        priority = row.asked.priority
+        return [other for other in self.running if other.asked.priority > priority and other.rank > row.rank]
+
+    def _set_aside(self, rows: Sequence[Row]) -> bool:
+        """Sets the one of the worst rank aside, if there is any."""
+        worst = max(rows, key=lambda row: row.rank, default=None)
+        if worst is None:
             return False
         self._preempt(worst)
         return True

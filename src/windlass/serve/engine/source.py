@@ -55,7 +55,7 @@ class SourceEngine:
             if self._closing:
                 raise Closed("The engine is closed.", "Ask another one.")
             self._waiting.append(_Row(running, sampler, self._start_token))
-            self._waiting.sort(key=lambda row: row.asked.priority)  # stable: equals stay in order of arrival
+            self._waiting.sort(key=lambda row: row.due)  # stable: equals stay in order of arrival
             self._requests += 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="windlass-source-engine", daemon=True)
@@ -144,6 +144,7 @@ class _Row:
 
     def __init__(self, running: Running, sampler: Sampler, start: int) -> None:
         self.running, self.sampler, self.asked = running, sampler, running.generation
+        self.due = self.asked.due(time.monotonic())
         self._last, self._count = start, 0
         self._memory: Memory | None = None
 

@@ -30,7 +30,7 @@ PROMPT_TOKENS = "prompt_token_ids"
 _WITHOUT_DEFAULT = ("seed", "logit_bias", "logprobs", "min_tokens")
 _BEAMS = ("beam_width", "length_penalty", "early_stopping")
 BACKGROUND = 60
-"""Added to the priority of what nobody sits waiting for."""
+"""Added to the priority of what nobody sits waiting for: it stands back for ten minutes."""
 INCLUDE_STOP = "include_stop_str_in_output"
 """Key of `ChatRequest.extra` (true or false): the text ends behind the stop string rather than before it."""
 

@@ -15,6 +15,7 @@ from windlass.build.training.distributed.parallel import Spread
 from windlass.build.training.distributed.workers import ALONE
 from windlass.build.training.loop import TrainState, steps
 from windlass.build.training.objectives import causal
+from windlass.build.training.optim.groups import pretraining_groups
 from windlass.build.training.optim.optimizers import Optimizers
 from windlass.build.training.optim.schedule import Plan
 from windlass.build.training.recipe import read_recipe
@@ -71,7 +72,11 @@ def train(job: Job, on_step: OnStep, *, optimizer: str, rates: tuple[float, floa
     keep_freed_memory()
     math, _ = prepare(model, settings)
     sizes, _ = derive(settings, job.vocabulary, model.config)
-    state = TrainState(model, Optimizers(model, sizes, settings.optimizer), Plan(job.steps))
+    state = TrainState(
+        model,
+        Optimizers(model, pretraining_groups(model, sizes, settings.optimizer), settings.optimizer),
+        Plan(job.steps),
+    )
     loss_of = Spread(model, partial(causal, model, math=math), ALONE, "ddp")
     for report in steps(state, InOrder(job), loss_of, sizes, settings.schedule, 0, None):
         on_step(report.loss)

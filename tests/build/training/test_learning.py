@@ -13,6 +13,7 @@ from windlass.build.training.loop import accumulate
 from windlass.build.training.objectives import arithmetic, causal
 from windlass.build.training.optim.adamw8 import AdamW8
 from windlass.build.training.optim.average import Average
+from windlass.build.training.optim.groups import pretraining_groups
 from windlass.build.training.optim.optimizers import Optimizers
 from windlass.build.training.recipe import read_recipe
 from windlass.build.training.sizes import derive
@@ -69,12 +70,12 @@ def test_optimizers_learn_and_their_state_comes_back_whole(kind):
     for interrupted in (False, True):
         model = small(hidden=64)
         math_ = arithmetic(model)
-        optimizers = Optimizers(model, sizes, settings.optimizer)
+        optimizers = Optimizers(model, pretraining_groups(model, sizes, settings.optimizer), settings.optimizer)
         losses = []
         for step in range(8):
             if interrupted and step == 4:
                 tensors = {name: tensor.clone() for name, tensor in optimizers.tensors().items()}
-                optimizers = Optimizers(model, sizes, settings.optimizer)
+                optimizers = Optimizers(model, pretraining_groups(model, sizes, settings.optimizer), settings.optimizer)
                 for name, tensor in optimizers.tensors().items():
                     tensor.copy_(tensors[name])
             loss, _ = accumulate([batch_of(4)], lambda batch, m=model, a=math_: causal(m, batch, a))
@@ -97,7 +98,7 @@ def test_scores_that_are_not_divided_learn_as_those_that_are(kind):
     before = plain_query.detach().clone()
     for model in (plain, bare):
         math_ = arithmetic(model)
-        optimizers = Optimizers(model, sizes, settings.optimizer)
+        optimizers = Optimizers(model, pretraining_groups(model, sizes, settings.optimizer), settings.optimizer)
         for _ in range(5):
             accumulate([batch_of(4)], lambda batch, m=model, a=math_: causal(m, batch, a))
             optimizers.step(0.3)
@@ -111,7 +112,7 @@ def test_every_weight_is_in_one_group_and_only_matrices_decay(kind):
     settings = read_recipe(None, {"optimizer.kind": kind, "optimizer.weight_decay": 0.5, "model.depth": 1})
     sizes, _ = derive(settings, 50)
     model = small()
-    optimizers = Optimizers(model, sizes, settings.optimizer)
+    optimizers = Optimizers(model, pretraining_groups(model, sizes, settings.optimizer), settings.optimizer)
     groups = [group for optimizer in optimizers._all for group in optimizer.param_groups]
     grouped = [p for group in groups for p in group["params"]]
     assert len(grouped) == len({id(p) for p in grouped}) == len(list(model.parameters()))

@@ -20,6 +20,7 @@ from windlass.build.training.distributed.workers import ALONE
 from windlass.build.training.measuring.flops import training_flops
 from windlass.build.training.measuring.meters import PEAKS_BF16, Meter, known_peak, measured_peak, peak
 from windlass.build.training.objectives import Loss, arithmetic, causal
+from windlass.build.training.optim.groups import pretraining_groups
 from windlass.build.training.optim.optimizers import Optimizers
 from windlass.build.training.optim.schedule import Plan
 from windlass.build.training.recipe import read_recipe
@@ -71,7 +72,9 @@ def test_the_loop_times_its_steps_and_nothing_between_them(monkeypatch: pytest.M
 
     settings = read_recipe(changes={"data.batch": 4, "data.micro_batch": 2, "schedule.steps": 3})
     sizes, _ = derive(settings, VOCABULARY, model.config)
-    state = loop.TrainState(model, Optimizers(model, sizes, settings.optimizer), Plan(3))
+    state = loop.TrainState(
+        model, Optimizers(model, pretraining_groups(model, sizes, settings.optimizer), settings.optimizer), Plan(3)
+    )
     spread = Spread(model, loss_of, ALONE, "ddp")
     reports = []
     for report in loop.steps(state, Twos(), spread, sizes, settings.schedule, 0, None):

@@ -34,6 +34,7 @@ from windlass.build.training.compiling import prepare
 from windlass.build.training.loop import accumulate
 from windlass.build.training.checks.footprint import estimate
 from windlass.build.training.objectives import causal
+from windlass.build.training.optim.groups import pretraining_groups
 from windlass.build.training.optim.optimizers import Optimizers
 from windlass.build.training.recipe import read_recipe
 from windlass.build.training.data.shard import Shard
@@ -47,7 +48,7 @@ batch = examples.batch([(0, i) for i in range(sizes.micro_batch)])
 said = estimate(settings, sizes, batch)
 model = first_model(sizes.model, None, 0)
 math, _ = prepare(model, settings)
-optimizers = Optimizers(model, sizes, settings.optimizer)
+optimizers = Optimizers(model, pretraining_groups(model, sizes, settings.optimizer), settings.optimizer)
 for _ in range(2):
     accumulate([batch], partial(causal, model, math=math))
     optimizers.clip()

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from windlass.build.training.optim.groups import pretraining_groups
 from windlass.build.training.optim.optimizers import Optimizers
 from windlass.build.training.optim.schedule import Plan, multiplier
 from windlass.build.training.pace import UNPLANNED, Pace
@@ -87,7 +88,7 @@ def test_optimizer_groups_cover_every_weight_once():
     model = small()
     settings = PretrainSettings(model=ModelSettings(depth=1))
     sizes, _ = derive(settings, 50)
-    optimizers = Optimizers(model, sizes, settings.optimizer)
+    optimizers = Optimizers(model, pretraining_groups(model, sizes, settings.optimizer), settings.optimizer)
     grouped = [p for o in optimizers._all for group in o.param_groups for p in group["params"]]
     assert len(grouped) == len({id(p) for p in grouped}) == len(list(model.parameters()))
 
@@ -96,7 +97,7 @@ def test_muon_turns_a_gradient_into_a_nearly_orthogonal_step():
     model = small()
     settings = PretrainSettings(model=ModelSettings(depth=1))
     sizes, _ = derive(settings, 50)
-    optimizers = Optimizers(model, sizes, settings.optimizer)
+    optimizers = Optimizers(model, pretraining_groups(model, sizes, settings.optimizer), settings.optimizer)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     tokens = torch.randint(50, (4, 25), generator=torch.Generator().manual_seed(0))
     model(tokens[:, :-1]).square().mean().backward()

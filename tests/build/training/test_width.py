@@ -16,6 +16,7 @@ from windlass.build.training.distributed.parallel import Spread
 from windlass.build.training.distributed.workers import ALONE
 from windlass.build.training.loop import TrainState, accumulate, steps
 from windlass.build.training.objectives import arithmetic, causal
+from windlass.build.training.optim.groups import pretraining_groups
 from windlass.build.training.optim.optimizers import Optimizers
 from windlass.build.training.optim.schedule import Plan
 from windlass.build.training.recipe import read_recipe
@@ -36,7 +37,7 @@ def updates(kind: str, width: int, *, scaled: bool) -> list[float]:
         at_base, _ = derive(read_recipe(None, {**changes, "model.config": shape | {"hidden": BASE_WIDTH}}), V)
         sizes = replace(sizes, matrix_rate=at_base.matrix_rate, head_rate=at_base.head_rate)
     model = first_model(sizes.model, None, 0)
-    optimizers = Optimizers(model, sizes, settings.optimizer)
+    optimizers = Optimizers(model, pretraining_groups(model, sizes, settings.optimizer), settings.optimizer)
     said: dict[int, torch.Tensor] = {}
     for layer, block in enumerate(model.blocks):
         block.register_forward_hook(lambda module, given, out, layer=layer: said.update({layer: out.detach()}))
@@ -96,7 +97,9 @@ def test_losses_are_those_of_before():
     model = first_model(sizes.model, None, 0)
     start = bigram_start(model, shard)
     loss_of = Spread(model, partial(causal, model, math=arithmetic(model)), ALONE, "ddp")
-    state = TrainState(model, Optimizers(model, sizes, settings.optimizer), Plan(12))
+    state = TrainState(
+        model, Optimizers(model, pretraining_groups(model, sizes, settings.optimizer), settings.optimizer), Plan(12)
+    )
     examples = CausalExamples(shard, sizes.context, isolate=False, seed=0)
     reports = list(steps(state, examples, loss_of, sizes, settings.schedule, 0, None))
     assert [start, *(report.loss for report in reports)] == pytest.approx(PINNED, rel=2e-4)

@@ -12,12 +12,18 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from windlass.build.training.head import Head
 from windlass.build.training.objectives import Arithmetic, arithmetic
-from windlass.build.training.settings import PretrainSettings
+from windlass.build.training.settings import (
+    PretrainSettings,
+    RunSettings,
+    ScheduleSettings,
+    budget_seconds,
+    dtype_of,
+)
 from windlass.build.transformer.block import Block
 from windlass.build.transformer.model import Model
 from windlass.core.errors import InputError
@@ -31,24 +37,29 @@ def prepare(model: Model, settings: PretrainSettings) -> tuple[Arithmetic, str]:
 
     Raises `InputError` when compiling is demanded in vain.
     """
-    compiles, how = _decide(settings)
-    for block in model.modules():
-        if isinstance(block, Block):
-            # On the instance: the names of the weights stay as they are.
-            block.forward = _prepared(block.forward, compiles, settings.run.recompute)  # type: ignore[method-assign]
-    dtype = torch.bfloat16 if settings.run.precision == "bf16" else None
-    compiler: Callable[[Head], Head] | None = partial(torch.compile, dynamic=False) if compiles else None
-    accuracy = settings.objective_kind != "causal"
+    compiler, how = prepare_blocks(model, settings.run, settings.schedule)
     asked = settings.objective
     math = arithmetic(
         model,
-        dtype=dtype,
-        accuracy=accuracy,
+        dtype=dtype_of(settings.run),
+        accuracy=settings.objective_kind != "causal",
         routing_weight=asked.routing_weight,
         temperature=asked.temperature,
         compiler=compiler,
     )
     return math, how
+
+
+def prepare_blocks(
+    model: nn.Module, run: RunSettings, schedule: ScheduleSettings
+) -> tuple[Callable[[Head], Head] | None, str]:
+    """Compiles the blocks of whatever model in place; what compiles its head, if anything, and what was done."""
+    compiles, how = _decide(run, schedule)
+    for block in model.modules():
+        if isinstance(block, Block):
+            # On the instance: the names of the weights stay as they are.
+            block.forward = _prepared(block.forward, compiles, run.recompute)  # type: ignore[method-assign]
+    return (partial(torch.compile, dynamic=False) if compiles else None), how
 
 
 def _prepared(forward: Callable[..., Tensor], compiles: bool, recompute: bool) -> Callable[..., Tensor]:
@@ -58,8 +69,8 @@ def _prepared(forward: Callable[..., Tensor], compiles: bool, recompute: bool) -
     return partial(checkpoint, forward, use_reentrant=False, preserve_rng_state=False) if recompute else forward
 
 
-def _decide(settings: PretrainSettings) -> tuple[bool, str]:
-    asked = settings.run.compile
+def _decide(run: RunSettings, schedule: ScheduleSettings) -> tuple[bool, str]:
+    asked = run.compile
     if asked == "no":
         return False, "not compiled: switched off"
     compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
@@ -67,11 +78,11 @@ def _decide(settings: PretrainSettings) -> tuple[bool, str]:
         if asked == "yes":
             raise InputError("torch.compile needs a C++ compiler, and none was found.", "Install g++, or set CXX.")
         return False, "not compiled: no C++ compiler found (with one, training would be about twice as fast)"
-    if asked == "auto" and not _worth(settings):
+    if asked == "auto" and not _worth(schedule):
         return False, "not compiled: the run is too short to earn the compilation back"
     return True, "compiled by torch.compile: the first step takes longer"
 
 
-def _worth(settings: PretrainSettings) -> bool:
-    budget, steps = settings.budget_s, settings.schedule.steps
+def _worth(schedule: ScheduleSettings) -> bool:
+    budget, steps = budget_seconds(schedule), schedule.steps
     return steps is not None and steps >= _WORTH_STEPS if budget is None else budget >= _WORTH_SECONDS

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +19,12 @@ from windlass.build.training.data.examples import LOSSES, examples_of
 from windlass.build.training.data.shard import Shard, write_shard
 from windlass.build.training.distributed.parallel import Kind, Spread
 from windlass.build.training.distributed.workers import Workers
-from windlass.build.training.guard import Best
+from windlass.build.training.fitting import Fit, Say, Tick
 from windlass.build.training.loop import TrainState
 from windlass.build.training.measuring.heldout import HeldOut, score, score_examples
 from windlass.build.training.objectives import Arithmetic
 from windlass.build.training.optim.average import Average
+from windlass.build.training.optim.groups import pretraining_groups
 from windlass.build.training.optim.optimizers import Optimizers
 from windlass.build.training.optim.schedule import Plan
 from windlass.build.training.pace import UNPLANNED
@@ -38,7 +37,6 @@ from windlass.core.files import disk_errors, sha256_json
 from windlass.core.progress import tracked
 from windlass.core.workspace import Workspace
 
-Say = Callable[[str], None]
 SPLITS: tuple[Split, Split] = ("train", "heldout")
 
 
@@ -74,44 +72,7 @@ class Job:
     inputs: Inputs
     texts: Texts
     math: Arithmetic
-    loss_of: Spread
-    state: TrainState
-    workers: Workers
-    parallel: Kind
-    elapsed_before: float = 0.0
-    loss: float = float("nan")
-    """Mean training loss of the last steps."""
-    best: Best = field(default_factory=Best)
-
-    @property
-    def settings(self) -> PretrainSettings:
-        return self.inputs.settings
-
-    @property
-    def sizes(self) -> Sizes:
-        return self.inputs.sizes
-
-    def facts(self) -> dict[str, Any]:
-        """What a checkpoint holds beside the state of the loop."""
-        return {"loss": self.loss, "best": asdict(self.best)}
-
-    def take_up(self, facts: Mapping[str, Any]) -> None:
-        self.elapsed_before, self.loss, self.best = facts["elapsed"], facts["loss"], Best(**facts["best"])
-
-    def averaged(self) -> contextlib.AbstractContextManager[None]:
-        """Within the block the model has the average of its weights, if one is kept."""
-        average = self.state.average
-        return contextlib.nullcontext() if average is None else average.in_place()
-
-    def measured(self, most: int | None = None, tick: Callable[[int], None] | None = None) -> HeldOut:
-        """The model on held-out text: on about `most` targets of it, or on all."""
-        with self.averaged():
-            if self.settings.objective_kind != "causal":
-                return score_examples(
-                    self.loss_of.shared, self.texts.unseen, batch=self.sizes.micro_batch, most=most, tick=tick
-                )
-            isolate, context = self.settings.data.isolate, self.sizes.context
-            return score(self.loss_of.shared, context, self.texts.heldout, isolate=isolate, most=most, tick=tick)
+    fit: Fit[HeldOut]
 
 
 def open_inputs(ws: Workspace, corpus: Artifact, tokenizer: Artifact, settings: PretrainSettings) -> Inputs:
@@ -173,13 +134,26 @@ def prepare_job(inputs: Inputs, folder: Path, workers: Workers, parallel: Kind, 
     steps = settings.schedule.steps
     state = TrainState(
         model,
-        Optimizers(model, sizes, settings.optimizer),
+        Optimizers(model, pretraining_groups(model, sizes, settings.optimizer), settings.optimizer),
         UNPLANNED if steps is None else Plan(steps),
         Average(model, settings.optimizer.ema) if settings.optimizer.ema else None,
     )
-    job = Job(inputs, texts, math, loss_of, state, workers, parallel)
+    measure = partial(_measured, settings, sizes, texts, loss_of)
+    fit = Fit("pre-training", state, texts.examples, loss_of, sizes, settings.schedule, settings.run, measure)
     if saved is not None:
-        state.take_up(saved)
-        job.take_up(saved.facts)
-        say(f"  going on from step {state.step:,} after {job.elapsed_before:.0f} s of training")
-    return job
+        fit.take_up(saved)
+        say(f"  going on from step {state.step:,} after {fit.elapsed_before:.0f} s of training")
+    return Job(inputs, texts, math, fit)
+
+
+def _measured(
+    settings: PretrainSettings,
+    sizes: Sizes,
+    texts: Texts,
+    loss_of: Spread,
+    most: int | None = None,
+    tick: Tick | None = None,
+) -> HeldOut:
+    if settings.objective_kind != "causal":
+        return score_examples(loss_of.shared, texts.unseen, batch=sizes.micro_batch, most=most, tick=tick)
+    return score(loss_of.shared, sizes.context, texts.heldout, isolate=settings.data.isolate, most=most, tick=tick)

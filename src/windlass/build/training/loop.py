@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, astuple, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,7 +22,6 @@ from windlass.build.training.optim.optimizers import Optimizers
 from windlass.build.training.optim.schedule import Plan, multiplier
 from windlass.build.training.pace import Pace
 from windlass.build.training.settings import ScheduleSettings
-from windlass.build.training.sizes import Sizes
 from windlass.build.transformer.model import Model
 from windlass.core.errors import WindlassError
 
@@ -40,23 +39,46 @@ class TrainState:
     data: DataState = field(default_factory=DataState)
     step: int = 0
     """Steps done."""
+    tokens_read: int = 0
+    """Positions that the model has read in them."""
 
     def tensors(self) -> dict[str, Tensor]:
-        parts = {"model": self.model.state_dict(), "optimizer": self.optimizers.tensors()}
+        """All that training changes: weights that stay as they are come from where they came from."""
+        frozen = {name for name, parameter in self.model.named_parameters() if not parameter.requires_grad}
+        weights = {name: tensor for name, tensor in self.model.state_dict().items() if name not in frozen}
+        parts = {"model": weights, "optimizer": self.optimizers.tensors()}
         if self.average is not None:
             parts["average"] = self.average.tensors
         return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
     def facts(self) -> dict[str, Any]:
-        return {"step": self.step, "data": asdict(self.data), "plan": asdict(self.plan), "guard": asdict(self.guard)}
+        parts = {"data": asdict(self.data), "plan": asdict(self.plan), "guard": asdict(self.guard)}
+        return {"step": self.step, "tokens_read": self.tokens_read, **parts}
 
     def take_up(self, saved: Checkpoint) -> None:
         """Goes on from a checkpoint. Raises `InputError` naming a tensor that does not fit."""
         saved.restore(self.tensors())
-        self.step = saved.facts["step"]
+        self.step, self.tokens_read = saved.facts["step"], saved.facts["tokens_read"]
         self.data = DataState(**saved.facts["data"])
         self.plan = Plan(**saved.facts["plan"])
         self.guard = Guard(**saved.facts["guard"])
+
+
+class StepSizes(Protocol):
+    """What the loop asks of a run's sizes."""
+
+    @property
+    def batch(self) -> int:
+        """Examples per step, on all workers together."""
+        ...
+
+    @property
+    def micro_batch(self) -> int:
+        """Examples in one pass."""
+        ...
+
+    @property
+    def warmup_steps(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +103,7 @@ def steps(
     state: TrainState,
     examples: Examples,
     loss_of: Spread,
-    sizes: Sizes,
+    sizes: StepSizes,
     schedule: ScheduleSettings,
     seed: int,
     pace: Pace | None,
@@ -120,6 +142,7 @@ def steps(
         tokens, flops = workers.total(
             sum(batch.tokens for batch in batches), sum(training_flops(state.model, batch).total for batch in batches)
         )
+        state.tokens_read += int(tokens)
         yield StepReport(state.step, loss, counted, int(tokens), flops, norm, height, seconds)
 
 

@@ -5,9 +5,11 @@ Whatever is None follows from the rest (see `sizes`), and is printed with its re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+import torch
 
 from windlass.core.errors import InputError
 
@@ -78,6 +80,8 @@ class OptimizerSettings:
     """Of Muon."""
     betas: tuple[float, float] = (0.8, 0.95)
     """Of AdamW."""
+    eps: float = 1e-10
+    """Of AdamW: what is added to the root of the second moment."""
     weight_decay: float = 0.0
     """Of the matrices inside the blocks."""
     clip: float = 1.0
@@ -150,35 +154,17 @@ class PretrainSettings:
                 "data.micro_batch is set, but the wrong answers of a contrastive loss are the other pairs of a pass.",
                 "Leave it out, or make data.batch smaller.",
             )
-        if self.schedule.minutes is not None and self.schedule.steps is not None:
+        check_ends(self.schedule, self.run)
+        check_ranges(self)
+        if not 0 < self.objective.mask_share < 0.9:
             raise InputError(
-                "Both schedule.minutes and schedule.steps are given.", "Give the one that should end the training."
+                f"objective.mask_share is {self.objective.mask_share:g}, but must be between 0 and 0.9.",
+                "0.15 is usual.",
             )
-        if self.run.patience is not None and not self.evaluates:
-            raise InputError(
-                "run.patience is set, but nothing is measured during training.", "Set run.evaluate_steps too."
-            )
-        if self.run.keep_best and not self.evaluates:
-            raise InputError(
-                "run.keep_best is set, but nothing is measured during training.", "Set run.evaluate_steps too."
-            )
-        _check_ranges(self)
 
     @property
     def objective_kind(self) -> ObjectiveKind:
         return self.objective.kind or FITTING[self.model.architecture][0]
-
-    @property
-    def evaluates(self) -> bool:
-        """Whether held-out text is measured during training."""
-        return self.run.evaluate_seconds is not None or self.run.evaluate_steps is not None
-
-    @property
-    def budget_s(self) -> float | None:
-        """Seconds of the time budget, None when the number of steps is fixed."""
-        if self.schedule.steps is not None:
-            return None
-        return 60.0 * (3.0 if self.schedule.minutes is None else self.schedule.minutes)
 
     def as_json(self) -> dict[str, Any]:
         """Nested tables as JSON brings them back."""
@@ -189,24 +175,53 @@ class PretrainSettings:
         return values
 
 
+def budget_seconds(schedule: ScheduleSettings) -> float | None:
+    """The time budget, None when the number of steps is fixed."""
+    if schedule.steps is not None:
+        return None
+    return 60.0 * (3.0 if schedule.minutes is None else schedule.minutes)
+
+
+def dtype_of(run: RunSettings) -> torch.dtype | None:
+    """Of the activations; None: that of the weights."""
+    return torch.bfloat16 if run.precision == "bf16" else None
+
+
+def check_ends(schedule: ScheduleSettings, run: RunSettings) -> None:
+    """Raises `InputError` where it is not plain when the training ends."""
+    if schedule.minutes is not None and schedule.steps is not None:
+        raise InputError(
+            "Both schedule.minutes and schedule.steps are given.", "Give the one that should end the training."
+        )
+    if run.evaluate_seconds is None and run.evaluate_steps is None:
+        for name in ("patience", "keep_best"):
+            if getattr(run, name):
+                raise InputError(
+                    f"run.{name} is set, but nothing is measured during training.", "Set run.evaluate_steps too."
+                )
+
+
 _AT_LEAST_ONE = (
-    "model.depth", "model.context", "data.batch", "data.micro_batch", "schedule.steps", "run.checkpoint_steps",
-    "run.keep_checkpoints",
-    "run.evaluate_steps", "run.evaluate_tokens", "run.patience", "objective.span_length",
+    "model.depth", "model.context", "data.batch", "data.micro_batch", "data.epochs", "schedule.steps",
+    "run.checkpoint_steps", "run.keep_checkpoints", "run.evaluate_steps", "run.evaluate_tokens", "run.patience",
+    "objective.span_length",
 )  # fmt: skip
 _ABOVE_ZERO = (
     "schedule.minutes", "objective.temperature", "optimizer.matrix_rate", "optimizer.embedding_rate",
-    "optimizer.head_rate", "optimizer.clip", "run.checkpoint_seconds", "run.evaluate_seconds",
+    "optimizer.head_rate", "optimizer.clip", "optimizer.eps", "run.checkpoint_seconds", "run.evaluate_seconds",
 )  # fmt: skip
 _SHARES = ("objective.mask_share", "schedule.cooldown", "schedule.floor", "optimizer.momentum", "optimizer.ema")
 _NOT_NEGATIVE = ("schedule.warmup_steps", "optimizer.weight_decay", "objective.routing_weight", "run.seed")
 
 
-def _check_ranges(settings: PretrainSettings) -> None:
-    def refuse(names: tuple[str, ...], bad: Any, rule: str) -> None:
+def check_ranges(settings: Any) -> None:
+    """Raises `InputError` naming the first number, in whatever sections and keys the settings have, that makes no
+    sense."""
+
+    def refuse(names: tuple[str, ...], bad: Callable[[Any], bool], rule: str) -> None:
         for name in names:
             section, _, key = name.partition(".")
-            value = getattr(getattr(settings, section), key)
+            value = getattr(getattr(settings, section, None), key, None)
             if value is not None and bad(value):
                 raise InputError(f"{name} is {value:g}, but must be {rule}.")
 
@@ -214,10 +229,5 @@ def _check_ranges(settings: PretrainSettings) -> None:
     refuse(_ABOVE_ZERO, lambda value: not 0 < value < float("inf"), "more than 0")
     refuse(_SHARES, lambda value: not 0 <= value <= 1, "between 0 and 1")
     refuse(_NOT_NEGATIVE, lambda value: value < 0, "at least 0")
-    if not 0 < settings.objective.mask_share < 0.9:
-        raise InputError(
-            f"objective.mask_share is {settings.objective.mask_share:g}, but must be between 0 and 0.9.",
-            "0.15 is usual.",
-        )
     if settings.optimizer.ema == 1:
         raise InputError("optimizer.ema is 1, an average that never moves.", "0.999 is usual for long runs, 0 is none.")

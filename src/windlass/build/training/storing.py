@@ -18,7 +18,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 def store_model(ws: Workspace, run: str, job: Job, model: Model, heldout: HeldOut) -> Artifact:
     """Stores `model`, the job's own or a copy of it, as made by the run with the id `run`."""
-    settings, sizes, inputs, state = job.settings, job.sizes, job.inputs, job.state
+    inputs, state = job.inputs, job.fit.state
+    settings, sizes = inputs.settings, inputs.sizes
     separator = inputs.specials.separator
     bos = start_token(inputs.specials) if settings.model.architecture == "encoder-decoder" else separator
     with ws.artifacts.build("model", settings.run.name, run=run) as draft:
@@ -30,7 +31,7 @@ def store_model(ws: Workspace, run: str, job: Job, model: Model, heldout: HeldOu
         for name in TOKENIZER_FILES:
             shutil.copyfile(inputs.tokenizer.path / name, draft.path / name)
         card = model_card(
-            settings, sizes, inputs.corpus, inputs.tokenizer, job.texts.train, heldout, state.step, job.loss
+            settings, sizes, inputs.corpus, inputs.tokenizer, job.texts.train, heldout, state.step, job.fit.loss
         )
         (draft.path / "README.md").write_text(card, encoding="utf-8")
         what = f"{settings.model.architecture} of {sizes.model.parameters:,} parameters".capitalize()
@@ -42,8 +43,8 @@ def store_model(ws: Workspace, run: str, job: Job, model: Model, heldout: HeldOu
                 "objective": settings.objective_kind,
                 "parameters": sizes.model.parameters,
                 "steps": state.step,
-                "tokens_seen": state.step * sizes.batch_tokens,
-                "train_loss": job.loss,
+                "tokens_seen": state.tokens_read,
+                "train_loss": job.fit.loss,
                 **heldout.metrics(),
                 "heldout_bytes": heldout.bytes,
                 "sizes": sizes.as_json(),

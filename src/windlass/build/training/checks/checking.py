@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from windlass.build.training.checks.footprint import Memory, available, estimate
 from windlass.build.training.checks.preflight import check_inputs, check_text, disk_needed
 from windlass.build.training.job import Inputs, Texts, open_inputs, read_texts
-from windlass.build.training.settings import PretrainSettings
+from windlass.build.training.settings import PretrainSettings, budget_seconds
 from windlass.build.training.start import first_model
 from windlass.core.artifacts import Artifact
 from windlass.core.tables import table
@@ -47,7 +47,7 @@ def check_run(
 def _inputs(inputs: Inputs, texts: Texts, warnings: list[str]) -> list[tuple[str, str, str]]:
     settings, sizes, model = inputs.settings, inputs.sizes, inputs.sizes.model
     steps = settings.schedule.steps
-    ends = f"{steps:,} steps" if steps is not None else f"{(settings.budget_s or 0) / 60:g} minutes"
+    ends = f"{steps:,} steps" if steps is not None else f"{(budget_seconds(settings.schedule) or 0) / 60:g} minutes"
     epochs = "" if steps is None else f"{steps * sizes.batch / len(texts.examples):.2f} epochs"
     layers = f"{model.layers} + {model.decoder_layers}" if model.decoder_layers else f"{model.layers}"
     counted = texts.examples.batch([(0, 0)]).counted

@@ -7,10 +7,10 @@ exactly once an epoch: a document longer than a window goes on in the next, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class DataState:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What an objective reads: integer tensors, one example a row."""
+    """What an objective reads: tensors, one example a row. An objective that needs more has a batch that adds it."""
 
     inputs_BT: Tensor
     targets_BT: Tensor
@@ -57,15 +57,16 @@ class Batch:
         """Positions that the model reads."""
         return self.inputs_BT.numel() + (0 if self.source_BS is None else self.source_BS.numel())
 
-    def to(self, device: torch.device) -> Batch:
-        values = (getattr(self, field.name) for field in fields(self))
-        moved: list[Any] = [None if value is None else value.to(device, non_blocking=True) for value in values]
-        return Batch(*moved)
+    def to(self, device: torch.device) -> Self:
+        return self._each(lambda value: value.to(device, non_blocking=True))
 
-    def rows(self, which: slice) -> Batch:
+    def rows(self, which: slice) -> Self:
+        return self._each(lambda value: value[which])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
         values = (getattr(self, field.name) for field in fields(self))
-        chosen: list[Any] = [None if value is None else value[which] for value in values]
-        return Batch(*chosen)
+        changed: list[Any] = [None if value is None else change(value) for value in values]
+        return type(self)(*changed)
 
 
 class Examples(Protocol):

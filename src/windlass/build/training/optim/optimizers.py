@@ -7,6 +7,7 @@ vectors; for them AdamW is the better choice.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -15,47 +16,34 @@ from torch import Tensor, nn
 
 from windlass.build.training.distributed.pieces import whole
 from windlass.build.training.optim.adamw8 import AdamW8
+from windlass.build.training.optim.groups import Group
 from windlass.build.training.optim.muon import Muon
 from windlass.build.training.settings import OptimizerSettings
-from windlass.build.training.sizes import Sizes
-from windlass.build.transformer.config import TransformerConfig
-from windlass.build.transformer.model import Model
 
 
 class Optimizers:
     """`clip`, then `step(multiplier)` applies the gradients; `tensors` is the whole state, from the beginning on."""
 
-    def __init__(self, model: Model, sizes: Sizes, settings: OptimizerSettings) -> None:
-        self.named = dict(model.named_parameters())
-        roles: dict[str, list[nn.Parameter]] = {role: [] for role in ("embedding", "rest", "matrix", "query")}
-        for name, parameter in self.named.items():
-            roles[_role(name, parameter)].append(parameter)
-        tied_rate = sizes.head_rate if model.config.tied else sizes.embedding_rate
-        groups: list[dict[str, Any]] = [
-            {"params": roles["embedding"], "lr": tied_rate},
-            {"params": roles["rest"], "lr": sizes.head_rate},
-        ]
+    def __init__(self, model: nn.Module, groups: Sequence[Group], settings: OptimizerSettings) -> None:
+        """Of the parameters in `groups`; the others stay as they are."""
+        muon = settings.kind == "muon"
+        groups = [group for group in groups if group.parameters]
+        self.rate = max((group.rate for group in groups if group.matrices), default=0.0)
+        """Peak rate of the matrices, as it is logged."""
         self._all: list[torch.optim.Optimizer] = []
-        decay = settings.weight_decay
-        slow = _query_rate(model.config)
-        matrices: list[dict[str, Any]] = [
-            {"params": roles["matrix"], "lr": sizes.matrix_rate, "weight_decay": decay},
-            {"params": roles["query"], "lr": sizes.matrix_rate * slow, "weight_decay": decay / slow},
-        ]
-        matrices = [group for group in matrices if group["params"]]
-        if settings.kind == "muon":
-            self._all.append(Muon(matrices, lr=sizes.matrix_rate, momentum=settings.momentum))
-        else:
-            groups += matrices
-        groups = [group for group in groups if group["params"]]
-        adamw = AdamW8 if settings.kind == "adamw8" else partial(torch.optim.AdamW, fused=True)
-        self._all.append(adamw(groups, betas=settings.betas, eps=1e-10, weight_decay=0.0))
+        if by_muon := [_options(group) for group in groups if muon and group.matrices]:
+            self._all.append(Muon(by_muon, lr=self.rate, momentum=settings.momentum))
+        if by_adamw := [_options(group) for group in groups if not (muon and group.matrices)]:
+            adamw = AdamW8 if settings.kind == "adamw8" else partial(torch.optim.AdamW, fused=True)
+            self._all.append(adamw(by_adamw, betas=settings.betas, eps=settings.eps, weight_decay=0.0))
         self._rates = [[g["lr"] for g in o.param_groups] for o in self._all]
-        self._parameters: list[nn.Parameter] = list(model.parameters())
+        self._parameters = [parameter for group in groups for parameter in group.parameters]
+        chosen = set(map(id, self._parameters))
+        self.named = {name: p for name, p in model.named_parameters() if id(p) in chosen}
         self._limit = settings.clip
         for optimizer in self._all:
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
+            for options in optimizer.param_groups:
+                for parameter in options["params"]:
                     optimizer.state[parameter] = _fresh(optimizer, parameter)
 
     def clip(self) -> float:
@@ -90,16 +78,5 @@ def _fresh(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Ten
     return {"step": torch.zeros((), device=parameter.device), **moments}
 
 
-def _role(name: str, parameter: nn.Parameter) -> str:
-    """Which group a parameter learns in."""
-    if "blocks." in name and parameter.ndim >= 2:
-        return "query" if name.endswith(".query.weight") else "matrix"
-    tables = ("embedding", "positions", "token_types")
-    return "embedding" if name.rpartition(".")[2] in tables else "rest"
-
-
-def _query_rate(config: TransformerConfig) -> float:
-    """Of the queries' matrices, as a share of the others': scores that are not divided by the root of a head's width
-    (T5's) move so much more with the same step, and attention would stop at whatever it saw first. With this share and
-    small queries to begin with, training is that of divided scores, step for step."""
-    return 1.0 if config.qk_norm else config.head_dim**-0.5 / config.score_scale
+def _options(group: Group) -> dict[str, Any]:
+    return {"params": group.parameters, "lr": group.rate, "weight_decay": group.decay}

@@ -49,13 +49,13 @@ class Workers:
 
     @contextlib.asynccontextmanager
     async def items(
-        self, makes: Sequence[Callable[[], Iterator[T]]], receive: Receive
+        self, makes: Sequence[Callable[[], Iterator[T]]], receive: Receive, seconds: float
     ) -> AsyncIterator[AsyncIterator[tuple[int, T]]]:
         """(index, item) of what the iterators of `makes` yield, as it comes, while the client stays connected.
 
         When the block ends, for whatever reason, the iterators are cancelled, if they can be, or closed after the step
         they are in. Raises `HttpError` (429) when there is not a place for each of them, `ClientGone` when the client
-        has left.
+        has left, and `TimeoutError` behind what they have yielded in so many `seconds`.
         """
         if self._taken + len(makes) > self._places:
             raise HttpError(429, "The server is busy: all places are taken.", "Try again soon.", code="busy")
@@ -68,6 +68,7 @@ class Workers:
                 inbox.put((0, _End(ClientGone())))
 
         watcher.add_done_callback(gone)
+        late = asyncio.get_running_loop().call_later(seconds, inbox.put, (0, _End(TimeoutError())))
         for index, (make, stop) in enumerate(zip(makes, stops, strict=True)):
             self._start(index, make, stop, inbox)
         try:
@@ -79,14 +80,15 @@ class Workers:
             for stop in stops:
                 stop.set()
             watcher.cancel()
+            late.cancel()
 
-    async def call(self, function: Callable[[], T], receive: Receive) -> T:
-        """The result of one blocking call, made in a thread."""
+    async def call(self, function: Callable[[], T], receive: Receive, seconds: float) -> T:
+        """The result of one blocking call, made in a thread. Raises what `items` raises."""
 
         def once() -> Iterator[T]:
             yield function()
 
-        async with self.items([once], receive) as items:
+        async with self.items([once], receive, seconds) as items:
             async for _, result in items:
                 return result
         raise AssertionError("a call gives one result or an error")

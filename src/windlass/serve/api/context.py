@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -98,15 +97,9 @@ class Context:
 
         try:
             makes = [run(i) for i in range(len(call.requests))]
-            async with self.workers.items(makes, caller.receive) as deltas:
-                while True:
-                    # Around each step, not around the loop: a reader's time is no business of this clock. It is for
-                    # models that have none of their own.
-                    async with asyncio.timeout(deadline + _GRACE - time.monotonic()):
-                        try:
-                            index, delta = await anext(deltas)
-                        except StopAsyncIteration:
-                            break
+            # The clock of the workers is for models that have none of their own.
+            async with self.workers.items(makes, caller.receive, self.limits.request_seconds + _GRACE) as deltas:
+                async for index, delta in deltas:
                     if waiting:
                         waiting = False
                         self.metrics.observe(FIRST, time.monotonic() - started, model=call.model)
@@ -131,8 +124,7 @@ class Context:
 
     async def blocking(self, function: Callable[[], T], caller: Caller) -> T:
         """The result of one blocking call, within the time a request may take."""
-        async with asyncio.timeout(self.limits.request_seconds):
-            return await self.workers.call(function, caller.receive)
+        return await self.workers.call(function, caller.receive, self.limits.request_seconds)
 
     # counting --------------------------------------------------------------------------------------------------------
 

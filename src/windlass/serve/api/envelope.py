@@ -16,7 +16,7 @@ from windlass.serve.api.fields import Json
 from windlass.serve.api.generate import Call, total_usage
 from windlass.serve.api.messages import extension_json, usage_json
 from windlass.serve.api.operation import COUNT, TEXT_, obj
-from windlass.serve.api.sse import event
+from windlass.serve.api.sse import encode
 
 Prompts = Sequence[Sequence[ChatResponse]]
 """The answers to each prompt of a call."""
@@ -27,9 +27,12 @@ class Envelope:
 
     def __init__(self, call: Call, kind: str, chunk: str, *, prefix: str) -> None:
         """`kind` and `chunk` are what a whole answer and a chunk call themselves; `prefix` begins the answer's id."""
-        self._call, self._kind, self._chunk = call, kind, chunk
+        self._call, self._kind = call, kind
         self._created = int(time.time())
         self._id = f"{prefix}-{uuid.uuid4().hex}"
+        # The same in all chunks, of which there is one for each token: encoded once.
+        self._head = f'data: {encode(self._frame(chunk))[:-1]},"choices":['
+        self._usage = ',"usage":null' if call.include_usage else ""
 
     def whole(self, choices: Sequence[Json], prompts: Prompts, id: str | None = None) -> Json:
         """The answer with these choices. `id`: what the model itself calls it, which its trace knows."""
@@ -37,16 +40,15 @@ class Envelope:
         usage, about = usage_json(total_usage(prompts)), extension_json(prompts[0][0])
         return {**frame, "choices": list(choices), "usage": usage, "windlass": about}
 
-    def chunk(self, choice: Json, **more: Any) -> bytes:
-        usage = {"usage": None} if self._call.include_usage else {}
-        return event({**self._frame(self._chunk), "choices": [choice], **usage, **more})
+    def chunk(self, choice: Json, windlass: Json | None = None) -> bytes:
+        about = f',"windlass":{encode(windlass)}' if windlass is not None else ""
+        return f"{self._head}{encode(choice)}]{self._usage}{about}}}\n\n".encode()
 
     def usage(self, prompts: Prompts) -> bytes:
         """The chunk without choices that says what all of them used; nothing where nobody asked for it."""
         if not self._call.include_usage:
             return b""
-        usage = usage_json(total_usage(prompts))
-        return event({**self._frame(self._chunk), "choices": [], "usage": usage})
+        return f'{self._head}],"usage":{encode(usage_json(total_usage(prompts)))}}}\n\n'.encode()
 
     def _frame(self, kind: str) -> Json:
         return {"id": self._id, "object": kind, "created": self._created, "model": self._call.model}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -23,9 +23,12 @@ READ_SECONDS = 60.0
 """How long a client may leave what was sent unread before it counts as gone."""
 
 
+encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
 def event(value: Json, name: str | None = None) -> bytes:
     """One event, in ASCII, so that nothing a model made up can fail to encode."""
-    data = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    data = encode(value)
     return (f"data: {data}\n\n" if name is None else f"event: {name}\ndata: {data}\n\n").encode()
 
 
@@ -54,21 +57,44 @@ class EventStream(Response):
                 await error_response(error)(scope, receive, send)
                 return
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            try:
-                await _body(send, first)
-                async for data in events:
-                    await _body(send, data)
-            except ClientGone:
-                return
-            except Exception as error:  # noqa: BLE001 - as above
-                await _body(send, self._failed(error))
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            with contextlib.suppress(ClientGone):
+                async with _writing(send) as write:
+                    try:
+                        await write(first)
+                        async for data in events:
+                            await write(data)
+                    except ClientGone:
+                        raise
+                    except Exception as error:  # noqa: BLE001 - as above
+                        await write(self._failed(error))
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _body(send: Send, data: bytes) -> None:
-    """Waits while the client has too much unread; raises `ClientGone` when it stays so."""
+@contextlib.asynccontextmanager
+async def _writing(send: Send) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
+    """Sends the pieces of a body, waiting while the client has too much unread; raises `ClientGone` when it stays so.
+
+    One task looks after all pieces: a timer for each would cost as much as sending it.
+    """
+    loop = asyncio.get_running_loop()
+    since: float | None = None  # when the piece was begun that is being sent
+
+    async def write(data: bytes) -> None:
+        nonlocal since
+        since = loop.time()
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+        since = None
+
+    async def watch() -> None:
+        while since is None or loop.time() < since + READ_SECONDS:
+            await asyncio.sleep(READ_SECONDS if since is None else since + READ_SECONDS - loop.time())
+        limit.reschedule(loop.time())
+
+    watching = asyncio.create_task(watch())
     try:
-        async with asyncio.timeout(READ_SECONDS):
-            await send({"type": "http.response.body", "body": data, "more_body": True})
+        async with asyncio.timeout(None) as limit:
+            yield write
     except TimeoutError:
         raise ClientGone from None
+    finally:
+        watching.cancel()

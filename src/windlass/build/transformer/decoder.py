@@ -86,8 +86,7 @@ class Decoder(Stack):
     def hidden_of_parts(self, tokens_T: Tensor, parts: Parts, *, dtype: torch.dtype | None = None) -> Tensor:
         """As `hidden`, (T, C), of a row that holds the next parts of several texts."""
         x_1TC = embed(tokens_T[None], self.embedding, self.config, dtype)
-        through = self.through if parts.through is None else parts.through
-        x_1TC = through(*self.enter(x_1TC, parts=parts))
+        x_1TC = self.through(*self.enter(x_1TC, parts=parts))
         for cache, new in zip(parts.caches, parts.lengths, strict=True):
             cache.advance(new)
         return x_1TC[0]

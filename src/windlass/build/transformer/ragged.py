@@ -7,23 +7,17 @@ attention goes through the texts one by one, or is done for all of them by a `Ke
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 from windlass.build.transformer.cache import KVCache
 from windlass.build.transformer.config import TransformerConfig
 
-if TYPE_CHECKING:
-    from windlass.build.transformer.attention import Sight
-
 Together = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """Attention of one layer for all parts: the layer's number, queries (1, H, T, D), keys and values (1, K, T, D) ->
 (1, H, T, D). Turns queries and keys to their positions, and stores the new keys and values in the caches, behind what
 they hold."""
-
-Through = Callable[[Tensor, "list[Sight]"], Tensor]
-"""All blocks and the last norm, as `Stack.through`: the embedded row (1, T, C) and each block's sight -> (1, T, C)."""
 
 
 class Parts(NamedTuple):
@@ -34,8 +28,6 @@ class Parts(NamedTuple):
     caches: Sequence[KVCache]
     """Of one text each, and with room for its new tokens."""
     kernel: Kernel | None = None
-    through: Through | None = None
-    """Does what the decoder's own blocks would."""
     singly: bool = False
     """Each position looks by itself, in the same arithmetic whatever is read along with it or was read before."""
 

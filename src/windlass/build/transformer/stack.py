@@ -180,11 +180,11 @@ class Stack(nn.Module):
         if self.config.position == "rope":
             stretched = [cache.stretched for cache in parts.caches]
             if not any(stretched):
-                rotation = self._turned(local, positions, False)
+                rotation = self.turned(local, positions, False)
             else:  # LongRoPE turns each text by its own length
                 lengths = [*parts.lengths, len(positions) - parts.total]
                 rows = zip(torch.split(positions, lengths), [*stretched, False], strict=True)
-                cos, sin = zip(*(self._turned(local, row, long) for row, long in rows), strict=True)
+                cos, sin = zip(*(self.turned(local, row, long) for row, long in rows), strict=True)
                 rotation = torch.cat(cos), torch.cat(sin)
         real = parts.total if parts.total < len(positions) else None
         together = parts.kernel.plan(self.config, local, parts, rotation) if parts.kernel is not None else None
@@ -220,7 +220,7 @@ class Stack(nn.Module):
     def _rotation(self, local: bool, positions: Tensor, end: int) -> tuple[Tensor, Tensor]:
         config = self.config
         reach = end if positions.ndim == 1 or not config.stretched(end) else int(positions.max()) + 1
-        cos, sin = self._turned(local, positions, config.stretched(reach))
+        cos, sin = self.turned(local, positions, config.stretched(reach))
         scaled = not (local and config.local_rope_theta is not None)
         if scaled and positions.ndim == 2 and config.stretched(reach):
             raise InputError(
@@ -230,7 +230,7 @@ class Stack(nn.Module):
             )
         return (cos, sin) if positions.ndim == 1 else (cos[:, None], sin[:, None])  # (B, 1, T, D)
 
-    def _turned(self, local: bool, positions: Tensor, long: bool) -> tuple[Tensor, Tensor]:
+    def turned(self, local: bool, positions: Tensor, long: bool) -> tuple[Tensor, Tensor]:
         """Cosine and sine of the positions in layers of one kind; `long`: by LongRoPE's long factors, if it has any."""
         config = self.config
         theta, scaling = config.rope_theta, config.rope_scaling

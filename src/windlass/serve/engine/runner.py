@@ -64,20 +64,24 @@ class Runner:
             tokens += [guess.token for guess in drafts]
             caches.append(row.slab.cache)
             lengths.append(new + len(drafts))
-        total = len(tokens)
-        if self._reproducible:
-            tokens += [0] * (-total % TILE)
-        tokens_T = torch.tensor(tokens, device=self.decoder.embedding.device)
-        through = None if any(task.row.lora for task in tasks) else self._blocks
-        parts = Parts(lengths, caches, self._kernel, through, singly=self._reproducible)
+        parts = Parts(lengths, caches, self._kernel, singly=self._reproducible)
         spans = [(task.row.lora, length) for task, length in zip(tasks, lengths, strict=True)]
         adapted = nullcontext() if self.adapters is None else self.adapters.rows(spans, singly=self._reproducible)
         with adapted:
-            hidden = torch.split(self.decoder.hidden_of_parts(tokens_T, parts)[:total], lengths)
+            if self._blocks is not None and all(lora is None for lora, _ in spans):
+                read = self._blocks(tokens, parts)
+            else:
+                read = self._read_by_modules(tokens, parts)
+        hidden = torch.split(read, lengths)
         for task, hidden_TC in zip(tasks, hidden, strict=True):
             if (slab := task.row.slab) is not None:
                 slab.hidden_SC[slab.cache.length - len(hidden_TC) : slab.cache.length] = hidden_TC
         return hidden
+
+    def _read_by_modules(self, tokens: list[int], parts: Parts) -> Tensor:
+        padding = [0] * (-len(tokens) % TILE if self._reproducible else 0)
+        tokens_T = torch.tensor(tokens + padding, device=self.decoder.embedding.device)
+        return self.decoder.hidden_of_parts(tokens_T, parts)[: len(tokens)]
 
     def _logits(self, hidden_NC: Tensor) -> Tensor:
         if not self._reproducible:

@@ -19,6 +19,7 @@ same text in any company, after a preemption, and whether or not tokens were gue
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -139,7 +140,7 @@ def choose(
             if mask is not None:
                 mask(row_V)
     best_B, token_B = edited_BV.max(dim=-1)
-    if unusable := (~best_B.isfinite()).nonzero().flatten().tolist():
+    if unusable := [row for row, best in enumerate(best_B.tolist()) if not math.isfinite(best)]:
         raise Unsamplable(unusable)
     if drawn := [row for row, sampler in enumerate(samplers) if sampler.settings.temperature > 0]:
         those = edited_BV if len(drawn) == len(samplers) else edited_BV[drawn]

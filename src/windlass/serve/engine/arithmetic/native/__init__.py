@@ -40,7 +40,14 @@ class Sight(ctypes.Structure):
 
     _fields_ = (
         *(("parts", _POINTER), ("count", _LONG), ("cos", _POINTER), ("sin", _POINTER), ("turned", _LONG)),
-        *(("heads", _LONG), ("kv_heads", _LONG), ("dim", _LONG), ("window", _LONG), ("scale", _FLOAT)),
+        *(
+            ("by_place", _LONG),
+            ("heads", _LONG),
+            ("kv_heads", _LONG),
+            ("dim", _LONG),
+            ("window", _LONG),
+            ("scale", _FLOAT),
+        ),
     )
 
 
@@ -51,10 +58,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "windlass_attend": (ctypes.POINTER(Sight), _LONG, *3 * _VIEW, _POINTER),
     "windlass_rms_norm": (_POINTER, _LONG, _LONG, _LONG, _POINTER, _FLOAT, _POINTER),
     "windlass_silu_mul": (_POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER),
-    "windlass_blocks": (
-        *(_POINTER, _LONG, ctypes.POINTER(Sight), _POINTER, _FLOAT),
-        *(_POINTER, _LONG, _LONG, _POINTER, _POINTER, _POINTER),
-    ),
+    "windlass_hidden": (_POINTER, ctypes.POINTER(Sight), _POINTER, _LONG, _POINTER, _POINTER, _POINTER, _POINTER),
 }
 
 

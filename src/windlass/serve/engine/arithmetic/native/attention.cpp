@@ -29,12 +29,14 @@ struct Part {
     int64_t offset;  // of the first new one in the pass
 };
 
-// Cosine and sine of each token's angles, (tokens, turned): dimension i is turned with i + turned/2.
+// Dimension i is turned with i + turned/2, by the cosine and sine in a row of (rows, turned).
 struct Rotation {
     const float *cos, *sin;
     long turned;
-    void apply(const float* x, long token, long dim, float scale, float* y) const {
-        const float *c = cos + token * turned, *s = sin + token * turned;
+    bool by_place;
+    void apply(const float* x, const Part& part, long new_one, long dim, float scale, float* y) const {
+        const long row = new_one + (by_place ? part.start : part.offset);
+        const float *c = cos + row * turned, *s = sin + row * turned;
         const long half = turned / 2;
         for (long i = 0; i < half; i++) y[i] = (x[i] * c[i] - x[i + half] * s[i]) * scale;
         for (long i = half; i < turned; i++) y[i] = (x[i] * c[i] + x[i - half] * s[i]) * scale;
@@ -157,8 +159,9 @@ void look(const Part& part, long layer, Rows q, const Rotation& rotation, float*
     s.total.assign(rows, 0.0f);
     s.fade.resize(rows);
     for (long r = 0; r < rows; r++) {
-        const long token = part.offset + from + r / group;
-        rotation.apply(q.at(kv * group + r % group, token), token, dim, scale, &s.queries[r * dim]);
+        const long new_one = from + r / group;
+        const float* query = q.at(kv * group + r % group, part.offset + new_one);
+        rotation.apply(query, part, new_one, dim, scale, &s.queries[r * dim]);
     }
     const float* keys = part.keys + layer * part.layer_stride + kv * part.head_stride;
     const float* values = part.values + layer * part.layer_stride + kv * part.head_stride;
@@ -191,9 +194,9 @@ void look(const Part& part, long layer, Rows q, const Rotation& rotation, float*
 extern "C" void windlass_attend(const Sight* sight, long layer, const float* q, long q_head, long q_token,
                                 const float* k, long k_head, long k_token, const float* v, long v_head, long v_token,
                                 float* y) {
-    const auto [table, parts, cos, sin, turned, heads, kv_heads, dim, window, scale] = *sight;
+    const auto [table, parts, cos, sin, turned, by_place, heads, kv_heads, dim, window, scale] = *sight;
     const Part* all = (const Part*)table;
-    const Rotation rotation{cos, sin, turned};
+    const Rotation rotation{cos, sin, turned, by_place != 0};
     const Rows new_keys{k, k_head, k_token}, new_values{v, v_head, v_token};
     const long step = std::max(1L, QUERIES / (heads / kv_heads));
     struct Work {
@@ -209,9 +212,8 @@ extern "C" void windlass_attend(const Sight* sight, long layer, const float* q, 
         const Part& part = all[i / kv_heads];
         const long kv = i % kv_heads, at = layer * part.layer_stride + kv * part.head_stride + part.start * dim;
         for (long t = 0; t < part.count; t++) {
-            const long token = part.offset + t;
-            rotation.apply(new_keys.at(kv, token), token, dim, 1.0f, part.keys + at + t * dim);
-            std::copy_n(new_values.at(kv, token), dim, part.values + at + t * dim);
+            rotation.apply(new_keys.at(kv, part.offset + t), part, t, dim, 1.0f, part.keys + at + t * dim);
+            std::copy_n(new_values.at(kv, part.offset + t), dim, part.values + at + t * dim);
         }
     });
     share((long)work.size(), [&](long i) {

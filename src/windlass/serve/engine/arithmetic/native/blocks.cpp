@@ -19,6 +19,15 @@ struct Block {
     int64_t local;  // which of the two sights
 };
 
+struct Decoder {
+    const float* embedding;
+    float embedding_scale;
+    const Block* blocks;
+    int64_t count, hidden;
+    const float* norm;
+    float eps;
+};
+
 // Norms a token's heads in place.
 void norm_heads(float* x, long rows, long stride, long heads, long dim, const float* weight, float eps) {
     if (weight)
@@ -28,11 +37,13 @@ void norm_heads(float* x, long rows, long stride, long heads, long dim, const fl
 
 }  // namespace
 
-// x (rows, hidden), the residual stream, becomes that behind the last block; y is its norm. `sights`: of layers that
-// see everything, and of local ones. `wide` has room for `rows` of the widest product, `narrow` for those of anything
-// else.
-extern "C" void windlass_blocks(const Block* blocks, long count, const Sight* sights, const float* norm, float eps,
-                                float* x, long rows, long hidden, float* narrow, float* wide, float* y) {
+// y (rows, hidden): the hidden vectors of `tokens`. `sights`: of layers that see everything, and of local ones. The
+// others are room to work in: x as y, `wide` for the widest product of `rows`, `narrow` for anything else.
+extern "C" void windlass_hidden(const Decoder* decoder, const Sight* sights, const int64_t* tokens, long rows, float* x,
+                                float* narrow, float* wide, float* y) {
+    const auto [embedding, scale, blocks, count, hidden, norm, eps] = *decoder;
+    for (long row = 0; row < rows; row++)
+        for (long i = 0; i < hidden; i++) x[row * hidden + i] = embedding[tokens[row] * hidden + i] * scale;
     for (long layer = 0; layer < count; layer++) {
         const Block& block = blocks[layer];
         const Sight& sight = sights[block.local];

@@ -14,7 +14,8 @@ struct Sight {
     const int64_t* parts;  // see attention.cpp
     int64_t count;         // of parts
     const float *cos, *sin;
-    int64_t turned;  // dimensions of a head
+    int64_t turned;    // dimensions of a head; 0: none
+    int64_t by_place;  // whether the rows of `cos` and `sin` are places in a text, rather than tokens of the pass
     int64_t heads, kv_heads, dim;
     int64_t window;  // 0: a query sees everything up to itself
     float scale;

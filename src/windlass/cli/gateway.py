@@ -5,57 +5,71 @@ docs/gateway.md. Clients change their base URL and nothing else; the providers' 
 into the workspace, with its attempts, tokens and cost. Only this machine can connect, unless --host says otherwise;
 then an API key is needed: in the environment variable that --api-key-env names, or made with `windlass keys add`, with
 limits on requests, tokens and dollars.
+
+SIGHUP reads CONFIG and the certificate anew, without losing a request; what is wrong with them is said, and the old
+ones stay. SIGTERM and Ctrl-C finish the requests in flight and stop.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import os
+import sys
 from pathlib import Path
 
+from windlass.cli import listening
 from windlass.cli.workspace import add_option, opened
-from windlass.core.config import secret
-from windlass.core.errors import ConfigError
+from windlass.core.errors import WindlassError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, metavar="CONFIG", help="the file with providers and routes")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8080, help="port (default: 8080); 0: any free one")
-    parser.add_argument("--api-key-env", metavar="NAME", help="environment variable with the key that clients send")
+    listening.add_options(parser)
     parser.add_argument("--check", action="store_true", help="read and check CONFIG, then leave")
     add_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from windlass.serve.gateway.config import load_gateway
-
-    config = load_gateway(args.config)
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        print("The gateway connects to its providers directly: the proxy of the environment is not used.")
-    if args.check:
-        print(f"{args.config}: {len(config.providers)} providers, {len(config.routes)} routes, nothing wrong.")
-        return 0
-
     from windlass.serve import run as server
-    from windlass.serve.gate import LOOPBACK
-    from windlass.serve.gateway.app import create_gateway
+    from windlass.serve.gateway.app import create_gateway, reconfigure
+    from windlass.serve.gateway.config import load_gateway
+    from windlass.serve.gateway.gateway import Gateway
     from windlass.serve.keys import FILE, Keys
 
-    key = None if args.api_key_env is None else secret(args.api_key_env)
-    if args.api_key_env is not None and key is None:
-        raise ConfigError(
-            f"The environment variable {args.api_key_env} is empty.", f"Set it: export {args.api_key_env}=…"
-        )
+    config = load_gateway(args.config)
+    if args.check:
+        Gateway(config).close()
+        print(f"{args.config}: {len(config.providers)} providers, {len(config.routes)} routes, nothing wrong.")
+        return 0
+    host = "127.0.0.1" if args.host is None else args.host
+    port = 8080 if args.port is None else args.port
+    tls, key = listening.tls_of(args), listening.api_key_of(args)
+
+    def reload() -> None:
+        try:
+            again = load_gateway(args.config)
+            reconfigure(app, again)
+        except WindlassError as error:
+            said = f"{args.config} is not used: {error.message} {error.hint}\nThe gateway goes on as before."
+            print(said, file=sys.stderr, flush=True)
+        else:
+            print(f"{args.config} is in force: {', '.join(again.routes)}", flush=True)
+
     with (
         opened(args) as workspace,
         contextlib.closing(Keys(workspace.root / FILE)) as keys,
-        server.listen(args.host, args.port, api_key=key, keyed=keys.any()) as listener,
+        server.listen(host, port, api_key=key, keyed=keys.any()) as listener,
     ):
-        hosts = LOOPBACK | {args.host} if server.is_loopback(args.host) else None
-        app = create_gateway(config, workspace.recorder, api_key=key, keys=keys, hosts=hosts)
-        greeting = f"OpenAI API  {server.url(listener)}/v1\nModels      {', '.join(config.routes)}\n\nCtrl-C stops."
-        cut_off = server.run(app, listener, on_start=lambda: print(greeting, flush=True))
-    print(f"Stopped; {cut_off} requests were cut off." if cut_off else "Stopped; every request was answered.")
+        app = create_gateway(
+            config, workspace.recorder, api_key=key, keys=keys, hosts=listening.hosts_of(host),
+            log=sys.stderr if args.access_log else None,
+        )  # fmt: skip
+        greeting = (
+            f"OpenAI API  {server.url(listener, tls)}/v1\nModels      {', '.join(config.routes)}\n\nCtrl-C stops."
+        )
+        cut_off = server.run(
+            app, listener, tls=tls, drain=args.drain, linger=args.linger, on_hangup=reload,
+            on_start=lambda: print(greeting, flush=True),
+        )  # fmt: skip
+    print(listening.farewell(cut_off, args.drain))
     return 0

@@ -13,8 +13,10 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import signal
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -63,14 +65,17 @@ class Tls:
 
 
 def run(
-    app: ASGIApp, listener: socket.socket, *, on_start: Callable[[], None] | None = None, tls: Tls | None = None,
-    drain: float = DRAIN_SECONDS, linger: float = LINGER_SECONDS,
+    app: ASGIApp, listener: socket.socket, *, on_start: Callable[[], None] | None = None,
+    on_hangup: Callable[[], None] | None = None, tls: Tls | None = None, drain: float = DRAIN_SECONDS,
+    linger: float = LINGER_SECONDS,
 ) -> int:  # fmt: skip
     """Serves `app` on an open socket (see `listen`) until SIGTERM or Ctrl-C; a second Ctrl-C does not wait.
 
+    With `on_hangup`, SIGHUP reads the certificate anew and then calls it, on the event loop.
+
     Returns how many requests were cut off: those that took longer than `drain` seconds after the signal.
     """
-    server = _Server(app, on_start, tls=tls, drain=drain, linger=linger)
+    server = _Server(app, on_start, on_hangup, tls=tls, drain=drain, linger=linger)
     with listener:
         server.run(sockets=[listener])
     return server.cut_off
@@ -125,7 +130,7 @@ class ServerThread:
 
     def __init__(self, app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self._listener = listen(host, port)
-        self._server = _Server(app, None)
+        self._server = _Server(app)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._listener]}, name="windlass-server", daemon=True
         )
@@ -149,8 +154,8 @@ class ServerThread:
 
 class _Server(uvicorn.Server):
     def __init__(
-        self, app: ASGIApp, on_start: Callable[[], None] | None, *, tls: Tls | None = None,
-        drain: float = DRAIN_SECONDS, linger: float = 0.0,
+        self, app: ASGIApp, on_start: Callable[[], None] | None = None, on_hangup: Callable[[], None] | None = None,
+        *, tls: Tls | None = None, drain: float = DRAIN_SECONDS, linger: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__(
             uvicorn.Config(
@@ -168,6 +173,8 @@ class _Server(uvicorn.Server):
         )
         self._app = app
         self._on_start = on_start
+        self._on_hangup = on_hangup
+        self._tls = tls
         self._linger = linger
         self.cut_off = 0
 
@@ -194,8 +201,21 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self.started and self._on_hangup is not None and hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hung_up)
         if self.started and self._on_start is not None:
             self._on_start()
+
+    def _hung_up(self) -> None:
+        assert self._on_hangup is not None
+        if self._tls is not None and self.config.ssl is not None:
+            try:  # one that does not fit its key is found before it touches the one in use
+                again = Tls(self._tls.certificate, self._tls.key)
+            except InputError as error:
+                print(f"{error.message} {error.hint}\nThe certificate stays as it was.", file=sys.stderr, flush=True)
+            else:
+                self.config.ssl.load_cert_chain(again.certificate, again.key)
+        self._on_hangup()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

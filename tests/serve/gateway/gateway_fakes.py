@@ -165,6 +165,7 @@ def event(value: Any) -> bytes:
 
 USAGE = {**chunk(), "choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}}
 DONE = b"data: [DONE]\n\n"
+ROLE = event(chunk("", choices=[{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]))
 PIECES = [event(chunk("fo")), event(chunk("ur")), event(chunk(finish="stop"))]
 
 

@@ -19,6 +19,7 @@ import pytest
 from gateway_fakes import (
     DONE,
     PIECES,
+    ROLE,
     USAGE,
     Act,
     Provider,
@@ -376,18 +377,75 @@ def test_what_may_pass_is_tried_again(tmp_path: Path, fault: Act) -> None:
     [
         stream(then="cut"),
         stream(then="end"),
+        stream(ROLE, then="cut"),
+        stream(ROLE, event({"error": {"message": "overloaded"}})),
+        stream(b": wait\n\n", ROLE, ROLE),
+        stream(ROLE, then="stall"),
         stream(event({"error": {"message": "overloaded"}})),
         stream(b"data: {half\n\n"),
         stream(b"what is this\n\n"),
         whole(),
         error(502),
     ],
-    ids=["cut", "empty", "error-event", "no-json", "no-event", "no-stream", "502"],
-)
-def test_a_stream_that_fails_before_its_first_event_is_tried_again(tmp_path: Path, fault: Act) -> None:
-    with world(tmp_path, fault, good_stream()) as (gateway, provider):
-        assert "".join(c.choices[0].delta.content or "" for c in gateway.ask(stream=True)) == "four"
-        assert len(provider.requests) == 2
+    ids=[
+        "cut", "empty", "role-cut", "role-error", "role-empty", "role-stall", "error-event", "no-json", "no-event",
+        "no-stream", "502",
+    ],
+)  # fmt: skip
+def test_a_stream_that_fails_before_its_first_token_goes_to_another_target(tmp_path: Path, fault: Act) -> None:
+    with running(fault) as one, running(good_stream()) as two:
+        route = {"targets": [{"provider": "one"}], "fallbacks": [{"provider": "two"}], "retries": 0}
+        with World(tmp_path, {"one": one, "two": two}, route=route, one={"idle_s": 0.3}) as gateway:
+            assert "".join(c.choices[0].delta.content or "" for c in gateway.ask(stream=True)) == "four"
+            assert (len(one.requests), len(two.requests)) == (1, 1)
+            assert gateway.span().attributes["gen_ai.usage.output_tokens"] == 2
+
+
+def test_a_response_that_fails_before_its_first_token_is_tried_again(tmp_path: Path) -> None:
+    about = {"id": "r1", "model": "small", "object": "response", "created_at": 1, "output": [], "tools": []}
+    begin = event({"type": "response.created", "sequence_number": 0, "response": {**about, "status": "in_progress"}})
+    failed = {**about, "status": "failed", "error": {"code": "server_error", "message": "overloaded"}}
+    faults = (
+        stream(begin, event({"type": "response.failed", "sequence_number": 1, "response": failed})),
+        stream(begin, event({"type": "error", "sequence_number": 1, "message": "overloaded", "code": "x"})),
+        stream(begin, then="cut"),
+    )
+    done = {"type": "response.completed", "sequence_number": 1, "response": {**about, "status": "completed"}}
+    with world(tmp_path, *faults, stream(begin, event(done)), route={"retries": 3}) as (gateway, provider):
+        url, ask = f"{gateway.server.url}/v1/responses", {"model": "m", "input": "2+2?", "stream": True}
+        assert httpx2.post(url, json=ask).content == begin + event(done)
+        assert len(provider.requests) == 4
+        messages = [a["outcome"] for a in gateway.span().attributes["windlass.gateway.attempts"]]
+        assert messages == ["answer", "answer", "answer", "ok"]
+
+
+def test_what_only_announces_a_token_is_passed_on_with_it(tmp_path: Path) -> None:
+    tool = event(chunk(choices=[{"index": 0, "delta": {"role": "assistant", "tool_calls": [{"index": 0}]}}]))
+    for first in (PIECES[0], tool, event(chunk(finish="stop")), DONE):
+        sent = [b": wait\n\n", ROLE, first, *PIECES, DONE]
+        with world(tmp_path, stream(*sent), one={"kind": "mistral"}) as (gateway, _):
+            url, ask = f"{gateway.server.url}/v1/chat/completions", {"model": "m", "messages": [], "stream": True}
+            assert httpx2.post(url, json=ask).content == b"".join(sent)
+
+
+def test_a_route_has_timeouts_of_its_own(tmp_path: Path) -> None:
+    async def late(exchange: Any) -> None:
+        await asyncio.sleep(0.5)
+        await whole()(exchange)
+
+    patient = {"targets": [{"provider": "one"}], "retries": 0}
+    routes = {
+        "m": {**patient, "first_byte_s": 0.2},
+        "slow": {**patient, "first_byte_s": 20},
+        "short": {**patient, "request_s": 0.2},
+    }
+    with world(tmp_path, late, one={"first_byte_s": 10}, routes=routes) as (gateway, provider):
+        for model, said in (("m", "within 0.2 s"), ("short", "")):
+            with pytest.raises(openai.APIStatusError) as caught:
+                gateway.client.chat.completions.create(model=model, messages=[])
+            assert caught.value.status_code == 504 and said in error_of(caught.value)["message"]
+        assert gateway.client.chat.completions.create(model="slow", messages=[]).model == "small-2026-01-01"
+        assert len(provider.requests) == 3
 
 
 @pytest.mark.parametrize(

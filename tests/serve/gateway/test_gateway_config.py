@@ -61,6 +61,8 @@ def test_the_digest_names_what_the_file_says(tmp_path: Path) -> None:
         ("GATEWAY_TEST_KEY", "GATEWAY_TEST_UNSET", "GATEWAY_TEST_UNSET of provider 'one' is empty"),
         ("[providers.one]", "[providers.one]\nkind = 'other'", "providers.one.kind"),
         ("[providers.one]", "[providers.one]\nidle_s = 0", "idle_s is 0"),
+        ("[routes.m]", "[routes.m]\nfirst_byte_s = -1", "routes.m: first_byte_s is -1"),
+        ("[routes.m]", "[routes.m]\nfirst_bytes = 1", "Did you mean 'routes.m.first_byte_s'"),
         ("[providers.one]", "[providers.one]\nheaders = { 'X-A' = \"a\\r\\nb\" }", "headers"),
         ("[routes.m]\ntargets", "[routes.m]\ntargets = []\nfallbacks2", "Did you mean"),
         ("[providers.one]", "[providers.one", "not valid TOML"),
@@ -82,6 +84,23 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         load(tmp_path, GOOD.partition("[routes.m]")[0] + "[routes]\n")
     with pytest.raises(ConfigError, match="cannot be read"):
         load_gateway(tmp_path / "absent.toml")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ('ca_file = "absent.pem"', "ca_file 'absent.pem' of provider 'one'"),
+        ('ca_file = "gateway.toml"', "ca_file 'gateway.toml' of provider 'one'"),
+        ('proxy = "socks5://127.0.0.1:1080"', "the proxy of provider 'one' is 'socks5://127.0.0.1:1080'"),
+    ],
+)
+def test_certificates_and_proxies_are_checked_by_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gateway.toml").write_text(GOOD.replace("http://127.0.0.1:1/v1", f'https://x/v1"\n{more} # "'))
+    assert main(["gateway", "gateway.toml", "--check"]) == 2
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,15 @@ from typing import Any
 import openai
 import pytest
 from gateway_fakes import DONE, PIECES, USAGE, Act, Provider, error, event, good_stream, running, stall, stream, whole
+from gateway_process import gateway, leading_to
 
 from windlass.core.config import strict
 from windlass.core.sqlite_store import SqliteStore
 from windlass.core.trace import Recorder
 from windlass.serve.gateway.app import create_gateway
 from windlass.serve.gateway.config import GatewayConfig
-from windlass.serve.keys import KeyLimits, Keys
+from windlass.serve.keys import FILE, KeyLimits, Keys
+from windlass.serve.ledger import BEHIND
 from windlass.serve.run import ServerThread
 
 PRICE = {"input": 1.0, "output": 2.0}
@@ -158,3 +160,24 @@ def test_answers_are_kept_per_key(tmp_path: Path) -> None:
                     assert "".join(c.choices[0].delta.content or "" for c in ask(client, stream=True)) == "four"
             assert gateway.charged(key).tokens == 11, "an answer from the cache takes no tokens"
         assert len(gateway.provider.requests) == 2
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_was_used_is_on_disk_after_the_end(tmp_path: Path, killed: bool) -> None:
+    (tmp_path / ".windlass").mkdir()
+    with contextlib.closing(Keys(tmp_path / ".windlass" / FILE)) as keys, running(whole()) as provider:
+        key, secret = keys.add("ann", ["generate"], KeyLimits(requests_per_minute=1000))
+        with (
+            gateway(tmp_path, leading_to(provider, "small")) as process,
+            openai.OpenAI(base_url=process.url, api_key=secret, max_retries=0) as client,
+        ):
+            for _ in range(10):
+                ask(client)
+            if killed:
+                time.sleep(BEHIND + 0.3)  # then one more is let in only if those are on disk
+                ask(client)
+                process.kill()
+            else:
+                process.stop()
+        used = keys.used(key.id, "day")
+        assert (used.requests, used.tokens) == (10, 120) or (killed and (used.requests, used.tokens) >= (10, 120))

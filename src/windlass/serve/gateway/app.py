@@ -31,7 +31,6 @@ try:
     from windlass.serve.gateway.events import ChoicesWatcher, ResponsesWatcher, Watcher
     from windlass.serve.gateway.gateway import Gateway
     from windlass.serve.keys import Keys, Scope
-    from windlass.serve.limits import Limits
     from windlass.serve.metrics import Metrics
 except ImportError as missing:
     if (missing.name or "").partition(".")[0] == "windlass":
@@ -62,26 +61,24 @@ def create_gateway(
 ) -> Starlette:
     """`api_key`, `keys`, `hosts` and `log` as in `serve.app.create_app`. Every request is recorded by `recorder`."""
     metrics = Metrics()
-    gateway = Gateway(config)
-    limits = Limits(body_bytes=config.request_bytes, request_seconds=config.request_s)
-    house = House(gateway, recorder or Recorder(None), limits, metrics, Budgets(keys, gateway))
+    house = House(Gateway(config), recorder or Recorder(None), metrics, Budgets(keys))
     started = int(time.time())
 
     def card(name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": started, "owned_by": "windlass"}
 
     async def list_models(request: Request) -> Response:
-        return json_response({"object": "list", "data": [card(name) for name in gateway.models]})
+        return json_response({"object": "list", "data": [card(name) for name in house.gateway.models]})
 
     async def show_model(request: Request) -> Response:
         try:
-            gateway.route(request.path_params["model"])
+            house.gateway.route(request.path_params["model"])
         except HttpError as error:
             return error_response(error)
         return json_response(card(request.path_params["model"]))
 
     async def health(request: Request) -> Response:
-        return json_response({"status": "ok", "models": len(gateway.models)})
+        return json_response({"status": "ok", "models": len(house.gateway.models), "config": house.gateway.digest})
 
     async def ready(request: Request) -> Response:
         draining = getattr(request.app.state, "draining", False)
@@ -101,9 +98,9 @@ def create_gateway(
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
-        gateway.close()
+        house.gateway.close()
 
-    return Starlette(
+    app = Starlette(
         routes=[
             *(Route(f"/v1{path}", Door(path, *about, house), methods=["POST"]) for path, about in ENDPOINTS.items()),
             Route("/v1/models", list_models, methods=["GET"]),
@@ -117,3 +114,16 @@ def create_gateway(
         exception_handlers={Exception: failed},
         lifespan=lifespan,
     )
+    app.state.house = house
+    return app
+
+
+def reconfigure(app: Starlette, config: GatewayConfig) -> None:
+    """From now on requests go by `config`; those under way end as they began. To be called on the app's event loop.
+
+    Kept answers, and what was learned of targets that fail, are forgotten with the old configuration. Raises
+    `ConfigError`, and leaves the old one in force.
+    """
+    house: House = app.state.house
+    old, house.gateway = house.gateway, Gateway(config)
+    old.close()

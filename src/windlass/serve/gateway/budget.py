@@ -38,12 +38,13 @@ class Hold:
 class Budgets:
     """The budgets of all keys. For one event loop."""
 
-    def __init__(self, keys: Keys | None, gateway: Gateway) -> None:
+    def __init__(self, keys: Keys | None) -> None:
         self._keys = keys
-        self._gateway = gateway
         self._held: dict[str, list[Hold]] = defaultdict(list)
 
-    async def hold(self, key: Key | None, route: Route, model: str, envelope: Envelope, *, writes: bool) -> Hold | None:
+    async def hold(
+        self, key: Key | None, gateway: Gateway, route: Route, model: str, envelope: Envelope, *, writes: bool
+    ) -> Hold | None:
         """Counts a request of `key` and holds back what it may take; None where there is no key to charge.
 
         `writes`: whether the answer has tokens of its own. Raises `HttpError`: 429 when a limit is reached, or would be
@@ -51,7 +52,7 @@ class Budgets:
         """
         if key is None or self._keys is None:
             return None
-        hold = self._estimate(key, route, model, envelope, writes)
+        hold = _estimate(key, gateway, route, model, envelope, writes)
         held = self._held[key.id]
         held.append(hold)  # before the first pause, so that calls at once see each other
         tokens, dollars = sum(one.tokens for one in held), sum(one.dollars for one in held)
@@ -81,29 +82,30 @@ class Budgets:
         if not held:
             del self._held[hold.key.id]
 
-    def _estimate(self, key: Key, route: Route, model: str, envelope: Envelope, writes: bool) -> Hold:
-        fields = envelope.fields
-        read = envelope.size // _BYTES_PER_TOKEN + 1
-        asked = next((n for name in _LIMITS if type(n := fields.get(name)) is int and n > 0), None)
-        answers = n if type(n := fields.get("n")) is int and n > 0 else 1
-        written = (asked or self._gateway.config.assumed_output_tokens) * answers if writes else 0
-        dollars = 0.0
-        if _in_dollars(key):
-            for target in (*route.targets, *route.fallbacks):
-                name = target.model or model
-                price = self._gateway.price(target, name)
-                cost = None if price is None else price.of(Usage(input=read, output=written))
-                if cost is None:
-                    raise HttpError(
-                        400,
-                        f"The key '{key.name}' has a limit in dollars, and the price of '{name}' at"
-                        f" '{target.provider}' is not known.",
-                        "Give the target a price in the gateway's configuration: price = { input = …, output = … }.",
-                        code="price_unknown",
-                        param="model",
-                    )
-                dollars = max(dollars, cost)
-        return Hold(key, read + written, dollars)
+
+def _estimate(key: Key, gateway: Gateway, route: Route, model: str, envelope: Envelope, writes: bool) -> Hold:
+    fields = envelope.fields
+    read = envelope.size // _BYTES_PER_TOKEN + 1
+    asked = next((n for name in _LIMITS if type(n := fields.get(name)) is int and n > 0), None)
+    answers = n if type(n := fields.get("n")) is int and n > 0 else 1
+    written = (asked or gateway.config.assumed_output_tokens) * answers if writes else 0
+    dollars = 0.0
+    if _in_dollars(key):
+        for target in (*route.targets, *route.fallbacks):
+            name = target.model or model
+            price = gateway.price(target, name)
+            cost = None if price is None else price.of(Usage(input=read, output=written))
+            if cost is None:
+                raise HttpError(
+                    400,
+                    f"The key '{key.name}' has a limit in dollars, and the price of '{name}' at"
+                    f" '{target.provider}' is not known.",
+                    "Give the target a price in the gateway's configuration: price = { input = …, output = … }.",
+                    code="price_unknown",
+                    param="model",
+                )
+            dollars = max(dollars, cost)
+    return Hold(key, read + written, dollars)
 
 
 def _in_dollars(key: Key) -> bool:

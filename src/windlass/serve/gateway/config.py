@@ -48,6 +48,9 @@ class Provider:
     """Sent along with every request, for what a provider wants to know: an organization, a referrer."""
     ca_file: str = ""
     """Certificates to trust instead of the system's, for https inside a company."""
+    proxy: str = ""
+    """The HTTP proxy on the way there: http://proxy.example:3128. Empty: the one that HTTPS_PROXY, HTTP_PROXY or
+    ALL_PROXY names, unless NO_PROXY or this machine's own address says otherwise; "none": none at all."""
     connect_s: float = 5.0
     first_byte_s: float = 300.0
     """From the request to the answer's headers. Not streamed, that is the whole computation."""
@@ -92,8 +95,15 @@ class Route:
     """A provider that asks to wait longer than this (`Retry-After`) is not waited for: the client is told instead."""
     cache_s: float = 0.0
     """Seconds for which the same request gets the same answer again; 0: never."""
+    connect_s: float | None = None
+    first_byte_s: float | None = None
+    idle_s: float | None = None
+    """Instead of the providers' own, for a model that takes longer than others, or must not."""
+    request_s: float | None = None
+    """Instead of the gateway's own."""
 
     def __post_init__(self) -> None:
+        _positive(self, "connect_s", "first_byte_s", "idle_s", "request_s")
         if not self.targets:
             raise ValueError("targets is empty; a route leads to at least one")
         if self.retries < 0 or self.cache_s < 0 or self.longest_wait_s < 0:
@@ -189,5 +199,6 @@ def load_gateway(path: Path) -> GatewayConfig:
 
 def _positive(settings: object, *names: str) -> None:
     for name in names:
-        if not getattr(settings, name) > 0:
-            raise ValueError(f"{name} is {getattr(settings, name)}, but must be above 0")
+        value = getattr(settings, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} is {value}, but must be above 0")

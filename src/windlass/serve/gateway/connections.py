@@ -12,12 +12,14 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import TracebackType
 from typing import Literal, cast
 from urllib.parse import urlsplit
 
 from windlass.core.errors import ConfigError, ProviderError
 from windlass.serve.gateway.http1 import Head, Malformed, take_head
+from windlass.serve.gateway.proxy import Proxy, proxy_for
 
 Phase = Literal["connect", "first byte", "idle", "answer"]
 
@@ -51,7 +53,8 @@ class Failed(ProviderError):
 class Server:
     """One server by its base URL: opens connections, keeps them, asks with them. For one event loop."""
 
-    def __init__(self, name: str, base_url: str, timeouts: Timeouts, *, ca_file: str | None = None) -> None:
+    def __init__(self, name: str, base_url: str, *, ca_file: str = "", proxy: str = "") -> None:
+        """`ca_file` and `proxy` as in the configuration. Raises `ConfigError`."""
         parts = urlsplit(base_url)
         try:
             port = parts.port
@@ -67,18 +70,21 @@ class Server:
         self.port = port or (443 if parts.scheme == "https" else 80)
         self.path = parts.path.rstrip("/")
         self._authority = parts.netloc
-        self._timeouts = timeouts
-        self._secure = parts.scheme == "https"
-        self._ca_file = ca_file
-        self._context: ssl.SSLContext | None = None
+        self._tls = _trusting(ca_file, name) if parts.scheme == "https" else None
+        scheme: Literal["http", "https"] = "http" if self._tls is None else "https"
+        self._proxy = proxy_for(name, proxy, scheme, self.host, self.port)
+        # A proxy is told the whole address; through its tunnel a server is asked as if there were none.
+        self._start = f"http://{self._authority}{self.path}" if self._proxy and self._tls is None else self.path
+        self._more = self._proxy.headers if self._proxy and self._tls is None else []
         self._idle: list[_Connection] = []
+        self._closed = False
 
-    async def ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Reply:
+    async def ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes, timeouts: Timeouts) -> Reply:
         """Sends a request to `path` + `target` and returns when the answer's headers are here. Raises `Failed`.
 
         A kept connection that turns out to be closed before anything was answered is replaced, once.
         """
-        lines = [f"{method} {self.path}{target} HTTP/1.1", f"Host: {self._authority}"]
+        lines = [f"{method} {self._start}{target} HTTP/1.1", f"Host: {self._authority}", *self._more]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         if body or method == "POST":
             lines.append(f"Content-Length: {len(body)}")
@@ -87,20 +93,22 @@ class Server:
             connection = self._kept()
             kept = connection is not None
             if connection is None:
-                connection = await self._open()
+                connection = await self._open(timeouts.connect)
             try:
-                head = await connection.ask(message, self._timeouts.first_byte)
+                head = await connection.ask(message, timeouts.first_byte)
             except TimeoutError:
-                raise self._silent("did not answer", self._timeouts.first_byte, "first byte") from None
+                raise self._silent("did not answer", timeouts.first_byte, "first byte") from None
             except _Gone as gone:
                 if kept and not gone.heard:
                     continue
                 raise self._broken(str(gone), "answer") from None
             except Malformed as problem:
                 raise self._broken(f"gave an answer that cannot be read: {problem}", "answer") from None
-            return Reply(self, connection, head)
+            return Reply(self, connection, head, timeouts.idle)
 
     def close(self) -> None:
+        """Closes idle connections now, and others when their answers have been read."""
+        self._closed = True
         for connection in self._idle:
             connection.abort()
         self._idle.clear()
@@ -115,33 +123,73 @@ class Server:
 
     def keep(self, connection: _Connection) -> None:
         """Takes back a connection whose answer has been read."""
-        if not connection.usable or len(self._idle) >= _SPARE:
+        if self._closed or not connection.usable or len(self._idle) >= _SPARE:
             connection.abort()
             return
         connection.since = time.monotonic()
         self._idle.append(connection)
 
-    async def _open(self) -> _Connection:
+    async def _open(self, seconds: float) -> _Connection:
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self._timeouts.connect):
-                _, connection = await loop.create_connection(_Connection, self.host, self.port, ssl=self._tls())
+            async with asyncio.timeout(seconds):
+                if self._proxy is not None:
+                    return await self._through(self._proxy, seconds)
+                _, connection = await loop.create_connection(_Connection, self.host, self.port, ssl=self._tls)
+                return connection
         except TimeoutError:
-            raise self._silent("could not be reached", self._timeouts.connect, "connect") from None
+            raise self._silent("could not be reached", seconds, "connect") from None
         except (OSError, ssl.SSLError) as error:
             raise self._broken(f"could not be reached ({error.strerror or error})", "connect") from None
-        return connection
 
-    def _tls(self) -> ssl.SSLContext | None:
-        if self._secure and self._context is None:
-            self._context = ssl.create_default_context(cafile=self._ca_file)
-        return self._context
+    async def _through(self, proxy: Proxy, seconds: float) -> _Connection:
+        """A connection to the proxy, and for https through its tunnel to the server."""
+        loop = asyncio.get_running_loop()
+        transport, connection = await loop.create_connection(_Connection, proxy.host, proxy.port)
+        if self._tls is None:
+            return connection
+        try:
+            head = await connection.ask(proxy.tunnel(self.host, self.port), seconds)
+            if not 200 <= head.status < 300 or connection.buffer:
+                raise _Gone(f"it answered status {head.status}", heard=True)
+            secured = await loop.start_tls(transport, connection, self._tls, server_hostname=self.host)
+            assert secured is not None
+            connection.connection_made(secured)
+        except (_Gone, Malformed) as problem:
+            connection.abort()
+            where = f"{proxy.host}:{proxy.port}"
+            raise self._broken(
+                f"could not be reached: the proxy {where} makes no tunnel ({problem})", "connect"
+            ) from None
+        except BaseException:
+            connection.abort()
+            raise
+        return connection
 
     def _silent(self, what: str, seconds: float, phase: Phase) -> Failed:
         return Failed(f"Provider '{self.name}' {what} within {seconds:g} s.", "Try again, or raise its timeout.", phase)
 
     def _broken(self, what: str, phase: Phase) -> Failed:
         return Failed(f"Provider '{self.name}' {what}.", "Try again; if it happens often, look at its log.", phase)
+
+
+def _trusting(ca_file: str, name: str) -> ssl.SSLContext:
+    """Trusts the certificates of `ca_file`, else the system's (or those that SSL_CERT_FILE names)."""
+    if not ca_file:
+        return _systems()
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"The ca_file '{ca_file}' of provider '{name}' cannot be used ({error.strerror or error}).",
+            "Name a file of certificates in PEM.",
+        ) from error
+
+
+@cache
+def _systems() -> ssl.SSLContext:
+    """Made once: reading them takes some tens of milliseconds."""
+    return ssl.create_default_context()
 
 
 class Reply:
@@ -151,12 +199,13 @@ class Reply:
     listens any more.
     """
 
-    def __init__(self, server: Server, connection: _Connection, head: Head) -> None:
+    def __init__(self, server: Server, connection: _Connection, head: Head, idle: float) -> None:
         self.status = head.status
         self.headers = head.headers
         self._server = server
         self._connection = connection
         self._head = head
+        self._idle = idle
         self._closed = False
 
     async def pieces(self) -> AsyncGenerator[bytes]:
@@ -173,11 +222,11 @@ class Reply:
             if body.done:
                 return
             try:
-                if not await connection.more(server._timeouts.idle):
+                if not await connection.more(self._idle):
                     body.end()
                     return
             except TimeoutError:
-                raise server._silent("sent nothing more", server._timeouts.idle, "idle") from None
+                raise server._silent("sent nothing more", self._idle, "idle") from None
             except (_Gone, Malformed) as problem:
                 raise server._broken(f"broke off its answer: {problem}", "answer") from None
 

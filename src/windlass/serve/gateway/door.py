@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from starlette import types as http
 
@@ -19,7 +19,7 @@ from windlass.serve.gate import key_of, scope_error
 from windlass.serve.gateway import faults
 from windlass.serve.gateway import record as records
 from windlass.serve.gateway.budget import Budgets, Hold
-from windlass.serve.gateway.cache import AnswerCache, digest_of
+from windlass.serve.gateway.cache import digest_of
 from windlass.serve.gateway.connections import Failed
 from windlass.serve.gateway.envelope import Envelope, refused
 from windlass.serve.gateway.events import Watcher
@@ -39,17 +39,13 @@ class House:
     """What all doors share."""
 
     gateway: Gateway
+    """May be replaced at any time: a request goes through to its end by the one that it found."""
     recorder: Recorder
-    limits: Limits
     metrics: Metrics
     budgets: Budgets
     running: int = 0
-    digest: str = field(init=False)
-    cache: AnswerCache = field(init=False)
 
     def __post_init__(self) -> None:
-        self.digest = self.gateway.config.digest
-        self.cache = AnswerCache(self.gateway.config.cache.bytes)
         records.declare(self.metrics)
 
 
@@ -66,33 +62,33 @@ class Door:
         self._house = house
 
     async def __call__(self, scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
-        house, key = self._house, key_of(scope)
+        house, gateway, key = self._house, self._house.gateway, key_of(scope)
         try:
             if key is not None and self._scope not in key.scopes:
                 raise scope_error(key, self._scope)
-            call, route = self._read(await _body(scope, receive, house.limits))
-            if house.running >= house.gateway.config.most_running:
+            call, route = self._read(gateway, await _body(scope, receive, gateway.limits))
+            if house.running >= gateway.config.most_running:
                 raise HttpError(429, "The gateway is busy: all places are taken.", "Try again soon.", code="busy")
             writes = self._scope == "generate"
-            hold = await house.budgets.hold(key, route, call.model, call.envelope, writes=writes)
+            hold = await house.budgets.hold(key, gateway, route, call.model, call.envelope, writes=writes)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a well-formed answer
             await error_response(error)(scope, receive, send)
             return
         fields = call.envelope.fields
         record = Record(
-            house.recorder, house.metrics, self._operation, route.name, house.digest, fields,
-            content=house.gateway.config.traces.content,
+            house.recorder, house.metrics, self._operation, route.name, gateway.digest, fields,
+            content=gateway.config.traces.content,
         )  # fmt: skip
         if key is not None:
             record.of_key(key.name)
         house.running += 1
         try:
-            await _Exchange(house, call, route, record, hold, scope, receive, send).run()
+            await _Exchange(gateway, call, route, record, hold, scope, receive, send).run()
         finally:
             house.running -= 1
             house.budgets.settle(hold)
 
-    def _read(self, body: bytes) -> tuple[Call, Route]:
+    def _read(self, gateway: Gateway, body: bytes) -> tuple[Call, Route]:
         envelope = Envelope(body)
         model, stream = envelope.fields.get("model"), envelope.fields.get("stream")
         if not isinstance(model, str) or not model:
@@ -101,8 +97,8 @@ class Door:
             raise refused("stream", "'stream' must be true or false.")
         if stream and self._watcher is None:
             raise refused("stream", f"{self._path} has no streaming.", "Leave 'stream' out.")
-        route = self._house.gateway.route(model)
-        keep = self._house.gateway.config.traces.content
+        route = gateway.route(model)
+        keep = gateway.config.traces.content
         return Call(self._path, envelope, model, self._watcher if stream else None, keep), route
 
 
@@ -110,10 +106,10 @@ class _Exchange:
     """One request that was understood, until its answer has been sent."""
 
     def __init__(
-        self, house: House, call: Call, route: Route, record: Record, hold: Hold | None, scope: http.Scope,
+        self, gateway: Gateway, call: Call, route: Route, record: Record, hold: Hold | None, scope: http.Scope,
         receive: http.Receive, send: http.Send,
     ) -> None:  # fmt: skip
-        self._house = house
+        self._gateway = gateway
         self._call = call
         self._route = route
         self._record = record
@@ -131,8 +127,8 @@ class _Exchange:
             if digest is not None and await self._from_cache(digest):
                 self._record.finish()
                 return
-            async with _while_connected(self._receive), asyncio.timeout(self._house.limits.request_seconds):
-                answer = await self._house.gateway.answer(self._route, self._call, self._record.attempts)
+            async with _while_connected(self._receive), asyncio.timeout(self._route.seconds):
+                answer = await self._gateway.answer(self._route, self._call, self._record.attempts)
                 try:
                     body = await self._pass_on(answer, digest)
                 finally:
@@ -168,10 +164,10 @@ class _Exchange:
         else:
             body = sent = content.body
         model = answer.target.model or self._call.model
-        cost = self._house.gateway.cost(answer.target, content.model or model, content.usage)
+        cost = self._gateway.cost(answer.target, content.model or model, content.usage)
         self._record.used(
             answer.target.provider,
-            self._house.gateway.address(answer.target),
+            self._gateway.address(answer.target),
             content.model,
             content.id,
             content.finish,
@@ -183,7 +179,7 @@ class _Exchange:
         self._record.answered(content.said)
         kind = "text/event-stream" if isinstance(content, Stream) else "application/json"
         if digest is not None:
-            self._house.cache.put(digest, sent, kind, self._route.settings.cache_s)
+            self._gateway.cache.put(digest, sent, kind, self._route.settings.cache_s)
         if not self._begun:
             await self._start(200, kind, answer, len(body), cost)
         return body
@@ -212,11 +208,11 @@ class _Exchange:
         """Under which the answer is kept; None where it is not."""
         if not self._route.settings.cache_s:
             return None
-        owner = "" if self._house.gateway.config.cache.shared else _owner(self._scope)
+        owner = "" if self._gateway.config.cache.shared else _owner(self._scope)
         return digest_of(owner, self._call.path, self._call.envelope.fields)
 
     async def _from_cache(self, digest: str) -> bool:
-        kept = self._house.cache.get(digest)
+        kept = self._gateway.cache.get(digest)
         self._record.cached(kept is not None)
         if kept is None:
             return False

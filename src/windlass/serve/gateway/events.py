@@ -62,6 +62,9 @@ class Watcher(ABC):
         self.texts: list[str] = []
         """The answer's text, piece by piece; kept only when `keep` is set."""
         self.keep = False
+        self.spoke = False
+        """Whether a token has been seen, or that there is none: a role alone, or a response without content, only
+        announces one."""
         self.complete = False
         """Whether the end has been seen, so that nothing is missing."""
 
@@ -71,7 +74,7 @@ class Watcher(ABC):
         Raises `BadEvent` for what is not JSON, or reports an error.
         """
         if data == b"[DONE]":
-            self.complete = True
+            self.complete = self.spoke = True
             return False
         try:
             value = json.loads(data)
@@ -98,6 +101,7 @@ class ChoicesWatcher(Watcher):
             for choice in choices:
                 if isinstance(choice, dict):
                     self.finish = choice.get("finish_reason") or self.finish
+                    self.spoke = self.spoke or self.finish is not None or _speaks(choice)
                     if self.keep:
                         self.texts.append(_text(choice))
         if reported := value.get("usage"):
@@ -110,17 +114,36 @@ class ResponsesWatcher(Watcher):
     """The streams of `/v1/responses`: typed events, the last of which holds the whole response."""
 
     def _see(self, value: dict[str, Any]) -> bool:
-        response = value.get("response")
-        if self.keep and value.get("type") == "response.output_text.delta":
+        response, kind = value.get("response"), str(value.get("type"))
+        if kind == "error":
+            raise BadEvent(f"it reported: {_said(value)}")
+        if kind == "response.failed" and not self.spoke:  # later it is a part of the answer, and passed on
+            about = response.get("error") if isinstance(response, Mapping) else None
+            raise BadEvent(f"it reported: {_said(about or value)}")
+        self.spoke = self.spoke or kind not in _ANNOUNCING
+        if self.keep and kind == "response.output_text.delta":
             self.texts.append(str(value.get("delta")))
         if isinstance(response, Mapping):
             self.id, self.model = str(response.get("id") or ""), str(response.get("model") or "")
-        if value.get("type") in ("response.completed", "response.incomplete", "response.failed"):
+        if kind in ("response.completed", "response.incomplete", "response.failed"):
             self.complete = True
-            self.finish = str(value["type"]).partition(".")[2]
+            self.finish = kind.partition(".")[2]
             if isinstance(response, Mapping):
                 self.usage = usage_of(response.get("usage"))
         return False
+
+
+_ANNOUNCING = frozenset(
+    f"response.{kind}" for kind in ("created", "queued", "in_progress", "output_item.added", "content_part.added")
+)
+
+
+def _speaks(choice: Mapping[str, Any]) -> bool:
+    """Whether a chunk holds more than the role: text, a piece of a tool call, reasoning, whatever else is said."""
+    delta = choice.get("delta")
+    if not isinstance(delta, Mapping):
+        return bool(choice.get("text") or choice.get("logprobs"))
+    return any(value for name, value in delta.items() if name != "role")
 
 
 def _text(choice: Mapping[str, Any]) -> str:

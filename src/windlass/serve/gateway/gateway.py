@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from windlass.core.errors import ProviderError
@@ -14,9 +14,11 @@ from windlass.core.retry import AGAIN, backoff, retry_after
 from windlass.core.values import Usage
 from windlass.serve.errors import HttpError
 from windlass.serve.gateway import config as settings
-from windlass.serve.gateway.connections import Failed
+from windlass.serve.gateway.cache import AnswerCache
+from windlass.serve.gateway.connections import Failed, Timeouts
 from windlass.serve.gateway.targets import Target, order
 from windlass.serve.gateway.upstream import Call, Refused, Stream, Upstream, Whole
+from windlass.serve.limits import Limits
 
 _KEY_REFUSED = frozenset({401, 403})
 _NOT_THIS_TARGET = frozenset({404, *_KEY_REFUSED})
@@ -56,13 +58,21 @@ class Route:
     settings: settings.Route
     targets: Sequence[Target]
     fallbacks: Sequence[Target]
+    timeouts: Mapping[str, Timeouts]
+    """By provider."""
+    seconds: float
+    """From a request to the last byte of its answer."""
 
 
 class Gateway:
-    """All providers and routes of one configuration. For one event loop."""
+    """All that follows from one configuration: providers, routes, limits, kept answers. For one event loop."""
 
     def __init__(self, config: settings.GatewayConfig) -> None:
+        """Raises `ConfigError` for what cannot be: an address, a proxy, a file of certificates."""
         self.config = config
+        self.digest = config.digest
+        self.limits = Limits(body_bytes=config.request_bytes, request_seconds=config.request_s)
+        self.cache = AnswerCache(config.cache.bytes)
         self._upstreams = {name: Upstream(name, provider) for name, provider in config.providers.items()}
         self._routes = {name: self._route(name, route) for name, route in config.routes.items()}
         self._patterns = sorted((n for n in self._routes if n.endswith("*")), key=len, reverse=True)
@@ -88,6 +98,7 @@ class Gateway:
         )
 
     def close(self) -> None:
+        """Closes what is idle, and what is in use as soon as it is not."""
         for upstream in self._upstreams.values():
             upstream.server.close()
 
@@ -102,7 +113,7 @@ class Gateway:
             for target in order(route.targets, route.fallbacks, route.settings.balance):
                 if target in out or target.wait() > 0:
                     continue
-                answer = await self._attempt(target, call, attempts)
+                answer = await self._attempt(target, call, route.timeouts[target.provider], attempts)
                 if isinstance(answer, Answer):
                     return answer
                 problem = answer
@@ -138,7 +149,9 @@ class Gateway:
 
     # one attempt ------------------------------------------------------------------------------------------------------
 
-    async def _attempt(self, target: Target, call: Call, attempts: list[Attempt]) -> Answer | ProviderError:
+    async def _attempt(
+        self, target: Target, call: Call, timeouts: Timeouts, attempts: list[Attempt]
+    ) -> Answer | ProviderError:
         """An answer, which holds the target until it is closed, or why there is none."""
         started = time.perf_counter()
         target.begin()
@@ -146,7 +159,7 @@ class Gateway:
         problem: ProviderError | None = None
         outcome = "cancelled"  # unless one of the following happens before
         try:
-            content = await self._upstreams[target.provider].ask(call, model, self.config.answer_bytes)
+            content = await self._upstreams[target.provider].ask(call, model, timeouts, self.config.answer_bytes)
             target.succeeded()
             outcome = "ok"
             return Answer(target, content, attempts)
@@ -203,7 +216,15 @@ class Gateway:
         def running(given: Sequence[settings.Target]) -> list[Target]:
             return [Target(t.provider, t.model, t.weight, t.price, self.config.breaker) for t in given]
 
-        return Route(name, route, running(route.targets), running(route.fallbacks))
+        def timeouts(provider: settings.Provider) -> Timeouts:
+            phases = ("connect_s", "first_byte_s", "idle_s")
+            return Timeouts(*(getattr(route, phase) or getattr(provider, phase) for phase in phases))
+
+        return Route(
+            name, route, running(route.targets), running(route.fallbacks),
+            {name: timeouts(provider) for name, provider in self.config.providers.items()},
+            route.request_s or self.config.request_s,
+        )  # fmt: skip
 
 
 def _worth_repeating(problem: ProviderError) -> bool:

@@ -1,6 +1,6 @@
 """One attempt at one target: the request as its provider wants it, and what came of it.
 
-A good answer is held until its beginning is known to be sound: all of it, or of a stream the first event. Until then
+A good answer is held until its beginning is known to be sound: all of it, or of a stream the first token. Until then
 nothing has been said to the client, and another target can be asked.
 """
 
@@ -25,6 +25,8 @@ from windlass.serve.gateway.quirks import QUIRKS
 
 MAX_ERROR = 1 << 20
 """Bytes of a provider's error that are read."""
+_MOST_BEFORE = 1 << 20
+"""Bytes of a stream that are held back until its first token comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +62,8 @@ class Upstream:
     """A provider: where it is, its key, and what it does differently."""
 
     def __init__(self, name: str, provider: Provider) -> None:
-        timeouts = Timeouts(provider.connect_s, provider.first_byte_s, provider.idle_s)
         self.name = name
-        self.server = Server(name, provider.base_url, timeouts, ca_file=provider.ca_file or None)
+        self.server = Server(name, provider.base_url, ca_file=provider.ca_file, proxy=provider.proxy)
         self._quirks = QUIRKS[provider.kind]
         self._headers = {
             "User-Agent": f"windlass/{__version__}",
@@ -74,10 +75,10 @@ class Upstream:
         if self._key:
             self._headers[self._quirks.key_header] = f"{self._quirks.key_prefix}{self._key}"
 
-    async def ask(self, call: Call, model: str, limit: int) -> Whole | Stream:
+    async def ask(self, call: Call, model: str, timeouts: Timeouts, limit: int) -> Whole | Stream:
         """Sends `call` for `model`. Raises `Failed`, or `Refused` when the status is not good."""
         body, asked_usage = self._body(call, model)
-        reply = await self.server.ask("POST", call.path, self._headers, body)
+        reply = await self.server.ask("POST", call.path, self._headers, body, timeouts)
         try:
             if not 200 <= reply.status < 300:
                 said = await reply.read(MAX_ERROR)
@@ -143,7 +144,7 @@ class Whole:
 
 
 class Stream:
-    """An answer in events. `begin` waits for the first, `pieces` are its bytes."""
+    """An answer in events. `begin` waits for the first token, `pieces` are its bytes."""
 
     def __init__(
         self, reply: Reply, watcher: events.Watcher, *, drop_usage: bool, broken: Callable[[str], Failed]
@@ -155,8 +156,6 @@ class Stream:
         self._arriving = reply.pieces()
         self._buffer = bytearray()
         self._first = b""
-        self._sound = False
-        """Whether an event with data has been seen."""
         self._problem: Failed | None = None
 
     @property
@@ -181,16 +180,16 @@ class Stream:
         return "".join(self.watcher.texts)
 
     async def begin(self) -> None:
-        """Waits for the first event. Raises `Failed` when there is none, or it is an error."""
+        """Waits for the first token: what comes before it only announces it. Raises `Failed` when there is none."""
         kind = self.reply.headers.get("content-type", "")
         if "text/event-stream" not in kind:
             raise self._broken(f"answered {kind[:60] or 'no content type'}, not a stream of events")
-        while not self._sound:  # comments, which keep a connection open, say nothing yet
+        while not self.watcher.spoke and len(self._first) < _MOST_BEFORE:
             piece = await anext(self._arriving, None)
             if piece is None:
-                raise self._broken("ended its stream before the first event")
+                raise self._broken("ended its stream before the first token")
             self._first += self._passed(piece)
-            if self._problem is not None and not self._sound:
+            if self._problem is not None and not self.watcher.spoke:
                 raise self._problem
 
     async def pieces(self) -> AsyncGenerator[bytes]:
@@ -236,7 +235,6 @@ class Stream:
         except events.BadEvent as problem:
             self._problem = self._broken(f"sent a stream that is broken: {problem}")
             return False
-        self._sound = True
         return not (only_usage and self._drop_usage)
 
 

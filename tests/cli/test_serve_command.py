@@ -17,7 +17,7 @@ for _name in ("torch", "tokenizers", "uvicorn", "openai", "httpx2"):
 
 import httpx2 as httpx  # noqa: E402
 import openai  # noqa: E402
-from engine_world import make_folder  # noqa: E402
+from engine_world import make_folder, make_lora  # noqa: E402
 
 from windlass.core.workspace import Workspace  # noqa: E402
 
@@ -113,3 +113,21 @@ def test_the_open_net_needs_a_key(home: Path) -> None:
         assert "no API key is set" in process.communicate(timeout=60)[1] and process.returncode == 2
     with start(home, "--host", "0.0.0.0", "--api-key-env", "NO_SUCH_KEY") as process:
         assert "NO_SUCH_KEY is empty" in process.communicate(timeout=60)[1] and process.returncode == 2
+
+
+def test_adapters_come_with_the_command_and_later_from_the_folder_it_allows(home: Path, tmp_path: Path) -> None:
+    make_lora(tmp_path / "allowed/german")
+    options = ("--lora", f"french={tmp_path / 'allowed/german'}", "--adapters-dir", str(tmp_path / "allowed"))
+    with start(home, "tiny", "--port", "0", *options) as process:
+        try:
+            text = greeting(process)
+            assert "tiny, french" in text
+            loading = f"{address(text)}/load_lora_adapter"
+            assert httpx.post(loading, json={"lora_name": "german", "lora_path": "german"}).status_code == 200
+            assert httpx.post(loading, json={"lora_name": "x", "lora_path": str(home)}).status_code == 403
+            parents = {one["id"]: one["parent"] for one in httpx.get(f"{address(text)}/models").json()["data"]}
+            assert parents["french"] == parents["german"] == "tiny" and parents["tiny"] is None
+        finally:
+            process.kill()
+    with start(home, "tiny", "--port", "0", "--lora", "french") as process:
+        assert process.wait() == 2 and "NAME=FOLDER" in process.stderr.read()  # type: ignore[union-attr]

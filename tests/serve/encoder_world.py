@@ -26,11 +26,20 @@ WORDS = [
     "music",
     "old",
 ]
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+SPECIAL = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]"]
 SIZES = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
-    "max_position_embeddings": 40, "initializer_range": 0.3, "pad_token_id": 0,
+    "max_position_embeddings": 40, "initializer_range": 0.3, "pad_token_id": 1,
 }  # fmt: skip
+
+_COUNTED_FROM_2 = {"max_position_embeddings": 42, "type_vocab_size": 1}
+OWN: dict[str, dict[str, Any]] = {
+    "ModernBert": {"local_attention": 8, "cls_token_id": 2, "sep_token_id": 3},
+    "Roberta": _COUNTED_FROM_2,
+    "XLMRoberta": _COUNTED_FROM_2,
+    "DistilBert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48},
+}
+"""What a family calls differently."""
 
 
 def save_tokenizer(folder: Path, limit: int = 40) -> int:
@@ -47,10 +56,9 @@ def save_tokenizer(folder: Path, limit: int = 40) -> int:
 
 
 def save_encoder(folder: Path, family: str, head: str, **settings: Any) -> Any:
-    """`family` Bert or ModernBert, `head` Model or ForSequenceClassification; returns the model of transformers."""
+    """`family` Bert, Roberta, ...; `head` Model or ForSequenceClassification; returns the model of transformers."""
     words = save_tokenizer(folder)
-    own = {"local_attention": 8, "cls_token_id": 2, "sep_token_id": 3} if family == "ModernBert" else {}
-    config = getattr(transformers, f"{family}Config")(vocab_size=words, **SIZES, **own, **settings)
+    config = getattr(transformers, f"{family}Config")(vocab_size=words, **(SIZES | OWN.get(family, {}) | settings))
     config._attn_implementation = "eager"
     torch.manual_seed(0)
     model = getattr(transformers, f"{family}{head}")(config).eval()

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from windlass.build.transformer.config import TransformerConfig
@@ -54,4 +55,19 @@ def make_folder(
     (folder / "tokenizer_config.json").write_text(
         json.dumps(settings | ({"chat_template": template} if template else {}))
     )
+    return folder
+
+
+def make_lora(folder: Path) -> Path:
+    """An adapter for what `make_folder` makes, strong enough to change every answer."""
+    folder.mkdir(parents=True)
+    config = {"peft_type": "LORA", "r": 3, "lora_alpha": 9, "target_modules": ["q_proj", "down_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    generator, tensors = torch.Generator().manual_seed(0), {}
+    for layer in range(2):
+        for module, inputs in (("self_attn.q_proj", 32), ("mlp.down_proj", 64)):
+            for which, shape in (("A", (3, inputs)), ("B", (32, 3))):
+                key = f"base_model.model.model.layers.{layer}.{module}.lora_{which}.weight"
+                tensors[key] = torch.randn(shape, generator=generator)
+    save_file(tensors, folder / "adapter_model.safetensors")
     return folder

@@ -1,4 +1,4 @@
-"""Cross-encoders and classifiers against transformers, of both families, whatever the company of a text."""
+"""Cross-encoders and classifiers against transformers, of all families, whatever the company of a text."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ DOCUMENTS = ["pump moves water", "", "bread rises in the mat", "a cat " * 30, "v
 THREE = {"id2label": {0: "bad", 1: "fair", 2: "good"}}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("Bert", {}),
+    "roberta": ("Roberta", {}),
+    "xlm-roberta": ("XLMRoberta", {}),
+    "distilbert": ("DistilBert", {}),
     "modernbert": ("ModernBert", {}),
     "modernbert-mean": ("ModernBert", {"classifier_pooling": "mean", "classifier_bias": True, "norm_bias": True}),
 }

@@ -1,7 +1,7 @@
 """Serves this workspace's models, the assistant and the studio on one port, with an OpenAI-compatible API.
 
-`windlass serve MODEL` serves just that: a model of the workspace, a model's folder (one that writes, embeds or ranks),
-or a task that has a release.
+`windlass serve MODEL` serves just that: a model of the workspace, a model's folder (one that writes, embeds, ranks or
+classifies), or a task that has a release.
 
 Any OpenAI client works by its base URL. Only this machine can connect, unless --host says otherwise; then an API key is
 needed: one of `windlass keys add`, or one in the environment variable that --api-key-env names. SIGTERM and Ctrl-C
@@ -13,17 +13,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from windlass.cli import listening
 from windlass.cli.workspace import add_option, opened
-from windlass.core.errors import MissingExtra
-from windlass.core.protocols import Embedder, Reranker
 from windlass.core.workspace import Workspace
 
 if TYPE_CHECKING:
+    from windlass.loop.lineup import Lineup
     from windlass.serve.keys import Keys
 
 
@@ -43,6 +41,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--kv-tokens", type=listening.positive, metavar="N", help="tokens to keep in memory, for each model"
     )
     engine.add_argument("--reproducible", action="store_const", const=True, help="the same bits in any batch; slower")
+    adapters = parser.add_argument_group("adapters", "each is a model of its own beside its base")
+    adapters.add_argument(
+        "--lora", type=_adapter, action="append", default=[], metavar="NAME=FOLDER",
+        help="an adapter of PEFT for the model that is served, or an artifact of the workspace; several times",
+    )  # fmt: skip
+    adapters.add_argument(
+        "--adapters-dir", type=Path, action="append", default=[], metavar="FOLDER",
+        help="a folder from which clients may have adapters loaded (POST /v1/load_lora_adapter); several times",
+    )  # fmt: skip
     limits = parser.add_argument_group("limits")
     limits.add_argument(
         "--running", type=listening.positive, default=64, metavar="N", help="answers at once (default: 64)"
@@ -74,8 +81,8 @@ def run(args: argparse.Namespace) -> int:
         key = listening.api_key_of(args)
         with server.listen(host, port, api_key=key, keyed=keys.any()) as listener:
             print("Loading models …", flush=True)
-            app, chat, embedders = _compose(workspace, args, host, key, keys)
-            greeting = _greeting(server.url(listener, tls), chat, embedders, key is not None or keys.any())
+            app, lineup = _compose(workspace, args, host, key, keys)
+            greeting = _greeting(server.url(listener, tls), lineup, key is not None or keys.any())
             cut_off = server.run(
                 app, listener, tls=tls, drain=args.drain, linger=args.linger,
                 on_start=lambda: print(greeting, flush=True),
@@ -84,36 +91,41 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _adapter(value: str) -> tuple[str, str]:
+    name, given, folder = value.partition("=")
+    if not (name and given and folder):
+        raise argparse.ArgumentTypeError("must be NAME=FOLDER")
+    return name, folder
+
+
 def _compose(
     workspace: Workspace, args: argparse.Namespace, host: str, key: str | None, keys: Keys
-) -> tuple[Any, Sequence[str], Sequence[str]]:
-    """The application, the names of its chat models and those of its embedders."""
-    from windlass.loop.assemble import load_models
+) -> tuple[Any, Lineup]:
+    """The application, and what it offers."""
+    from windlass.loop.lineup import load_lineup
+    from windlass.serve.adapter_folders import AdapterFolders
+    from windlass.serve.api.catalogue import Catalogue
     from windlass.serve.app import create_app
     from windlass.serve.limits import Limits
     from windlass.studio.app import routes
 
-    encoders, others = _encoders(args.models)
+    folders = AdapterFolders(args.adapters_dir, workspace.artifacts)
     asked = {name: getattr(args, name) for name in ("policy", "max_batch", "kv_tokens", "reproducible")}
     engine = {name: value for name, value in asked.items() if value is not None}
-    models = {} if encoders and not others else load_models(workspace, others, **engine)
-    for name, model in models.items():
+    lineup = load_lineup(workspace, args.models, adapters=args.lora, **engine)
+    for name, model in lineup.models.items():
         if arithmetic := getattr(model, "arithmetic", None):
             print(f"{name}: {arithmetic}", flush=True)
-    embedders: dict[str, Embedder] = {name: one for name, one in encoders.items() if isinstance(one, Embedder)}
-    rerankers = {name: one for name, one in encoders.items() if isinstance(one, Reranker)}
-    try:
-        from windlass.serve.encoders.embedder import MiniLM
-
-        minilm = MiniLM.load()
-        embedders[minilm.name] = minilm
-    except MissingExtra as missing:
-        print(f"Without embeddings: {missing.message} {missing.hint}")
+    if lineup.lacks:
+        print(lineup.lacks)
     app = create_app(
-        models,
-        embedders,
+        lineup.models,
+        lineup.embedders,
         workspace.store,
         workspace.recorder,
+        rerankers=lineup.rerankers,
+        classifiers=lineup.classifiers,
+        adapter_folders=folders,
         folder=workspace.root / "serve",
         limits=Limits(
             body_bytes=args.body_mb << 20,
@@ -126,37 +138,20 @@ def _compose(
         keys=keys,
         hosts=listening.hosts_of(host),
         log=sys.stderr if args.access_log else None,
-        routes=routes(workspace, models),
-        rerankers=rerankers,
+        routes=routes(workspace, Catalogue(lineup.models)),
     )
-    return app, list(models), [*embedders, *rerankers]
+    return app, lineup
 
 
-def _encoders(names: Sequence[str]) -> tuple[dict[str, Embedder | Reranker], list[str]]:
-    """Those that are folders of encoders, and the others."""
-    found: dict[str, Embedder | Reranker] = {}
-    others = []
-    for name in names:
-        made = None
-        if Path(name).is_dir():
-            from windlass.serve.encoders.opening import encoder_in
-
-            made = encoder_in(Path(name))
-        if made is None:
-            others.append(name)
-        else:
-            found[made.name] = made
-    return found, others
-
-
-def _greeting(url: str, chat: Sequence[str], embedders: Sequence[str], keyed: bool) -> str:
+def _greeting(url: str, lineup: Lineup, keyed: bool) -> str:
+    chat = lineup.models
     lines = [
         f"Studio      {url}",
         f"OpenAI API  {url}/v1",
-        f"Models      {', '.join([*chat, *embedders]) or 'none yet'}",
+        f"Models      {', '.join(lineup.names) or 'none yet'}",
     ]
     if chat:
-        model = "assistant" if "assistant" in chat else chat[0]
+        model = "assistant" if "assistant" in chat else next(iter(chat))
         body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "What is a generator?"}}]}}'
         header = ' -H "Authorization: Bearer $KEY"' if keyed else ""
         lines += [

@@ -84,9 +84,14 @@ def load_models(ws: Workspace, only: Sequence[str] = (), **engine: Any) -> dict[
     model's folder. Raises `NotFound` for any other name. `engine`: how local models are run, as for `LocalModel.load`;
     a task runs as it was released.
     """
-    if only:
-        return dict(_named(ws, name, engine) for name in only)
     models: dict[str, ChatModel] = {}
+    for asked in only:
+        name, model = _named(ws, asked, engine)
+        if name in models:
+            raise InputError(f"Two models are called '{name}'.", "Rename one of them: clients ask by the name.")
+        models[name] = model
+    if only:
+        return models
     for record in ws.store.artifacts("model"):  # newest first
         if record.name not in models:
             models[record.name] = _local(ws, ws.artifacts.get(record.digest), engine)

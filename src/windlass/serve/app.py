@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from windlass.core.errors import MissingExtra
-from windlass.core.protocols import ChatModel, Embedder, Reranker
+from windlass.core.protocols import ChatModel, Classifying, Embedder, Reranker
 from windlass.core.store import Store
 from windlass.core.trace import Recorder
 
@@ -56,6 +56,7 @@ def create_app(
     recorder: Recorder | None = None,
     *,
     rerankers: Mapping[str, Reranker] | None = None,
+    classifiers: Mapping[str, Classifying] | None = None,
     adapter_folders: AdapterFolders | None = None,
     folder: Path | None = None,
     limits: Limits | None = None,
@@ -65,9 +66,9 @@ def create_app(
     log: IO[str] | None = None,
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
-    """Models, embedders and rerankers by the name that clients ask for. `store` is where feedback goes (None: refused),
-    `folder` holds uploaded files and batches (None: there are no such endpoints), `adapter_folders` the adapters that
-    clients may have loaded (None: none).
+    """Models, embedders, rerankers and classifiers by the name that clients ask for. `store` is where feedback goes
+    (None: refused), `folder` holds uploaded files and batches (None: there are no such endpoints), `adapter_folders`
+    the adapters that clients may have loaded (None: none).
 
     `hosts` are the host names, without port, that the server answers to (None: any). With an `api_key`, or once there
     are `keys`, every path but `/health` and `/ready` asks for one. `routes` come after the server's own: the studio's
@@ -76,8 +77,8 @@ def create_app(
     limits, metrics = limits or Limits(), Metrics()
     workers = Workers(limits.running, limits.waiting, metrics)
     context = Context(
-        models=Catalogue(models), embedders=embedders, rerankers=rerankers or {}, store=store,
-        recorder=recorder or Recorder(None), limits=limits, workers=workers, metrics=metrics, keys=keys,
+        models=Catalogue(models), embedders=embedders, rerankers=rerankers or {}, classifiers=classifiers or {},
+        store=store, recorder=recorder or Recorder(None), limits=limits, workers=workers, metrics=metrics, keys=keys,
         adapter_folders=adapter_folders or AdapterFolders(),
     )  # fmt: skip
     answering = operations(context)

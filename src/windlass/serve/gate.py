@@ -31,7 +31,7 @@ from windlass.serve.metrics import Metrics
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """Answered without a key: a health check holds no secret and must not need one."""
-API_PATHS = ("/v1/", "/v2/", "/rerank", "/tokenize", "/detokenize", "/openapi.json")
+API_PATHS = ("/v1/", "/v2/", "/rerank", "/classify", "/tokenize", "/detokenize", "/openapi.json")
 """Where each operation looks at the key's scopes itself. Everywhere else a key needs the scope `admin`."""
 
 _KEY = "windlass.key"

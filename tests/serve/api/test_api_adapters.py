@@ -13,8 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("uvicorn")
-from engine_world import make_folder  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
+from engine_world import make_folder, make_lora  # noqa: E402
 from serving_fakes import Letters  # noqa: E402
 
 from windlass.build.transformer.hf import load_decoder  # noqa: E402
@@ -34,16 +33,7 @@ from windlass.serve.run import ServerThread  # noqa: E402
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("adapters")
     make_folder(root / "base")
-    (root / "lora").mkdir()
-    config = {"peft_type": "LORA", "r": 3, "lora_alpha": 9, "target_modules": ["q_proj", "down_proj"]}
-    (root / "lora/adapter_config.json").write_text(json.dumps(config))
-    generator, tensors = torch.Generator().manual_seed(0), {}
-    for layer in range(2):
-        for module, inputs in (("self_attn.q_proj", 32), ("mlp.down_proj", 64)):
-            for which, shape in (("A", (3, inputs)), ("B", (32, 3))):
-                key = f"base_model.model.model.layers.{layer}.{module}.lora_{which}.weight"
-                tensors[key] = torch.randn(shape, generator=generator)
-    save_file(tensors, root / "lora/adapter_model.safetensors")
+    config = json.loads((make_lora(root / "lora") / "adapter_config.json").read_text())
     allowed = root / "allowed"
     for name in ("lora", "mismatched", "unreadable"):
         shutil.copytree(root / "lora", allowed / name)

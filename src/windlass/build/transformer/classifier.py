@@ -11,7 +11,7 @@ arXiv 1901.04085).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,11 +84,12 @@ class _Layout:
     """What the encoder alone is called, whose tensors have no `prefix`."""
     prefix: str
     dense: str
+    output: str
     norm: str | None
     head: Callable[[Fields], dict[str, Any]]
 
     def links(self, config: TransformerConfig, head: Head) -> Iterator[Link]:
-        parts = [("dense", self.dense, head.bias), ("output", "classifier", True)]
+        parts = [("dense", self.dense, head.bias), ("output", self.output, True)]
         if self.norm is not None:
             parts.append(("norm", self.norm, config.norm_bias))
         for ours, theirs, biased in parts:
@@ -105,13 +106,29 @@ def _modernbert(fields: Fields) -> dict[str, Any]:
     }
 
 
+def _first(activation: str) -> Callable[[Fields], dict[str, Any]]:
+    return lambda fields: {"pooling": "first", "bias": True, "activation": activation, "normed": False}
+
+
 _LAYOUTS = {
     "bert": _Layout(
-        "BertForSequenceClassification", "BertModel", "bert.", "bert.pooler.dense", None,
-        lambda fields: {"pooling": "first", "bias": True, "activation": "tanh", "normed": False},
+        "BertForSequenceClassification", "BertModel", "bert.", "bert.pooler.dense", "classifier", None, _first("tanh")
+    ),
+    "roberta": _Layout(
+        "RobertaForSequenceClassification", "RobertaModel", "roberta.", "classifier.dense", "classifier.out_proj", None,
+        _first("tanh"),
+    ),
+    "xlm-roberta": _Layout(
+        "XLMRobertaForSequenceClassification", "XLMRobertaModel", "roberta.", "classifier.dense", "classifier.out_proj",
+        None, _first("tanh"),
+    ),
+    "distilbert": _Layout(
+        "DistilBertForSequenceClassification", "DistilBertModel", "distilbert.", "pre_classifier", "classifier", None,
+        _first("relu"),
     ),
     "modernbert": _Layout(
-        "ModernBertForSequenceClassification", "ModernBertModel", "model.", "head.dense", "head.norm", _modernbert,
+        "ModernBertForSequenceClassification", "ModernBertModel", "model.", "head.dense", "classifier", "head.norm",
+        _modernbert,
     ),
 }  # fmt: skip
 _KINDS: dict[str, Kind] = {
@@ -128,17 +145,12 @@ def load_classifier(folder: Path) -> Classifier:
     the first tensor that is missing, unknown or of another shape.
     """
     values, where = read_config(folder), str(folder / CONFIG)
-    layout = _LAYOUTS.get(str(values.get("model_type")))
-    if layout is None or values.get("architectures") != [layout.architecture]:
-        known = ", ".join(layout.architecture for layout in _LAYOUTS.values())
-        raise InputError(
-            f"{where}: architectures is {values.get('architectures')}.", f"Classifiers known are: {known}."
-        )
-    config, head = from_hf(values | {"architectures": [layout.headless]}, where), _head(Fields(values, where), layout)
+    layout, head = _read(values, where)
+    config = from_hf(values | {"architectures": [layout.headless]}, where)
     family = FAMILIES[values["model_type"]]
     links = list(layout.links(config, head))
     own = {name for link in links for name in link.theirs}
-    links += [Link(tuple(f"encoder.{name}" for name in link.ours), link.theirs) for link in family.links(config)]
+    links += [replace(link, ours=tuple(f"encoder.{name}" for name in link.ours)) for link in family.links(config)]
 
     def renamed(name: str) -> str | None:
         if name in own:
@@ -151,6 +163,21 @@ def load_classifier(folder: Path) -> Classifier:
     with tensors_of(folder, renamed) as tensors:
         fill(model.state_dict(), links, tensors, str(folder))
     return model.eval()
+
+
+def load_head(folder: Path) -> Head:
+    """What the configuration alone says of the labels. Raises as `load_classifier` does."""
+    return _read(read_config(folder), str(folder / CONFIG))[1]
+
+
+def _read(values: dict[str, Any], where: str) -> tuple[_Layout, Head]:
+    layout = _LAYOUTS.get(str(values.get("model_type")))
+    if layout is None or values.get("architectures") != [layout.architecture]:
+        known = ", ".join(layout.architecture for layout in _LAYOUTS.values())
+        raise InputError(
+            f"{where}: architectures is {values.get('architectures')}.", f"Classifiers known are: {known}."
+        )
+    return layout, _head(Fields(values, where), layout)
 
 
 def _head(fields: Fields, layout: _Layout) -> Head:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeVar
 
 from windlass.core.errors import Unsupported, WindlassError
-from windlass.core.protocols import ChatModel, Embedder, Reranker
+from windlass.core.protocols import ChatModel, Classifying, Embedder, Reranker
 from windlass.core.store import Store
 from windlass.core.trace import Recorder
 from windlass.core.values import ChatDelta, ChatResponse
@@ -35,6 +35,7 @@ class Context:
     models: Catalogue
     embedders: Mapping[str, Embedder]
     rerankers: Mapping[str, Reranker]
+    classifiers: Mapping[str, Classifying]
     store: Store | None
     recorder: Recorder
     limits: Limits
@@ -50,9 +51,14 @@ class Context:
 
     # names -----------------------------------------------------------------------------------------------------------
 
-    def kinds(self) -> dict[str, Mapping[str, ChatModel | Embedder | Reranker]]:
+    def kinds(self) -> dict[str, Mapping[str, ChatModel | Embedder | Reranker | Classifying]]:
         """What there is now, by what it is for."""
-        return {"chat": self.models, "embeddings": self.embedders, "rerank": self.rerankers}
+        return {
+            "chat": self.models,
+            "embeddings": self.embedders,
+            "rerank": self.rerankers,
+            "classify": self.classifiers,
+        }
 
     def names(self) -> list[str]:
         return list(dict.fromkeys(name for known in self.kinds().values() for name in known))

@@ -9,7 +9,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from windlass.serve.api import adapters, chat, completions, embeddings, feedback, models, rerank, responses, tokens
+from windlass.serve.api import (
+    adapters,
+    chat,
+    classify,
+    completions,
+    embeddings,
+    feedback,
+    models,
+    rerank,
+    responses,
+    tokens,
+)
 from windlass.serve.api.context import Context
 from windlass.serve.api.fields import BadField, parse_json, read_body
 from windlass.serve.api.operation import Caller, Operation
@@ -28,6 +39,7 @@ def operations(context: Context) -> list[Operation]:
         responses.operation(context),
         embeddings.operation(context),
         *rerank.operations(context),
+        *classify.operations(context),
         *tokens.operations(context),
         *adapters.operations(context),
         feedback.operation(context),

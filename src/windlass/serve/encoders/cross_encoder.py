@@ -51,7 +51,7 @@ class _Judge:
         model = load_classifier(folder)
         config, name = model.encoder.config, name or folder.name
         reader = Reader.from_folder(folder, name, config.vocab_size, longest_text(folder, config.context))
-        typed = model.encoder.token_types is not None
+        typed = config.token_types > 1
         if typed and (path := folder / "tokenizer_config.json").exists():
             typed = "token_type_ids" in (read_json(path).get("model_input_names") or ["token_type_ids"])
         settings = {"tokenizer": reader.digest, "max_tokens": reader.limit, "typed": typed, "precision": precision}

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.families import (
     bert,
+    distilbert,
     gemma2,
     gemma3,
     gpt2,
@@ -23,8 +24,10 @@ from windlass.build.transformer.families import (
     qwen2_moe,
     qwen3,
     qwen3_moe,
+    roberta,
     t5,
     windlass,
+    xlm_roberta,
 )
 from windlass.build.transformer.families.fields import Fields
 from windlass.build.transformer.families.links import Link
@@ -45,7 +48,7 @@ class Family(Protocol):
 
 _ALL: tuple[Family, ...] = (
     llama, qwen3, qwen2, mistral, gemma3, gemma2, phi3, qwen3_moe, qwen2_moe, mixtral, gpt2,
-    bert, modernbert, t5, windlass,
+    bert, roberta, xlm_roberta, distilbert, modernbert, t5, windlass,
 )  # fmt: skip
 
 FAMILIES: dict[str, Family] = {family.MODEL_TYPE: family for family in _ALL}

@@ -6,7 +6,7 @@ from typing import Any
 
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.families.fields import ACTIVATIONS, Fields
-from windlass.build.transformer.families.links import Link, same
+from windlass.build.transformer.families.links import Link, both, same
 
 MODEL_TYPE = "bert"
 ARCHITECTURE = "BertForMaskedLM"
@@ -16,12 +16,18 @@ _HEADLESS = "BertModel"
 
 
 def from_hf(fields: Fields) -> TransformerConfig:
+    return shape_of(fields, _HEADLESS)
+
+
+def shape_of(fields: Fields, headless_architecture: str) -> TransformerConfig:
     fields.only("position_embedding_type", "absolute")
     fields.only("is_decoder", False)
     fields.only("add_cross_attention", False)
     fields.only("pruned_heads", {})
+    if (types := fields.get("type_vocab_size", 2)) < 1:  # transformers makes no BERT without any
+        raise fields.refused("type_vocab_size", types)
     heads = fields.size("num_attention_heads")
-    headless = fields.get("architectures") == [_HEADLESS]
+    headless = fields.get("architectures") == [headless_architecture]
     return TransformerConfig(
         vocab_size=fields.size("vocab_size"),
         hidden=fields.size("hidden_size"),
@@ -43,7 +49,7 @@ def from_hf(fields: Fields) -> TransformerConfig:
         activation=fields.choice("hidden_act", "gelu", ACTIVATIONS),
         gated=False,
         mlp_bias=True,
-        token_types=fields.get("type_vocab_size", 2),
+        token_types=types,
         headless=headless,
         head_transform=not headless,
         head_bias=not headless,
@@ -70,28 +76,33 @@ def to_hf(config: TransformerConfig) -> dict[str, Any]:
 
 
 def links(config: TransformerConfig) -> list[Link]:
-    whole = "" if config.headless else "bert."
+    found = encoder_links(config, "" if config.headless else "bert.")
+    if config.headless:
+        return found
+    found += both("transform.dense", "cls.predictions.transform.dense")
+    found += both("transform.norm", "cls.predictions.transform.LayerNorm")
+    found.append(same("head_bias", "cls.predictions.bias"))
+    return found if config.tied else [*found, same("head.weight", "cls.predictions.decoder.weight")]
+
+
+def encoder_links(config: TransformerConfig, whole: str) -> list[Link]:
+    """Without the head; `whole` is the prefix of the names."""
     found = [
         same("embedding", f"{whole}embeddings.word_embeddings.weight"),
         same("positions", f"{whole}embeddings.position_embeddings.weight"),
         same("token_types", f"{whole}embeddings.token_type_embeddings.weight"),
-        *_both("embedding_norm", f"{whole}embeddings.LayerNorm"),
+        *both("embedding_norm", f"{whole}embeddings.LayerNorm"),
     ]
     for layer in range(config.layers):
         ours, theirs = f"blocks.{layer}", f"{whole}encoder.layer.{layer}"
         for part in ("query", "key", "value"):
-            found += _both(f"{ours}.attention.{part}", f"{theirs}.attention.self.{part}")
-        found += _both(f"{ours}.attention.output", f"{theirs}.attention.output.dense")
-        found += _both(f"{ours}.attention_norm", f"{theirs}.attention.output.LayerNorm")
-        found += _both(f"{ours}.mlp.up", f"{theirs}.intermediate.dense")
-        found += _both(f"{ours}.mlp.down", f"{theirs}.output.dense")
-        found += _both(f"{ours}.mlp_norm", f"{theirs}.output.LayerNorm")
-    if config.headless:
-        return found
-    found += _both("transform.dense", "cls.predictions.transform.dense")
-    found += _both("transform.norm", "cls.predictions.transform.LayerNorm")
-    found.append(same("head_bias", "cls.predictions.bias"))
-    return found if config.tied else [*found, same("head.weight", "cls.predictions.decoder.weight")]
+            found += both(f"{ours}.attention.{part}", f"{theirs}.attention.self.{part}")
+        found += both(f"{ours}.attention.output", f"{theirs}.attention.output.dense")
+        found += both(f"{ours}.attention_norm", f"{theirs}.attention.output.LayerNorm")
+        found += both(f"{ours}.mlp.up", f"{theirs}.intermediate.dense")
+        found += both(f"{ours}.mlp.down", f"{theirs}.output.dense")
+        found += both(f"{ours}.mlp_norm", f"{theirs}.output.LayerNorm")
+    return found
 
 
 def renamed(name: str, config: TransformerConfig) -> str | None:
@@ -109,7 +120,3 @@ def renamed(name: str, config: TransformerConfig) -> str | None:
     if name in unused or name.removeprefix("bert.").startswith(("pooler.", "cls.seq_relationship.", *unused)):
         return None
     return name
-
-
-def _both(ours: str, theirs: str) -> list[Link]:
-    return [same(f"{ours}.{kind}", f"{theirs}.{kind}") for kind in ("weight", "bias")]

@@ -26,19 +26,24 @@ class Link:
     theirs: tuple[str, ...]
     transposed: bool = False
     """Theirs holds (inputs, outputs), as GPT-2's Conv1D does."""
+    unused: int = 0
+    """First rows of theirs that nothing looks up."""
 
     def export(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Ours -> theirs."""
         if len(self.theirs) > 1:
             return {name: part.contiguous() for name, part in zip(self.theirs, state[self.ours[0]], strict=True)}
         whole = state[self.ours[0]] if len(self.ours) == 1 else torch.cat([state[name] for name in self.ours])
+        if self.unused:
+            whole = torch.cat([whole.new_zeros(self.unused, *whole.shape[1:]), whole])
         return {self.theirs[0]: (whole.T if self.transposed else whole).contiguous()}
 
     def shapes(self, state: Mapping[str, Tensor]) -> dict[str, list[int]]:
         """What each of theirs must measure."""
         if len(self.theirs) > 1:
             return {name: list(state[self.ours[0]].shape[1:]) for name in self.theirs}
-        shape = [sum(state[name].shape[0] for name in self.ours), *state[self.ours[0]].shape[1:]]
+        rows = self.unused + sum(state[name].shape[0] for name in self.ours)
+        shape = [rows, *state[self.ours[0]].shape[1:]]
         return {self.theirs[0]: shape[::-1] if self.transposed else shape}
 
     def fill(self, state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
@@ -48,13 +53,18 @@ class Link:
                 row.copy_(tensors[name])
             return
         whole = tensors[self.theirs[0]]
-        whole = whole.T if self.transposed else whole
+        whole = (whole.T if self.transposed else whole)[self.unused :]
         for name, part in zip(self.ours, torch.split(whole, [state[name].shape[0] for name in self.ours]), strict=True):
             state[name].copy_(part)
 
 
 def same(ours: str, theirs: str) -> Link:
     return Link((ours,), (theirs,))
+
+
+def both(ours: str, theirs: str) -> list[Link]:
+    """Weight and bias of a layer."""
+    return [same(f"{ours}.{kind}", f"{theirs}.{kind}") for kind in ("weight", "bias")]
 
 
 @torch.no_grad()

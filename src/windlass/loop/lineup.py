@@ -1,0 +1,99 @@
+"""What a server has on offer: the models it was told of, sorted by what they do, and the adapters on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from windlass.core.errors import ConfigError, InputError, MissingExtra
+from windlass.core.protocols import Adaptable, ChatModel, Classifying, Embedder, Reranker
+from windlass.core.workspace import Workspace
+from windlass.loop.assemble import load_models
+
+
+@dataclass(slots=True)
+class Lineup:
+    """By the names that clients ask for, each of which is given once."""
+
+    models: dict[str, ChatModel] = field(default_factory=dict)
+    embedders: dict[str, Embedder] = field(default_factory=dict)
+    rerankers: dict[str, Reranker] = field(default_factory=dict)
+    classifiers: dict[str, Classifying] = field(default_factory=dict)
+    adapters: list[str] = field(default_factory=list)
+    lacks: str = ""
+    """What could not be offered, and why."""
+
+    @property
+    def names(self) -> list[str]:
+        return [*self.models, *self.adapters, *self.embedders, *self.rerankers, *self.classifiers]
+
+    def check_free(self, name: str) -> None:
+        """Raises `InputError` when a model has this name."""
+        if name in self.names:
+            raise InputError(f"Two models are called '{name}'.", "Rename one of them: clients ask by the name.")
+
+
+def load_lineup(
+    ws: Workspace, names: Sequence[str], *, adapters: Sequence[tuple[str, str]] = (), **engine: Any
+) -> Lineup:
+    """The models of these `names`, as `load_models` takes them, or folders of encoders; without any, all of the
+    workspace. windlass' own embedder comes besides, where it is installed.
+
+    `adapters` are names and their places: a folder, or an artifact of the workspace. Raises `InputError` for a name
+    that is given twice, `ConfigError` where it is not clear which model an adapter is for, and what loading raises.
+    """
+    lineup = Lineup()
+    others = [name for name in names if not _add_encoder(lineup, Path(name))]
+    if others or not names:
+        for name, model in load_models(ws, others, **engine).items():
+            lineup.check_free(name)
+            lineup.models[name] = model
+    for name, place in adapters:
+        _adapt(ws, lineup, name, place)
+    _add_minilm(lineup)
+    return lineup
+
+
+def _add_encoder(lineup: Lineup, folder: Path) -> bool:
+    """Whether the folder holds one."""
+    if not folder.is_dir():
+        return False
+    from windlass.serve.encoders.opening import encoder_in
+
+    if (made := encoder_in(folder)) is None:
+        return False
+    lineup.check_free(made.name)
+    if isinstance(made, Embedder):
+        lineup.embedders[made.name] = made
+    elif isinstance(made, Reranker):
+        lineup.rerankers[made.name] = made
+    else:
+        lineup.classifiers[made.name] = made
+    return True
+
+
+def _add_minilm(lineup: Lineup) -> None:
+    try:
+        from windlass.serve.encoders.embedder import MiniLM
+
+        minilm = MiniLM.load()
+    except MissingExtra as missing:
+        lineup.lacks = f"Without embeddings: {missing.message} {missing.hint}"
+        return
+    if minilm.name not in lineup.names:
+        lineup.embedders[minilm.name] = minilm
+
+
+def _adapt(ws: Workspace, lineup: Lineup, name: str, place: str) -> None:
+    lineup.check_free(name)
+    bases = {base: model for base, model in lineup.models.items() if isinstance(model, Adaptable)}
+    if len(bases) != 1:
+        raise ConfigError(
+            f"The adapter '{name}' is for one model, but of those that are served {len(bases)} take adapters.",
+            "Serve its base alone: windlass serve BASE --lora NAME=FOLDER",
+        )
+    (base,) = bases.values()
+    base.load_adapter(name, Path(place) if Path(place).is_dir() else ws.artifacts.get(place).path)
+    lineup.adapters.append(name)

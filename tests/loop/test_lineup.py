@@ -1,0 +1,76 @@
+"""What a server offers: every folder by what it holds, adapters on their base, and no name twice."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("starlette")
+from encoder_world import save_encoder
+from engine_world import make_folder, make_lora
+
+from windlass.core.errors import ConfigError, InputError, NotFound
+from windlass.core.values import ChatRequest, Message
+from windlass.core.workspace import Workspace
+from windlass.loop.lineup import load_lineup
+
+ASKED = ChatRequest([Message("user", "the cat sat")], temperature=0, max_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("lineup")
+    make_folder(root / "base")
+    make_folder(root / "again/base")
+    make_lora(root / "lora")
+    save_encoder(root / "vectors", "Bert", "Model")
+    save_encoder(root / "ranker", "Bert", "ForSequenceClassification", num_labels=1)
+    save_encoder(root / "sorter", "Bert", "ForSequenceClassification", num_labels=3)
+    return root
+
+
+def test_folders_are_recognised_and_adapters_are_models(root: Path, tmp_path: Path) -> None:
+    names = [str(root / name) for name in ("base", "vectors", "ranker", "sorter")]
+    with Workspace(tmp_path) as ws:
+        lineup = load_lineup(ws, names, adapters=[("french", str(root / "lora"))], max_batch=2)
+        assert list(lineup.models) == ["base"] and lineup.adapters == ["french"]
+        assert list(lineup.rerankers) == ["ranker"] and list(lineup.classifiers) == ["sorter"]
+        assert list(lineup.embedders)[:1] == ["vectors"]
+        base = lineup.models["base"]
+        french = base.adapters["french"]  # type: ignore[attr-defined]
+        assert french.complete(ASKED).message.text != base.complete(ASKED).message.text
+        assert french.complete(ASKED).model == "french"
+        base.close()  # type: ignore[attr-defined]
+
+
+def test_an_adapter_may_be_an_artifact(root: Path, tmp_path: Path) -> None:
+    with Workspace(tmp_path) as ws:
+        with ws.artifacts.build("adapter", "french") as draft:
+            shutil.copytree(root / "lora", draft.path, dirs_exist_ok=True)
+        lineup = load_lineup(ws, [str(root / "base")], adapters=[("one", "french@1")])
+        assert lineup.adapters == ["one"]
+        with pytest.raises(NotFound, match="no artifact 'german'"):
+            load_lineup(ws, [str(root / "base")], adapters=[("one", "german")])
+
+
+@pytest.mark.parametrize(
+    ("names", "adapters", "error", "said"),
+    [
+        (["base", "again/base"], [], InputError, "Two models are called 'base'"),
+        (["base"], [("base", "lora")], InputError, "Two models are called 'base'"),
+        (["base"], [("one", "lora"), ("one", "lora")], InputError, "Two models are called 'one'"),
+        (["base", "sorter"], [("sorter", "lora")], InputError, "Two models are called 'sorter'"),
+        (["sorter"], [("one", "lora")], ConfigError, "0 take adapters"),
+        (["base"], [("one", "sorter")], InputError, "adapter_model.safetensors is missing"),
+    ],
+)
+def test_what_is_not_clear_is_refused(
+    root: Path, tmp_path: Path, names: list[str], adapters: list[tuple[str, str]], error: type[Exception], said: str
+) -> None:
+    with Workspace(tmp_path) as ws, pytest.raises(error, match=said):
+        placed = [(name, str(root / folder)) for name, folder in adapters]
+        load_lineup(ws, [str(root / name) for name in names], adapters=placed)

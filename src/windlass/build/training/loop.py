@@ -8,7 +8,7 @@ from dataclasses import asdict, astuple, dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from windlass.build.training.checkpoints.checkpoint import Checkpoint
 from windlass.build.training.data.batches import Batch, DataState, Examples, take
@@ -22,7 +22,6 @@ from windlass.build.training.optim.optimizers import Optimizers
 from windlass.build.training.optim.schedule import Plan, multiplier
 from windlass.build.training.pace import Pace
 from windlass.build.training.settings import ScheduleSettings
-from windlass.build.transformer.model import Model
 from windlass.core.errors import WindlassError
 
 
@@ -31,7 +30,7 @@ class TrainState:
     """All that the next step depends on, the same on all workers. The order of the data is a function of seed and
     `data`, and nothing else in the loop draws random numbers, so this is the random state too."""
 
-    model: Model
+    model: nn.Module
     optimizers: Optimizers
     plan: Plan
     average: Average | None = None

@@ -63,7 +63,7 @@ def arithmetic(
 
     def weights() -> Sequence[nn.Parameter]:
         inside = {id(p) for block in model.modules() if isinstance(block, Block) for p in block.parameters()}
-        return [p for p in model.parameters() if id(p) not in inside]
+        return [p for p in model.parameters() if id(p) not in inside and p.requires_grad]
 
     head = head_of(model, accuracy=accuracy)
     return Arithmetic(

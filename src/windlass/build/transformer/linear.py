@@ -6,7 +6,7 @@ forward pass is decided in one visible place: the dtype of the residual stream. 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -29,15 +29,25 @@ class Linear(nn.Module):
     def together(self, x: Tensor, *others: Linear) -> tuple[Tensor, ...]:
         """This map and others of the same input as one matrix product: see `fused`."""
         maps = (self, *others)
-        if x.shape[:-1].numel() <= _FEW:
+        if few(x) or any(type(m) is not Linear for m in maps):  # others may do more than multiply
             return tuple(m(x) for m in maps)
-        weight = torch.cat([m.weight.to(x.dtype) for m in maps])
-        biases = [m.bias.to(x.dtype) for m in maps if m.bias is not None]
-        out = F.linear(x, weight, torch.cat(biases) if biases else None)
-        return torch.split(out, [m.weight.shape[0] for m in maps], dim=-1)
+        return joined(x, maps)
 
 
 _FEW = 128
+
+
+def few(x: Tensor) -> bool:
+    """Whether joining weights would cost more than it gains."""
+    return x.shape[:-1].numel() <= _FEW
+
+
+def joined(x: Tensor, maps: Sequence[Linear]) -> tuple[Tensor, ...]:
+    """Weights and biases of all maps as one matrix product, whatever else the maps do."""
+    weight = torch.cat([m.weight.to(x.dtype) for m in maps])
+    biases = [m.bias.to(x.dtype) for m in maps if m.bias is not None]
+    out = F.linear(x, weight, torch.cat(biases) if biases else None)
+    return torch.split(out, [m.weight.shape[0] for m in maps], dim=-1)
 
 
 def fused(x: Tensor, *maps: Linear) -> tuple[Tensor, ...]:

@@ -1,7 +1,8 @@
 """How much arithmetic training on a batch needs, counted from the shapes of model and batch.
 
 A weight that multiplies a vector costs 6 floating-point operations: a product and a sum, once forward and twice
-backward (Kaplan et al., arXiv 2001.08361, section 2.1; Chowdhery et al., arXiv 2204.02311, appendix B).
+backward (Kaplan et al., arXiv 2001.08361, section 2.1; Chowdhery et al., arXiv 2204.02311, appendix B). One that is not
+trained costs 4: nobody asks for its own gradient.
 """
 
 from __future__ import annotations
@@ -35,8 +36,12 @@ class Flops:
         return Flops(self.matrices + other.matrices, self.attention + other.attention)
 
 
-def training_flops(model: Model, batch: Batch) -> Flops:
-    """What training on `batch` needs. Of experts, those count that a token visits; of the head, the counted targets."""
+def training_flops(model: nn.Module, batch: Batch) -> Flops:
+    """What training on `batch` needs. Of experts, those count that a token visits; of the head, the counted targets. Of
+    a model with a head of its own behind a transformer, only the transformer counts."""
+    if not isinstance(model, Model):
+        inner = next(module for module in model.modules() if isinstance(module, Model))
+        return _stack(inner, inner.config, *batch.inputs_BT.shape)
     config, heads = model.config, model.config.heads * model.config.head_dim
     rows, length = batch.inputs_BT.shape
     if isinstance(model, EncoderDecoder):
@@ -54,14 +59,14 @@ def training_flops(model: Model, batch: Batch) -> Flops:
 
 def _stack(model: nn.Module, config: TransformerConfig, rows: int, length: int) -> Flops:
     """The blocks without cross-attention, over `rows` sequences."""
-    weights = sum(
-        parameter.numel() * _share(config, parameter)
+    each = sum(
+        _cost(parameter) * _share(config, parameter)
         for block in _blocks(model)
         for name, parameter in block.named_parameters()
         if not name.startswith("cross")
     )
     seen = sum(config.seen(layer, length) for layer in range(config.layers))
-    return Flops(6 * weights * rows * length, 12 * config.heads * config.head_dim * seen * rows * length)
+    return Flops(each * rows * length, 12 * config.heads * config.head_dim * seen * rows * length)
 
 
 def _cross(decoder: nn.Module, sources: int, targets: int) -> Flops:
@@ -71,14 +76,19 @@ def _cross(decoder: nn.Module, sources: int, targets: int) -> Flops:
         assert block.cross is not None
         for name, parameter in block.cross.named_parameters():
             if parameter.ndim == 2:
-                total += 6 * parameter.numel() * (sources if name.startswith(("key", "value")) else targets)
+                total += _cost(parameter) * (sources if name.startswith(("key", "value")) else targets)
     return Flops(total, 0.0)
 
 
 def _head(model: Model, batch: Batch) -> Flops:
     config = model.config
     weights = config.vocab_size * config.hidden + config.head_transform * config.hidden**2
-    return Flops(6.0 * weights * batch.counted, 0.0)
+    each = 6.0 if model.output_weight.requires_grad else 4.0
+    return Flops(each * weights * batch.counted, 0.0)
+
+
+def _cost(parameter: nn.Parameter) -> float:
+    return (6.0 if parameter.requires_grad else 4.0) * parameter.numel()
 
 
 def _share(config: TransformerConfig, parameter: nn.Parameter) -> float:

@@ -1,0 +1,122 @@
+"""The formats in which people keep examples, told apart by their columns.
+
+| format     | columns                                                         |
+|------------|-----------------------------------------------------------------|
+| OpenAI     | `messages`: [{role, content, tool_calls...}], perhaps `tools`   |
+| ShareGPT   | `conversations`: [{from, value}], perhaps `system`, `tools`     |
+| Alpaca     | `instruction`, `input`, `output`, perhaps `system`, `history`   |
+| completion | `prompt`, `completion`: texts, or lists of messages             |
+| question   | `question`, `answer`                                            |
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from windlass.build.adapt.data.conversations import Conversation, Turn
+from windlass.build.adapt.data.rows import Row
+from windlass.core.errors import InputError
+
+_ROLES = {
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant",
+    "chatgpt": "assistant", "bot": "assistant", "system": "system", "tool": "tool", "observation": "tool",
+    "function_call": "function_call",
+}  # fmt: skip
+
+
+def conversation_of(row: Row) -> Conversation:
+    """A row in any of the formats. Raises `InputError` naming row and column."""
+    values = row.values
+    tools = _tools(row)
+    if "messages" in values:
+        return Conversation(_messages(row, "messages", values["messages"]), row.where, tools)
+    if "conversations" in values:
+        return Conversation([*_system(row), *_sharegpt(row)], row.where, tools)
+    if "instruction" in values and "output" in values:
+        return Conversation([*_system(row), *_alpaca(row)], row.where, tools)
+    for asked, said in (("prompt", "completion"), ("question", "answer"), ("prompt", "response")):
+        if asked in values and said in values:
+            turns = [*_side(row, asked, "user"), *_side(row, said, "assistant")]
+            return Conversation([*_system(row), *turns], row.where, tools)
+    raise InputError(
+        f"{row.where}: the columns are {', '.join(map(str, values)) or 'none'}, which is no known format.",
+        "Give `messages`, `conversations`, `instruction` and `output`, or `prompt` and `completion`.",
+    )
+
+
+def _messages(row: Row, column: str, found: Any) -> list[Turn]:
+    if not isinstance(found, list) or not found:
+        raise InputError(f"{row.where}: {column} is no list of messages.")
+    for place, message in enumerate(found):
+        known = isinstance(message, Mapping) and isinstance(message.get("role"), str)
+        if not known or not isinstance(message.get("content", ""), str | list | None):
+            raise InputError(f"{row.where}: {column}[{place}] is no message with a role and a content.")
+    return [{**message, "content": message.get("content") or ""} for message in found]
+
+
+def _system(row: Row) -> list[Turn]:
+    text = row.values.get("system")
+    return [{"role": "system", "content": str(text)}] if text else []
+
+
+def _sharegpt(row: Row) -> list[Turn]:
+    found = row.values["conversations"]
+    if not isinstance(found, list) or not found:
+        raise InputError(f"{row.where}: conversations is no list of turns.")
+    turns: list[Turn] = []
+    for place, turn in enumerate(found):
+        speaker = _ROLES.get(str(turn.get("from", turn.get("role")))) if isinstance(turn, Mapping) else None
+        text = turn.get("value", turn.get("content")) if isinstance(turn, Mapping) else None
+        if speaker is None or not isinstance(text, str):
+            raise InputError(f"{row.where}: conversations[{place}] has no known `from` and a text as `value`.")
+        if speaker == "function_call":
+            turns.append({"role": "assistant", "content": "", "tool_calls": [_call(row, place, text)]})
+        else:
+            turns.append({"role": speaker, "content": text})
+    return turns
+
+
+def _call(row: Row, place: int, text: str) -> dict[str, Any]:
+    try:
+        call = json.loads(text)
+        return {"type": "function", "function": {"name": str(call["name"]), "arguments": call.get("arguments", {})}}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{row.where}: conversations[{place}] is no function call in JSON: {text[:80]!r}.") from error
+
+
+def _alpaca(row: Row) -> list[Turn]:
+    values = row.values
+    turns: list[Turn] = []
+    for place, pair in enumerate(values.get("history") or []):
+        if not isinstance(pair, Sequence) or len(pair) != 2:
+            raise InputError(f"{row.where}: history[{place}] is no pair of what was asked and answered.")
+        turns += [{"role": "user", "content": str(pair[0])}, {"role": "assistant", "content": str(pair[1])}]
+    parts = [_text(row, "instruction"), _text(row, "input") if values.get("input") else ""]
+    asked = "\n\n".join(part for part in parts if part)
+    return [*turns, {"role": "user", "content": asked}, {"role": "assistant", "content": _text(row, "output")}]
+
+
+def _side(row: Row, column: str, role: str) -> list[Turn]:
+    value = row.values[column]
+    return _messages(row, column, value) if isinstance(value, list) else [{"role": role, "content": _text(row, column)}]
+
+
+def _text(row: Row, column: str) -> str:
+    value = row.values[column]
+    if not isinstance(value, str):
+        raise InputError(f"{row.where}: {column} is {json.dumps(value)[:80]}, but must be text.")
+    return value
+
+
+def _tools(row: Row) -> Sequence[Mapping[str, Any]]:
+    found = row.values.get("tools")
+    if isinstance(found, str):
+        try:
+            found = json.loads(found) if found.strip() else []
+        except ValueError as error:
+            raise InputError(f"{row.where}: tools is no JSON ({error}).") from error
+    if not isinstance(found or [], list):
+        raise InputError(f"{row.where}: tools is no list.")
+    return [tool if "function" in tool else {"type": "function", "function": tool} for tool in found or []]

@@ -1,0 +1,55 @@
+"""Rows of a file, all of them or an error: what is learned from must not lose a row silently."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from windlass.core.errors import InputError
+from windlass.core.readers.report import ReadReport
+from windlass.core.readers.rows import ROW_FORMATS, is_rows, read_rows
+
+_MAX_ROW = 64 << 20
+"""Bytes."""
+
+
+class Row(NamedTuple):
+    where: str
+    """File and number, for errors."""
+    values: Mapping[str, Any]
+
+
+def rows_of(path: Path) -> list[Row]:
+    """The rows of JSON lines, a JSON array, CSV, TSV or Parquet, packed or not, without the columns that are empty.
+
+    Raises `InputError` naming the first row that cannot be read, and for a file without rows.
+    """
+    if path.suffix.lower() == ".json":
+        found = _array(path)
+    elif is_rows(path.name):
+        report = ReadReport()
+        read = read_rows(path, path.name, report, max_bytes=_MAX_ROW)
+        found = [Row(f"{path}, row {number}", values) for number, values in read]
+        if report.skipped:
+            note = report.skipped[0]
+            raise InputError(f"{note.source}: {note.reason} ({note.detail}).", "Mend that row, or leave it out.")
+    else:
+        raise InputError(f"{path} is no file of rows.", f"Known are .json, {', '.join(ROW_FORMATS)}, also packed.")
+    if not found:
+        raise InputError(f"{path} holds no rows.", "Give a file with examples to learn from.")
+    return [Row(where, {key: value for key, value in values.items() if value is not None}) for where, values in found]
+
+
+def _array(path: Path) -> list[Row]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not readable JSON ({error}).", "Mend the place it names.") from error
+    if not isinstance(values, list):
+        raise InputError(f"{path} holds no array.", "Give an array of objects, or JSON lines.")
+    for number, row in enumerate(values, start=1):
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, row {number} is no object but {json.dumps(row)[:80]}.", "Mend it.")
+    return [Row(f"{path}, row {number}", row) for number, row in enumerate(values, start=1)]

@@ -1,0 +1,1 @@
+"""What a model may be tuned to do, one objective a file."""

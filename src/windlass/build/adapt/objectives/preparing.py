@@ -1,0 +1,34 @@
+"""What an objective makes of the inputs of a tuning: the parts that the training loop needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from windlass.build.training.data.batches import Batch, Examples
+from windlass.build.training.fitting import Measurement, Tick
+from windlass.build.training.objectives import Loss
+
+LossOf = Callable[[Batch], Loss]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    model: nn.Module
+    """The base with whatever head the objective needs, and the adapter, if any, inside."""
+    loss: LossOf
+    examples: Examples
+    """To train on."""
+    positions: int
+    """Of one row, at most."""
+    measure: Callable[[LossOf, int | None, Tick | None], Measurement]
+    """On what is held out, with a function that gives the losses of its batches."""
+    save: Callable[[Path], None]
+    """Writes the trained model to a folder, in Hugging Face layout."""
+    lines: Sequence[str]
+    """What was found out, for the person who watches."""
+    facts: dict[str, object]
+    """The same for the card."""

@@ -1,0 +1,101 @@
+"""Supervised fine-tuning: the next token of what an assistant says, given all that stands before it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from windlass.build.adapt.data.conversations import ConversationEncoder, Encoded
+from windlass.build.adapt.data.formats import conversation_of
+from windlass.build.adapt.data.packing import PackedExamples
+from windlass.build.adapt.data.rows import rows_of
+from windlass.build.adapt.objectives.preparing import LossOf, Prepared
+from windlass.build.adapt.opening import Opened
+from windlass.build.adapt.peft.attaching import attach, merge
+from windlass.build.training.compiling import prepare_blocks
+from windlass.build.training.fitting import Tick
+from windlass.build.training.measuring.heldout import HeldOut, score_examples
+from windlass.build.training.objectives import arithmetic, causal
+from windlass.build.training.settings import dtype_of
+from windlass.build.transformer.decoder import Decoder
+from windlass.build.transformer.hf import save_model
+from windlass.core.errors import InputError
+
+
+def prepare(opened: Opened) -> Prepared:
+    """Raises `InputError` for a base that is no decoder or has no template, and for rows that nothing can be learned
+    from or that do not fit."""
+    settings = opened.settings
+    model = opened.model()
+    if not isinstance(model, Decoder):
+        raise InputError(
+            f"objective.kind is 'sft', which trains decoders, but {opened.base_name} is none.",
+            "Name a decoder, or another objective.",
+        )
+    encoded = _encoded(opened)
+    train, heldout = _split(encoded, settings.data.heldout, settings.run.seed)
+    size = _row_size(opened, encoded)
+    pad = opened.specials.separator if opened.specials.pad is None else opened.specials.pad
+    examples = PackedExamples(train, size, pad=pad, packing=settings.data.packing)
+    unseen = PackedExamples(heldout, size, pad=pad)
+    attach(model, settings.adapter, settings.run.seed, dtype_of(settings.run))
+    compiler, how = prepare_blocks(model, settings.run, settings.schedule)
+    math = arithmetic(model, dtype=dtype_of(settings.run), accuracy=True, compiler=compiler)
+    tokens, learned = sum(map(len, train)), sum(int(one.learned.sum()) for one in train)
+    lines = [
+        f"{len(train):,} examples to train on, {len(heldout):,} held out; {tokens:,} tokens, of which {learned:,} "
+        f"({learned / tokens:.0%}) are learned",
+        f"{len(examples):,} rows of {size} positions, {1 - tokens / (len(examples) * size):.1%} of them padding",
+        how,
+    ]
+
+    def measure(loss_of: LossOf, most: int | None, tick: Tick | None) -> HeldOut:
+        return score_examples(loss_of, unseen, batch=settings.data.micro_batch or 8, most=most, tick=tick)
+
+    def save(folder: Path) -> None:
+        merge(model)
+        save_model(model, folder, bos=opened.specials.bos, eos=opened.specials.separator, pad=opened.specials.pad)
+
+    facts: dict[str, object] = {"examples": len(train), "tokens": tokens, "learned_tokens": learned}
+    return Prepared(model, partial(causal, model, math=math), examples, size, measure, save, lines, facts)
+
+
+def _encoded(opened: Opened) -> list[Encoded]:
+    if opened.template is None:
+        raise InputError(
+            f"{opened.base_name} has no chat template, so nothing says how a conversation is written for it.",
+            "Train its tokenizer with `windlass tokenizer train --chat`, or add a chat_template.jinja to the model.",
+        )
+    encoder = ConversationEncoder(opened.tokenizer, opened.template, end=opened.specials.eos)
+    return [encoder.encode(conversation_of(row)) for row in rows_of(opened.rows)]
+
+
+def _split(examples: Sequence[Encoded], share: float, seed: int) -> tuple[list[Encoded], list[Encoded]]:
+    """What is trained on, and what is held out; examples that are the same to the last token stay together."""
+    groups: dict[bytes, list[Encoded]] = {}
+    for example in examples:
+        groups.setdefault(example.tokens.tobytes(), []).append(example)
+    order = list(groups.values())
+    random.Random(seed).shuffle(order)
+    held = max(1, round(len(order) * share))
+    if len(order) - held < 1:
+        raise InputError(
+            f"There are {len(order)} different examples, too few to train on some and to measure others.",
+            "Give more examples.",
+        )
+    return [one for group in order[held:] for one in group], [one for group in order[:held] for one in group]
+
+
+def _row_size(opened: Opened, examples: Sequence[Encoded]) -> int:
+    longest, most = max(map(len, examples)), opened.config.context
+    size = opened.settings.model.context or min(most, max(longest, 256))
+    if size > most or longest > size:
+        raise InputError(
+            f"The longest example has {longest:,} tokens and a row {size:,}, but {opened.base_name} reads {most:,}."
+            if size > most
+            else f"The longest example has {longest:,} tokens, but a row only {size:,}.",
+            "Leave longer examples out, or choose a larger model.context or another base: nothing is cropped.",
+        )
+    return size

@@ -1,0 +1,81 @@
+"""What a person gave to a tuning, opened: the base with its tokenizer, and the rows to learn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from windlass.build.adapt.settings import TuneSettings
+from windlass.build.tokenizer import Specials, load_specials, load_tokenizer
+from windlass.build.transformer.config import TransformerConfig
+from windlass.build.transformer.hf import load_config, load_model
+from windlass.build.transformer.model import Model
+from windlass.core.artifacts import Artifact
+from windlass.core.chat_template import ChatTemplate
+from windlass.core.errors import InputError
+from windlass.core.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    settings: TuneSettings
+    base: Path
+    """Its folder, in Hugging Face layout."""
+    base_artifact: Artifact | None
+    """None for a folder outside the workspace."""
+    config: TransformerConfig
+    tokenizer: Any
+    specials: Specials
+    template: ChatTemplate | None
+    rows: Path
+    """A file of rows."""
+    dataset: Artifact | None
+    """None for a file outside the workspace."""
+
+    @property
+    def base_name(self) -> str:
+        return str(self.base) if self.base_artifact is None else self.base_artifact.ref
+
+    def model(self) -> Model:
+        """The base, newly read. Raises `InputError` naming a tensor that is missing or misshapen."""
+        return load_model(self.base).train()
+
+
+def open_inputs(ws: Workspace, settings: TuneSettings) -> Opened:
+    """Raises `InputError` or `NotFound` for what is not there or not of the right kind."""
+    base, artifact = _base(ws, settings.model.base)
+    rows, dataset = _rows(ws, settings.data.dataset)
+    tokenizer = load_tokenizer(base)
+    tokenizer.encode_special_tokens = False  # a template writes special tokens, and means them
+    return Opened(
+        settings,
+        base,
+        artifact,
+        load_config(base),
+        tokenizer,
+        load_specials(base),
+        ChatTemplate.load(base),
+        rows,
+        dataset,
+    )
+
+
+def _base(ws: Workspace, name: str) -> tuple[Path, Artifact | None]:
+    if Path(name).is_dir():
+        return Path(name), None
+    artifact = ws.artifacts.get(name)
+    if artifact.kind != "model":
+        raise InputError(f"model.base: {artifact.ref} is of kind '{artifact.kind}', not a model.", "Name a model.")
+    return artifact.path, artifact
+
+
+def _rows(ws: Workspace, name: str) -> tuple[Path, Artifact | None]:
+    if Path(name).is_file():
+        return Path(name), None
+    artifact = ws.artifacts.get(name)
+    if artifact.kind != "dataset":
+        raise InputError(
+            f"data.dataset: {artifact.ref} is of kind '{artifact.kind}', not a dataset.", "Name a dataset, or a file."
+        )
+    return artifact.path / "items.jsonl", artifact

@@ -1,0 +1,1 @@
+"""Adapters of models: few trained numbers beside many that stay as they are."""

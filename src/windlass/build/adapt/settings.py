@@ -1,0 +1,114 @@
+"""What a person may ask of a tuning, section by section as a recipe file has them.
+
+Whatever is None follows from the rest, and is printed with its reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from windlass.build.training.settings import (
+    OptimizerSettings,
+    RunSettings,
+    ScheduleSettings,
+    check_ends,
+    check_ranges,
+)
+from windlass.core.errors import InputError
+
+AdapterKind = Literal["none", "lora"]
+ObjectiveKind = Literal["sft"]
+
+
+@dataclass(frozen=True, slots=True)
+class BaseSettings:
+    base: str = "model"
+    """What is tuned: a model artifact, or a folder in Hugging Face layout."""
+    context: int | None = None
+    """Tokens of one row; None: as many as the longest example has, and at most what the model reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSettings:
+    kind: AdapterKind = "lora"
+    """`lora`: two thin matrices beside each of the base's, which stay as they are; `none`: all weights are trained."""
+    rank: int = 16
+    alpha: float = 32.0
+    """What the thin matrices add is multiplied by alpha / rank."""
+    dropout: float = 0.0
+    """Share of the inputs of the thin matrices that are left out in each pass."""
+    targets: tuple[str, ...] = ("query", "key", "value", "output", "gate", "up", "down")
+    """Which maps of every block."""
+
+
+@dataclass(frozen=True, slots=True)
+class TuneDataSettings:
+    dataset: str = "dataset"
+    """What is learned from: a dataset artifact, or a file of rows (JSON lines, JSON, CSV, Parquet)."""
+    heldout: float = 0.1
+    """Share of the examples that are measured and not trained on."""
+    epochs: float = 3.0
+    """How often each example is seen, where the schedule names neither steps nor minutes."""
+    packing: bool = True
+    """Several examples in one row, none of which sees another; nothing is cropped."""
+    batch: int | None = None
+    """Rows per step, on all processes together."""
+    micro_batch: int | None = None
+    """Rows in one forward pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class TuneObjectiveSettings:
+    kind: ObjectiveKind = "sft"
+
+
+@dataclass(frozen=True, slots=True)
+class TuneOptimizerSettings(OptimizerSettings):
+    kind: Literal["muon", "adamw", "adamw8"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True, slots=True)
+class TuneScheduleSettings(ScheduleSettings):
+    kind: Literal["wsd", "cosine"] = "cosine"
+
+
+@dataclass(frozen=True, slots=True)
+class TuneRunSettings(RunSettings):
+    name: str = "tuned"
+
+
+@dataclass(frozen=True, slots=True)
+class TuneSettings:
+    model: BaseSettings = field(default_factory=BaseSettings)
+    adapter: AdapterSettings = field(default_factory=AdapterSettings)
+    data: TuneDataSettings = field(default_factory=TuneDataSettings)
+    objective: TuneObjectiveSettings = field(default_factory=TuneObjectiveSettings)
+    optimizer: TuneOptimizerSettings = field(default_factory=TuneOptimizerSettings)
+    schedule: TuneScheduleSettings = field(default_factory=TuneScheduleSettings)
+    run: TuneRunSettings = field(default_factory=TuneRunSettings)
+
+    def __post_init__(self) -> None:
+        check_ends(self.schedule, self.run)
+        check_ranges(self)
+        if not 0 <= self.data.heldout < 1:
+            raise InputError(f"data.heldout is {self.data.heldout:g}, but must be at least 0 and less than 1.")
+        if self.adapter.rank < 1 or not self.adapter.alpha > 0 or not 0 <= self.adapter.dropout < 1:
+            raise InputError(
+                f"adapter.rank is {self.adapter.rank}, alpha {self.adapter.alpha:g}, dropout {self.adapter.dropout:g}.",
+                "The rank is at least 1, alpha more than 0, the dropout at least 0 and less than 1.",
+            )
+
+    @property
+    def rate(self) -> float:
+        """Peak learning rate: thin matrices begin at zero and need larger steps than weights that know something."""
+        return self.optimizer.matrix_rate or (2e-4 if self.adapter.kind != "none" else 2e-5)
+
+    def as_json(self) -> dict[str, Any]:
+        """Nested tables as JSON brings them back."""
+        values = asdict(self)
+        values["optimizer"]["betas"] = list(self.optimizer.betas)
+        values["adapter"]["targets"] = list(self.adapter.targets)
+        return values

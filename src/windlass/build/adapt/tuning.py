@@ -1,0 +1,151 @@
+"""`tune`: a model that exists and examples in, a better model for one job out, resumable at any moment."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from windlass.build.adapt.objectives import sft
+from windlass.build.adapt.objectives.preparing import Prepared
+from windlass.build.adapt.opening import Opened, open_inputs
+from windlass.build.adapt.settings import ObjectiveKind, TuneSettings
+from windlass.build.training.checkpoints import checkpoint
+from windlass.build.training.distributed.parallel import Kind, Spread
+from windlass.build.training.distributed.workers import ALONE, Workers
+from windlass.build.training.fitting import Fit, Measurement, Say, evaluate, fit, started_run
+from windlass.build.training.loop import TrainState
+from windlass.build.training.optim.average import Average
+from windlass.build.training.optim.groups import tuning_groups
+from windlass.build.training.optim.optimizers import Optimizers
+from windlass.build.training.optim.schedule import Plan
+from windlass.build.training.pace import UNPLANNED
+from windlass.core.artifacts import Artifact
+from windlass.core.files import sha256_file
+from windlass.core.memory import keep_freed_memory
+from windlass.core.workspace import Workspace
+
+KIND = "tune"
+OBJECTIVES: Mapping[ObjectiveKind, Callable[[Opened], Prepared]] = {"sft": sft.prepare}
+_BATCH = 8
+"""Rows of a step."""
+_WARMUP = 0.03
+"""Share of the steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    batch: int
+    micro_batch: int
+    warmup_steps: int
+
+
+def tune(
+    ws: Workspace,
+    settings: TuneSettings,
+    *,
+    workers: Workers = ALONE,
+    parallel: Kind = "ddp",
+    say: Say = print,
+) -> Artifact:
+    """Trains and stores a model. A run with the same inputs and settings that did not end is taken up.
+
+    Metrics of the run are those of `fit`; the held-out measurement stands at step 0 too, before anything was trained.
+    Raises `InputError` before the first step for all that cannot work. Ctrl-C saves a checkpoint and raises
+    KeyboardInterrupt.
+    """
+    keep_freed_memory()
+    opened = open_inputs(ws, settings)
+    heard = say if workers.leads else _silent
+    with started_run(ws, KIND, settings.run, _config(opened), workers) as run:
+        prepared = OBJECTIVES[settings.objective.kind](opened)
+        job = _job(prepared, settings, workers, parallel)
+        for line in (f"tuning {opened.base_name} by {settings.objective.kind}", *prepared.lines, _trained(prepared)):
+            heard(f"  {line}")
+        saved = checkpoint.load(run.folder)
+        if saved is not None:
+            job.take_up(saved)
+            heard(f"  going on from step {job.state.step:,} after {job.elapsed_before:.0f} s of training")
+        before = evaluate(run, job) if job.state.step == 0 else None
+        if before is not None:
+            heard(f"  before the first step: held-out {before}")
+        fit(run, job, say=heard)
+        after = evaluate(run, job)
+        heard(f"held-out: {after}")
+        stored = ""
+        if workers.leads:
+            with job.averaged():
+                stored = _store(ws, run.id, opened, prepared, job, after).digest
+            shutil.rmtree(run.folder / checkpoint.FOLDER, ignore_errors=True)  # the artifact holds the weights now
+        return ws.artifacts.get(workers.told("model", stored or None))
+
+
+def _config(opened: Opened) -> dict[str, Any]:
+    """What makes two runs the same."""
+    return {
+        "base": str(opened.base) if opened.base_artifact is None else opened.base_artifact.digest,
+        "rows": sha256_file(opened.rows) if opened.dataset is None else opened.dataset.digest,
+        "settings": opened.settings.as_json(),
+    }
+
+
+def _job(prepared: Prepared, settings: TuneSettings, workers: Workers, parallel: Kind) -> Fit[Measurement]:
+    rows, schedule, optimizer = len(prepared.examples), settings.schedule, settings.optimizer
+    batch = min(settings.data.batch or _BATCH, rows)
+    if schedule.steps is None and schedule.minutes is None:
+        schedule = replace(schedule, steps=max(1, math.ceil(settings.data.epochs * rows / batch)))
+    warmup = schedule.warmup_steps
+    if warmup is None:
+        warmup = round((schedule.steps or 0) * _WARMUP)
+    model, sizes = prepared.model, Sizes(batch, min(settings.data.micro_batch or batch, batch), warmup)
+    loss_of = Spread(model, prepared.loss, workers, parallel)
+    groups = tuning_groups(model.named_parameters(), settings.rate, optimizer.weight_decay)
+    state = TrainState(
+        model,
+        Optimizers(model, groups, optimizer),
+        UNPLANNED if schedule.steps is None else Plan(schedule.steps),
+        Average(model, optimizer.ema) if optimizer.ema else None,
+    )
+    measure = partial(prepared.measure, loss_of.shared)
+    return Fit("tuning", state, prepared.examples, loss_of, sizes, schedule, settings.run, measure)
+
+
+def _trained(prepared: Prepared) -> str:
+    parameters = list(prepared.model.parameters())
+    trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    every = sum(parameter.numel() for parameter in parameters)
+    return f"{trained:,} of {every:,} parameters are trained ({trained / every:.2%})"
+
+
+def _store(
+    ws: Workspace, run: str, opened: Opened, prepared: Prepared, job: Fit[Measurement], heldout: Measurement
+) -> Artifact:
+    settings = opened.settings
+    with ws.artifacts.build("model", settings.run.name, run=run) as draft:
+        if opened.base_artifact is not None:
+            draft.add_parent("base", opened.base_artifact)
+        if opened.dataset is not None:
+            draft.add_parent("dataset", opened.dataset)
+        prepared.save(draft.path)
+        for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            if (opened.base / file).is_file():
+                shutil.copyfile(opened.base / file, draft.path / file)
+        draft.card.update(
+            {
+                "description": f"{opened.base_name} tuned by {settings.objective.kind}",
+                "objective": settings.objective.kind,
+                "steps": job.state.step,
+                "train_loss": job.loss,
+                **heldout.metrics(),
+                **prepared.facts,
+                "settings": settings.as_json(),
+            }
+        )
+    return draft.done
+
+
+def _silent(line: str) -> None:
+    """What the workers say that do not lead."""

@@ -1,0 +1,154 @@
+"""Tuning from end to end on a tiny decoder: it learns, goes on where it was stopped, and says what it cannot do."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from windlass.build.adapt.settings import (
+    AdapterSettings,
+    BaseSettings,
+    TuneDataSettings,
+    TuneOptimizerSettings,
+    TuneRunSettings,
+    TuneScheduleSettings,
+    TuneSettings,
+)
+from windlass.build.adapt.tuning import tune
+from windlass.build.corpus import CorpusSettings, build_corpus
+from windlass.build.tokenizer import train_tokenizer
+from windlass.build.tokenizer.chat import CHATML
+from windlass.build.training.checkpoints import checkpoint
+from windlass.build.training.pretrain import pretrain
+from windlass.build.training.recipe import read_recipe
+from windlass.build.transformer.hf import load_model
+from windlass.core.errors import InputError
+from windlass.core.readers import Folder
+from windlass.core.workspace import Workspace
+
+WORDS = ("red", "blue", "green", "black", "white", "brown")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A workspace with a tiny pre-trained decoder that knows a chat format."""
+    home = tmp_path_factory.mktemp("home")
+    texts = home / "texts"
+    texts.mkdir()
+    generator = random.Random(0)
+    for i in range(20):
+        (texts / f"{i}.txt").write_text(" ".join(generator.choices(WORDS, k=200)), encoding="utf-8")
+    with Workspace(home) as ws:
+        corpus = build_corpus(ws, Folder(texts), CorpusSettings(heldout=0.2))
+        tokenizer = train_tokenizer(ws, corpus, 330, allow_smaller=True, chat_template=CHATML)
+        settings = read_recipe(
+            None,
+            {
+                "model.depth": 1, "model.context": 64, "schedule.steps": 5, "run.compile": "no", "data.batch": 4,
+                "run.name": "base",
+            },
+        )  # fmt: skip
+        pretrain(ws, corpus, tokenizer, settings, say=lambda line: None)
+    return home
+
+
+def echo(path: Path, count: int) -> Path:
+    """Conversations in which the assistant repeats the colour."""
+    generator = random.Random(1)
+    with path.open("w", encoding="utf-8") as file:
+        for _ in range(count):
+            word = generator.choice(WORDS) + " " + generator.choice(WORDS)
+            turns = [{"role": "user", "content": word}, {"role": "assistant", "content": word}]
+            file.write(json.dumps({"messages": turns}) + "\n")
+    return path
+
+
+def asked(rows: Path, **changes) -> TuneSettings:
+    values = {
+        "model": BaseSettings("base"),
+        "adapter": AdapterSettings(rank=4),
+        "data": TuneDataSettings(str(rows), batch=4),
+        "optimizer": TuneOptimizerSettings(matrix_rate=5e-3),
+        "schedule": TuneScheduleSettings(steps=30),
+        "run": TuneRunSettings(name="echo", compile="no", precision="fp32", checkpoint_steps=10),
+    }
+    return TuneSettings(**(values | changes))
+
+
+@pytest.mark.parametrize("kind", ["lora", "none"])
+def test_a_decoder_learns_from_conversations(home, tmp_path, kind):
+    said: list[str] = []
+    rows = echo(tmp_path / "rows.jsonl", 200)
+    with Workspace(home) as ws:
+        model = tune(ws, asked(rows, adapter=AdapterSettings(kind, rank=4)), say=said.append)
+        record = ws.store.run(model.record.run)
+        losses = [p.value for p in ws.store.metrics(record.id, "heldout_loss")]
+        loaded = load_model(model.path)
+    assert len(losses) == 2 and losses[1] < 0.7 * losses[0]
+    assert model.card["heldout_loss"] == losses[1]
+    assert {parent for parent, _ in model.record.parents} >= {"base"}
+    assert all(p.dtype == torch.float32 for p in loaded.parameters())
+    assert any("are learned" in line for line in said)
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(home, tmp_path):
+    """Only what is trained stands in a checkpoint; the base is read again."""
+    rows = echo(tmp_path / "rows.jsonl", 60)
+    plain = TuneRunSettings(name="straight", compile="no", precision="fp32", checkpoint_steps=10)
+    with Workspace(home) as ws:
+        straight = tune(ws, asked(rows, run=plain), say=lambda line: None)
+        stopping = replace(plain, name="stopped")
+
+        def stop(line: str) -> None:
+            if line.startswith("held-out"):  # behind the last step, before anything is stored
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            tune(ws, asked(rows, run=stopping), say=stop)
+        (run,) = (r for r in ws.runs.list("tune") if r.name == "stopped")
+        folder = home / ".windlass/runs" / run.id
+        last = checkpoint.steps(folder)[-1]
+        shutil.rmtree(folder / checkpoint.FOLDER / f"step-{last:08d}")  # goes back ten steps
+        assert all("weight" not in name for name in checkpoint.load(folder).tensors if name.startswith("model/"))
+        said: list[str] = []
+        again = tune(ws, asked(rows, run=stopping), say=said.append)
+        assert any("going on from step 20" in line for line in said)
+        assert again.record.files["model.safetensors"] == straight.record.files["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "holds no rows"),
+        ([{"messages": [{"role": "user", "content": "red"}]}], "row 1: nothing in it is said by an assistant"),
+        ([{"messages": [{"role": "assistant", "content": " "}]}], "row 1: nothing in it is said by an assistant"),
+        ([{"text": "red"}], "row 1: the columns are text, which is no known format"),
+        ([{"instruction": "say", "output": 3}], "row 1: output is 3, but must be text"),
+        ([{"prompt": "red", "completion": "red"}] * 3, "There are 1 different examples, too few"),
+        ([{"prompt": "red " * n, "completion": "red"} for n in (5, 90)], "but a row only 64"),
+    ],
+)
+def test_what_cannot_be_learned_from_is_named(home, tmp_path, lines, message):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    with Workspace(home) as ws, pytest.raises(InputError, match=message):
+        tune(ws, asked(rows), say=lambda line: None)
+
+
+def test_a_broken_row_is_an_error_and_not_left_out(home, tmp_path):
+    rows = echo(tmp_path / "rows.jsonl", 5)
+    rows.write_text(rows.read_text(encoding="utf-8") + '{"messages": [\n', encoding="utf-8")
+    with Workspace(home) as ws, pytest.raises(InputError, match=r"rows\.jsonl:6: row not JSON"):
+        tune(ws, asked(rows), say=lambda line: None)
+
+
+def test_a_map_that_no_block_has_is_refused(home, tmp_path):
+    rows = echo(tmp_path / "rows.jsonl", 20)
+    with Workspace(home) as ws, pytest.raises(InputError, match="names 'q_proj', which no block"):
+        tune(ws, asked(rows, adapter=AdapterSettings(targets=("q_proj",))), say=lambda line: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import shlex
 import shutil
@@ -70,6 +71,16 @@ def test_the_dockerfile_runs_as_nobody_and_is_watched(made):
     base = values["FROM"].split()[0]
     assert ":" in base and not base.endswith(":latest")
     assert json.loads(values["CMD" if "CMD" in values else "ENTRYPOINT"])  # a list: signals reach the program itself
+
+
+def test_kernels_are_compiled_where_the_compiler_stays_behind(made):
+    build, last = (made / "Dockerfile").read_text().split("FROM ")[1:]
+    assert "g++" in build and "g++" not in last and "apt-get" not in last
+    module, folder = build.split("bin/python -m ")[1].split()[:2]
+    assert importlib.util.find_spec(module) is not None
+    assert f"WINDLASS_KERNELS={folder} " in last and folder.startswith("/opt/windlass/")
+    assert "COPY --from=packages /opt/windlass /opt/windlass" in last
+    assert f"Environment=WINDLASS_KERNELS={folder}\n" in (made / "windlass.service").read_text()
 
 
 def linter() -> str:
@@ -180,6 +191,7 @@ def test_a_release_takes_its_parts_along(ws, tmp_path):
         if document["kind"] != "Kustomization":
             kubernetes_validate.validate(document, KUBERNETES, strict=True)
     assert "USER 10001:10001" in (tmp_path / "out" / "Dockerfile").read_text()
+    assert "g++" not in (tmp_path / "out" / "Dockerfile").read_text(), "the model runs elsewhere"
 
 
 def test_the_same_model_gives_the_same_files_without_secrets(ws, tmp_path, monkeypatch):
@@ -237,7 +249,9 @@ def test_memory_is_what_the_numbers_take():
     need = need_of(SHAPE, policy="fp32", cached_tokens=1000)
     assert need.weights == SHAPE.parameters * 4
     assert need.cache == 1000 * 2 * 2 * 1 * 16 * 4
-    assert need_of(SHAPE, policy="int8", cached_tokens=1000).weights < need.weights
+    less = need_of(SHAPE, policy="int8", cached_tokens=1000)
+    assert less.weights < need.weights and less.dense == need.weights
+    assert less.loading > need.total, "on a processor that cannot do int8, fp32 fits in too"
     assert mebibytes(1) == 64 and mebibytes(65 << 20) == 128
 
 

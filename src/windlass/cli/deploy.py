@@ -19,7 +19,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="where to write; new, or that of an earlier deployment")
     parser.add_argument("--image", help="name of the container image (default: windlass-NAME)")
     parser.add_argument("--port", type=int, default=8080, help="port of the server (default: 8080)")
-    parser.add_argument("--policy", default="fp32", help="numbers of the matrices: fp32, bf16, int8, int4")
+    parser.add_argument(
+        "--policy", default="auto", help="numbers of the matrices: fp32, bf16, int8, int4 or auto, the fastest of the"
+        " first three that is faithful (default); memory is then that of fp32",
+    )  # fmt: skip
     parser.add_argument(
         "--cached-tokens", type=int, default=16_384, metavar="N", help="of all requests together (default: 16384)"
     )

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from windlass.serve.engine.arithmetic import native
+from windlass.serve.engine.arithmetic.native.__main__ import main as beforehand
 from windlass.serve.engine.arithmetic.quantised import BLOCK, Quantised, quantise
 
 needs_kernels = pytest.mark.skipif(native.unavailable() is not None, reason=str(native.unavailable()))
@@ -118,8 +119,39 @@ def reason_in(environment: dict[str, str]) -> str:
 
 
 @needs_kernels
-def test_without_a_compiler_it_says_so() -> None:
-    assert "compiler" in reason_in({"CXX": "no-such-compiler"})
+def test_without_a_compiler_it_says_so(tmp_path: Path) -> None:
+    assert "compiler" in reason_in({"CXX": "no-such-compiler", "XDG_CACHE_HOME": str(tmp_path)})
+
+
+@needs_kernels
+def test_what_was_compiled_beforehand_is_used_without_a_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert beforehand([str(tmp_path / "kernels")]) == 0
+    made = Path(capsys.readouterr().out.strip())
+    there = {"CXX": "no-such-compiler", "WINDLASS_KERNELS": str(made.parent), "HOME": "/nonexistent"}
+    assert reason_in(there) == "None"
+    native._library.cache_clear()
+    try:
+        monkeypatch.setenv("WINDLASS_KERNELS", str(made.parent))
+        known = native._processor()
+        monkeypatch.setattr(native, "_processor", lambda: known - {"avx512_vnni", "avx512dq"})
+        assert native.unavailable() == "this processor has no avx512_vnni, avx512dq", "it is not even loaded"
+    finally:
+        native._library.cache_clear()
+    made.write_bytes(b"no library")
+    assert "could not be loaded" in reason_in(there)
+
+
+def test_it_says_what_keeps_it_from_compiling_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert beforehand([]) == 2
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    assert beforehand([str(tmp_path)]) == 1 and "no C++ compiler" in capsys.readouterr().err
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert beforehand([str(tmp_path)]) == 0 and "no kernels for aarch64" in capsys.readouterr().out
 
 
 @needs_kernels

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from windlass.build.transformer.config import TransformerConfig
 from windlass.core.errors import InputError
 
-BYTES_PER_WEIGHT: Mapping[str, float] = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0 + 4 / 64, "int4": 0.5 + 4 / 32}
-"""By the policy of the matrices; scales included."""
+BYTES_PER_WEIGHT: Mapping[str, float] = {
+    "auto": 4.0, "fp32": 4.0, "bf16": 2.0, "int8": 1.0 + 4 / 64, "int4": 0.5 + 4 / 32,
+}  # fmt: skip
+"""By the policy of the matrices; scales included. "auto" takes the fastest that is faithful, at worst fp32."""
 PROCESS = 700 << 20
 """Bytes of a server that has loaded torch and no model yet."""
 CACHED_NUMBER = 4
@@ -21,6 +23,8 @@ CACHED_NUMBER = 4
 class Need:
     """Bytes."""
 
+    dense: int
+    """The weights in float32, as they are while loading, and stay where a processor cannot do what was asked for."""
     weights: int
     cache: int
     """Keys and values of all requests in progress."""
@@ -33,7 +37,7 @@ class Need:
     @property
     def loading(self) -> int:
         """The most that is held at once: the file's float32 weights beside what is made of them."""
-        return self.total + self.weights
+        return self.total + self.dense
 
 
 def need_of(config: TransformerConfig, *, policy: str, cached_tokens: int) -> Need:
@@ -43,7 +47,8 @@ def need_of(config: TransformerConfig, *, policy: str, cached_tokens: int) -> Ne
     matrices = config.matrix_parameters
     rest = config.parameters - matrices  # embedding, head and vectors stay float32
     per_token = 2 * config.layers * config.kv_heads * config.head_dim * CACHED_NUMBER
-    return Need(math.ceil(matrices * BYTES_PER_WEIGHT[policy] + rest * 4), per_token * cached_tokens)
+    weights = math.ceil(matrices * BYTES_PER_WEIGHT[policy] + rest * 4)
+    return Need(config.parameters * 4, weights, per_token * cached_tokens)
 
 
 def mebibytes(count: int) -> int:

@@ -32,7 +32,7 @@ class Settings:
     image: str | None = None
     """Name of the container image; None: windlass-NAME."""
     port: int = 8080
-    policy: str = "fp32"
+    policy: str = "auto"
     cached_tokens: int = 16_384
     """Tokens of all requests in progress together."""
     cores: int = 2

@@ -1,10 +1,12 @@
-"""Kernels in C++ that PyTorch has no equal of, compiled on the machine they run on.
+"""Kernels in C++ that PyTorch has no equal of, compiled once for all processors that have the instructions.
 
-`library()` compiles the sources beside this file with the machine's own compiler, at most once for a version of them
-and a kind of processor, and keeps the result in the user's cache folder. They know nothing of Python or PyTorch: plain
-functions of pointers and sizes, called through `ctypes` (which lets other threads of Python run meanwhile), on as many
-threads as PyTorch is set to when they are loaded. Where there is no compiler, or the processor lacks the instructions,
-`Unavailable` says so, and callers do with PyTorch alone.
+`library()` compiles the sources beside this file with the machine's own compiler, at most once for a version of them,
+and keeps the result in the user's cache folder, or in the one that the environment variable `WINDLASS_KERNELS` names.
+Where there is no compiler, in a container for example, it can be put there beforehand: see `__main__`.
+
+They know nothing of Python or PyTorch: plain functions of pointers and sizes, called through `ctypes` (which lets other
+threads of Python run meanwhile), on as many threads as PyTorch is set to when they are loaded. Where there is neither
+compiler nor library, or the processor lacks the instructions, `Unavailable` says so, and callers do with PyTorch alone.
 """
 
 from __future__ import annotations
@@ -23,8 +25,13 @@ from typing import Any
 import torch
 
 _HERE = Path(__file__).parent
-_FLAGS = ("-O3", "-march=native", "-std=c++20", "-pthread", "-shared", "-fPIC")
-_INSTRUCTIONS = {"avx512f", "avx512bw", "avx512vl", "avx512_vnni"}
+# For a level of processors rather than the one at hand (which gains nothing: docs/lab.md), so that a library may be
+# compiled on one machine and used on another; it is loaded only where all that the compiler may use is there.
+_FLAGS = ("-O3", "-march=x86-64-v4", "-mavx512vnni", "-std=c++20", "-pthread", "-shared", "-fPIC")
+_INSTRUCTIONS = {
+    *("avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"),  # v3 of the levels that the psABI of x86-64 defines
+    *("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni"),  # v4, and one more
+}
 
 _POINTER, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
 
@@ -82,17 +89,14 @@ def unavailable() -> str | None:
 
 @lru_cache(maxsize=1)
 def _library() -> ctypes.CDLL | str:
-    processor = _processor()
-    if missing := sorted(_INSTRUCTIONS - processor):
+    if missing := sorted(_INSTRUCTIONS - _processor()):
         return f"this processor has no {', '.join(missing)}"
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if compiler is None:
-        return "there is no C++ compiler (g++) to build the kernels with"
     try:
-        loaded = ctypes.CDLL(str(_built(compiler, processor)))
-    except (OSError, subprocess.SubprocessError) as error:
-        detail = getattr(error, "stderr", None) or str(error)
-        return f"the kernels could not be built ({detail.strip().splitlines()[-1] if detail.strip() else error})"
+        loaded = ctypes.CDLL(str(build(_folder())))
+    except Unavailable as reason:
+        return str(reason)
+    except OSError as error:
+        return f"the kernels could not be loaded ({error})"
     for name, arguments in _FUNCTIONS.items():
         function = getattr(loaded, name)
         function.argtypes, function.restype = arguments, None
@@ -110,20 +114,36 @@ def _processor() -> set[str]:
     return set()
 
 
-def _built(compiler: str, processor: set[str]) -> Path:
-    """The shared library for these sources, this compiler and this processor, built if it is not there yet."""
+def build(folder: Path) -> Path:
+    """The shared library of these sources in `folder`, compiled if it is not there yet. Raises `Unavailable`.
+
+    The processor of this machine need not be one that can run it.
+    """
     sources = sorted(_HERE.glob("*.cpp"))
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    digest = hashlib.sha256(" ".join((version, *_FLAGS, *sorted(processor))).encode())
+    digest = hashlib.sha256(" ".join(_FLAGS).encode())
     for path in (*sources, *sorted(_HERE.glob("*.h"))):
         digest.update(path.read_bytes())
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "windlass"
     target = folder / f"kernels-{digest.hexdigest()[:24]}.so"
-    if not target.is_file():
+    if target.is_file():
+        return target
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None:
+        raise Unavailable(f"there is no C++ compiler (g++) to build the kernels with, and they are not in {folder}")
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:  # whoever comes last replaces it by the same
             made = Path(temporary) / target.name
             command = [compiler, *_FLAGS, *map(str, sources), "-o", str(made)]
             subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
             os.replace(made, target)
+    except (OSError, subprocess.SubprocessError) as error:
+        detail = (getattr(error, "stderr", None) or str(error)).strip()
+        raise Unavailable(f"the kernels could not be built ({detail.splitlines()[-1] if detail else error})") from error
     return target
+
+
+def _folder() -> Path:
+    if given := os.environ.get("WINDLASS_KERNELS"):
+        return Path(given)
+    # `expanduser`, not `Path.home`: a user without a home, as in containers, is no reason to stop
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "windlass"

@@ -114,7 +114,8 @@ template <int BITS, int M> void tile(const Operands& o) {
         for (long at = 0; at < BYTES; at += 64 * WAYS)
 #pragma GCC unroll 4
             for (int way = 0; way < WAYS; way++) {
-                _mm_prefetch((const char*)(w + at + 64 * way + AHEAD), _MM_HINT_T0);
+                // One row waits for memory only, and more of it is under way to the second cache than to the first.
+                _mm_prefetch((const char*)(w + at + 64 * way + AHEAD), M == 1 ? _MM_HINT_T1 : _MM_HINT_T0);
                 const __m512i weights = _mm512_loadu_si512(w + at + 64 * way);
                 if constexpr (BITS == 8) {
                     add(weights, way);
@@ -165,7 +166,8 @@ void linear(const Product& product, const float* x, long rows, float* y, bool ad
     };
     share(tiles.count, quantise_tile);
     const long group = ROW_BLOCK / ROWS, groups = (tiles.count + group - 1) / group;
-    const long pieces = std::max((panels + LARGEST - 1) / LARGEST, std::min(panels, 2 * threads()));
+    const long even = 2 * threads(), wanted = (panels + LARGEST - 1) / LARGEST;  // as many for each thread
+    const long pieces = std::min(panels, (wanted + even - 1) / even * even);
     share(groups * pieces, [&](long i) {
         const long from = i / pieces * group, to = std::min(from + group, tiles.count);
         for (long p = i % pieces * panels / pieces; p < (i % pieces + 1) * panels / pieces; p++) {

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from windlass.cli.main import main
+try:
+    from windlass.cli.main import main
 
-sys.exit(main())
+    sys.exit(main())
+except KeyboardInterrupt:  # before or after the command itself
+    sys.exit(130)

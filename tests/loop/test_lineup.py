@@ -27,6 +27,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_folder(root / "base")
     make_folder(root / "again/base")
     make_lora(root / "lora")
+    (root / "empty").mkdir()
+    (root / "model.gguf").write_text("GGUF")
     save_encoder(root / "vectors", "Bert", "Model")
     save_encoder(root / "ranker", "Bert", "ForSequenceClassification", num_labels=1)
     save_encoder(root / "sorter", "Bert", "ForSequenceClassification", num_labels=3)
@@ -65,6 +67,9 @@ def test_an_adapter_may_be_an_artifact(root: Path, tmp_path: Path) -> None:
         (["base"], [("one", "lora"), ("one", "lora")], InputError, "Two models are called 'one'"),
         (["base", "sorter"], [("sorter", "lora")], InputError, "Two models are called 'sorter'"),
         (["sorter"], [("one", "lora")], ConfigError, "0 take adapters"),
+        (["nowhere"], [], InputError, "There is no folder .*nowhere"),
+        (["empty"], [], InputError, r"empty holds no config\.json"),
+        (["model.gguf"], [], InputError, "is a file, not a model's folder"),
         (["base"], [("one", "sorter")], InputError, "adapter_model.safetensors is missing"),
     ],
 )

@@ -287,9 +287,11 @@ def test_no_accepted_request_is_lost_under_load(round: int) -> None:
             process.kill()
 
 
-def test_what_takes_longer_than_the_drain_is_cut_off_and_counted() -> None:
+@pytest.mark.parametrize(("drain", "signals"), [(0.5, [signal.SIGTERM]), (60, [signal.SIGINT, signal.SIGINT])])
+def test_what_is_not_waited_for_is_cut_off_and_counted(drain: float, signals: list[signal.Signals]) -> None:
+    """What takes longer than the drain, and everything at a second Ctrl-C; without a traceback."""
     program = textwrap.dedent(PROGRAM).replace("pieces=40", "pieces=400")
-    program = program.replace("run.run(app, listener,", "cut = run.run(app, listener, drain=0.5, linger=0,")
+    program = program.replace("run.run(app, listener,", f"cut = run.run(app, listener, drain={drain}, linger=0,")
     program = program.replace('"closed in order"', 'f"{cut} cut off"')
     arguments = [sys.executable, "-c", program, str(Path(__file__).parent)]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -300,9 +302,13 @@ def test_what_takes_longer_than_the_drain_is_cut_off_and_counted() -> None:
             with httpx.stream("POST", f"{address}/v1/chat/completions", json=body, timeout=20) as answer:
                 lines = answer.iter_lines()
                 next(lines)
-                os.kill(process.pid, signal.SIGTERM)
+                for number in signals:
+                    os.kill(process.pid, number)
+                    for _ in range(10):  # it has heard the first before the second comes
+                        next(lines)
                 with pytest.raises(httpx.RemoteProtocolError):
                     list(lines)
             assert process.stdout.read() == "1 cut off\n"
+            assert process.stderr is not None and process.stderr.read() == ""
         finally:
             process.kill()

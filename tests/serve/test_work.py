@@ -31,7 +31,7 @@ async def read(count: int, pause: float, *, seconds: float, reader: float = 0.0)
     except TimeoutError:
         got.append(-1)
     finally:
-        workers.close()
+        await workers.close()
     return got
 
 

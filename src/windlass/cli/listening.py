@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,15 +27,24 @@ def add_options(parser: argparse.ArgumentParser, *, before: str = "") -> None:
         "--drain", type=positive, default=30, metavar="N", help="seconds for requests in flight at the end"
     )
     parser.add_argument(
-        "--linger", type=float, default=0.5, metavar="N",
+        "--linger", type=_seconds, default=0.5, metavar="N",
         help="seconds after SIGTERM in which requests are still accepted while /ready says no (default: 0.5)",
     )  # fmt: skip
 
 
 def positive(value: str) -> int:
-    number = int(value)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
+    if not value.isdecimal() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a whole number of at least 1")
+    return int(value)
+
+
+def _seconds(value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a number of seconds")
     return number
 
 
@@ -68,8 +78,8 @@ def hosts_of(host: str) -> Collection[str] | None:
     return LOOPBACK | {host} if is_loopback(host) else None
 
 
-def farewell(cut_off: int, drain: int) -> str:
+def farewell(cut_off: int) -> str:
     """What is said at the end."""
     if cut_off:
-        return f"Stopped; {cut_off} requests took longer than {drain} s and were cut off."
+        return f"Stopped; requests cut off before they were answered: {cut_off}."
     return "Stopped; every request that had arrived was answered."

@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
                 app, listener, tls=tls, drain=args.drain, linger=args.linger,
                 on_start=lambda: print(greeting, flush=True),
             )  # fmt: skip
-    print(listening.farewell(cut_off, args.drain))
+    print(listening.farewell(cut_off))
     return 0
 
 

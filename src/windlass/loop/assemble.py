@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,10 +109,24 @@ def _named(ws: Workspace, name: str, engine: Mapping[str, Any]) -> tuple[str, Ch
         return model.name, model
     if live(ws, name) is not None:
         return name, Served(ws, name, lambda: load_assistant(ws, task=name))
-    artifact = ws.artifacts.get(name)
+    artifact = model_artifact(ws, name)
+    return artifact.record.name, _local(ws, artifact, engine)
+
+
+def model_artifact(ws: Workspace, name: str) -> Artifact:
+    """The model of the workspace. Raises `NotFound`, or `InputError` when the name is of something else: another kind
+    of artifact, or a place that is no model's folder."""
+    artifact = ws.artifacts.find(name)
+    if artifact is None and Path(name).is_dir():
+        raise InputError(f"The folder {name} holds no config.json.", "Give the folder of a Hugging Face model.")
+    if artifact is None and Path(name).is_file():
+        raise InputError(f"{name} is a file, not a model's folder.", "`windlass import` makes a model of a GGUF file.")
+    if artifact is None and os.sep in name:
+        raise InputError(f"There is no folder {name}.")
+    artifact = artifact or ws.artifacts.get(name)
     if artifact.kind != "model":
         raise InputError(f"{artifact.ref} is of the kind {artifact.kind}.", "Name a model, its folder, or a task.")
-    return artifact.record.name, _local(ws, artifact, engine)
+    return artifact
 
 
 def _local(ws: Workspace, artifact: Artifact, engine: Mapping[str, Any]) -> ChatModel:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from windlass.apply.providers.http import Endpoint
 from windlass.apply.providers.openai_compatible import OpenAIChat
-from windlass.core.errors import InputError, NotFound, ProviderError
+from windlass.core.errors import NotFound, ProviderError
 from windlass.core.protocols import ChatModel
 from windlass.core.workspace import Workspace
-from windlass.loop.assemble import TASK, load_assistant
+from windlass.loop.assemble import TASK, load_assistant, model_artifact
 from windlass.loop.release import live
 
 
@@ -59,7 +59,5 @@ def _local(ws: Workspace | None, which: str | None) -> ChatModel:
         if not newest:
             raise NotFound("This workspace holds no model.", "Name a URL, or run `windlass demo` or `windlass import`.")
         which = newest[0].digest
-    artifact = ws.artifacts.get(which)
-    if artifact.kind != "model":
-        raise InputError(f"{artifact.ref} is of the kind {artifact.kind}.", "Name a model.")
+    artifact = model_artifact(ws, which)
     return LocalModel.load(artifact.path, name=artifact.record.name, digest=artifact.digest, recorder=ws.recorder)

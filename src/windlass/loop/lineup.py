@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,8 @@ def _add_encoder(lineup: Lineup, folder: Path) -> bool:
     """Whether the folder holds one."""
     if not folder.is_dir():
         return False
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise InputError(f"The folder {folder} may not be read by this user.")
     from windlass.serve.encoders.opening import encoder_in
 
     if (made := encoder_in(folder)) is None:

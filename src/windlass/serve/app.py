@@ -99,7 +99,7 @@ def create_app(
         if working is not None:
             working.cancel()
             await asyncio.wait([working])
-        workers.close()
+        await workers.close()
 
     return Starlette(
         routes=[

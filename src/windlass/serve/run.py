@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import logging
 import signal
 import socket
 import ssl
@@ -73,10 +74,11 @@ def run(
 
     With `on_hangup`, SIGHUP reads the certificate anew and then calls it, on the event loop.
 
-    Returns how many requests were cut off: those that took longer than `drain` seconds after the signal.
+    Returns how many requests were cut off: those that took longer than `drain` seconds after the signal, or that nobody
+    wanted to wait for.
     """
     server = _Server(app, on_start, on_hangup, tls=tls, drain=drain, linger=linger)
-    with listener:
+    with listener, _without_cut_offs():
         server.run(sockets=[listener])
     return server.cut_off
 
@@ -191,6 +193,8 @@ class _Server(uvicorn.Server):
             server.close()
         await asyncio.sleep(_ON_THE_WIRE if self._linger else 0)
         await super().shutdown(sockets)
+        if self.force_exit:  # then uvicorn leaves at once, and the application would not hear of it
+            await self.lifespan.shutdown()
 
     async def _wait_tasks_to_complete(self) -> None:
         try:
@@ -198,6 +202,9 @@ class _Server(uvicorn.Server):
         except asyncio.CancelledError:  # by the limit of `drain` seconds
             self.cut_off = len(self.server_state.tasks)
             raise
+        self.cut_off = len(self.server_state.tasks)  # none, unless a second Ctrl-C came
+        for task in self.server_state.tasks:
+            task.cancel()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -224,6 +231,22 @@ class _Server(uvicorn.Server):
         with super().capture_signals():
             yield
             self._captured_signals.clear()
+
+
+@contextlib.contextmanager
+def _without_cut_offs() -> Iterator[None]:
+    """uvicorn logs a traceback for every request that it cuts off; `run` says how many there were."""
+
+    def counts(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, asyncio.CancelledError) and not str(record.msg).startswith("Cancel %s running")
+
+    logger = logging.getLogger("uvicorn.error")
+    logger.addFilter(counts)
+    try:
+        yield
+    finally:
+        logger.removeFilter(counts)
 
 
 def _explained(error: OSError, host: str, port: int) -> InputError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -93,11 +94,15 @@ class Workers:
                 return result
         raise AssertionError("a call gives one result or an error")
 
-    def close(self) -> None:
-        """Ends what is running after its current step."""
+    async def close(self, patience: float = 2.0) -> None:
+        """Ends what is running after its current step, and waits so many seconds for it, so that what was done can
+        still be recorded."""
         for stop in list(self._stops):
             stop.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        deadline = time.monotonic() + patience
+        while self._taken and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
 
     def _start(
         self, index: int, make: Callable[[], Iterator[T]], stop: _Stop, inbox: _Inbox[tuple[int, T | _End]]

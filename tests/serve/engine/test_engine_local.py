@@ -422,3 +422,25 @@ def test_the_arithmetic_is_the_fastest_that_is_faithful(folder: Path) -> None:
     exact = LocalModel.load(folder, reproducible=True)
     assert exact.arithmetic.startswith("linear maps in fp32") and "reproducible" in exact.arithmetic
     assert LocalModel.load(folder, policy="fp32").arithmetic == "linear maps in fp32"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"eos_token_id": "x"}, "'eos_token_id' is 'x', but must be the number of a token"),
+        ({"eos_token_id": [1, -2]}, "'eos_token_id' is -2"),
+        ({"temperature": "hot"}, r"generation_config\.json: temperature is 'hot'"),
+    ],
+)
+def test_settings_of_the_folder_that_make_no_sense_are_named(
+    tmp_path: Path, folder: Path, values: dict[str, object], said: str
+) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (copy / "generation_config.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match=said):
+        LocalModel.load(copy)
+
+
+def test_a_cache_that_does_not_fit_is_refused_before_loading(folder: Path) -> None:
+    with pytest.raises(InputError, match="999,999,999,999 remembered tokens"):
+        LocalModel.load(folder, kv_tokens=999_999_999_999)

@@ -73,7 +73,7 @@ class LocalModel:
         field or tensor that is missing or does not fit, or both numbers when memory does not suffice, before loading.
         """
         folder = Path(folder)
-        check_memory(folder)
+        check_memory(folder, engine.get("kv_tokens") or 0)
         model = load_model(folder)
         defaults = Defaults.of(folder)
         if digest is None:

@@ -57,10 +57,19 @@ class Defaults:
                 except ValueError as error:
                     raise InputError(f"{path} is not valid JSON ({error}).") from error
                 merged |= {key: value for key, value in found.items() if value is not None}
+        for name in ("eos_token_id", "bos_token_id", "decoder_start_token_id"):
+            several = name == "eos_token_id" and isinstance(merged.get(name), list)
+            for token in merged.get(name, []) if several else [merged.get(name, 0)]:
+                if type(token) is not int or token < 0:
+                    raise InputError(f"{folder}: '{name}' is {token!r}, but must be the number of a token.")
         eos = merged.get("eos_token_id", [])
         sampling = {name: merged[name] for name in SAMPLING_FIELDS.difference(_WITHOUT_DEFAULT) if name in merged}
         if merged.get("do_sample") is False:
             sampling["temperature"] = 0.0
+        try:
+            Sampling(**sampling)
+        except InputError as error:
+            raise InputError(f"{folder}/generation_config.json: {error.message}", error.hint) from error
         return cls(
             frozenset(eos if isinstance(eos, list) else [eos]),
             merged.get("bos_token_id"),

@@ -301,11 +301,10 @@ def test_what_is_not_waited_for_is_cut_off_and_counted(drain: float, signals: li
             body = {"model": "slow", "messages": [{"role": "user", "content": "x"}], "stream": True}
             with httpx.stream("POST", f"{address}/v1/chat/completions", json=body, timeout=20) as answer:
                 lines = answer.iter_lines()
-                next(lines)
                 for number in signals:
-                    os.kill(process.pid, number)
                     for _ in range(10):  # it has heard the first before the second comes
                         next(lines)
+                    os.kill(process.pid, number)
                 with pytest.raises(httpx.RemoteProtocolError):
                     list(lines)
             assert process.stdout.read() == "1 cut off\n"

@@ -71,7 +71,7 @@ class CachedEmbedder:
         return self.embed_all(texts, kind)
 
     def embed_all(self, texts: Sequence[str], kind: EmbedKind, progress: Progress | None = None) -> Embeddings:
-        """As `embed`, and reports the texts done, those found in the cache included. `tokens` counts all texts."""
+        """As `embed`, and reports the texts done, those found in the cache included. `tokens` counts each text once."""
         keys = [hashlib.sha256(f"{kind}\0{text}".encode("utf-8", "surrogatepass")).digest() for text in texts]
         vectors = np.empty((len(texts), self.dimension), np.float32)
         tokens, truncated, missing = self._known(keys, vectors)
@@ -121,6 +121,7 @@ class CachedEmbedder:
         """Fills in what the file holds; returns tokens, truncated texts and the positions still missing."""
         tokens = truncated = 0
         missing = []
+        counted = set[bytes]()
         size = self.dimension * 4
         with self._lock, self._errors():
             for i, key in enumerate(keys):
@@ -130,7 +131,9 @@ class CachedEmbedder:
                 if row is None or len(row[2]) != size:
                     missing.append(i)
                 else:
-                    tokens, truncated = tokens + row[0], truncated + row[1]
+                    if key not in counted:  # a text that is repeated was read once
+                        tokens, truncated = tokens + row[0], truncated + row[1]
+                        counted.add(key)
                     vectors[i] = np.frombuffer(row[2], np.float32)
         return tokens, truncated, missing
 

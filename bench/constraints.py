@@ -23,8 +23,8 @@ from llguidance.numpy import allocate_token_bitmask, apply_token_bitmask_inplace
 from windlass.build.tokenizer.training import train
 from windlass.core.values import ToolSpec
 from windlass.serve.engine.constraints.grammars import Grammars
-from windlass.serve.engine.dialect.tool_formats import HERMES
-from windlass.serve.engine.dialect.tools import Tools
+from windlass.serve.engine.dialect.json_calls import HERMES
+from windlass.serve.engine.dialect.tools import Tools, grammar
 
 RECORD = {
     "type": "object",
@@ -60,7 +60,7 @@ def main() -> None:
     tokenizer = train(_sources(), options.vocabulary, kind="bpe", special=["<|im_end|>"], allow_smaller=True).tokenizer
     size, eos = tokenizer.get_vocab_size(), tokenizer.token_to_id("<|im_end|>")
     grammars = Grammars(tokenizer, [eos])
-    call = Tools(HERMES, [ToolSpec("place_order", parameters=RECORD)], "required", several=False).grammar()
+    call = grammar(HERMES, Tools([ToolSpec("place_order", parameters=RECORD)], "required", several=False))
     assert call is not None
     kinds = {
         "record": lambda: grammars.json_schema(RECORD),

@@ -13,6 +13,35 @@ from typing import Any
 HI = [{"role": "user", "content": "the cat sat"}]
 
 
+def openai(url: str, folder: Path) -> None:
+    """The helpers of the official client join streamed calls to what the whole answer holds."""
+    import openai
+
+    client = openai.OpenAI(base_url=url, api_key="unused", max_retries=0)
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 20}, "x": {"enum": [1, 2]}},
+        "required": ["name", "x"],
+        "additionalProperties": False,
+    }
+    common: Any = {"model": "caller", "tool_choice": "required", "temperature": 0}
+    chat: Any = {**common, "messages": HI, "max_tokens": 400, "reasoning_effort": "none"}
+    tools: Any = [{"type": "function", "function": {"name": "point", "parameters": schema}}]
+    with client.chat.completions.stream(tools=tools, **chat) as stream:
+        kinds = [event.type for event in stream]
+        streamed = stream.get_final_completion().choices[0].message.tool_calls
+    whole = client.chat.completions.create(tools=tools, **chat)
+    said = [call.function.arguments for call in whole.choices[0].message.tool_calls]
+    assert said and [call.function.arguments for call in streamed] == said, streamed
+    assert kinds.count("tool_calls.function.arguments.delta") > 2 * len(said), kinds
+    tools = [{"type": "function", "name": "point", "parameters": schema}]
+    common |= {"input": "the cat sat", "max_output_tokens": 400, "reasoning": {"effort": "none"}}
+    with client.responses.stream(tools=tools, **common) as stream:
+        deltas = [event.delta for event in stream if event.type == "response.function_call_arguments.delta"]
+        final = stream.get_final_response()
+    assert "".join(deltas) == "".join(item.arguments for item in final.output), final
+
+
 def instructor(url: str, folder: Path) -> None:
     import instructor
     import openai
@@ -118,6 +147,6 @@ def lm_eval(url: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    {one.__name__: one for one in (instructor, langchain, llama_index, litellm, lm_eval)}[sys.argv[1]](
+    {one.__name__: one for one in (openai, instructor, langchain, llama_index, litellm, lm_eval)}[sys.argv[1]](
         f"{sys.argv[2]}/v1", Path(sys.argv[3])
     )

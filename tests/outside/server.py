@@ -1,6 +1,7 @@
 """A server for the checks with other people's clients: `python server.py FOLDER` prints its address.
 
-`tiny` is a small random model in a real engine; `speller` obeys schemas and calls tools, as a trained model would.
+`tiny` is a small random model in a real engine; `caller` is one that calls tools; `speller` obeys schemas and calls
+tools, as a trained model would.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "serve"))
 
-from engine_world import TEMPLATE, make_folder
+from engine_world import TEMPLATE, make_calling_folder, make_folder
 from serving_fakes import Letters, Overlap, Speller
 
 from windlass.core.sqlite_store import SqliteStore
@@ -23,7 +24,7 @@ from windlass.serve.engine.local import LocalModel
 class Plain:
     """A model without its tokens: lm-eval asks for the tokenizer of a server that has just one."""
 
-    def __init__(self, model: Speller) -> None:
+    def __init__(self, model: Speller | LocalModel) -> None:
         self.name, self.digest = model.name, model.digest
         self.complete, self.stream = model.complete, model.stream
 
@@ -32,8 +33,9 @@ def main(folder: Path) -> None:
     store = SqliteStore(folder / "windlass.db")
     recorder = Recorder(store)
     tiny = LocalModel.load(make_folder(folder / "tiny", context=1024, template=TEMPLATE), recorder=recorder)
+    caller = LocalModel.load(make_calling_folder(folder / "caller"), recorder=recorder)
     app = create_app(
-        {"tiny": tiny, "speller": Plain(Speller())}, {"letters": Letters()}, store, recorder,
+        {"tiny": tiny, "caller": Plain(caller), "speller": Plain(Speller())}, {"letters": Letters()}, store, recorder,
         rerankers={"overlap": Overlap()}, folder=folder / "serve",
     )  # fmt: skip
     listener = run.listen("127.0.0.1", 0)

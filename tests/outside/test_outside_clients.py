@@ -57,7 +57,7 @@ def run(*command: str, folder: Path) -> None:
     assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
 
 
-@pytest.mark.parametrize("client", ["instructor", "langchain", "llama_index", "litellm"])
+@pytest.mark.parametrize("client", ["openai", "instructor", "langchain", "llama_index", "litellm"])
 def test_a_client(url: str, client: str, tmp_path: Path) -> None:
     run(str(CLIENTS / "bin/python"), str(HERE / "clients.py"), client, url, str(tmp_path), folder=tmp_path)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.decoder import Decoder
@@ -19,6 +19,14 @@ TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}"
     "<{{ m.role }}>{{ m.content }}</>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 )
+
+CALLING = (
+    "{% if tools %}<tool_call>{{ tools | length }}{% endif %}"
+    "{% for m in messages %}<{{ m.role }}>{{ m.content.split('</think>')[-1] }}"
+    "{% for c in m.tool_calls or [] %}{{ c.function.arguments.x }}{% endfor %}{% endfor %}"
+    "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% else %}<think>{% endif %}"
+)
+"""A template that teaches Hermes' calls and reasoning."""
 
 
 def byte_tokenizer() -> Tokenizer:
@@ -70,4 +78,16 @@ def make_lora(folder: Path) -> Path:
                 key = f"base_model.model.model.layers.{layer}.{module}.lora_{which}.weight"
                 tensors[key] = torch.randn(shape, generator=generator)
     save_file(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
+def make_calling_folder(folder: Path, template: str = CALLING, *, marks: tuple[str, ...] = ()) -> Path:
+    """As `make_folder`, of a model that calls tools and reasons; `marks`: special tokens of its own."""
+    make_folder(folder, context=512, template=template, eos=True, vocab_size=300)
+    path = folder / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path))
+    words = {"<tool_call>": False, "</tool_call>": False, "<think>": True, "</think>": True}
+    words |= dict.fromkeys(marks, True)
+    tokenizer.add_tokens([AddedToken(word, special=special, normalized=False) for word, special in words.items()])
+    tokenizer.save(str(path))
     return folder

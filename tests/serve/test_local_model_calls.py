@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-from engine_world import make_folder
-from tokenizers import AddedToken, Tokenizer
+from engine_world import make_calling_folder
 
 from windlass.core.errors import InputError, Unsupported
-from windlass.core.values import ChatRequest, ChatResponse, Message, ToolCall, ToolSpec
+from windlass.core.values import ChatRequest, ChatResponse, Message, ToolCall, ToolCallDelta, ToolSpec
 from windlass.serve.engine import LocalModel
 
-TEMPLATE = (
-    "{% if tools %}<tool_call>{{ tools | length }}{% endif %}"
-    "{% for m in messages %}<{{ m.role }}>{{ m.content.split('</think>')[-1] }}"
-    "{% for c in m.tool_calls or [] %}{{ c.function.arguments.x }}{% endfor %}{% endfor %}"
-    "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% else %}<think>{% endif %}"
-)
 POINT = {
     "type": "object",
     "properties": {"x": {"type": "integer", "minimum": 0, "maximum": 9}, "kind": {"enum": ["left", "right"]}},
@@ -36,17 +28,7 @@ SILENT = {"chat_template_kwargs": {"enable_thinking": False}}
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalModel]:
-    folder = make_folder(
-        tmp_path_factory.mktemp("model") / "m", context=512, template=TEMPLATE, eos=True, vocab_size=290
-    )
-    path = folder / "tokenizer.json"
-    tokenizer = Tokenizer.from_file(str(path))
-    for word in ("<tool_call>", "</tool_call>"):
-        tokenizer.add_tokens([AddedToken(word, special=False, normalized=False)])
-    for word in ("<think>", "</think>"):
-        tokenizer.add_tokens([AddedToken(word, special=True, normalized=False)])
-    tokenizer.save(str(path))
-    loaded = LocalModel.load(Path(folder))
+    loaded = LocalModel.load(make_calling_folder(tmp_path_factory.mktemp("model") / "m"))
     yield loaded
     loaded.close()
 
@@ -59,7 +41,19 @@ def ask(model: LocalModel, content: str = "hello", **asked: Any) -> ChatResponse
     assert response is not None
     assert "".join(delta.text for delta in deltas) == response.message.text
     assert "".join(delta.reasoning for delta in deltas) == response.message.reasoning
+    streamed = joined([piece for delta in deltas for piece in delta.calls])
+    if response.finish_reason == "tool_calls":
+        assert streamed == list(response.message.tool_calls)
     return response
+
+
+def joined(pieces: Sequence[ToolCallDelta]) -> list[ToolCall]:
+    made: list[ToolCall] = []
+    for piece in pieces:
+        if piece.name is not None and piece.id is not None:
+            made.append(ToolCall(piece.id, piece.name, ""))
+        made[piece.index] = replace(made[piece.index], arguments=made[piece.index].arguments + piece.arguments)
+    return made
 
 
 def test_an_answer_satisfies_its_schema(model: LocalModel) -> None:
@@ -94,6 +88,13 @@ def test_a_tool_is_called_with_arguments_that_satisfy_its_schema(model: LocalMod
         (call,) = response.message.tool_calls
         jsonschema.validate(json.loads(call.arguments), POINT)
         assert call.name == "point" and call.id
+
+
+def test_a_call_is_streamed_while_it_is_written(model: LocalModel) -> None:
+    request = ChatRequest([Message("user", "a")], tools=[TOOL], tool_choice="point", max_tokens=200, extra=SILENT)
+    deltas = [delta for delta in model.stream(request) if delta.calls]
+    assert len(deltas) > 2 and deltas[0].calls[0].name == "point"
+    assert all(piece.name is None for delta in deltas[1:] for piece in delta.calls)
 
 
 def test_a_call_cut_off_is_no_call(model: LocalModel) -> None:

@@ -45,6 +45,17 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of a streamed call: the first brings id and name, the others go on with the arguments."""
+
+    index: int
+    """Which call of the answer, from 0 on."""
+    arguments: str = ""
+    id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     role: Role
     content: str | Sequence[Part] = ""
@@ -200,7 +211,10 @@ class ChatResponse:
 
 @dataclass(frozen=True, slots=True)
 class ChatDelta:
-    """A piece of a streamed answer. The last delta carries the whole `response`, tool calls included."""
+    """A piece of a streamed answer. The last delta carries the whole `response`, tool calls included.
+
+    A call that is streamed and then not finished (the answer was cut off) is withdrawn: the response does not hold it.
+    """
 
     text: str = ""
     response: ChatResponse | None = None
@@ -208,3 +222,5 @@ class ChatDelta:
     """A piece of `Message.reasoning`."""
     logprobs: Sequence[TokenLogprob] = ()
     """Of the tokens whose text this piece ends."""
+    calls: Sequence[ToolCallDelta] = ()
+    """Pieces of tool calls, as they are written; a model that does not stream them leaves them to the response."""

@@ -14,7 +14,8 @@ from windlass.core.errors import InputError, Unsupported
 from windlass.core.values import ChatRequest, Message, ToolSpec
 from windlass.serve.engine.constraints.grammars import Grammars
 from windlass.serve.engine.dialect.dialect import Dialect, Parts
-from windlass.serve.engine.dialect.tool_formats import HERMES, MISTRAL
+from windlass.serve.engine.dialect.json_calls import HERMES, MISTRAL
+from windlass.serve.engine.dialect.tools import End, Piece
 
 QWEN = ChatTemplate(
     "{% if tools %}<tool_call>{{ tools | tojson }}{% endif %}"
@@ -51,8 +52,8 @@ def answer(
     seed: int = 0,
     prompt: str = "hello",
     **asked: Any,
-) -> tuple[str, Parts, list[tuple[str, str]]]:
-    """The raw text of a random answer, and its parts."""
+) -> tuple[str, Piece, End]:
+    """The raw text of a random answer, all of its parts, and how it ends."""
     dialect = Dialect.of(template)
     eos = end_of(tokenizer)
     request = ChatRequest([Message("user", "hi")], **{k: asked.pop(k) for k in ("tools", "tool_choice") if k in asked})
@@ -71,7 +72,9 @@ def answer(
     tokens = draw(constraint, tokenizer.get_vocab_size(), eos, seed, longest=200)
     assert len(tokens) < 200
     text = dialect.decoder(tokenizer)(tokens)
-    return text, parts, [parts.push(letter) for letter in text]
+    pieces = [parts.push(letter) for letter in text]
+    last, end = parts.finish()
+    return text, sum([*pieces, last], Piece()), end
 
 
 @pytest.mark.parametrize("tokenizer", [SEEN, SPECIAL], ids=["seen", "special"])
@@ -79,9 +82,8 @@ def answer(
 def test_a_tool_is_called_whatever_kind_of_token_its_marks_are(template: ChatTemplate, tokenizer: Tokenizer) -> None:
     for seed in range(5):
         silent = {"reasoning_budget": 0} if template is QWEN else {}
-        text, parts, shown = answer(template, tokenizer, seed, tools=[TOOL], tool_choice="point", **silent)
-        _, end = parts.finish()
-        assert "".join(content for _, content in shown) + end.text == "", text
+        text, shown, end = answer(template, tokenizer, seed, tools=[TOOL], tool_choice="point", **silent)
+        assert shown.text == "", text
         assert [call.name for call in end.calls] == ["point"]
         jsonschema.validate(json.loads(end.calls[0].arguments), POINT)
 
@@ -89,22 +91,17 @@ def test_a_tool_is_called_whatever_kind_of_token_its_marks_are(template: ChatTem
 @pytest.mark.parametrize("tokenizer", [SEEN, SPECIAL], ids=["seen", "special"])
 def test_an_answer_obeys_its_schema_behind_reasoning_of_a_budget(tokenizer: Tokenizer) -> None:
     for seed in range(5):
-        text, parts, shown = answer(
-            QWEN, tokenizer, seed, prompt="hi<think>\n", response_format=POINT, reasoning_budget=7
-        )
-        rest, end = parts.finish()
+        text, shown, _ = answer(QWEN, tokenizer, seed, prompt="hi<think>\n", response_format=POINT, reasoning_budget=7)
         thought, rest_of_text = text.split("</think>")
-        assert "".join(part for part, _ in shown) + rest == thought.strip()
+        assert shown.reasoning == thought.strip()
         assert len(tokenizer.encode(thought, add_special_tokens=False).ids) <= 7 * 4
-        content = "".join(part for _, part in shown) + end.text
-        assert content == rest_of_text
-        jsonschema.validate(json.loads(content), POINT)
+        assert shown.text == rest_of_text
+        jsonschema.validate(json.loads(shown.text), POINT)
 
 
 def test_reasoning_that_the_prompt_switched_off_is_not_expected() -> None:
-    _, parts, shown = answer(QWEN, SEEN, prompt="<think>\n\n</think>\n\n", response_format={"const": 7})
-    assert not parts.thinking
-    assert "".join(part for _, part in shown) == "7"
+    _, shown, _ = answer(QWEN, SEEN, prompt="<think>\n\n</think>\n\n", response_format={"const": 7})
+    assert shown == Piece(text="7")
 
 
 def test_the_template_says_what_a_model_speaks() -> None:
@@ -137,8 +134,7 @@ def test_tags_that_are_no_tokens_cannot_be_followed_by_a_grammar() -> None:
     tokenizer = train(TEXT, 420, kind="bpe", allow_smaller=True).tokenizer
     with pytest.raises(Unsupported, match="</think>"):
         answer(QWEN, tokenizer, prompt="<think>", response_format=POINT)
-    _, _, shown = answer(QWEN, tokenizer, response_format={"const": 7})
-    assert "".join(part for _, part in shown) == "7"
+    assert answer(QWEN, tokenizer, response_format={"const": 7})[1].text == "7"
 
 
 def test_switches_go_to_templates_that_know_them() -> None:
@@ -157,5 +153,5 @@ def test_switches_go_to_templates_that_know_them() -> None:
 
 def test_an_answer_without_calls_or_reasoning_is_content() -> None:
     parts = Parts()
-    assert parts.push("<think>") == ("", "<think>") and not parts.thinking
-    assert parts.finish()[1].text == ""
+    assert parts.push("<think>") == Piece(text="<think>") and not parts.thinking
+    assert parts.finish() == (Piece(), End())

@@ -29,6 +29,7 @@ from windlass.core.values import (
     TextPart,
     TokenLogprob,
     ToolCall,
+    ToolCallDelta,
     ToolSpec,
 )
 
@@ -107,24 +108,23 @@ class OpenAIChat:
             usage = event.get("usage") or usage
             for choice in event.get("choices") or ():
                 delta = choice.get("delta") or {}
-                for call in delta.get("tool_calls") or ():
-                    _add_call(calls, call)
+                made = [_add_call(calls, call) for call in delta.get("tool_calls") or ()]
                 text = delta.get("content") or delta.get("refusal") or ""
                 thought = delta.get("reasoning_content") or delta.get("reasoning") or ""
                 found = _logprobs(choice.get("logprobs"))
-                if text or thought or found:
+                if text or thought or found or made:
                     texts.append(text)
                     thoughts.append(thought)
                     logprobs.extend(found)
-                    yield ChatDelta(text, reasoning=thought, logprobs=found)
+                    yield ChatDelta(text, reasoning=thought, logprobs=found, calls=made)
                 finish = choice.get("finish_reason") or finish
         if finish is None:
             raise ProviderError(
                 f"{self._endpoint.base_url} ended its stream before the answer was finished.",
                 "What arrived so far is not a whole answer; ask again.",
             )
-        made = tuple(ToolCall(*calls[i]) for i in sorted(calls))
-        message = Message("assistant", "".join(texts), made, reasoning="".join(thoughts))
+        whole = tuple(ToolCall(*calls[i]) for i in sorted(calls))
+        message = Message("assistant", "".join(texts), whole, reasoning="".join(thoughts))
         yield ChatDelta(response=self._response(last, message, finish, usage, logprobs))
 
     def body(self, request: ChatRequest) -> dict[str, Any]:
@@ -239,12 +239,15 @@ def _content(message: Message) -> Any:
     return parts
 
 
-def _add_call(calls: dict[int, list[str]], piece: Mapping[str, Any]) -> None:
-    call = calls.setdefault(int(piece.get("index") or 0), ["", "", ""])
+def _add_call(calls: dict[int, list[str]], piece: Mapping[str, Any]) -> ToolCallDelta:
+    index = int(piece.get("index") or 0)
+    call = calls.setdefault(index, ["", "", ""])
     function = piece.get("function") or {}
     call[0] = piece.get("id") or call[0]
     call[1] += function.get("name") or ""
-    call[2] += function.get("arguments") or ""
+    arguments = function.get("arguments") or ""
+    call[2] += arguments
+    return ToolCallDelta(index, arguments, piece.get("id") or None, function.get("name") or None)
 
 
 class OpenAIEmbedder:

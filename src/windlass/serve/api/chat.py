@@ -32,11 +32,12 @@ from windlass.serve.api.messages import (
     MESSAGE,
     TOOL_CHOICE,
     TOOLS,
+    at_once,
+    call_deltas_json,
     check_tools,
     extension_json,
     logprob_json,
     message_json,
-    tool_calls_json,
 )
 from windlass.serve.api.operation import Caller, Operation, obj
 from windlass.serve.api.sse import DONE, EventStream
@@ -145,6 +146,8 @@ class _Chat:
 
     async def chunks(self, answers: AsyncGenerator[tuple[int, ChatDelta]]) -> AsyncGenerator[bytes]:
         opened: set[int] = set()
+        calling: set[int] = set()
+        """Answers whose calls were streamed."""
         responses: dict[int, ChatResponse] = {}
         async with contextlib.aclosing(answers):
             async for index, delta in answers:
@@ -154,15 +157,19 @@ class _Chat:
                 piece: Json = {"content": delta.text} if delta.text else {}
                 if delta.reasoning:
                     piece["reasoning_content"] = delta.reasoning
+                if delta.calls:
+                    calling.add(index)
+                    piece["tool_calls"] = call_deltas_json(delta.calls)
                 if piece or delta.logprobs:
                     yield self._chunk(index, piece, logprobs=delta.logprobs)
                 if delta.response is not None:
                     responses[index] = delta.response
-                    yield self._closing(index, delta.response)
+                    yield self._closing(index, delta.response, told=index in calling)
         yield self._envelope.usage([[responses[i] for i in sorted(responses)]]) + DONE
 
-    def _closing(self, index: int, response: ChatResponse) -> bytes:
-        calls = tool_calls_json(response.message.tool_calls, indexed=True)
+    def _closing(self, index: int, response: ChatResponse, *, told: bool) -> bytes:
+        """The last chunk of an answer. `told`: its calls were streamed."""
+        calls = [] if told else call_deltas_json(at_once(response.message.tool_calls))
         delta: Json = {"tool_calls": calls} if calls else {}
         return self._chunk(index, delta, finish=response.finish_reason, windlass=extension_json(response))
 

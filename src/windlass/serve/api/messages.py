@@ -15,6 +15,7 @@ from windlass.core.values import (
     TextPart,
     TokenLogprob,
     ToolCall,
+    ToolCallDelta,
     ToolSpec,
     Usage,
 )
@@ -174,12 +175,28 @@ def message_json(message: Message) -> Json:
     return body
 
 
-def tool_calls_json(calls: Sequence[ToolCall], *, indexed: bool = False) -> list[Json]:
+def tool_calls_json(calls: Sequence[ToolCall]) -> list[Json]:
+    return [{"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}} for c in calls]
+
+
+def call_deltas_json(deltas: Sequence[ToolCallDelta]) -> list[Json]:
+    """Pieces of calls as the chunks of a stream hold them: the first of a call names it, the others go on with it."""
     return [
-        ({"index": i} if indexed else {})
-        | {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
-        for i, c in enumerate(calls)
+        {"index": one.index, "function": {"arguments": one.arguments}}
+        if one.name is None
+        else {
+            "index": one.index,
+            "id": one.id,
+            "type": "function",
+            "function": {"name": one.name, "arguments": one.arguments},
+        }
+        for one in deltas
     ]
+
+
+def at_once(calls: Sequence[ToolCall]) -> list[ToolCallDelta]:
+    """Calls of a model that does not stream them, as if each had been written in one piece."""
+    return [ToolCallDelta(i, call.arguments, call.id, call.name) for i, call in enumerate(calls)]
 
 
 def logprob_json(one: TokenLogprob) -> Json:

@@ -42,25 +42,27 @@ class Answer:
     def unfinished(self, status: str = "in_progress", error: Json | None = None) -> Json:
         return self._base | {"status": status, "output": [], "usage": None, "error": error}
 
-    def whole(self, response: ChatResponse, ids: Sequence[str] = ()) -> Json:
-        """The response object. `ids` are those under which items were streamed."""
+    def whole(self, response: ChatResponse, output: Sequence[Json] | None = None) -> Json:
+        """The response object. `output`: the items as they were streamed."""
         cut = response.finish_reason in ("length", "content_filter")
         reason = {"length": "max_output_tokens", "content_filter": "content_filter"}.get(response.finish_reason)
-        given = iter(ids)
-        output: list[Json] = []
-        if response.message.reasoning:
-            output.append(reasoning_item(next(given, None), response.message.reasoning))
-        if response.message.text or not response.message.tool_calls:
-            status = "incomplete" if cut else "completed"
-            output.append(message_item(next(given, None), response.message.text, response.logprobs, status))
-        output += [call_item(next(given, None), call) for call in response.message.tool_calls]
+        if output is None:
+            output = _items(response, "incomplete" if cut else "completed")
         return self._base | {
             "status": "incomplete" if cut else "completed",
             "incomplete_details": {"reason": reason} if cut else None,
-            "output": output,
+            "output": list(output),
             "usage": usage_json(response.usage),
             "windlass": extension_json(response),
         }
+
+
+def _items(response: ChatResponse, status: str) -> list[Json]:
+    said = response.message
+    output = [reasoning_item(new_id("rs"), said.reasoning)] if said.reasoning else []
+    if said.text or not said.tool_calls:
+        output.append(message_item(new_id("msg"), said.text, response.logprobs, status))
+    return output + [call_item(new_id("fc"), call) for call in said.tool_calls]
 
 
 def text_part(text: str, logprobs: Sequence[TokenLogprob] = ()) -> Json:
@@ -68,34 +70,34 @@ def text_part(text: str, logprobs: Sequence[TokenLogprob] = ()) -> Json:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": scored}
 
 
-def message_item(id: str | None, text: str, logprobs: Sequence[TokenLogprob], status: str) -> Json:
+def message_item(id: str, text: str, logprobs: Sequence[TokenLogprob], status: str) -> Json:
     return {
         "type": "message",
-        "id": id or new_id("msg"),
+        "id": id,
         "role": "assistant",
         "status": status,
         "content": [text_part(text, logprobs)],
     }
 
 
-def reasoning_item(id: str | None, text: str) -> Json:
+def reasoning_item(id: str, text: str) -> Json:
     return {
         "type": "reasoning",
-        "id": id or new_id("rs"),
+        "id": id,
         "summary": [],
         "content": [{"type": "reasoning_text", "text": text}],
         "status": "completed",
     }
 
 
-def call_item(id: str | None, call: ToolCall) -> Json:
+def call_item(id: str, call: ToolCall, status: str = "completed") -> Json:
     return {
         "type": "function_call",
-        "id": id or new_id("fc"),
+        "id": id,
         "call_id": call.id,
         "name": call.name,
         "arguments": call.arguments,
-        "status": "completed",
+        "status": status,
     }
 
 

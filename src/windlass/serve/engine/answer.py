@@ -19,7 +19,7 @@ from windlass.core import semconv
 from windlass.core.errors import TimedOut, Unsupported, WindlassError
 from windlass.core.trace import Span
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, FinishReason, Message, TokenLogprob, Usage
-from windlass.serve.engine.dialect.tools import End
+from windlass.serve.engine.dialect.tools import End, Piece
 from windlass.serve.engine.request import Finish, Running, Token
 from windlass.serve.engine.sampling.beam import beam_search
 from windlass.serve.engine.source import SourceEngine
@@ -105,6 +105,7 @@ class _Work:
         self._output = 0
         self._thought = 0
         """Tokens of reasoning."""
+        self._begun = False
         self._reasoning: list[str] = []
         self._pieces: list[str] = []
         self._end = End()
@@ -142,16 +143,14 @@ class _Work:
                 if token.logprob is not None:
                     self._pending.append(self._model.named(*token))
                 self._thought += self._parts.thinking
-                reasoning, content = self._parts.push(self._text.push(token.id))
-                if reasoning or content:
-                    yield self._delta(reasoning, content)
+                if piece := self._parts.push(self._text.push(token.id)):
+                    yield self._delta(piece)
                 if self._text.stopped:
                     break
-            reasoning, content = self._parts.push(self._text.finish())
+            piece = self._parts.push(self._text.finish())
             rest, self._end = self._parts.finish()
-            reasoning, content = reasoning + rest, content + self._end.text
-            if reasoning or content or (self._pending and not self._text.stopped):
-                yield self._delta(reasoning, content)
+            if (piece := piece + rest) or (self._pending and not self._text.stopped):
+                yield self._delta(piece)
         finally:  # also when the reader has left: the trace says what was written until then
             running.cancel()
             self._span[semconv.OUTPUT_TOKENS] = self._output
@@ -230,11 +229,12 @@ class _Work:
             prompt_logprobs=tuple(self._model.named(*token) for token in running.prompt_logprobs),
         )
 
-    def _delta(self, reasoning: str, content: str) -> ChatDelta:
-        if not self._pieces and not self._reasoning:
+    def _delta(self, piece: Piece) -> ChatDelta:
+        if not self._begun:
+            self._begun = True
             self._span[semconv.TIME_TO_FIRST_CHUNK] = (time.time_ns() - self._span.start_ns) / 1e9
-        self._pieces += [content] if content else []
-        self._reasoning += [reasoning] if reasoning else []
+        self._pieces += [piece.text] if piece.text else []
+        self._reasoning += [piece.reasoning] if piece.reasoning else []
         ready, self._pending = tuple(self._pending), []
         self._logprobs += ready
-        return ChatDelta(content, reasoning=reasoning, logprobs=ready)
+        return ChatDelta(piece.text, reasoning=piece.reasoning, logprobs=ready, calls=piece.calls)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from windlass.core.errors import InputError, Unsupported
 from windlass.core.values import ChatRequest
 from windlass.serve.engine.dialect.dialect import Dialect, Parts
+from windlass.serve.engine.dialect.harmony import Channels
 from windlass.serve.engine.prompt import Prompt
 from windlass.serve.engine.request import Generation
 from windlass.serve.engine.sampling.sampler import MAX_LOGPROBS, SAMPLING_FIELDS, Sampling
@@ -88,7 +89,7 @@ def generation(
     context: int,
     apart: bool = False,
     adapter: str | None = None,
-) -> tuple[Generation, Parts]:
+) -> tuple[Generation, Parts | Channels]:
     """What `model`, which reads at most `context` tokens, is asked, and how its answer is taken apart; `apart`: the
     answer has a window of its own of as many. `adapter`: the one it writes with. `grammars` are made when a constraint
     needs them.

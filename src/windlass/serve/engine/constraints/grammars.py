@@ -63,25 +63,28 @@ class Grammars:
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
         self._lock = threading.Lock()
 
-    def json_schema(self, schema: Mapping[str, Any] | bool, *, where: str = "schema") -> Constraint:
+    # `before`: a Lark grammar of what stands before the text that is asked for, which it calls `@answer`.
+
+    def json_schema(self, schema: Mapping[str, Any] | bool, *, where: str = "schema", before: str = "") -> Constraint:
         """JSON that satisfies a schema. Raises as `json_schema.prepare` does: nothing in a schema is ever ignored."""
-        return self._make(json_grammar(schema, where=where), where)
+        return self._make(json_grammar(schema, where=where), where, before)
 
-    def regex(self, pattern: str, *, where: str = "regex") -> Constraint:
+    def regex(self, pattern: str, *, where: str = "regex", before: str = "") -> Constraint:
         """The whole text matches `pattern`, in the syntax of Rust's `regex` crate: no looking around, no references."""
-        return self._make(LLMatcher.grammar_from_regex(_bounded(pattern, where)), where)
+        return self._make(LLMatcher.grammar_from_regex(_bounded(pattern, where)), where, before)
 
-    def choice(self, choices: Sequence[str], *, where: str = "choice") -> Constraint:
+    def choice(self, choices: Sequence[str], *, where: str = "choice", before: str = "") -> Constraint:
         """One of the given texts."""
         if not choices or not all(isinstance(text, str) and text for text in choices):
             raise InputError(f"'{where}' must be a list of texts that are not empty.")
-        return self.grammar("start: " + " | ".join(map(quoted, choices)), where=where)
+        return self.grammar("start: " + " | ".join(map(quoted, choices)), where=where, before=before)
 
-    def grammar(self, lark: str, *, where: str = "grammar") -> Constraint:
+    def grammar(self, lark: str, *, where: str = "grammar", before: str = "") -> Constraint:
         """A Lark grammar, as llguidance reads it (`start` is where it begins)."""
-        return self._make(LLMatcher.grammar_from_lark(_bounded(lark, where)), where)
+        return self._make(LLMatcher.grammar_from_lark(_bounded(lark, where)), where, before)
 
-    def _make(self, grammar: str, where: str) -> Constraint:
+    def _make(self, grammar: str, where: str, before: str) -> Constraint:
+        grammar = _behind(before, grammar, "answer") if before else grammar
         key = sha256_json(grammar)
         with self._lock:
             if (found := self._compiled.get(key)) is not None:
@@ -113,10 +116,14 @@ class Grammars:
         """
         plain = LLMatcher(self._vocabulary, grammar, log_level=0, limits=_limits())
         must = self._spelling.always_led or _Matching(plain, self._spelling).may_begin_with(b" ")
-        inner = json.loads(grammar) if grammar.startswith("{") else {"grammars": [{"lark_grammar": grammar}]}
-        first, *others = inner["grammars"]
-        head = {"lark_grammar": f'start: " "{"" if must else "?"} @text'}
-        return json.dumps({"grammars": [head, first | {"name": "text"}, *others]})
+        return _behind(f'start: " "{"" if must else "?"} @text', grammar, "text")
+
+
+def _behind(head: str, grammar: str, name: str) -> str:
+    """A grammar that a Lark grammar calls by a name."""
+    inner = json.loads(grammar) if grammar.startswith("{") else {"grammars": [{"lark_grammar": grammar}]}
+    first, *others = inner["grammars"]
+    return json.dumps({"grammars": [{"lark_grammar": head}, first | {"name": name}, *others]})
 
 
 class _Matching:

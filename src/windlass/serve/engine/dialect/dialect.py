@@ -16,17 +16,20 @@ from windlass.core.chat_template import ChatTemplate
 from windlass.core.errors import InputError, Unsupported
 from windlass.core.values import ChatRequest
 from windlass.serve.engine.constraints.constraint import Constraint
+from windlass.serve.engine.dialect import harmony
+from windlass.serve.engine.dialect.calls import Format
+from windlass.serve.engine.dialect.formats import find_format
+from windlass.serve.engine.dialect.harmony import Channels
 from windlass.serve.engine.dialect.reasoning import Sections, Tags, Thinking, find_tags
-from windlass.serve.engine.dialect.tool_formats import Format, find_format
-from windlass.serve.engine.dialect.tools import CallStream, End, Tools
+from windlass.serve.engine.dialect.tools import CallStream, End, Piece, Tools, grammar
 
 if TYPE_CHECKING:
     from windlass.serve.engine.constraints.grammars import Grammars
 
-FREE_FORMS: Mapping[str, Callable[[Grammars, Any], Constraint]] = {
-    "regex": lambda grammars, pattern: grammars.regex(pattern),
-    "choice": lambda grammars, choices: grammars.choice(choices),
-    "grammar": lambda grammars, lark: grammars.grammar(lark),
+FREE_FORMS: Mapping[str, Callable[[Grammars, Any, str], Constraint]] = {
+    "regex": lambda grammars, pattern, before: grammars.regex(pattern, before=before),
+    "choice": lambda grammars, choices, before: grammars.choice(choices, before=before),
+    "grammar": lambda grammars, lark, before: grammars.grammar(lark, before=before),
 }
 """What a request may ask of its answer besides a schema, by wire name."""
 
@@ -35,6 +38,8 @@ FREE_FORMS: Mapping[str, Callable[[Grammars, Any], Constraint]] = {
 class Dialect:
     calls: Format | None
     tags: Tags | None
+    harmony: bool
+    """Whether everything is written in harmony's channels: calls, reasoning and content."""
     marks: frozenset[str]
     """Texts that a reader of answers must see, though they may be special tokens."""
     names: frozenset[str]
@@ -43,11 +48,13 @@ class Dialect:
     @classmethod
     def of(cls, template: ChatTemplate | None) -> Dialect:
         if template is None:
-            return cls(None, None, frozenset(), frozenset())
+            return cls(None, None, False, frozenset(), frozenset())
+        if harmony.speaks(template.source):
+            return cls(None, None, True, harmony.MARKS, template.names)
         calls = find_format(template.source) if "tools" in template.names else None
         tags = find_tags(template.source)
         marks = (calls.marks if calls else ()) + ((tags.open, tags.close) if tags else ())
-        return cls(calls, tags, frozenset(marks), template.names)
+        return cls(calls, tags, False, frozenset(marks), template.names)
 
     def decoder(self, tokenizer: Tokenizer) -> Callable[[Sequence[int]], str]:
         """Text of tokens without special ones, but with the marks."""
@@ -80,12 +87,12 @@ class Dialect:
         asked.pop("tool_choice", None)
         if not request.tools:
             return None
-        if self.calls is None:
+        if self.calls is None and not self.harmony:
             raise Unsupported(
                 f"The chat template of the model '{model}' teaches no format of tool calls that is known here.",
                 "Use a model that was trained to call tools, or ask for JSON by response_format.",
             )
-        return Tools(self.calls, request.tools, request.tool_choice, several=several)
+        return Tools(request.tools, request.tool_choice, several=several)
 
     def answer(
         self,
@@ -96,13 +103,17 @@ class Dialect:
         prompt: Sequence[int],
         ends: frozenset[int],
         grammars: Callable[[], Grammars],
-    ) -> tuple[Constraint | None, Parts]:
+    ) -> tuple[Constraint | None, Parts | Channels]:
         """What an answer must obey, taken out of `asked`, and how it is taken apart. `ends`: tokens that end it.
 
         Raises `InputError` or `Unsupported` naming the parameter.
         """
         constraint = self._obeyed(asked, tools, grammars)
         budget = asked.pop("reasoning_budget", None)
+        if self.harmony:
+            if budget is not None:
+                raise Unsupported("'reasoning_budget' cannot be enforced here.", "Use 'reasoning_effort'.")
+            return constraint, Channels({} if tools is None else tools.callable)
         if budget is not None and self.tags is None:
             raise Unsupported("This model does not reason, so 'reasoning_budget' means nothing.", "Leave it out.")
         last = str(tokenizer.decode(list(prompt[-16:]), skip_special_tokens=False)).rstrip()
@@ -112,7 +123,8 @@ class Dialect:
             sections = Sections(self.tags, inside=inside)
             if constraint is not None or budget is not None:
                 constraint = _behind_reasoning(self.tags, constraint, budget, tokenizer, inside, ends)
-        return constraint, Parts(sections, None if tools is None else tools.stream())
+        calls = None if tools is None or self.calls is None else CallStream(self.calls, tools.callable)
+        return constraint, Parts(sections, calls)
 
     def _obeyed(
         self, asked: dict[str, Any], tools: Tools | None, grammars: Callable[[], Grammars]
@@ -124,15 +136,16 @@ class Dialect:
             named = ", ".join(name for name, value in given.items() if value is not None)
             raise InputError(f"An answer cannot obey several constraints at once: {named}.", "Keep one of them.")
         if tools is not None:
-            lark = tools.grammar(schema)
+            lark = harmony.grammar(tools, schema) if self.calls is None else grammar(self.calls, tools, schema)
             return None if lark is None else grammars().grammar(lark, where="tools")
+        before = harmony.BEFORE_FINAL if self.harmony else ""
         if schema is not None:
-            return grammars().json_schema(schema, where="response_format")
-        return next((FREE_FORMS[name](grammars(), value) for name, value in free.items()), None)
+            return grammars().json_schema(schema, where="response_format", before=before)
+        return next((FREE_FORMS[name](grammars(), value, before) for name, value in free.items()), None)
 
 
 class Parts:
-    """An answer taken apart as it is written."""
+    """An answer taken apart as it is written: reasoning, then content and calls."""
 
     def __init__(self, sections: Sections | None = None, calls: CallStream | None = None) -> None:
         self._sections = sections
@@ -143,19 +156,19 @@ class Parts:
         """Whether what comes next is still reasoning."""
         return self._sections is not None and self._sections.thinking
 
-    def push(self, text: str) -> tuple[str, str]:
-        """Reasoning and content that have become certain."""
+    def push(self, text: str) -> Piece:
+        """What has become certain."""
         reasoning, content = ("", text) if self._sections is None else self._sections.push(text)
-        return reasoning, content if self._calls is None else self._calls.push(content)
+        return Piece(reasoning) + (Piece(text=content) if self._calls is None else self._calls.push(content))
 
-    def finish(self) -> tuple[str, End]:
-        """The rest of the reasoning, and how the answer ends."""
+    def finish(self) -> tuple[Piece, End]:
+        """The rest, and how the answer ends."""
         reasoning, content = ("", "") if self._sections is None else self._sections.finish()
         if self._calls is None:
-            return reasoning, End(content)
-        content = self._calls.push(content)
-        end = self._calls.finish()
-        return reasoning, End(content + end.text, end.calls, end.malformed)
+            return Piece(reasoning, content), End()
+        piece = Piece(reasoning) + self._calls.push(content)
+        last, end = self._calls.finish()
+        return piece + last, end
 
 
 def _behind_reasoning(

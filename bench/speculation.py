@@ -100,7 +100,7 @@ def main() -> None:
             ratio = statistics.median(guessing / plain for plain, guessing in rates)
             ratios[f"{name}, {rows}"] = ratio
             stats = speculation.stats()
-            share = stats.right / stats.guessed if stats.guessed else 0.0
+            share = stats.accepted / stats.offered if stats.offered else 0.0
             plain, guessing = (statistics.median(column) for column in zip(*rates, strict=True))
             print(
                 f"{name:<24}{rows:>5}{plain:>13.0f}{guessing:>10.0f}{ratio:>8.2f}{share:>8.2f}{stats.declined:>10}",

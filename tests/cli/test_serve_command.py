@@ -118,10 +118,12 @@ def test_the_open_net_needs_a_key(home: Path) -> None:
 def test_adapters_come_with_the_command_and_later_from_the_folder_it_allows(home: Path, tmp_path: Path) -> None:
     make_lora(tmp_path / "allowed/german")
     options = ("--lora", f"french={tmp_path / 'allowed/german'}", "--adapters-dir", str(tmp_path / "allowed"))
+    options += ("--speculate", "lookup")
     with start(home, "tiny", "--port", "0", *options) as process:
         try:
             text = greeting(process)
             assert "tiny, french" in text
+            assert 'figure="speculation_offered"' in httpx.get(f"{address(text).removesuffix('/v1')}/metrics").text
             loading = f"{address(text)}/load_lora_adapter"
             assert httpx.post(loading, json={"lora_name": "german", "lora_path": "german"}).status_code == 200
             assert httpx.post(loading, json={"lora_name": "x", "lora_path": str(home)}).status_code == 403

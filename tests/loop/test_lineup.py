@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,25 @@ def test_what_is_not_clear_is_refused(
     with Workspace(tmp_path) as ws, pytest.raises(error, match=said):
         placed = [(name, str(root / folder)) for name, folder in adapters]
         load_lineup(ws, [str(root / name) for name in names], adapters=placed)
+
+
+def test_models_guess_ahead_where_that_is_asked_for(root: Path, tmp_path: Path) -> None:
+    texts = []
+    with Workspace(tmp_path) as ws:
+        for how in (None, "lookup", str(root / "again/base")):
+            lineup = load_lineup(ws, [str(root / "base")], speculate=how, policy="fp32")
+            base = lineup.models["base"]
+            texts.append(base.complete(replace(ASKED, max_tokens=80)).message.text)
+            stats = base.stats()  # type: ignore[attr-defined]
+            assert ("speculation_offered" in stats) == (how is not None)
+            assert how != str(root / "again/base") or stats["speculation_offered"] >= stats["speculation_accepted"] > 0
+            base.close()  # type: ignore[attr-defined]
+        assert texts[0] == texts[1] == texts[2]
+        other = json.loads((root / "again/base/tokenizer.json").read_text())
+        other["model"]["vocab"] = {token: 279 - number for token, number in other["model"]["vocab"].items()}
+        shutil.copytree(root / "again/base", tmp_path / "other")
+        (tmp_path / "other/tokenizer.json").write_text(json.dumps(other))
+        with pytest.raises(InputError, match="has other tokens than the model that is served: '"):
+            load_lineup(ws, [str(root / "base")], speculate=str(tmp_path / "other"))
+        with pytest.raises(NotFound, match="no artifact 'nothing'"):
+            load_lineup(ws, [str(root / "base")], speculate="nothing")

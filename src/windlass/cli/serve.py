@@ -41,6 +41,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--kv-tokens", type=listening.positive, metavar="N", help="tokens to keep in memory, for each model"
     )
     engine.add_argument("--reproducible", action="store_const", const=True, help="the same bits in any batch; slower")
+    engine.add_argument(
+        "--speculate", metavar="lookup|MODEL",
+        help="guess ahead, by what was said before or by a smaller model with the same tokens; answers stay as they "
+        "are, and it pauses where it does not gain (default: off)",
+    )  # fmt: skip
     adapters = parser.add_argument_group("adapters", "each is a model of its own beside its base")
     adapters.add_argument(
         "--lora", type=_adapter, action="append", default=[], metavar="NAME=FOLDER",
@@ -110,7 +115,7 @@ def _compose(
     from windlass.studio.app import routes
 
     folders = AdapterFolders(args.adapters_dir, workspace.artifacts)
-    asked = {name: getattr(args, name) for name in ("policy", "max_batch", "kv_tokens", "reproducible")}
+    asked = {name: getattr(args, name) for name in ("policy", "max_batch", "kv_tokens", "reproducible", "speculate")}
     engine = {name: value for name, value in asked.items() if value is not None}
     lineup = load_lineup(workspace, args.models, adapters=args.lora, **engine)
     for name, model in lineup.models.items():

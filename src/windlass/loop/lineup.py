@@ -37,16 +37,24 @@ class Lineup:
 
 
 def load_lineup(
-    ws: Workspace, names: Sequence[str], *, adapters: Sequence[tuple[str, str]] = (), **engine: Any
+    ws: Workspace,
+    names: Sequence[str],
+    *,
+    adapters: Sequence[tuple[str, str]] = (),
+    speculate: str | None = None,
+    **engine: Any,
 ) -> Lineup:
     """The models of these `names`, as `load_models` takes them, or folders of encoders; without any, all of the
     workspace. windlass' own embedder comes besides, where it is installed.
 
-    `adapters` are names and their places: a folder, or an artifact of the workspace. Raises `InputError` for a name
+    `adapters` are names and their places: a folder, or an artifact of the workspace. `speculate`: how the models guess
+    ahead, "lookup" or a draft model, named as they are. Raises `InputError` for a name
     that is given twice, `ConfigError` where it is not clear which model an adapter is for, and what loading raises.
     """
     lineup = Lineup()
     others = [name for name in names if not _add_encoder(lineup, Path(name))]
+    if speculate is not None:
+        engine["speculate"] = speculate if speculate == "lookup" else _place(ws, speculate)
     if others or not names:
         for name, model in load_models(ws, others, **engine).items():
             lineup.check_free(name)
@@ -98,5 +106,10 @@ def _adapt(ws: Workspace, lineup: Lineup, name: str, place: str) -> None:
             "Serve its base alone: windlass serve BASE --lora NAME=FOLDER",
         )
     (base,) = bases.values()
-    base.load_adapter(name, Path(place) if Path(place).is_dir() else ws.artifacts.get(place).path)
+    base.load_adapter(name, _place(ws, place))
     lineup.adapters.append(name)
+
+
+def _place(ws: Workspace, named: str) -> Path:
+    """A folder, or that of an artifact."""
+    return Path(named) if Path(named).is_dir() else ws.artifacts.get(named).path

@@ -20,7 +20,11 @@ from windlass.serve.engine.speculation.speculation import Speculation  # noqa: E
 class Eager(Speculation):
     """Guesses whatever it costs."""
 
-    def length(self, chance: float, seconds: float, most: int) -> int:
+    def begin(self, rows: int) -> None:
+        super().begin(rows)
+        self.guessing = True
+
+    def length(self, chance: float, most: int) -> int:
         return min(most, 4)
 
 
@@ -56,7 +60,7 @@ def test_greedy_texts_and_seeded_ones_are_the_same(model, drafts):
     for prompt, text in zip(asked, expected[::2], strict=True):
         assert text == greedy(model, prompt, 30)
     stats = engine.stats()
-    assert stats.speculation is not None and stats.speculation.guessed > stats.speculation.right > 0
+    assert stats.speculation is not None and stats.speculation.offered > stats.speculation.accepted > 0
     if drafts:
         alone = ids(engine.submit(ask(asked[0], 60)))
         assert alone == greedy(model, asked[0], 60)
@@ -78,7 +82,7 @@ def test_drawn_guesses_do_not_change_the_distribution_of_what_is_written(model):
         found[written] = found.get(written, 0) + 1
     stats = engine.stats().speculation
     engine.close()
-    assert stats is not None and 0.2 * stats.guessed < stats.right < 0.95 * stats.guessed
+    assert stats is not None and 0.2 * stats.offered < stats.accepted < 0.95 * stats.offered
     expected: dict[tuple[int, ...], float] = {(): 1.0}
     with torch.inference_mode():
         for _ in range(3):

@@ -282,14 +282,17 @@ class Engine:
     def _step(self) -> None:
         tasks: list[Task] = []
         every = [*self._scheduler.waiting, *self._scheduler.running]
+        written = self._scheduler.counts.written_tokens
+        if self._speculation is not None:
+            self._speculation.begin(len(self._scheduler.running))
         self._guarded(lambda: tasks.extend(self._scheduler.plan(time.monotonic())), every)
         if tasks:
             self._steps += 1
-            started = time.perf_counter()
             self._guarded(lambda: self._runner.run(self._scheduler, tasks), [task.row for task in tasks])
-            if self._speculation is not None and all(task.new == 1 for task in tasks):
-                read = sum(1 + len(task.drafts) for task in tasks)
-                self._speculation.observe(read, len(tasks), time.perf_counter() - started)
+            if self._speculation is not None:
+                read = sum(task.new + len(task.drafts) for task in tasks)
+                wrote = self._scheduler.counts.written_tokens - written
+                self._speculation.end(len(tasks), read, wrote, alike=all(task.new == 1 for task in tasks))
 
     def _guarded(self, work: Callable[[], object], rows: Sequence[Row]) -> None:
         """What goes wrong ends the sequences that took part, and nothing else."""

@@ -29,6 +29,7 @@ from windlass.serve.engine.engine import Engine, Stats
 from windlass.serve.engine.memory import check_memory
 from windlass.serve.engine.prompt import Prompt
 from windlass.serve.engine.source import SourceEngine
+from windlass.serve.engine.speculation.choosing import speculation_of
 from windlass.serve.engine.wishes import Defaults
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ class LocalModel:
         **engine: Any,
     ) -> LocalModel:
         """Loads a Hugging Face model folder of a decoder or encoder-decoder: config, weights, tokenizer. `engine`: how
-        it is run, the arguments of `Engine` (whose policy is "auto" here) or `SourceEngine`.
+        it is run, the arguments of `Engine` (whose policy is "auto" here) or `SourceEngine`; and `speculate`, how it
+        guesses ahead: "lookup", or the folder of a draft model.
 
         `digest` is that of the artifact; left out, it is computed from the files. Raises `InputError` naming the file,
         field or tensor that is missing or does not fit, or both numbers when memory does not suffice, before loading.
@@ -86,6 +88,12 @@ class LocalModel:
                 f"{model.config.vocab_size}.",
                 "tokenizer.json and config.json belong to different models.",
             )
+        if (how := engine.pop("speculate", None)) is not None:
+            if not isinstance(model, Decoder):
+                raise Unsupported(f"{folder} holds an encoder-decoder, which does not guess ahead.", "Leave that out.")
+            on_cpu = model.embedding.device.type == "cpu" and not engine.get("reproducible")
+            policy = engine.get("policy", "auto") if on_cpu else "fp32"
+            engine["speculation"] = speculation_of(how, prompt.tokenizer, policy)
         started = _engine(model, folder, defaults, engine)
         return cls(name or folder.name, digest, started, prompt, defaults, recorder or Recorder(None))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -17,8 +16,9 @@ from windlass.serve.engine.sampling.sampler import Sampler, Sampling
 
 
 class Guesser(Protocol):
-    seconds: float
-    """What making one guess takes."""
+    def catch_up(self, tokens: Sequence[int]) -> None:
+        """Reads what it is far behind with: a prompt, or what was written while it paused."""
+        ...
 
     def guess(self, tokens: Sequence[int], most: int) -> list[Guess]:
         """At most `most` tokens that may follow `tokens`, which only grows from call to call."""
@@ -28,7 +28,6 @@ class Guesser(Protocol):
 class PromptLookup:
     """Copies on from the latest place where the last tokens stood before, the longest match first (Saxena, 2023)."""
 
-    seconds = 0.0
     SIZES = (4, 3, 2)
 
     def __init__(self) -> None:
@@ -36,12 +35,15 @@ class PromptLookup:
         """Where the text went on after these tokens the last time."""
         self._known = 0
 
-    def guess(self, tokens: Sequence[int], most: int) -> list[Guess]:
+    def catch_up(self, tokens: Sequence[int]) -> None:
         for end in range(self._known, len(tokens)):  # what ends here is followed by tokens[end]
             for size in self.SIZES:
                 if end >= size:
                     self._after[tuple(tokens[end - size : end])] = end
         self._known = len(tokens)
+
+    def guess(self, tokens: Sequence[int], most: int) -> list[Guess]:
+        self.catch_up(tokens)
         for size in self.SIZES:
             start = self._after.get(tuple(tokens[len(tokens) - size :])) if len(tokens) >= size else None
             if start is not None:
@@ -50,12 +52,14 @@ class PromptLookup:
         return []
 
 
+CLOSE = 16
+"""Tokens that a draft model reads in about the time of one: more are a prompt, or what was written while it paused."""
+
+
 class DraftModel:
     """Lets a smaller model write ahead, behind a cache of its own."""
 
-    def __init__(self, decoder: Decoder, settings: Sampling, seconds: float = 0.0) -> None:
-        """`seconds`: what a guess took other requests to make."""
-        self.seconds = seconds
+    def __init__(self, decoder: Decoder, settings: Sampling) -> None:
         self._decoder = decoder
         self._cache = decoder.new_cache(capacity=1)
         self._read: list[int] = []
@@ -66,27 +70,40 @@ class DraftModel:
         self._random = random.Random()
 
     @torch.inference_mode()
+    def catch_up(self, tokens: Sequence[int]) -> None:
+        known = self._back_to(tokens)
+        if len(tokens) - known <= CLOSE or len(tokens) > self._decoder.config.context:
+            return
+        self._reserve(len(tokens))
+        self._decoder.prefill(self._row(tokens[known:-1]), self._cache)
+        self._read = list(tokens[:-1])
+
+    @torch.inference_mode()
     def guess(self, tokens: Sequence[int], most: int) -> list[Guess]:
         """Nothing where the text has outgrown the draft model's window."""
         if len(tokens) + most > self._decoder.config.context:
             return []
-        known = min(len(self._read), len(tokens) - 1)
-        while self._read[:known] != list(tokens[:known]):  # what was guessed wrong is at the end
-            known -= 1
-        self._cache.truncate(known)
-        if len(tokens) + most > self._cache.capacity:
-            self._cache.grow(min(max(len(tokens) + most, 3 * self._cache.capacity // 2), self._decoder.config.context))
-        started = time.perf_counter()
+        known = self._back_to(tokens)
+        self._reserve(len(tokens) + most)
         logits_1V = self._decoder.prefill(self._row(tokens[known:]), self._cache)
         guesses = [self._choose(logits_1V)]
         while len(guesses) < most:
             logits_1V = self._decoder.prefill(self._row([guesses[-1].token]), self._cache)
             guesses.append(self._choose(logits_1V))
         self._read = [*tokens, *(guess.token for guess in guesses[:-1])]
-        if known:  # the prompt, which is read once, says nothing about guesses to come
-            took = (time.perf_counter() - started) / most
-            self.seconds += (took - self.seconds) * (0.2 if self.seconds else 1)
         return guesses
+
+    def _back_to(self, tokens: Sequence[int]) -> int:
+        """Forgets what was guessed wrong, at the end; how many of the tokens, without the last, have been read."""
+        known = min(len(self._read), len(tokens) - 1)
+        while self._read[:known] != list(tokens[:known]):
+            known -= 1
+        self._cache.truncate(known)
+        return known
+
+    def _reserve(self, positions: int) -> None:
+        if positions > self._cache.capacity:
+            self._cache.grow(min(max(positions, 3 * self._cache.capacity // 2), self._decoder.config.context))
 
     def _choose(self, logits_1V: Tensor) -> Guess:
         if self._sampler.edits:

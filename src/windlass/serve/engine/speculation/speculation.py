@@ -12,15 +12,18 @@ one of two ways:
 - Where a draft model drew the guess x from odds q, it is kept with probability p(x) / q(x), and else replaced by a draw
   from what p has more than q (Leviathan et al., arXiv 2211.17192; `drawing.verified`). More guesses survive so.
 
-Guessing pays where memory is the limit, and costs where arithmetic is. So it is decided by measurement, guess by
-guess: a token's price is the time of a step by the tokens it writes; another guess costs the time that one more token
-adds to a step, and the draft model's. It is made if its chance to be right, times that price, is more than it costs.
+Guessing pays where memory is the limit, and costs where arithmetic is. So it is decided by measurement. Whether to
+guess at all, `worth.py` says: by what a written token takes with guesses and without. How many to make is decided guess
+by guess: a token's price is the time of a step by the tokens it writes; another guess costs the time that one more
+token adds to a step, and the draft model's. It is made if its chance to be right, times that price, is more than it
+costs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from windlass.build.transformer.decoder import Decoder
@@ -29,9 +32,17 @@ from windlass.serve.engine.request import Generation
 from windlass.serve.engine.sampling.drawing import Guess
 from windlass.serve.engine.scheduler import Drafter
 from windlass.serve.engine.speculation.guessing import DraftModel, Guesser, PromptLookup
+from windlass.serve.engine.speculation.worth import Worth
 
 MOST = 8
 """Guesses of one sequence in one step."""
+
+FEW = 2
+"""Guesses where nothing is known of their cost."""
+
+FADING = 0.995
+"""What a guess took to make counts for a little less after each step in which none seemed worth it, so that one is
+made again in a while: what was measured once, on a busy machine, must not stand for ever."""
 
 LEAST = 0.1
 """The least share of a token's price that a guess is taken to cost, whatever was measured: a smaller chance to gain is
@@ -42,14 +53,18 @@ not worth the errors of the measurement."""
 class Speculating:
     """How guessing has gone so far."""
 
-    guessed: int
-    right: int
+    offered: int
+    """Tokens that were guessed,"""
+    accepted: int
+    """and those of them that the model then wrote."""
     declined: int
     """Steps of sequences in which it was not worth it."""
     chance: float
     """That the next guess is right, by the recent ones."""
     token_seconds: float | None
-    """What a token costs without guessing; None before it was measured."""
+    """What a token takes without guesses, in a batch of the latest size; None before it was measured."""
+    guessing_token_seconds: float | None
+    """What it takes with them."""
     guess_seconds: float | None
     """What one more token in a step costs."""
 
@@ -57,17 +72,25 @@ class Speculating:
 class Speculation:
     """Makes a `Drafter` for each request, and knows for all of them what guessing costs and brings."""
 
-    def __init__(self, draft: Decoder | None = None, *, most: int = MOST) -> None:
+    def __init__(
+        self, draft: Decoder | None = None, *, most: int = MOST, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         """`draft`: a model of the same vocabulary as the one that is served; None guesses from the text so far."""
+        self.clock = clock
         self._draft = draft.eval().requires_grad_(False) if draft is not None else None
         self._most = most
+        self._worth = Worth()
         self._steps = _Line()
-        self._writing = 1
-        self._trying = True
+        self._rows = 1
+        self._started = 0.0
+        self.guessing = False
+        """Whether the step that is being planned may guess."""
+        self._making = self._reading = 0.0
+        """Seconds that the guesses of this step took to make, and before that, to catch up with what was written."""
+        self._each: float | None = None
+        """What a guess took to make lately."""
         self.recent = _Rate(0.999)
-        self.guessed = self.right = self.declined = 0
-        self.draft_seconds = 0.0
-        """What a guess took to make lately, so that a new request need not find out."""
+        self.offered = self.accepted = self.declined = 0
 
     def check(self, decoder: Decoder) -> None:
         """Raises `InputError` when the draft model and the one that is served have different vocabularies."""
@@ -82,33 +105,50 @@ class Speculation:
         """What guesses for one request."""
         if self._draft is None:
             return Drafting(self, PromptLookup())
-        return Drafting(self, DraftModel(self._draft, generation.sampling, self.draft_seconds))
+        return Drafting(self, DraftModel(self._draft, generation.sampling))
 
-    def observe(self, tokens: int, writing: int, seconds: float) -> None:
-        """A step in which `writing` sequences were in the middle of their answers and nobody read a prompt: it read
-        `tokens`, guesses included."""
-        self._steps.add(tokens, seconds)
-        self._writing = writing
-        self._trying = not self._trying
+    def begin(self, rows: int) -> None:
+        """A step of so many sequences is about to be planned."""
+        self._rows, self._started, self._making, self._reading = max(rows, 1), self.clock(), 0.0, 0.0
+        self.guessing = self._worth.decide(rows)
 
-    def length(self, chance: float, seconds: float, most: int) -> int:
-        """How many guesses are worth it, of this chance each to be right if those before it were, which take `seconds`
-        each to make. While nothing is known of the cost, every other step tries all of them, and the others none."""
+    def made(self, count: int, reading: float, making: float) -> None:
+        """Guesses of one sequence, for this step; the guesser took so many seconds to catch up, and then to guess."""
+        self._reading += reading
+        self._making += making
+        if count:
+            each = making / count
+            self._each = each if self._each is None else (self._each + each) / 2
+
+    def end(self, rows: int, read: int, written: int, *, alike: bool) -> None:
+        """The step is over: `rows` sequences read so many tokens, guesses included, and wrote some. `alike`: all were
+        in the middle of their answers; only such steps can be compared."""
+        seconds = self.clock() - self._started
+        self._worth.owe(self._reading)
+        if not alike or rows != self._rows:
+            self._worth.owe(self._making)
+            return
+        self._steps.add(read, seconds - self._making - self._reading)
+        self._worth.add(rows, self.guessing, written, seconds - self._reading)
+        if self.guessing and not self._making and self._each is not None:
+            self._each *= FADING
+
+    def length(self, chance: float, most: int) -> int:
+        """How many guesses are worth it, of this chance each to be right if those before it were."""
         most = min(most, self._most)
-        price, more = self._steps.at(self._writing) / self._writing, self._steps.slope
-        if more is None or price <= 0:
-            return most if self._trying else 0
-        share = max((more + seconds) / price, LEAST)
+        usual, _ = self._worth.prices(self._rows)
+        if usual is None or self._each is None:
+            return min(most, FEW)  # to see what they cost
+        share = max(((self._steps.slope or 0.0) + self._each) / usual, LEAST)
         return 0 if share >= chance else min(most, int(math.log(share) / math.log(min(chance, 0.99))))
 
     def stats(self) -> Speculating:
-        known = self._steps.slope is not None
         return Speculating(
-            self.guessed,
-            self.right,
+            self.offered,
+            self.accepted,
             self.declined,
             round(self.recent.value, 4),
-            self._steps.at(self._writing) / self._writing if known else None,
+            *self._worth.prices(self._rows),
             self._steps.slope,
         )
 
@@ -122,10 +162,19 @@ class Drafting:
 
     def propose(self, tokens: Sequence[int], most: int) -> Sequence[Guess]:
         """At most `most` tokens that may follow; none where guessing does not pay."""
+        if not self._shared.guessing:
+            self._shared.declined += 1
+            return []
         chance = self._own.towards(self._shared.recent.value)
-        worth = self._shared.length(chance, self._guesser.seconds, most)
-        if worth >= 1:
-            return self._guesser.guess(tokens, worth)
+        count = self._shared.length(chance, most)
+        if count >= 1:
+            clock = self._shared.clock
+            started = clock()
+            self._guesser.catch_up(tokens)
+            ready = clock()
+            guesses = self._guesser.guess(tokens, count)
+            self._shared.made(len(guesses), ready - started, clock() - ready)
+            return guesses
         self._shared.declined += 1
         self._own.forget()  # so that it is tried again in a while, here and in requests to come
         self._shared.recent.forget()
@@ -133,9 +182,8 @@ class Drafting:
 
     def learn(self, guessed: int, right: int) -> None:
         """What became of the last guesses. Those behind the first wrong one were not tried."""
-        self._shared.guessed += guessed
-        self._shared.right += right
-        self._shared.draft_seconds = self._guesser.seconds
+        self._shared.offered += guessed
+        self._shared.accepted += right
         for rate in (self._own, self._shared.recent):
             rate.add(right, min(right + 1, guessed))
 

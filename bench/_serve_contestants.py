@@ -3,6 +3,7 @@
     python _serve_contestants.py NAME FOLDER THREADS
     {"batch": 8, "prompt": 64, "write": 48}     ->  {"decode": tokens a second, all sequences together}
     {"prefill": 512}                            ->  {"prefill": tokens a second}
+    {"batch": 16, ..., "whole": true}           ->  {"whole": tokens a second with the reading of the prompts}, of ours
 
 Runs under the Python of the engine's own environment; of windlass only where that is the engine.
 """
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 Ids = list[int]
+_SPARE = 64
+"""Tokens that every sequence of ours could write beyond those that are timed: none ends while others are."""
 VOCABULARY = 32_000
 WARM = 8
 """Tokens of the shorter of two runs, whose difference is the decoding alone."""
@@ -41,7 +44,8 @@ class Timed:
         raise NotImplementedError
 
     def decode(self, prompts: Sequence[Ids], write: int) -> float:
-        seconds = self._seconds(prompts, WARM + write) - self._seconds(prompts, WARM)
+        others = [prompt[::-1] for prompt in prompts]  # else a prefix cache would spare the second run their reading
+        seconds = self._seconds(prompts, WARM + write) - self._seconds(others, WARM)
         return len(prompts) * write / max(seconds, 1e-9)
 
     def prefill(self, prompt: Ids) -> float:
@@ -56,7 +60,7 @@ class Timed:
 class Windlass:
     """The engine as `windlass serve` runs it, without a server around it."""
 
-    def __init__(self, folder: Path, threads: int, policy: str) -> None:
+    def __init__(self, folder: Path, threads: int, policy: str, *, reproducible: bool = False) -> None:
         import torch
 
         torch.set_num_threads(threads)
@@ -72,13 +76,30 @@ class Windlass:
         report = prepare(decoder, policy)
         if report.policy != policy:
             raise SystemExit(f"windlass {policy}: {report}")
-        self._engine = Engine(decoder, max_batch=16, kernel=kernel_here(), kv_tokens=8192, share=False)
+        self._engine = Engine(
+            decoder, max_batch=16, kernel=kernel_here(), kv_tokens=8192, share=False, reproducible=reproducible
+        )
 
     def decode(self, prompts: Sequence[Ids], write: int) -> float:
-        running = [self._submit(prompt, write + 1) for prompt in prompts]
+        running: list[Any] = []
+        # All are there before the first step. What some have written before the last prompt is read does not count.
+        self._engine.turn(lambda: running.extend(self._submit(prompt, write + _SPARE) for prompt in prompts))
+        last = running[-1]
+        next(iter(last))
+        start, before = time.perf_counter(), self._engine.stats().written_tokens
+        for _ in zip(range(write), last, strict=False):
+            pass
+        written = self._engine.stats().written_tokens - before
+        seconds = time.perf_counter() - start
         for one in running:
-            next(iter(one))
+            one.cancel()
+            one.wait()
+        return written / seconds
+
+    def whole(self, prompts: Sequence[Ids], write: int) -> float:
+        """Tokens a second from the request to the last token, as a client of a server would count."""
         start = time.perf_counter()
+        running = [self._submit(prompt, write) for prompt in prompts]
         written = sum(1 for one in running for _ in one)
         return written / (time.perf_counter() - start)
 
@@ -154,13 +175,18 @@ class LlamaCpp:
 
 
 class OpenVINO(Timed):
-    def __init__(self, path: Path, threads: int) -> None:
+    """By either of its ways to attend: over pages (its default, with a prefix cache), or over one tensor, which its
+    documentation calls stateful."""
+
+    def __init__(self, path: Path, threads: int, attention: str) -> None:
         import numpy as np
         import openvino
         import openvino_genai
 
         self._np, self._ov, self._genai = np, openvino, openvino_genai
-        self._pipe = openvino_genai.LLMPipeline(str(path), "CPU", INFERENCE_NUM_THREADS=threads)
+        self._pipe = openvino_genai.LLMPipeline(
+            str(path), "CPU", INFERENCE_NUM_THREADS=threads, ATTENTION_BACKEND=attention
+        )
 
     def run(self, prompts: Sequence[Ids], write: int) -> None:
         ids = self._np.array(prompts, dtype=self._np.int64)
@@ -175,16 +201,16 @@ class OpenVINO(Timed):
 
 
 class Transformers(Timed):
-    """`generate`, or continuous batching; bfloat16."""
+    """`generate`, or continuous batching."""
 
-    def __init__(self, folder: Path, threads: int, continuous: bool) -> None:
+    def __init__(self, folder: Path, threads: int, dtype: str, continuous: bool) -> None:
         import torch
         import transformers
 
         torch.set_num_threads(threads)
         transformers.logging.set_verbosity_error()
         self._torch, self._continuous = torch, continuous
-        self._model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+        self._model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
         self._settings = transformers.GenerationConfig
 
     def run(self, prompts: Sequence[Ids], write: int) -> None:
@@ -205,17 +231,19 @@ class Transformers(Timed):
 
 
 def contestant(name: str, folder: Path, threads: int) -> Contestant:
-    match name:
-        case "windlass int8" | "windlass bf16" | "windlass int4":
-            return Windlass(folder, threads, name.split()[1])
-        case "llama.cpp F16":
-            return LlamaCpp(folder / "f16.gguf", threads)
-        case "llama.cpp Q8_0":
-            return LlamaCpp(folder / "q8_0.gguf", threads)
-        case "OpenVINO":
-            return OpenVINO(folder / "q8_0.gguf", threads)
-        case "transformers" | "transformers, continuous":
-            return Transformers(folder, threads, "continuous" in name)
+    match name.split(", "):
+        case ["windlass int8" | "windlass bf16" | "windlass int4" as ours]:
+            return Windlass(folder, threads, ours.split()[1])
+        case ["windlass int8", "reproducible"]:
+            return Windlass(folder, threads, "int8", reproducible=True)
+        case ["llama.cpp F16" | "llama.cpp Q8_0" as llama]:
+            return LlamaCpp(folder / f"{llama.split()[1].lower()}.gguf", threads)
+        case ["OpenVINO"]:
+            return OpenVINO(folder / "q8_0.gguf", threads, "PA")
+        case ["OpenVINO", "stateful"]:
+            return OpenVINO(folder / "q8_0.gguf", threads, "SDPA")
+        case ["transformers", "float32" | "bfloat16" as dtype, *how]:
+            return Transformers(folder, threads, dtype, how == ["continuous"])
     raise SystemExit(f"no such contestant: {name}")
 
 
@@ -235,7 +263,12 @@ def main() -> None:
         if "prefill" in task:
             answer = {"prefill": task["prefill"] / one.prefill(prompt(task["prefill"]))}
         else:
-            answer = {"decode": one.decode([prompt(task["prompt"]) for _ in range(task["batch"])], task["write"])}
+            prompts = [prompt(task["prompt"]) for _ in range(task["batch"])]
+            if "whole" in task:
+                assert isinstance(one, Windlass)
+                answer = {"whole": one.whole(prompts, task["write"])}
+            else:
+                answer = {"decode": one.decode(prompts, task["write"])}
         print(json.dumps(answer), file=out, flush=True)
 
 

@@ -13,7 +13,7 @@ import json
 import random
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,28 +101,38 @@ def compare(ours: Decoder, theirs: Any, *, rounds: int = 1) -> Comparison:
     return Comparison(best, best_warm, best_theirs, difference, flags)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+def measure(*, rounds: int, threads: int) -> dict[str, Comparison]:
+    """By the numbers' type; without bfloat16 where this machine does not compute with it."""
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SHAPE)).eval()
         theirs.save_pretrained(folder)
         exact, packed = load_decoder(Path(folder)), load_decoder(Path(folder))
     policy = prepare(packed, "bf16").policy
-    found = {"float32": compare(exact, theirs, rounds=args.rounds)}
+    found = {"float32": compare(exact, theirs, rounds=rounds)}
     if policy == "bf16":
-        found["bfloat16"] = compare(packed, theirs.bfloat16(), rounds=args.rounds)
-    print(f"torch {torch.__version__}, transformers {transformers.__version__}, {args.threads} threads\n")
+        found["bfloat16"] = compare(packed, theirs.bfloat16(), rounds=rounds)
+    return found
+
+
+def table(found: Mapping[str, Comparison]) -> None:
     print(f"{'':10}{'windlass':>10}{'again':>8}{'transformers':>14}{'ratio':>8}{'max |diff|':>12}{'flags':>7}")
     for name, one in found.items():
         print(
             f"{name:10}{one.seconds:9.2f}s{one.seconds_warm:7.2f}s{one.theirs:13.2f}s{one.ratio:8.1f}"
             f"{one.difference:12.1e}{one.flags_differ:7}"
         )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    found = measure(rounds=args.rounds, threads=args.threads)
+    print(f"torch {torch.__version__}, transformers {transformers.__version__}, {args.threads} threads\n")
+    table(found)
     line = {
         "bench": "scorer",
         "ratio": round(min(one.ratio for one in found.values()), 2),

@@ -1,12 +1,20 @@
-"""Tokens a second of the engine against llama.cpp, OpenVINO GenAI and transformers, on two Llama shapes.
+"""Serving against llama.cpp, OpenVINO GenAI and transformers, on two Llama shapes with random weights.
 
-Random weights (speed does not depend on them), prompts of 64 random tokens, greedy. Each engine is a process of its own
-with two threads; they take turns, round after round, so that a busy machine slows all of them, and medians count. All
-but transformers (bfloat16) and llama.cpp F16 hold weights of 8 bits. The limit is what memory delivers to two threads:
-a step of one sequence cannot take less than reading every weight once.
+Parts, of which `--parts` names some; one alone takes less than ten minutes:
+
+engines       Tokens a second of 1, 8 and 16 sequences, prompts of 64 random tokens, greedy, and of reading 512 tokens.
+              Each engine is a process of its own with two threads; they take turns, round after round, so that a busy
+              machine slows all of them, and medians count. All but transformers and llama.cpp F16 hold weights of
+              8 bits. The limit is what memory delivers to two threads: a step of one sequence cannot take less than
+              reading every weight once.
+http          16 streaming clients of a real server, against the same requests to the engine alone (smallest shape).
+prefix        Time to the first token behind 1,024 known ones, against llama-server (smallest shape).
+scorer        Log-likelihoods behind a shared prefix, against transformers (`bench.scorer`).
+reproducible  What reproducible mode costs: its rates as shares of those without.
 
 The peers are used where their Python has them (--peers, or WINDLASS_PEERS: a Python with llama-cpp-python,
-openvino-genai and transformers); the others are said to be missing.
+openvino-genai and transformers; --llama-server, or the one beside that Python); the others are said to be missing.
+`--keep FILE` keeps the figures there, and takes those of the parts that are not run from there.
 """
 
 from __future__ import annotations
@@ -14,51 +22,104 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
+import shutil
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import IO, Any
+from typing import Any
 
-VOCABULARY, CONTEXT = 32_000, 1_024
+from bench._serve_http import http_share, warm_prefix
+from bench._serve_processes import start
+
+VOCABULARY, CONTEXT = 32_000, 2_048
 SHAPES: dict[str, dict[str, int]] = {
     "130M": {"hidden": 768, "layers": 12, "heads": 12, "kv_heads": 12, "head_dim": 64, "ffn": 2_048},
     "480M": {"hidden": 1_280, "layers": 20, "heads": 20, "kv_heads": 20, "head_dim": 64, "ffn": 3_456},
 }
 OURS = "windlass int8"
 LLAMA = ("llama.cpp F16", "llama.cpp Q8_0")
-PEERS = (*LLAMA, "OpenVINO", "transformers", "transformers, continuous")
+OPENVINO = ("OpenVINO", "OpenVINO, stateful")
+TRANSFORMERS = ("transformers, float32", "transformers, bfloat16", "transformers, bfloat16, continuous")
+PEERS = (*LLAMA, *OPENVINO, *TRANSFORMERS)
+REPRODUCIBLE = f"{OURS}, reproducible"
 CONTESTANTS = (OURS, "windlass bf16", "windlass int4", *PEERS)
+PARTS = ("engines", "http", "prefix", "scorer", "reproducible")
 BATCHES = (1, 8, 16)
 PREFILL = 512
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=CONTESTANTS)
+    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=CONTESTANTS, help="of the part engines")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--write", type=int, default=32, help="tokens that each sequence writes")
+    parser.add_argument("--write", type=int, default=32, help="tokens that each sequence writes, of the part engines")
     parser.add_argument("--peers", default=os.environ.get("WINDLASS_PEERS", sys.executable), help="the peers' Python")
+    parser.add_argument("--llama-server", help="its path (default: beside the peers' Python, or on the PATH)")
     parser.add_argument("--folder", type=Path, help="keep the models here (default: a temporary folder)")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="figures of parts that were run before, and of these")
     arguments = parser.parse_args()
-    result: dict[str, Any] = {"bench": "serve", "ratio": None, "against": "the better llama.cpp of F16 and Q8_0"}
+    figures: dict[str, Any] = {}
+    if arguments.keep is not None and arguments.keep.is_file():
+        figures = json.loads(arguments.keep.read_text())
     with tempfile.TemporaryDirectory() as temporary:
-        for shape in arguments.shapes:
-            folder = (arguments.folder or Path(temporary)) / shape
-            weights = model(folder, SHAPES[shape])
-            found = race(folder, arguments)
-            bandwidth = read_bandwidth(arguments.threads)
-            result[shape] = show(shape, found, weights, bandwidth)
-    first = result[arguments.shapes[0]]
-    print(json.dumps(result | {key: first[key] for key in SUMMARY if key in first}))
+        folder = arguments.folder or Path(temporary)
+        for part in arguments.parts:
+            figures |= run(part, folder, arguments)
+            if arguments.keep is not None:
+                arguments.keep.write_text(json.dumps(figures, indent=1))
+    line = {"bench": "serve", "ratio": None, "against": "the better llama.cpp of F16 and Q8_0"}
+    shapes = [figures[name] for name in SHAPES if name in figures]
+    least = {key: min(known) for key in LEAST if (known := [one[key] for one in shapes if one[key] is not None])}
+    print(json.dumps(line | dict.fromkeys((*LEAST, *OTHERS)) | {"against": line["against"]} | least | figures))
     return 0
+
+
+LEAST = ("ratio", "vs_openvino", "vs_transformers", "b1_vs_llamacpp", "b1_vs_limit", "prefill_vs_openvino")
+"""Of all shapes the smallest counts."""
+OTHERS = ("http_share", "ttft_vs_llama_server", "scorer_ratio", "reproducible_price")
+
+
+def run(part: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The figures of one part, for the last line; prints its tables."""
+    rounds, threads = arguments.rounds, arguments.threads
+    first = folder / arguments.shapes[0]
+    if part in ("http", "prefix", "reproducible"):
+        weights = model(first, SHAPES[first.name])
+    if part == "engines":
+        found = {}
+        for shape in arguments.shapes:
+            weights = model(folder / shape, SHAPES[shape])
+            rates = race(folder / shape, arguments.only, arguments)
+            found[shape] = show(shape, rates, weights, read_bandwidth(threads))
+        return found
+    if part == "http":
+        return http_share(first, rounds=rounds, threads=threads)
+    if part == "prefix":
+        return warm_prefix(first, _llama_server(arguments), rounds=2 * rounds, threads=threads)
+    if part == "reproducible":
+        return show_price(first.name, race(first, (OURS, REPRODUCIBLE), arguments))
+    from bench.scorer import measure, table
+
+    compared = measure(rounds=min(rounds, 2), threads=threads)
+    print("\nscoring, seconds")
+    table(compared)
+    return {
+        "scorer_ratio": round(min(one.ratio for one in compared.values()), 2),
+        "scorer_difference": compared["float32"].difference,
+    }
+
+
+def _llama_server(arguments: argparse.Namespace) -> str | None:
+    beside = Path(arguments.peers).with_name("llama-server")
+    found: str | None = arguments.llama_server or (str(beside) if beside.is_file() else shutil.which("llama-server"))
+    return found
 
 
 def model(folder: Path, shape: Mapping[str, int]) -> int:
@@ -111,58 +172,23 @@ def tokenizer() -> Any:
     return made
 
 
-@dataclass
-class Process:
-    name: str
-    process: subprocess.Popen[str]
-    said: IO[str]
-
-    def last_words(self) -> str:
-        self.said.seek(0)
-        return (self.said.read().strip().splitlines() or ["nothing"])[-1]
-
-    def ask(self, task: Mapping[str, int]) -> dict[str, float] | None:
-        """None when it has died."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        try:
-            self.process.stdin.write(json.dumps(task) + "\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            return None
-        line = self.process.stdout.readline()
-        return json.loads(line) if line else None
-
-
-def started(folder: Path, arguments: argparse.Namespace) -> Iterator[Process]:
-    threads = str(arguments.threads)
-    environment = os.environ | {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
-    for name in arguments.only:
-        python = arguments.peers if name in PEERS else sys.executable
-        command = [python, str(Path(__file__).with_name("_serve_contestants.py")), name, str(folder), threads]
-        said = tempfile.TemporaryFile("w+")  # a pipe nobody reads would fill up  # noqa: SIM115
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True, env=environment
-        )
-        one = Process(name, process, said)
-        assert process.stdout is not None
-        if process.stdout.readline():
-            yield one
-        else:
-            print(f"{name} is missing: {one.last_words()}", flush=True)
-
-
 Cell = tuple[str, str]
 """An engine and what it did."""
 
 
-def race(folder: Path, arguments: argparse.Namespace) -> dict[Cell, list[float]]:
+def race(folder: Path, names: Sequence[str], arguments: argparse.Namespace) -> dict[Cell, list[float]]:
     """Rates of every round; the first one only warms up."""
     tasks: dict[str, Mapping[str, int]] = {
         f"B{batch}": {"batch": batch, "prompt": 64, "write": arguments.write} for batch in BATCHES
     }
     tasks["prefill"] = {"prefill": PREFILL}
     found: dict[Cell, list[float]] = defaultdict(list)
-    processes = list(started(folder, arguments))
+    processes = []
+    script, threads = str(Path(__file__).with_name("_serve_contestants.py")), arguments.threads
+    for name in names:
+        python = arguments.peers if name in PEERS else sys.executable
+        made = start(name, [python, script, name, str(folder), str(threads)], threads)
+        processes += [made] if made is not None else []
     try:
         for number in range(arguments.rounds + 1):
             for label, task in tasks.items():
@@ -175,9 +201,7 @@ def race(folder: Path, arguments: argparse.Namespace) -> dict[Cell, list[float]]
                         found[one.name, label] += answer.values()
     finally:
         for one in processes:
-            assert one.process.stdin is not None
-            one.process.stdin.close()
-            one.process.wait(timeout=60)
+            one.close()
     return found
 
 
@@ -195,20 +219,13 @@ def read_bandwidth(threads: int) -> float:
     return best
 
 
-SUMMARY = ("ratio", "vs_openvino", "vs_transformers", "b1_vs_llamacpp", "b1_vs_limit", "prefill_vs_openvino")
-
-
 def show(shape: str, found: Mapping[Cell, Sequence[float]], weights: int, bandwidth: float) -> dict[str, Any]:
     """Prints the table; returns its figures and the ratios that can be formed of them."""
-    labels = [*(f"B{batch}" for batch in BATCHES), "prefill"]
     rates = {cell: median(values) for cell, values in found.items() if values}
     print(f"\n{shape}: {weights / 1e6:.0f} million weights a step; tokens/s")
-    print(f"  {'':<26}" + "".join(f"{label:>9}" for label in labels))
-    for name in dict.fromkeys(name for name, _ in rates):
-        cells = (f"{rates[name, label]:9.0f}" if (name, label) in rates else f"{'-':>9}" for label in labels)
-        print(f"  {name:<26}" + "".join(cells))
+    _table(rates)
     limit = bandwidth / weights
-    print(f"  limit of memory, 8 bits   {limit:9.0f}   ({bandwidth / 1e9:.0f} GB/s)", flush=True)
+    print(f"  {'limit of memory, 8 bits':<36}{limit:9.0f}   ({bandwidth / 1e9:.0f} GB/s)", flush=True)
 
     def against(names: Sequence[str], label: str) -> float | None:
         theirs = [rates[name, label] for name in names if (name, label) in rates]
@@ -220,14 +237,36 @@ def show(shape: str, found: Mapping[Cell, Sequence[float]], weights: int, bandwi
 
     return {
         "ratio": least(LLAMA),
-        "vs_openvino": least(["OpenVINO"]),
-        "vs_transformers": least(PEERS[3:]),
+        "vs_openvino": least(OPENVINO),
+        "vs_transformers": least(TRANSFORMERS),
         "b1_vs_llamacpp": against(LLAMA[1:], "B1"),
         "b1_vs_limit": round(rates[OURS, "B1"] / limit, 3) if (OURS, "B1") in rates else None,
-        "prefill_vs_openvino": against(["OpenVINO"], "prefill"),
+        "prefill_vs_openvino": against(OPENVINO, "prefill"),
         "rates": {f"{name}, {label}": round(rate, 1) for (name, label), rate in rates.items()},
         "bandwidth_gb": round(bandwidth / 1e9, 1),
     }
+
+
+LABELS = [*(f"B{batch}" for batch in BATCHES), "prefill"]
+
+
+def _table(rates: Mapping[Cell, float]) -> None:
+    print(f"  {'':<36}" + "".join(f"{label:>9}" for label in LABELS))
+    for name in dict.fromkeys(name for name, _ in rates):
+        cells = (f"{rates[name, label]:9.0f}" if (name, label) in rates else f"{'-':>9}" for label in LABELS)
+        print(f"  {name:<36}" + "".join(cells))
+
+
+def show_price(shape: str, found: Mapping[Cell, Sequence[float]]) -> dict[str, Any]:
+    """Prints what reproducible mode leaves of each rate; medians of the rounds' shares."""
+    print(f"\n{shape}: reproducible mode; tokens/s")
+    _table({cell: median(values) for cell, values in found.items()})
+    shares = {}
+    for label in LABELS:
+        pairs = zip(found[REPRODUCIBLE, label], found[OURS, label], strict=True)
+        shares[label] = round(median(one / other for one, other in pairs), 3)
+    print(f"  {'share':<36}" + "".join(f"{shares[label]:9.2f}" for label in LABELS), flush=True)
+    return {"reproducible_price": shares}
 
 
 if __name__ == "__main__":

@@ -5,8 +5,11 @@ whole blocks, found by the hash of all tokens up to their end (vLLM: Kwon et al.
 sequence whose prompt begins with known blocks copies them instead of computing them. A copy costs a few microseconds a
 token, and needs no attention that reads scattered memory.
 
-Slabs and blocks share one budget. Slabs come first: a block is forgotten, the least recently used one first, as soon as
-a slab needs its place.
+The slab of a sequence that has ended is kept too while there is room: memory that was used before costs no page faults,
+and whoever begins like its last owner finds it filled, and copies nothing.
+
+All three share one budget. Slabs in use come first: kept ones go as soon as their place is needed, then blocks, the
+least recently used first.
 """
 
 from __future__ import annotations
@@ -78,6 +81,8 @@ class KVStore:
         self.held = 0
         """Blocks that slabs take."""
         self._config, self._share, self._dtype, self._device = config, share, dtype, torch.device(device)
+        self._spare: list[tuple[Slab, Sequence[bytes]]] = []
+        """Slabs of sequences that have ended, the oldest first, with the keys of the blocks in them."""
         self._cached: OrderedDict[bytes, _Block] = OrderedDict()
         # The least recently used first. A chain is always used from its end to its root, so no block stands before
         # one that continues it, and forgetting from the front never leaves one that cannot be found.
@@ -87,9 +92,18 @@ class KVStore:
         """Blocks kept for others."""
         return len(self._cached)
 
-    def open(self, positions: int) -> Slab | None:
-        """A slab of at least so many positions, or None when slabs already take too much."""
-        if not self._take(blocks := _blocks(positions)):
+    def open(self, positions: int, keys: Sequence[bytes] = ()) -> Slab | None:
+        """A slab of at least so many positions, if it can be one that holds the blocks of `keys`, or None when slabs
+        already take too much. The length of its cache is what it holds of them."""
+        blocks = _blocks(positions)
+        fit = [(_alike(keys, held), slab) for slab, held in self._spare if blocks <= slab.blocks <= blocks * 3 // 2]
+        alike, spare = max(fit, key=lambda one: (one[0], -one[1].blocks), default=(0, None))
+        if spare is not None and self.held + spare.blocks <= self.total:
+            self._spare = [one for one in self._spare if one[0] is not spare]
+            self.held += spare.blocks
+            spare.cache.length = alike * BLOCK
+            return spare
+        if not self._take(blocks):
             return None
         return Slab(self._config, blocks, self._dtype, self._device)
 
@@ -106,24 +120,26 @@ class KVStore:
                 return True
         return False
 
-    def close(self, slab: Slab) -> None:
-        """Gives a slab's memory back."""
+    def close(self, slab: Slab, keys: Sequence[bytes] = ()) -> None:
+        """Gives a slab's memory back; `keys` are those of the blocks that it still holds for others."""
         self.held -= slab.blocks
+        if self._free >= slab.blocks:
+            self._spare.append((slab, keys if self._share else ()))
 
     def known(self, keys: Sequence[bytes]) -> int:
         """How many blocks from the first on are kept."""
         return next((i for i, key in enumerate(keys) if key not in self._cached), len(keys))
 
     def lead(self, slab: Slab, keys: Sequence[bytes]) -> int:
-        """Fills an empty slab with the blocks known of `keys`; how many positions these are."""
-        known = keys[: self.known(keys)]
-        for i, key in enumerate(known):
+        """Fills a slab that was just opened with the blocks known of `keys`; how many positions it then holds."""
+        held, known = slab.cache.length // BLOCK, keys[: self.known(keys)]
+        for i, key in enumerate(known[held:], held):
             block, at = self._cached[key], slice(i * BLOCK, (i + 1) * BLOCK)
             slab.cache.keys[:, 0, :, at] = block.keys
             slab.cache.values[:, 0, :, at] = block.values
             slab.hidden_SC[at] = block.hidden
         self._use(known)
-        slab.cache.length = len(known) * BLOCK
+        slab.cache.length = max(held, len(known)) * BLOCK
         return slab.cache.length
 
     def save(self, slab: Slab, keys: Sequence[bytes]) -> None:
@@ -147,8 +163,14 @@ class KVStore:
         self._use(keys)
 
     def clear(self) -> None:
-        """Forgets all blocks kept for others."""
+        """Forgets all that is kept for others."""
         self._cached.clear()
+        self._spare.clear()
+
+    @property
+    def _free(self) -> int:
+        """Blocks that nobody uses and nothing is kept in."""
+        return self.total - self.held - len(self._cached) - sum(slab.blocks for slab, _ in self._spare)
 
     def _take(self, blocks: int) -> bool:
         if self.held + blocks > self.total:
@@ -158,14 +180,24 @@ class KVStore:
         return True
 
     def _forget(self, blocks: int) -> None:
-        """Forgets kept blocks until so many places are free."""
-        while self.total - self.held - len(self._cached) < blocks:
-            self._cached.popitem(last=False)
+        """Forgets kept slabs and blocks until so many places are free."""
+        while self._free < blocks:
+            if self._spare:
+                self._spare.pop(0)
+            else:
+                self._cached.popitem(last=False)
 
     def _use(self, keys: Sequence[bytes]) -> None:
         for key in reversed(keys):
             if key in self._cached:
                 self._cached.move_to_end(key)
+
+
+def _alike(keys: Sequence[bytes], held: Sequence[bytes]) -> int:
+    """How many keys both begin with."""
+    return next(
+        (i for i, (one, other) in enumerate(zip(keys, held, strict=False)) if one != other), min(len(keys), len(held))
+    )
 
 
 def _blocks(positions: int) -> int:

@@ -138,9 +138,7 @@ class Scheduler:
     def end(self, row: Row, finish: Finish, error: BaseException | None = None) -> None:
         """Takes a sequence out, gives its memory back, and tells the one who asked. What it has read stays for others,
         unless it ended badly."""
-        if row.slab is not None and finish in ("stop", "length"):
-            self.remember(row)
-        self._release(row)
+        self._release(row, keep=finish in ("stop", "length"))
         (self.waiting if row in self.waiting else self.running).remove(row)
         self.counts.ended += 1
         self.counts.cancelled += finish == "cancelled"
@@ -168,8 +166,12 @@ class Scheduler:
     def remember(self, row: Row) -> None:
         """Keeps what a sequence has read, for others that begin alike."""
         if row.slab is not None:
-            stretched = row.slab.cache.stretched
-            self.store.save(row.slab, row.keys(stretched)[: row.read // BLOCK])
+            self.store.save(row.slab, self._whole(row, row.slab))
+
+    @staticmethod
+    def _whole(row: Row, slab: Slab) -> list[bytes]:
+        """The keys of the blocks that a sequence has read."""
+        return row.keys(slab.cache.stretched)[: row.read // BLOCK]
 
     def plan(self, now: float) -> list[Task]:
         """The next step; empty when nothing is left to do. Ends what was cancelled or is late at `now`."""
@@ -223,9 +225,9 @@ class Scheduler:
                 continue  # another one is just reading what this one could use
             if len(self.running) >= self.max_batch and not self._set_aside(self._less_urgent(row)):
                 return None
-            slab = self.store.open(len(row.tokens))
+            slab = self.store.open(len(row.tokens), keys)
             while slab is None and self._set_aside(self._less_urgent(row)):
-                slab = self.store.open(len(row.tokens))
+                slab = self.store.open(len(row.tokens), keys)
             if slab is None:
                 return None  # nobody overtakes: memory that frees up is for this one
             slab.cache.stretched = stretched
@@ -266,14 +268,16 @@ class Scheduler:
     def _preempt(self, row: Row) -> None:
         self.counts.preemptions += 1
         self._aside.add(row)
-        self.remember(row)
-        self._release(row)
+        self._release(row, keep=True)
         self.running.remove(row)
         self.add(row)
 
-    def _release(self, row: Row) -> None:
-        if row.slab is not None:
-            self.store.close(row.slab)
+    def _release(self, row: Row, *, keep: bool) -> None:
+        """Gives a sequence's memory back; with `keep`, what is in it stays for others."""
+        if (slab := row.slab) is not None:
+            if keep:
+                self.remember(row)
+            self.store.close(slab, self._whole(row, slab) if keep else ())
             row.slab = None
 
     def _turn(self, row: Row) -> None:

@@ -42,10 +42,16 @@ def byte_tokenizer() -> Tokenizer:
 
 
 def make_folder(
-    folder: Path, *, context: int = 128, template: str | None = None, eos: bool = False, **family: object
+    folder: Path,
+    *,
+    context: int = 128,
+    template: str | None = None,
+    eos: bool = False,
+    noise: float = 0.3,
+    **family: object,
 ) -> Path:
-    """A random decoder that does not repeat itself; it never ends by itself unless `eos`. `family`: more fields of
-    its configuration."""
+    """A random decoder that does not repeat itself; it never ends by itself unless `eos`. `noise`: what is added to its
+    initial weights. `family`: more fields of its configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = byte_tokenizer()
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -56,7 +62,7 @@ def make_folder(
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in model.parameters():
-            weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.3)
+            weight.add_(torch.randn(weight.shape, generator=generator), alpha=noise)
     bos = tokenizer.token_to_id(END)
     save_model(model, folder, bos=bos, eos=bos if eos else None)
     settings = {"bos_token": END, "eos_token": {"content": END}}

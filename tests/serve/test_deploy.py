@@ -27,7 +27,6 @@ from windlass.core.errors import InputError, NotFound
 from windlass.core.records import ReleaseRecord
 from windlass.core.workspace import Workspace
 from windlass.serve.deploy.bundle import find
-from windlass.serve.deploy.sizing import mebibytes, need_of
 from windlass.serve.deploy.writing import Settings, deploy
 
 SHAPE = TransformerConfig(300, hidden=32, layers=2, heads=2, kv_heads=1, head_dim=16, ffn=32, context=64)
@@ -243,16 +242,6 @@ def test_what_cannot_be_deployed_is_named(ws, tmp_path):
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
     with pytest.raises(InputError, match="no policy"):
         deploy(ws, find(ws, "Tiny-Model"), tmp_path / "out", Settings(policy="int3"))
-
-
-def test_memory_is_what_the_numbers_take():
-    need = need_of(SHAPE, policy="fp32", cached_tokens=1000)
-    assert need.weights == SHAPE.parameters * 4
-    assert need.cache == 1000 * 2 * 2 * 1 * 16 * 4
-    less = need_of(SHAPE, policy="int8", cached_tokens=1000)
-    assert less.weights < need.weights and less.dense == need.weights
-    assert less.loading > need.total, "on a processor that cannot do int8, fp32 fits in too"
-    assert mebibytes(1) == 64 and mebibytes(65 << 20) == 128
 
 
 def test_the_command(ws, tmp_path, capsys):

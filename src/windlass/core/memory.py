@@ -25,3 +25,12 @@ def keep_freed_memory(up_to: int = _LARGEST) -> bool:
     except (AttributeError, OSError):  # not glibc
         return False
     return bool(mallopt(_MMAP_THRESHOLD, up_to)) and bool(mallopt(_TRIM_THRESHOLD, _LARGEST))
+
+
+def give_back_freed_memory() -> None:
+    """Gives what is kept now back all the same, where the C library can: for the end of work that will not come again,
+    such as loading a model."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):  # not glibc
+        return

@@ -93,7 +93,6 @@ class Context:
         started, waiting = time.monotonic(), True
         responses: list[ChatResponse | None] = [None] * len(call.requests)
         pieces = [0] * len(call.requests)
-
         deadline = started + self.limits.request_seconds
 
         def run(index: int) -> Callable[[], Iterator[ChatDelta]]:

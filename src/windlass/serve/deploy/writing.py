@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from windlass.core.errors import InputError, MissingExtra
 from windlass.core.files import atomic_write
 from windlass.core.workspace import Workspace
 from windlass.serve.deploy.bundle import Cargo, pack
-from windlass.serve.deploy.sizing import Need, mebibytes, need_of
+from windlass.serve.engine.memory import Need, need_of
 from windlass.serve.run import DRAIN_SECONDS
 from windlass.serve.work import IN_PROGRESS
 
@@ -94,11 +95,13 @@ def deploy(ws: Workspace, cargo: Cargo, folder: Path, settings: Settings) -> Dep
 def _values(cargo: Cargo, settings: Settings) -> dict[str, Any]:
     """All that the templates say."""
     label = _LABEL.sub("-", cargo.name.lower()).strip("-")[:40] or "model"
-    need, context, vllm, notes = None, None, False, []
+    need, most, context, vllm, notes = None, 0, None, False, []
     engine: list[str] = []  # options of `windlass serve`: what the memory was estimated for
     if cargo.task is None:
         config = load_config(cargo.artifact.path)
-        need = need_of(config, policy=settings.policy, cached_tokens=settings.cached_tokens)
+        need = need_of(config, policy=settings.policy, kv_tokens=settings.cached_tokens)
+        plain = need_of(config, policy="fp32", kv_tokens=settings.cached_tokens)
+        most = max(need.loading, plain.loading)  # a processor may not be able to do what is asked for
         context = config.context
         if not config.decoder_layers:
             engine = ["--policy", settings.policy, "--kv-tokens", str(settings.cached_tokens)]
@@ -108,8 +111,8 @@ def _values(cargo: Cargo, settings: Settings) -> dict[str, Any]:
             notes.append(f"No vLLM files: vLLM does not know models of the family '{family}'.")
     else:
         notes.append("No vLLM files: a release is more than one model.")
-    memory = mebibytes(need.total if need else 1 << 30)
-    limit = mebibytes(need.loading + (256 << 20) if need else 2 << 30)
+    memory = _mebibytes(need.total if need else 1 << 30)
+    limit = _mebibytes(most + (256 << 20) if need else 2 << 30)
     return {
         "name": cargo.name,
         "label": label,
@@ -138,6 +141,11 @@ def _values(cargo: Cargo, settings: Settings) -> dict[str, Any]:
         "vllm": vllm,
         "notes": notes,
     }
+
+
+def _mebibytes(count: int) -> int:
+    """Rounded up to 64, as a quantity of Kubernetes reads well."""
+    return math.ceil(count / (64 << 20)) * 64
 
 
 def _family(cargo: Cargo) -> str:

@@ -14,10 +14,12 @@ A failure of one request ends that request. The thread exists while there is wor
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -28,6 +30,7 @@ import torch
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.ragged import Kernel
 from windlass.core.errors import InputError, NotFound, WindlassError
+from windlass.core.memory import give_back_freed_memory
 from windlass.serve.engine.adapters.lora import MAX_BYTES, Adapters
 from windlass.serve.engine.adapters.lora_files import LoRA
 from windlass.serve.engine.arithmetic.linears import prepare
@@ -41,6 +44,16 @@ from windlass.serve.engine.speculation.speculation import Speculating, Speculati
 
 _LINGER = 2.0
 """Seconds that the thread waits for more work; a new one costs it the warm-up of its arithmetic."""
+
+
+_open: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """A thread that is still within PyTorch when the interpreter goes would abort the process."""
+    for engine in list(_open):
+        engine.close()
 
 
 class Closed(WindlassError):
@@ -114,6 +127,8 @@ class Engine:
         keep = "reproducible mode takes no arithmetic that hangs on the machine" if reproducible else None
         self.report = prepare(decoder, policy, keep=keep) if policy != "fp32" else None
         """What became of the policy; None: the decoder is as it was given."""
+        if self.report is not None:
+            give_back_freed_memory()  # of the weights that were replaced
         self.decoder = decoder.eval().requires_grad_(False)
         self.context = config.context
         """Tokens of a prompt and its answer together."""
@@ -133,6 +148,7 @@ class Engine:
         self._closing = False
         self._arrivals = itertools.count()
         self._requests = self._steps = 0
+        _open.add(self)
 
     def submit(self, generation: Generation) -> Running:
         """Accepts a request, from any thread. Raises `InputError` for what can never be served, `Closed` after

@@ -26,7 +26,7 @@ from windlass.serve.engine.answer import Answer
 from windlass.serve.engine.arithmetic.attention import kernel_here
 from windlass.serve.engine.constraints.spelling import spell
 from windlass.serve.engine.engine import Engine, Stats
-from windlass.serve.engine.memory import check_memory
+from windlass.serve.engine.memory import MEMORABLE, check_memory
 from windlass.serve.engine.prompt import Prompt
 from windlass.serve.engine.source import SourceEngine
 from windlass.serve.engine.speculation.choosing import speculation_of
@@ -72,10 +72,10 @@ class LocalModel:
         guesses ahead: "lookup", or the folder of a draft model.
 
         `digest` is that of the artifact; left out, it is computed from the files. Raises `InputError` naming the file,
-        field or tensor that is missing or does not fit, or both numbers when memory does not suffice, before loading.
+        field or tensor that is missing or does not fit, or the numbers when memory does not suffice, before loading.
         """
         folder = Path(folder)
-        check_memory(folder, engine.get("kv_tokens") or 0)
+        check_memory(folder, **{name: engine[name] for name in MEMORABLE if name in engine})
         model = load_model(folder)
         defaults = Defaults.of(folder)
         if digest is None:

@@ -144,6 +144,18 @@ class Report:
         return "; ".join([f"{text}: {self.products} products, {self.bytes / 1e6:,.0f} MB a pass", *self.reasons])
 
 
+def likely(policy: str) -> str:
+    """What `policy` comes to on this machine, unless its trial fails. Raises `InputError` for an unknown one."""
+    return next(name for name in _candidates(policy) if name == "fp32" or not _CHOICES[name].unable())
+
+
+def _candidates(policy: str) -> tuple[str, ...]:
+    """What is to be tried, in this order."""
+    if policy not in (*POLICIES, "auto"):
+        raise InputError(f"The policy is {policy!r}.", f"It may be: {', '.join((*POLICIES, 'auto'))}.")
+    return POLICIES[POLICIES.index(AUTOMATIC if policy == "auto" else policy) :]
+
+
 def prepare(decoder: Decoder, policy: str = "auto", *, keep: str | None = None) -> Report:
     """Replaces the arithmetic of each `Linear` of a decoder (float32, on a CPU) in place; for serving only, since
     packed weights can be neither trained nor saved.
@@ -152,8 +164,7 @@ def prepare(decoder: Decoder, policy: str = "auto", *, keep: str | None = None) 
     decoder as it is. Experts of a mixture and its router stay in float32. Raises `InputError` for an unknown policy and
     for a decoder that is not float32 on a CPU.
     """
-    if policy not in (*POLICIES, "auto"):
-        raise InputError(f"The policy is {policy!r}.", f"It may be: {', '.join((*POLICIES, 'auto'))}.")
+    candidates = _candidates(policy)
     weight = decoder.embedding
     if weight.dtype != torch.float32 or weight.device.type != "cpu":
         raise InputError(
@@ -163,7 +174,6 @@ def prepare(decoder: Decoder, policy: str = "auto", *, keep: str | None = None) 
     if policy == "auto" and keep is not None:
         return _unchanged(decoder, policy, (keep,))
     keep_freed_memory(_KEPT)
-    candidates = POLICIES[POLICIES.index(AUTOMATIC if policy == "auto" else policy) :]
     reasons: list[str] = []
     with torch.inference_mode():
         expected = None

@@ -438,3 +438,8 @@ def test_settings_of_the_folder_that_make_no_sense_are_named(
 def test_a_cache_that_does_not_fit_is_refused_before_loading(folder: Path) -> None:
     with pytest.raises(InputError, match="999,999,999,999 remembered tokens"):
         LocalModel.load(folder, kv_tokens=999_999_999_999)
+
+
+def test_a_cache_of_less_than_a_block_is_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match="A memory of 1 tokens serves nobody"):
+        LocalModel.load(folder, kv_tokens=1)

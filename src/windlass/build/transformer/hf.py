@@ -229,10 +229,11 @@ class _Tensors(Mapping[str, Tensor]):
         self._where: dict[str, tuple[Any, str]] = {}
         for path in paths:
             try:
+                path.open("rb").close()  # safetensors says "no such file", whatever the reason
                 file = stack.enter_context(safe_open(path, framework="pt"))
             except (OSError, SafetensorError) as error:
                 raise InputError(
-                    f"{path} cannot be read: {error}.", "The file is absent or damaged; fetch it again."
+                    f"{path} cannot be read: {error}.", "The file is absent, damaged or not yours to read."
                 ) from error
             for name in file.keys():  # noqa: SIM118 (not a mapping)
                 known = renamed(name)

@@ -124,6 +124,11 @@ class Engine:
         if kv_tokens is None:
             most = min(2 * max_batch * config.context, 65_536)
             kv_tokens = positions_to_keep(config, most, weight.device, weight.element_size())
+        elif kv_tokens < BLOCK:
+            raise InputError(
+                f"A memory of {kv_tokens} tokens serves nobody: it is given out {BLOCK} at a time.",
+                f"Let the engine keep at least the window of the model, {config.context}.",
+            )
         keep = "reproducible mode takes no arithmetic that hangs on the machine" if reproducible else None
         self.report = prepare(decoder, policy, keep=keep) if policy != "fp32" else None
         """What became of the policy; None: the decoder is as it was given."""

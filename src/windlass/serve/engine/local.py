@@ -78,10 +78,10 @@ class LocalModel:
         check_memory(folder, **{name: engine[name] for name in MEMORABLE if name in engine})
         model = load_model(folder)
         defaults = Defaults.of(folder)
+        prompt = Prompt(folder, defaults.bos)
         if digest is None:
             parts = [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.json"))]
             digest = sha256_json({path.name: sha256_file(path) for path in parts})
-        prompt = Prompt(folder, defaults.bos)
         if prompt.tokenizer.get_vocab_size() > model.config.vocab_size:
             raise InputError(
                 f"{folder}: the tokenizer knows {prompt.tokenizer.get_vocab_size()} tokens, but the model only "

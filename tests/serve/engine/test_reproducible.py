@@ -6,6 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from engine_world import make_folder  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from tiny_decoders import ask, decoder, prompts  # noqa: E402
@@ -14,6 +15,7 @@ from windlass.build.transformer.config import Experts  # noqa: E402
 from windlass.core.errors import InputError  # noqa: E402
 from windlass.serve.engine.arithmetic.linears import prepare  # noqa: E402
 from windlass.serve.engine.engine import Engine  # noqa: E402
+from windlass.serve.engine.reproducibility import NotReproducible, prove  # noqa: E402
 
 KINDS = {
     "llama": {},
@@ -54,12 +56,14 @@ def bits(running) -> list[object]:
 
 @settings(max_examples=6, deadline=None)
 @given(data=st.data())
-def test_batch_cache_and_memory_change_no_bit(world, data):
+def test_batch_chunks_cache_and_memory_change_no_bit(world, data):
     model, asked, alone = world
     order = data.draw(st.permutations(range(len(asked))))
+    batch = data.draw(st.sampled_from([2, 3, 5, 16]))
     engine = Engine(
         model,
-        max_batch=data.draw(st.sampled_from([2, 3, 5, 16])),
+        max_batch=batch,
+        token_budget=data.draw(st.integers(batch, 40)),
         kv_tokens=data.draw(st.sampled_from([128, 256, 2048])),
         reproducible=True,
         share=data.draw(st.booleans()),
@@ -71,6 +75,58 @@ def test_batch_cache_and_memory_change_no_bit(world, data):
     engine.close()
 
 
+@pytest.mark.parametrize("chunk", [1, 5, 31])
+def test_chunks_of_any_size_change_no_bit(world, chunk):
+    model, asked, alone = world
+    engine = Engine(model, max_batch=1, token_budget=chunk, kv_tokens=512, reproducible=True)
+    for _ in range(2):
+        assert bits(engine.submit(full(asked[1]))) == alone[1]
+    steps = engine.stats().steps
+    engine.close()
+    assert steps >= -(-len(asked[1]) // chunk), "it was read in chunks"
+
+
+def test_the_proof_holds_for_models_that_keep_it(world):
+    model, _, _ = world
+    prove(model)
+
+
+def test_the_proof_refuses_a_model_whose_bits_depend_on_the_batch(monkeypatch):
+    model = decoder(hidden=64, ffn=96)
+    real = type(model).hidden_of_parts
+    monkeypatch.setattr(
+        type(model),
+        "hidden_of_parts",
+        lambda self, tokens, parts: real(self, tokens, parts) * (1 + 1e-5 * len(parts.lengths)),
+    )
+    with pytest.raises(NotReproducible, match=r"in a batch, in chunks of 32, .* other bits than alone"):
+        prove(model)
+
+
+def test_the_proof_refuses_a_model_whose_bits_depend_on_chunks(monkeypatch):
+    model = decoder(hidden=64, ffn=96)
+    real = type(model).hidden_of_parts
+    monkeypatch.setattr(
+        type(model), "hidden_of_parts",
+        lambda self, tokens, parts: real(self, tokens, parts) * (1.5 if any(1 < n < 7 for n in parts.lengths) else 1.0),
+    )  # fmt: skip
+    with pytest.raises(NotReproducible, match="other bits than alone"):
+        prove(model)
+
+
 def test_experts_cannot_promise_it():
     with pytest.raises(InputError, match="mixture of experts cannot run in reproducible mode"):
         Engine(decoder(experts=Experts(4, 2, 24)), reproducible=True)
+
+
+def test_a_model_that_cannot_keep_the_promise_is_not_loaded_with_it(tmp_path, monkeypatch):
+    from windlass.serve.engine import local
+
+    proved = []
+    monkeypatch.setattr(local, "prove", lambda decoder, kernel: proved.append(decoder))
+    folder = make_folder(tmp_path / "model")
+    local.LocalModel.load(folder).close()
+    assert not proved
+    model = local.LocalModel.load(folder, reproducible=True)
+    assert proved == [model.engine.decoder]
+    model.close()

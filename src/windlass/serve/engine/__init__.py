@@ -5,6 +5,7 @@ engine.py     the thread that computes, between those who ask and the model
 scheduler.py  who reads how many tokens in the next step, and who is set aside when memory runs out
 kv.py         memory of what was read: a slab for each running sequence, blocks for others that begin alike
 runner.py     one step of the model
+reproducibility.py  reproducible mode is proven before it is promised
 memory.py     whether a model fits, said before it is loaded
 source.py     encoder-decoders behind the same questions
 

@@ -117,7 +117,7 @@ class Engine:
                 "Leave reproducible mode off, or choose a dense model.",
             )
         if reproducible:
-            max_batch, token_budget = min(max_batch, TILE), TILE
+            max_batch, token_budget = min(max_batch, TILE), min(token_budget, TILE)
         if max_batch < 1 or token_budget < max_batch:
             raise InputError(f"A step of {token_budget} tokens cannot serve {max_batch} sequences.")
         weight = decoder.embedding

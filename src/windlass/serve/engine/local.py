@@ -28,6 +28,7 @@ from windlass.serve.engine.constraints.spelling import spell
 from windlass.serve.engine.engine import Engine, Stats
 from windlass.serve.engine.memory import MEMORABLE, check_memory
 from windlass.serve.engine.prompt import Prompt
+from windlass.serve.engine.reproducibility import prove
 from windlass.serve.engine.source import SourceEngine
 from windlass.serve.engine.speculation.choosing import speculation_of
 from windlass.serve.engine.wishes import Defaults
@@ -206,8 +207,13 @@ class LocalModel:
 
 def _engine(model: Model, folder: Path, defaults: Defaults, settings: Mapping[str, Any]) -> Engine | SourceEngine:
     if isinstance(model, Decoder):
-        here = {"kernel": kernel_here(), "policy": "auto"} if model.embedding.device.type == "cpu" else {}
-        return Engine(model, **{**here, **settings})
+        here: dict[str, Any] = (
+            {"kernel": kernel_here(), "policy": "auto"} if model.embedding.device.type == "cpu" else {}
+        )
+        engine = Engine(model, **{**here, **settings})
+        if settings.get("reproducible"):
+            prove(engine.decoder, here.get("kernel"))
+        return engine
     if not isinstance(model, EncoderDecoder):
         raise InputError(f"{folder} holds a model that is not a decoder.", "Give a decoder (Llama, ...) or T5.")
     if defaults.start is None:

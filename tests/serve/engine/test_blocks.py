@@ -16,6 +16,7 @@ from windlass.serve.engine.arithmetic.attention import NativeAttention, kernel_h
 from windlass.serve.engine.arithmetic.blocks import Blocks, blocks_of
 from windlass.serve.engine.arithmetic.linears import prepare
 from windlass.serve.engine.engine import Engine
+from windlass.serve.engine.reproducibility import prove
 
 needs_kernels = pytest.mark.skipif(native.unavailable() is not None, reason=str(native.unavailable()))
 
@@ -68,10 +69,7 @@ def test_they_give_what_the_modules_give(shape: str, policy: str) -> None:
     assert blocks is not None
     passes = [prompts(20, 1, 9), prompts(1, 1, 1, seed=2), prompts(1, 30, 2, seed=3)]
     for own, expected in zip(read(model, passes, blocks), read(model, passes, None), strict=True):
-        if shape == "normed heads":  # which PyTorch norms where they are not neighbours
-            torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-5)
-        else:
-            assert torch.equal(own, expected)
+        assert torch.equal(own, expected)
 
 
 @needs_kernels
@@ -123,6 +121,15 @@ def test_an_engine_uses_them(monkeypatch: pytest.MonkeyPatch) -> None:
     found = answers(engine, [ask(prompt, 8) for prompt in asked])
     engine.close()
     assert [[token.id for token in answer] for answer in found] == expected
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape", ["llama", "normed heads"])
+def test_no_bit_of_theirs_depends_on_company_or_chunks(shape: str) -> None:
+    model = decoder(**PLAIN[shape])
+    prepare(model, "int8")
+    assert blocks_of(model) is not None
+    prove(model, kernel_here())
 
 
 def test_without_kernels_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:

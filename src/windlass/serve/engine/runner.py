@@ -26,12 +26,13 @@ _ROWS = 256
 
 
 class Runner:
-    """Knows the model. `kernel` looks for all sequences at once, where it can; `reproducible`: every product has TILE
-    rows and every position looks by itself, so that no bit depends on what else is read in the same step."""
+    """Knows the model. `kernel` looks for all sequences at once, where it can; `reproducible`: no bit depends on what
+    else is read in the same step. Native blocks promise that by themselves; otherwise every product has TILE rows, and
+    every position looks by itself."""
 
     def __init__(self, decoder: Decoder, *, kernel: Kernel | None = None, reproducible: bool = False) -> None:
         self.decoder, self._kernel, self._reproducible = decoder, kernel, reproducible
-        self._blocks = None if kernel is None or reproducible else blocks_of(decoder)
+        self._blocks = None if kernel is None else blocks_of(decoder)
         self.adapters: Adapters | None = None
         """Set with the first one that is loaded."""
 
@@ -84,7 +85,7 @@ class Runner:
         return self.decoder.hidden_of_parts(tokens_T, parts)[: len(tokens)]
 
     def _logits(self, hidden_NC: Tensor) -> Tensor:
-        if not self._reproducible:
+        if self._blocks is not None or not self._reproducible:
             return self.decoder.logits(hidden_NC)
         padded_NC = F.pad(hidden_NC, (0, 0, 0, -len(hidden_NC) % TILE))
         tiles = [self.decoder.logits(tile_TC) for tile_TC in padded_NC.split(TILE)]  # type: ignore[no-untyped-call]

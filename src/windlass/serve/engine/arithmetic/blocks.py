@@ -109,7 +109,7 @@ def blocks_of(decoder: Decoder) -> Blocks | None:
     scaled = config.rope_scaling is not None and config.rope_scaling.kind == "longrope"  # turns a place in two ways
     if config.position not in ("rope", "none") or scaled or decoder.embedding_norm is not None or config.token_types:
         return None
-    if not decoder.embedding.is_contiguous():
+    if not decoder.embedding.is_contiguous() or decoder.head is None or _product(decoder.head) is None:
         return None
     layers = [_plain(block, config.local(layer)) for layer, block in enumerate(decoder.blocks)]
     known = [layer for layer in layers if layer is not None]

@@ -24,6 +24,8 @@ class FusedNorm(nn.Module):
         self.weight = (1.0 + norm.weight if norm.offset else norm.weight).detach().float().contiguous()
 
     def forward(self, x: Tensor) -> Tensor:
+        if _readable(x) and _rows(x) is None:
+            x = x.contiguous()
         rows = _rows(x)
         if rows is None:
             return self.norm(x)
@@ -47,7 +49,7 @@ def silu_gate(gate: Tensor, up: Tensor) -> Tensor:
 
 def _rows(x: Tensor) -> tuple[int, int] | None:
     """How many vectors x holds and how far apart they lie; None where the kernels cannot read them."""
-    if x.dtype != torch.float32 or x.device.type != "cpu" or x.requires_grad:
+    if not _readable(x):
         return None
     width = x.shape[-1]
     if x.is_contiguous():
@@ -58,3 +60,7 @@ def _rows(x: Tensor) -> tuple[int, int] | None:
         if x.shape[i] != 1 and x.stride(i) != x.stride(i + 1) * x.shape[i + 1]:
             return None  # the vectors do not lie equally far apart
     return x.numel() // width, x.stride(-2)
+
+
+def _readable(x: Tensor) -> bool:
+    return x.dtype == torch.float32 and x.device.type == "cpu" and not x.requires_grad

@@ -1,7 +1,7 @@
 """A server for the checks with other people's clients: `python server.py FOLDER` prints its address.
 
-`tiny` is a small random model in a real engine; `caller` is one that calls tools; `speller` obeys schemas and calls
-tools, as a trained model would.
+`tiny` is a small random model in a real engine, `french` an adapter on it; `caller` is one that calls tools; `speller`
+obeys schemas and calls tools, as a trained model would.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "serve"))
 
-from engine_world import TEMPLATE, make_calling_folder, make_folder
-from serving_fakes import Letters, Overlap, Speller
+from engine_world import TEMPLATE, make_calling_folder, make_folder, make_lora
+from serving_fakes import Letters, Overlap, Speller, Vowels
 
 from windlass.core.sqlite_store import SqliteStore
 from windlass.core.trace import Recorder
 from windlass.serve import run
+from windlass.serve.adapter_folders import AdapterFolders
 from windlass.serve.app import create_app
 from windlass.serve.engine.local import LocalModel
 
@@ -34,9 +35,11 @@ def main(folder: Path) -> None:
     recorder = Recorder(store)
     tiny = LocalModel.load(make_folder(folder / "tiny", context=1024, template=TEMPLATE), recorder=recorder)
     caller = LocalModel.load(make_calling_folder(folder / "caller"), recorder=recorder)
+    tiny.load_adapter("french", make_lora(folder / "adapters/french"))
     app = create_app(
         {"tiny": tiny, "caller": Plain(caller), "speller": Plain(Speller())}, {"letters": Letters()}, store, recorder,
-        rerankers={"overlap": Overlap()}, folder=folder / "serve",
+        rerankers={"overlap": Overlap()}, classifiers={"vowels": Vowels()}, folder=folder / "serve",
+        adapter_folders=AdapterFolders([folder / "adapters"]),
     )  # fmt: skip
     listener = run.listen("127.0.0.1", 0)
     run.run(app, listener, on_start=lambda: print(run.url(listener), flush=True))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from windlass.core.errors import InputError, Unsupported
-from windlass.core.protocols import Embeddings, EmbedKind, Relevance
+from windlass.core.protocols import Classes, Embeddings, EmbedKind, Relevance
 from windlass.core.trace import Recorder
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Citation, Message, TokenLogprob, ToolCall, Usage
 
@@ -186,3 +186,16 @@ class Overlap:
 
     def rank(self, query: str, documents: Sequence[str]) -> Relevance:
         return Relevance([float(len(set(query) & set(d))) for d in documents], len(query) + sum(map(len, documents)))
+
+
+class Vowels:
+    """A classifier that says whether a text, or both texts of a pair, have vowels."""
+
+    name = "vowels"
+    digest = "1" * 64
+    labels = ("with", "without")
+
+    def classify(self, texts: Sequence[str | tuple[str, str]]) -> Classes:
+        whole = ["".join(text) for text in texts]
+        shares = [float(any(letter in "aeiou" for letter in text)) for text in whole]
+        return Classes(np.array([[share, 1 - share] for share in shares], np.float32), sum(map(len, whole)))

@@ -20,6 +20,7 @@ from windlass.core.trace import Recorder
 
 try:
     from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
     from starlette.requests import Request
     from starlette.responses import Response
@@ -36,7 +37,7 @@ try:
     from windlass.serve.api.routes import operations
     from windlass.serve.api.routes import routes as api_routes
     from windlass.serve.batches import Batches
-    from windlass.serve.errors import error_response
+    from windlass.serve.errors import HttpError, error_response
     from windlass.serve.filestore import FileStore
     from windlass.serve.gate import LOOPBACK, Gate
     from windlass.serve.keys import Keys
@@ -92,6 +93,12 @@ def create_app(
     async def failed(request: Request, error: Exception) -> Response:
         return error_response(error)
 
+    async def unroutable(request: Request, error: Exception) -> Response:
+        """Starlette's own refusals, which are plain text: a path or method that nobody declared."""
+        assert isinstance(error, HTTPException)
+        said = f"{request.method[:20]} {request.url.path[:200]}: {error.detail}."
+        return error_response(HttpError(error.status_code, said, headers=error.headers))
+
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         working = None if batches is None else asyncio.create_task(batches.work())
@@ -112,6 +119,6 @@ def create_app(
             *routes,
         ],
         middleware=[Middleware(Gate, metrics=metrics, hosts=hosts, api_key=api_key, keys=keys, log=log)],
-        exception_handlers={Exception: failed},
+        exception_handlers={HTTPException: unroutable, Exception: failed},
         lifespan=lifespan,
     )

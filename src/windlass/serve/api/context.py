@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeVar
 
-from windlass.core.errors import Unsupported, WindlassError
+from windlass.core.errors import InputError, NotFound, Unsupported, WindlassError
 from windlass.core.protocols import ChatModel, Classifying, Embedder, Reranker
 from windlass.core.store import Store
 from windlass.core.trace import Recorder
 from windlass.core.values import ChatDelta, ChatResponse
 from windlass.serve.adapter_folders import AdapterFolders
 from windlass.serve.api.catalogue import Catalogue
-from windlass.serve.api.fields import BadField, Check, Json, text
+from windlass.serve.api.fields import BadField, Check, text
 from windlass.serve.api.generate import Call
 from windlass.serve.api.operation import Caller
 from windlass.serve.errors import HttpError
@@ -114,7 +115,7 @@ class Context:
                     yield index, delta
                 if None in responses:
                     raise WindlassError(f"The model '{call.model}' ended without a response.")
-        except Unsupported as error:
+        except (Unsupported, InputError) as error:
             raise _naming_the_field(error, call) from error
         finally:
             self._charge(call.model, caller, responses, pieces)
@@ -159,8 +160,12 @@ class Context:
             self.count(model, caller, input=read, output=written, cost=cost)
 
 
-def _naming_the_field(error: Unsupported, call: Call) -> BadField:
+def _naming_the_field(error: Unsupported | InputError, call: Call) -> WindlassError:
     """The model refuses a field by its wire name: say which one in `param`, where clients look for it."""
-    asked: Json = call.requests[0].beyond_text()
-    named = next((field for field in asked if f"'{field}'" in error.message), None)
-    return BadField(named, error.message, error.hint, code="unsupported")
+    if isinstance(error, BadField | NotFound):
+        return error
+    asked = ("max_tokens", "response_format", "tools", *call.requests[0].beyond_text())
+    found = re.findall(r"(?:^|')([a-z_]+)", error.message)
+    named = next((field for field in asked if field in found), None)
+    code = getattr(error, "code", "unsupported" if isinstance(error, Unsupported) else "invalid_value")
+    return BadField(named, error.message, error.hint, code=code)

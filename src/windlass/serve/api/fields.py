@@ -61,8 +61,10 @@ def parse_json(body: bytes) -> Json:
         raise BadField(None, "The body is nested too deeply.") from None
     except UnicodeEncodeError:
         raise BadField(None, "A text holds half a character (a lone surrogate).", "Check how it was cut.") from None
-    except ValueError as error:  # also invalid UTF-8 and numbers of thousands of digits
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BadField(None, f"The body is not valid JSON: {error}.", "Send one JSON object, in UTF-8.") from None
+    except ValueError:
+        raise BadField(None, "The body holds a number of thousands of digits.") from None
     if not isinstance(value, dict):
         raise BadField(None, f"The body is {kind(value)}, but must be a JSON object.")
     return value

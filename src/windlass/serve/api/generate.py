@@ -34,6 +34,7 @@ MAX_TOKENS = 1 << 24
 MAX_CHOICES = 16
 MAX_LOGPROBS = 20
 MAX_STOPS = 16
+MAX_BIASES = 1024
 VOCABULARY = 1 << 24
 _ANY_SEED = integer(-(1 << 63), (1 << 63) - 1)
 
@@ -48,14 +49,19 @@ class Call:
     include_usage: bool = False
 
 
+_PUSH = number(-100, 100)
+
+
 def _logit_bias(at: str, value: Any) -> dict[int, float]:
     if not isinstance(value, dict):
         raise BadField(at, f"'{at}' is {kind(value)}, but must be an object.")
+    if len(value) > MAX_BIASES:
+        raise BadField(at, f"'{at}' holds {len(value)}; this server takes {MAX_BIASES}.")
     bias = {}
     for token, push in value.items():
         if not (token.isascii() and token.isdigit()) or int(token[:9]) >= VOCABULARY or len(token) > 8:
             raise BadField(at, f"'{at}' names the token {short(token)}, but tokens are whole numbers.")
-        bias[int(token)] = number(-100, 100)(f"{at}.{token}", push)
+        bias[int(token)] = _PUSH(f"{at}.{token}", push)
     return bias
 
 
@@ -63,7 +69,8 @@ LOGIT_BIAS = Check(
     {
         "type": "object",
         "propertyNames": {"pattern": "^[0-9]{1,7}$"},
-        "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+        "additionalProperties": _PUSH.schema,
+        "maxProperties": MAX_BIASES,
     },
     _logit_bias,
 )

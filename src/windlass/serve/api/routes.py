@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,7 +22,7 @@ from windlass.serve.api import (
     tokens,
 )
 from windlass.serve.api.context import Context
-from windlass.serve.api.fields import BadField, parse_json, read_body
+from windlass.serve.api.fields import BadField, Json, Table, parse_json, read_body
 from windlass.serve.api.operation import Caller, Operation
 from windlass.serve.errors import HttpError, error_response, json_response
 from windlass.serve.gate import admit, key_of, scope_error
@@ -56,6 +56,8 @@ def routes(context: Context, known: Sequence[Operation]) -> list[Route]:
     return [*made, *other, Route("/v1/{rest:path}", guarded(_unknown(sorted(allowed))), methods=_METHODS)]
 
 
+_LARGE = 1 << 16
+"""Bytes."""
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"]
 
 
@@ -75,13 +77,20 @@ def _endpoint(context: Context, operation: Operation) -> Endpoint:
                 raise BadField(name[:200], f"'{name[:200]}' is not a parameter of {operation.path}.", "Leave it out.")
         fields = {}
         if operation.table is not None:
-            fields = read_body(operation.table, operation.required, parse_json(await _body(request, context)))
+            fields = await _fields(operation.table, operation.required, await _body(request, context))
         if key is not None and context.keys is not None and operation.method == "POST":
             await admit(context.keys, key)
         made = await operation.handle(Caller(request.receive, key, request), fields)
         return made if isinstance(made, Response) else json_response(made)
 
     return answer
+
+
+async def _fields(table: Table, required: Collection[str], body: bytes) -> Json:
+    """Large bodies are read beside the loop: hundreds of thousands of tokens would hold up everybody's answers."""
+    if len(body) < _LARGE:
+        return read_body(table, required, parse_json(body))
+    return await asyncio.to_thread(lambda: read_body(table, required, parse_json(body)))
 
 
 async def _body(request: Request, context: Context) -> bytes:

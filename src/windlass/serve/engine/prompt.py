@@ -79,7 +79,8 @@ class Prompt:
     def encode(self, text: str, *, special: bool) -> list[int]:
         """Token ids of a text; `special`: with those that the tokenizer puts around it, and the model's first token."""
         try:
-            ids = list(self.tokenizer.encode(text, add_special_tokens=special).ids)
+            # As a batch of one: only batches let other threads run meanwhile, and a long text takes seconds.
+            ids = list(self.tokenizer.encode_batch_fast([text], add_special_tokens=special)[0].ids)
         except (UnicodeEncodeError, TypeError) as error:
             raise InputError(f"The prompt is not valid Unicode ({error}).") from error
         return [self._bos, *ids] if special and self._bos is not None and ids[:1] != [self._bos] else ids

@@ -36,6 +36,13 @@ INCLUDE_STOP = "include_stop_str_in_output"
 """Key of `ChatRequest.extra` (true or false): the text ends behind the stop string rather than before it."""
 
 
+class TooLong(InputError):
+    """The prompt, or it and its answer, do not fit the window."""
+
+    code = "context_length_exceeded"
+    """As OpenAI's service calls it; clients shorten the conversation and try again when they read it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Defaults:
     """What a model's folder says, for requests that do not."""
@@ -126,6 +133,11 @@ def generation(
         deadline=None if request.timeout is None else time.monotonic() + request.timeout,
         prompt_logprobs=reported,
     )
+    if made.sampling.min_tokens > made.max_tokens:
+        raise InputError(
+            f"min_tokens is {made.sampling.min_tokens}, but the answer has room for {made.max_tokens} tokens.",
+            "Lower it, or raise max_tokens.",
+        )
     for name in asked.keys() - {*_BEAMS, INCLUDE_STOP}:
         raise Unsupported(f"The parameter '{name}' is not supported by the model '{model}'.", "Leave it out.")
     return made, parts
@@ -159,7 +171,7 @@ def _room(prompt: int, wanted: int | None, model: str, context: int, apart: bool
     room = context if apart else context - prompt
     if room < 1 or prompt > context:
         included = "" if apart else ", the answer included"
-        raise InputError(
+        raise TooLong(
             f"The prompt has {prompt} tokens, but the model '{model}' reads at most {context}{included}.",
             "Shorten the prompt.",
         )
@@ -168,7 +180,7 @@ def _room(prompt: int, wanted: int | None, model: str, context: int, apart: bool
     if wanted < 1:
         raise InputError(f"max_tokens is {wanted}, but must be at least 1.")
     if wanted > room:
-        raise InputError(
+        raise TooLong(
             f"max_tokens is {wanted}, but after a prompt of {prompt} tokens the window of the model '{model}' "
             f"({context}) has room for {room}.",
             "Shorten the prompt, or ask for fewer tokens.",

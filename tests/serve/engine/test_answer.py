@@ -239,3 +239,16 @@ def test_a_stream_that_takes_too_long_ends_with_an_error(model: LocalModel, url:
 def test_several_answers_of_one_beam_search_are_refused_by_name(url: str, fields: dict[str, int]) -> None:
     refused = httpx.post(f"{url}/v1/completions", json=body([1], beam_width=3, **fields))
     assert refused.status_code == 400 and refused.json()["error"]["param"] == "beam_width"
+
+
+def test_an_answer_that_ends_by_itself_is_whole_however_late_the_engine_says_so(model: LocalModel) -> None:
+    scheduler = model.engine._scheduler
+    end, (last,) = scheduler.end, model.complete(ask([5, 6, 7], max_tokens=1, logprobs=0)).logprobs
+
+    def late(row: Any, finish: Any, error: Any = None) -> None:
+        time.sleep(0.1)  # between the last token and the end
+        end(row, finish, error)
+
+    scheduler.end = late
+    answer = model.complete(ask([5, 6, 7], max_tokens=9, extra={"stop_token_ids": [last.id]}))
+    assert answer.finish_reason == "stop" and answer.message.text == ""

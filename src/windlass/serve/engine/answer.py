@@ -139,7 +139,7 @@ class _Work:
             for token in running:
                 self._output += 1
                 if token.id in self._asked.stop_tokens:
-                    break
+                    continue  # it is the last; how the request ended is said behind it
                 if token.logprob is not None:
                     self._pending.append(self._model.named(*token))
                 self._thought += self._parts.thinking

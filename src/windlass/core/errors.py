@@ -81,5 +81,9 @@ class Unsupported(WindlassError):
     exit_code = 2
 
 
+class NoMemory(WindlassError):
+    """The machine gave no memory for this piece of work; other work goes on."""
+
+
 class TimedOut(WindlassError):
     """The answer was not complete when the time that its request allows was over."""

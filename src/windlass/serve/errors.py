@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from windlass.core.errors import (
     InputError,
+    NoMemory,
     NotFound,
     ProviderError,
     TimedOut,
@@ -53,7 +54,7 @@ def status_of(error: BaseException) -> int:
             return 504
         case ProviderError():
             return 502  # whatever it was, it went wrong between us and the provider, not the client and us
-        case WorkspaceBusy():
+        case WorkspaceBusy() | NoMemory():
             return 503
         case WorkspaceError():
             return 507

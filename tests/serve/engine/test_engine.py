@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from tiny_decoders import answers, ask, decoder, greedy, ids, prompts  # noqa: E402
 
 from windlass.build.transformer.config import Experts, RopeScaling  # noqa: E402
-from windlass.core.errors import InputError  # noqa: E402
+from windlass.core.errors import InputError, NoMemory  # noqa: E402
 from windlass.serve.engine.engine import Closed, Engine  # noqa: E402
 from windlass.serve.engine.kv import BLOCK  # noqa: E402
 from windlass.serve.engine.sampling.drawing import Guess  # noqa: E402
@@ -310,6 +310,55 @@ def test_a_failing_pass_ends_those_in_it_and_the_engine_goes_on(model, monkeypat
             ids(engine.submit(ask(prompt)))
     assert ids(engine.submit(ask(prompt))) == greedy(model, prompt, 12)
     assert engine.stats().kv_held == 0
+    engine.close()
+
+
+def test_a_thread_that_breaks_tells_everybody_and_is_replaced(model, monkeypatch):
+    """What no request can be blamed for: nobody waits for ever, and the next request is served."""
+    engine = Engine(model, max_batch=1)
+    (prompt,) = prompts(10)
+    entered, go = threading.Event(), threading.Event()
+
+    def broken(*arguments):
+        entered.set()
+        go.wait(10)
+        raise RuntimeError("the engine itself is broken")
+
+    monkeypatch.setattr(engine, "_guarded", broken)
+    runs = [engine.submit(ask(prompt, 100)) for _ in range(3)]
+    assert entered.wait(10)
+    turned = threading.Thread(target=engine.turn, args=(lambda: None,))
+    turned.start()
+    while not engine._jobs:
+        time.sleep(0.001)
+    monkeypatch.undo()
+    go.set()
+    for run in runs:
+        with pytest.raises(RuntimeError, match="the engine itself is broken"):
+            ids(run)
+    turned.join(10)
+    assert not turned.is_alive(), "who waits for a turn gets it"
+    assert ids(engine.submit(ask(prompt))) == greedy(model, prompt, 12)
+    stats = engine.stats()
+    assert (stats.ended, stats.requests, stats.kv_held, stats.waiting) == (4, 4, 0, 0)
+    engine.close()
+
+
+def test_memory_that_fails_in_a_step_costs_those_in_it_and_what_is_kept_for_others(model, monkeypatch):
+    engine = Engine(model)
+    (prompt,) = prompts(40)
+    assert ids(engine.submit(ask(prompt))) == greedy(model, prompt, 12)
+    assert engine.stats().kv_cached > 0
+
+    def full(*arguments, **more):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(model, "hidden_of_parts", full, raising=True)
+        with pytest.raises(NoMemory, match="no memory left for this request"):
+            ids(engine.submit(ask([1])))
+    assert engine.stats().kv_cached == 0
+    assert ids(engine.submit(ask(prompt))) == greedy(model, prompt, 12)
     engine.close()
 
 

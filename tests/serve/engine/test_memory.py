@@ -151,8 +151,55 @@ def test_a_real_limit_is_seen(folder: Path) -> None:
     assert "--kv-tokens" in made.stdout and made.stdout.endswith("\n5\n")
 
 
+SERVED = """
+    import resource, sys, threading
+    import httpx2 as httpx
+    from windlass.serve.app import create_app
+    from windlass.serve.engine.local import LocalModel
+    from windlass.serve.engine.memory import _numbers, _PROC
+    from windlass.serve.run import ServerThread
+
+    model = LocalModel.load(sys.argv[1], name="m", policy="fp32", kv_tokens=200_000)
+
+    def ask(prompt, **fields):
+        body = {"model": "m", "prompt": prompt, "max_tokens": 200, "temperature": 0} | fields
+        answer = httpx.post(f"{server.url}/v1/completions", json=body, timeout=60)
+        return answer.status_code, answer.json()
+
+    with ServerThread(create_app({"m": model}, {})) as server:
+        status, alone = ask([1, 2, 3])
+        taken = 1024 * _numbers(_PROC / "self/status")["VmSize:"]
+        resource.setrlimit(resource.RLIMIT_AS, (taken + (300 << 20), resource.RLIM_INFINITY))
+        beside = []
+        asking = threading.Thread(target=lambda: beside.append(ask([1, 2, 3], max_tokens=400)))
+        asking.start()
+        for _ in range(3):
+            status, refused = ask([5] * 60_000)
+            print(status, refused["error"]["type"], refused["error"]["message"])
+        asking.join()
+        text = alone["choices"][0]["text"]
+        print(beside[0][0], beside[0][1]["choices"][0]["text"].startswith(text))
+        print(ask([1, 2, 3])[1]["choices"][0]["text"] == text, model.stats()["kv_held"])
+"""
+
+
+def test_a_request_that_gets_no_memory_is_503_and_the_others_go_on(tmp_path: Path) -> None:
+    pytest.importorskip("uvicorn")
+    heavy = make_folder(tmp_path / "heavy", context=1 << 16, kv_heads=8, heads=8, head_dim=64)
+    made = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SERVED), str(heavy)], capture_output=True, text=True, timeout=120
+    )
+    assert made.returncode == 0, made.stderr
+    *refused, beside, after = made.stdout.splitlines()
+    assert len(refused) == 3 and all(
+        one.startswith("503 server_error The machine has no memory left") for one in refused
+    )
+    assert (beside, after) == ("200 True", "True 0.0")
+
+
 MEASURED = """
     import sys, threading, time
+    from pathlib import Path
     from windlass.build.transformer.hf import load_config
     from windlass.serve.engine.arithmetic.linears import likely
     from windlass.serve.engine.local import LocalModel
@@ -174,7 +221,7 @@ MEASURED = """
     model = LocalModel.load(folder, policy=policy)
     done = True
     watching.join()
-    need = need_of(load_config(folder), policy=policy, kv_tokens=0)
+    need = need_of(load_config(Path(folder)), policy=policy, kv_tokens=0)
     assert model.engine.report is None or model.engine.report.policy == policy, model.engine.report
     print(most, need.weights + need.packing, taken() - before, need.weights)
 """

@@ -3,6 +3,9 @@ advances, equals are served in order."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import ClassVar
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -11,8 +14,9 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from windlass.build.transformer.config import TransformerConfig  # noqa: E402
-from windlass.serve.engine import request  # noqa: E402
-from windlass.serve.engine.kv import BLOCK, KVStore, block_keys  # noqa: E402
+from windlass.core.errors import NoMemory  # noqa: E402
+from windlass.serve.engine import kv, request  # noqa: E402
+from windlass.serve.engine.kv import BLOCK, KVStore, Slab, block_keys  # noqa: E402
 from windlass.serve.engine.request import Generation, Running, Token  # noqa: E402
 from windlass.serve.engine.sampling.sampler import Sampler, Sampling  # noqa: E402
 from windlass.serve.engine.scheduler import Row, Scheduler  # noqa: E402
@@ -95,6 +99,7 @@ class World:
         """Nothing is lost, nothing is promised twice."""
         store, scheduler = self.store, self.scheduler
         assert store.held == sum(row.slab.blocks for row in scheduler.running)
+        assert all(slab.cache.keys.shape == slab.cache.values.shape for slab, _ in store._spare), "no torn slab is kept"
         assert store.held >= 0 and store.held + store.cached <= store.total
         assert all(row.slab is None for row in scheduler.waiting)
         assert not set(scheduler.running) & set(scheduler.waiting)
@@ -157,6 +162,54 @@ def test_every_history(asked, arrivals, cancels, deadlines, blocks, max_batch, t
             assert number in (cancels if row.running.finish == "cancelled" else deadlines)
     if not share:
         assert world.store.cached == 0 and world.scheduler.counts.cached_tokens == 0
+
+
+class Fragile(Slab):
+    """A slab whose memory is refused whenever the next of `refusals` says so; growing then breaks half way."""
+
+    refusals: ClassVar[Iterator[bool]]
+
+    def __init__(self, *arguments):
+        if next(self.refusals, False):
+            raise MemoryError
+        super().__init__(*arguments)
+
+    def grow(self, blocks, context):
+        if next(self.refusals, False):
+            self.torn = True
+            self.cache.keys = torch.cat([self.cache.keys] * 2, dim=3)
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        super().grow(blocks, context)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    asked=st.lists(requests(), min_size=2, max_size=7),
+    refusals=st.lists(st.booleans(), min_size=4, max_size=40),
+    blocks=st.integers(7, 20),
+    max_batch=st.integers(1, 4),
+)
+def test_every_history_in_which_the_machine_refuses_memory(asked, refusals, blocks, max_batch):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(kv, "Slab", Fragile)
+        Fragile.refusals = iter(refusals)
+        world = World(blocks, max_batch=max_batch, token_budget=40)
+        for prompt, max_tokens, priority in asked:
+            world.add(prompt, max_tokens, priority=priority)
+        for _ in range(4000):
+            world.step()
+            if not world.scheduler.running and not world.scheduler.waiting:
+                break
+    assert [row.running.ends for row in world.rows] == [1] * len(asked)
+    assert world.store.held == 0
+    for row, (prompt, max_tokens, _) in zip(world.rows, asked, strict=True):
+        expected = answer(prompt, max_tokens)
+        assert row.tokens == expected[: len(row.tokens)]
+        if row.running.finish == "error":
+            with pytest.raises(NoMemory):
+                list(row.running)
+        else:
+            assert row.running.finish == "length" and row.tokens == expected
 
 
 def test_equals_finish_in_order_and_a_flood_does_not_starve_the_first():

@@ -9,7 +9,8 @@ Each step reads some tokens of every running sequence in one pass (`scheduler.py
 matrix is read from memory once for all of them; sequences come and go between steps (continuous batching, Orca: Yu et
 al., OSDI 2022). What a sequence has read is kept for others that begin alike (`kv.py`).
 
-A failure of one request ends that request. The thread exists while there is work, and a few seconds longer.
+A failure of one request ends that request, one of a step those that took part, and any other all requests, but never
+the engine. The thread exists while there is work, and a few seconds longer.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,7 +36,7 @@ from windlass.core.memory import give_back_freed_memory
 from windlass.serve.engine.adapters.lora import MAX_BYTES, Adapters
 from windlass.serve.engine.adapters.lora_files import LoRA
 from windlass.serve.engine.arithmetic.linears import prepare
-from windlass.serve.engine.kv import BLOCK, KVStore
+from windlass.serve.engine.kv import BLOCK, KVStore, no_memory, out_of_memory
 from windlass.serve.engine.memory import positions_to_keep
 from windlass.serve.engine.request import Generation, Running
 from windlass.serve.engine.runner import TILE, Runner, jump
@@ -137,10 +139,12 @@ class Engine:
         self.decoder = decoder.eval().requires_grad_(False)
         self.context = config.context
         """Tokens of a prompt and its answer together."""
-        self._store = KVStore(config, kv_tokens, share=share, dtype=weight.dtype, device=weight.device)
-        self._scheduler = Scheduler(
-            self._store, max_batch=max_batch, token_budget=token_budget, stretched=config.stretched
-        )
+        self._room = partial(KVStore, config, kv_tokens, share=share, dtype=weight.dtype, device=weight.device)
+        self._limits: dict[str, Any] = {
+            "max_batch": max_batch, "token_budget": token_budget, "stretched": config.stretched,
+        }  # fmt: skip
+        self._store = self._room()
+        self._scheduler = Scheduler(self._store, **self._limits)
         self._runner = Runner(decoder, kernel=kernel, reproducible=reproducible)
         if speculation is not None:
             speculation.check(decoder)
@@ -277,8 +281,28 @@ class Engine:
 
     @torch.inference_mode()
     def _serve(self) -> None:
-        while self._collect():
-            self._step()
+        try:
+            while self._collect():
+                self._step()
+        except BaseException as error:  # noqa: BLE001 - nobody must wait for a thread that is gone
+            self._begin_anew(error)
+
+    def _begin_anew(self, error: BaseException) -> None:
+        """After what no request can be blamed for: all of them hear of it, and the next finds empty memory."""
+        with self._changed:
+            lost = [*self._inbox, *self._scheduler.waiting, *self._scheduler.running]
+            counts = self._scheduler.counts
+            self._store = self._room()
+            self._scheduler = Scheduler(self._store, **self._limits)
+            self._scheduler.counts = counts
+            self._inbox, self._thread = [], None
+            if self._jobs:
+                self._start()
+            self._changed.notify_all()
+        for row in lost:
+            if row.running.finish is None:
+                counts.ended += 1
+                row.running.end("error", error)
 
     def _collect(self) -> bool:
         """Takes in what was submitted, waiting for it if there is nothing else to do; False: the thread may go."""
@@ -320,5 +344,7 @@ class Engine:
         try:
             work()
         except Exception as error:  # noqa: BLE001 - the engine outlives it; those who asked are told
+            if out_of_memory(error):
+                self._store.clear()  # what is kept for others is what can be spared
             for row in [row for row in rows if row.running.finish is None]:
-                self._scheduler.end(row, "error", error)
+                self._scheduler.end(row, "error", no_memory(error))

@@ -17,7 +17,8 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from windlass.build.transformer.cache import KVCache
 from windlass.build.transformer.config import TransformerConfig
+from windlass.core.errors import NoMemory
 
 BLOCK = 16
 """Positions of a block. A prompt finds what it shares with others up to a multiple of it."""
@@ -50,12 +52,16 @@ class Slab:
         self.cache = KVCache(config, capacity=blocks * BLOCK, dtype=dtype, device=device)
         self.hidden_SC = torch.zeros(self.cache.capacity, config.hidden, dtype=dtype, device=device)
 
+        self.torn = False
+        """Whether it broke while it grew."""
+
     def grow(self, blocks: int, context: int) -> None:
-        self.blocks = blocks
+        self.torn = True
         self.cache.grow(min(blocks * BLOCK, context))
         old_SC = self.hidden_SC
         self.hidden_SC = old_SC.new_zeros(self.cache.capacity, old_SC.shape[1])
         self.hidden_SC[: len(old_SC)] = old_SC
+        self.blocks, self.torn = blocks, False
 
 
 class _Block(NamedTuple):
@@ -94,7 +100,8 @@ class KVStore:
 
     def open(self, positions: int, keys: Sequence[bytes] = ()) -> Slab | None:
         """A slab of at least so many positions, if it can be one that holds the blocks of `keys`, or None when slabs
-        already take too much. The length of its cache is what it holds of them."""
+        already take too much. The length of its cache is what it holds of them. Raises `NoMemory` when the machine has
+        less than it was thought to have."""
         blocks = _blocks(positions)
         fit = [(_alike(keys, held), slab) for slab, held in self._spare if blocks <= slab.blocks <= blocks * 3 // 2]
         alike, spare = max(fit, key=lambda one: (one[0], -one[1].blocks), default=(0, None))
@@ -103,27 +110,27 @@ class KVStore:
             self.held += spare.blocks
             spare.cache.length = alike * BLOCK
             return spare
-        if not self._take(blocks):
-            return None
-        return Slab(self._config, blocks, self._dtype, self._device)
+        return self._take(blocks, lambda: Slab(self._config, blocks, self._dtype, self._device))
 
     def reserve(self, slab: Slab, positions: int, most: int) -> bool:
         """Makes a slab hold at least `positions`, and if there is room for it half as many more, up to `most`: so a
-        long answer is moved a few times only. False when slabs already take too much."""
+        long answer is moved a few times only. False when slabs already take too much. Raises `NoMemory`; the slab can
+        then only be closed."""
         wanted = _blocks(positions)
         if wanted <= slab.blocks:
             return True
         roomy = max(wanted, min(slab.blocks * 3 // 2, _blocks(most)))
-        for blocks in (roomy, wanted):
-            if self._take(blocks - slab.blocks):
-                slab.grow(blocks, self._config.context)
-                return True
-        return False
+
+        def grown(blocks: int) -> Slab:
+            slab.grow(blocks, self._config.context)
+            return slab
+
+        return any(self._take(blocks - slab.blocks, partial(grown, blocks)) for blocks in (roomy, wanted))
 
     def close(self, slab: Slab, keys: Sequence[bytes] = ()) -> None:
         """Gives a slab's memory back; `keys` are those of the blocks that it still holds for others."""
         self.held -= slab.blocks
-        if self._free >= slab.blocks:
+        if self._free >= slab.blocks and not slab.torn:
             self._spare.append((slab, keys if self._share else ()))
 
     def known(self, keys: Sequence[bytes]) -> int:
@@ -157,9 +164,14 @@ class KVStore:
             self._forget(1)
             at = slice(i * BLOCK, (i + 1) * BLOCK)
             cache = slab.cache
-            self._cached[key] = _Block(
-                cache.keys[:, 0, :, at].clone(), cache.values[:, 0, :, at].clone(), slab.hidden_SC[at].clone()
-            )
+            parts = (cache.keys[:, 0, :, at], cache.values[:, 0, :, at], slab.hidden_SC[at])
+            try:
+                self._cached[key] = _Block(*(part.clone() for part in parts))
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                self.clear()  # it was to help others, who now need the place more
+                return
         self._use(keys)
 
     def clear(self) -> None:
@@ -172,12 +184,23 @@ class KVStore:
         """Blocks that nobody uses and nothing is kept in."""
         return self.total - self.held - len(self._cached) - sum(slab.blocks for slab, _ in self._spare)
 
-    def _take(self, blocks: int) -> bool:
+    def _take(self, blocks: int, make: Callable[[], Slab]) -> Slab | None:
+        """What `make` makes of so many further blocks, if need be in the place of all that is kept for others."""
         if self.held + blocks > self.total:
-            return False
+            return None
         self._forget(blocks)
+        try:
+            slab = make()
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            self.clear()
+            try:
+                slab = make()
+            except Exception as again:
+                raise no_memory(again) from again
         self.held += blocks
-        return True
+        return slab
 
     def _forget(self, blocks: int) -> None:
         """Forgets kept slabs and blocks until so many places are free."""
@@ -191,6 +214,22 @@ class KVStore:
         for key in reversed(keys):
             if key in self._cached:
                 self._cached.move_to_end(key)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether it says that there is no memory: Python's, PyTorch's for a GPU, or that of its allocator for a CPU, which
+    has no class of its own."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def no_memory(error: Exception) -> Exception:
+    """The error as those who asked are told."""
+    if not out_of_memory(error):
+        return error
+    return NoMemory(
+        "The machine has no memory left for this request.",
+        "Ask again later or for less; start the server with a smaller --kv-tokens or --max-batch.",
+    )
 
 
 def _alike(keys: Sequence[bytes], held: Sequence[bytes]) -> int:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from windlass.core.errors import NoMemory
 from windlass.serve.engine.adapters.lora_files import LoRA
 from windlass.serve.engine.kv import BLOCK, KVStore, Slab, block_keys
 from windlass.serve.engine.request import Finish, Generation, Running, Token
@@ -186,20 +187,26 @@ class Scheduler:
         while budget > 0 and (admitted := self._admit()) is not None:
             budget -= self._schedule(admitted, budget, tasks)
         tasks = [task for task in tasks if task.row.slab is not None]  # without those set aside meanwhile
-        return [self._guess(task, budget // len(tasks)) for task in tasks]
+        return [planned for task in tasks if (planned := self._guess(task, budget // len(tasks))) is not None]
 
     def _schedule(self, row: Row, budget: int, tasks: list[Task]) -> int:
         """Adds the row's share of the step; how many tokens that is."""
         if row.slab is None or budget < 1:
             return 0
         count = min(row.unread, budget)
-        if not self._room(row, row.slab, row.read + count):
+        try:
+            room = self._room(row, row.slab, row.read + count)
+        except NoMemory as error:
+            self.end(row, "error", error)
+            return 0
+        if not room:
             return 0
         tasks.append(Task(row, count))
         return count
 
-    def _guess(self, task: Task, most: int) -> Task:
-        """Spare tokens of the budget verify what a drafter guesses, where that costs nobody else anything."""
+    def _guess(self, task: Task, most: int) -> Task | None:
+        """Spare tokens of the budget verify what a drafter guesses, where that costs nobody else anything. None: the
+        sequence has ended."""
         row, slab = task.row, task.row.slab
         most = min(most, row.left - 1)
         if row.drafter is None or slab is None or most < 1 or not task.writes:
@@ -208,7 +215,11 @@ class Scheduler:
         total = len(row.tokens) + len(drafts)
         if not drafts or self._stretched(total) != slab.cache.stretched:
             return task
-        return task._replace(drafts=drafts) if self.store.reserve(slab, total, total) else task
+        try:
+            return task._replace(drafts=drafts) if self.store.reserve(slab, total, total) else task
+        except NoMemory as error:
+            self.end(row, "error", error)
+            return None
 
     def _admit(self) -> Row | None:
         """The best waiting sequence that can start, with memory for all its tokens and what is known of them."""
@@ -225,9 +236,13 @@ class Scheduler:
                 continue  # another one is just reading what this one could use
             if len(self.running) >= self.max_batch and not self._set_aside(self._less_urgent(row)):
                 return None
-            slab = self.store.open(len(row.tokens), keys)
-            while slab is None and self._set_aside(self._less_urgent(row)):
+            try:
                 slab = self.store.open(len(row.tokens), keys)
+                while slab is None and self._set_aside(self._less_urgent(row)):
+                    slab = self.store.open(len(row.tokens), keys)
+            except NoMemory as error:
+                self.end(row, "error", error)
+                return None
             if slab is None:
                 return None  # nobody overtakes: memory that frees up is for this one
             slab.cache.stretched = stretched

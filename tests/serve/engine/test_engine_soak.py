@@ -112,6 +112,7 @@ def test_a_short_abuse_leaves_nothing_behind():
     assert made > 20 and stats.ended == stats.requests
     assert (stats.running, stats.waiting, stats.kv_held) == (0, 0, 0)
     assert stats.kv_cached <= stats.kv_tokens and stats.cached_tokens > 0
+    assert stats.preemptions and stats.cancelled and stats.late, "it was abuse"
     engine.close()
 
 

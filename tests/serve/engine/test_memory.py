@@ -142,6 +142,7 @@ REAL = """
 """Nobody closes the model: the process must end in order all the same."""
 
 
+@pytest.mark.slow
 def test_a_real_limit_is_seen(folder: Path) -> None:
     made = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(REAL), str(folder)], capture_output=True, text=True, timeout=120

@@ -7,13 +7,19 @@ import pytest
 
 pytest.importorskip("torch")
 
-from windlass.serve.engine.request import Generation, Running, Token
+from windlass.serve.engine.request import PATIENCE, Generation, Running, Token
 from windlass.serve.engine.sampling.sampler import Sampling
 
 
 def running() -> tuple[Running, list[int]]:
     woken: list[int] = []
     return Running(Generation(prompt=[1], max_tokens=3, sampling=Sampling()), lambda: woken.append(1)), woken
+
+
+def test_waiting_is_worth_priority():
+    early, urgent = (Generation(prompt=[1], max_tokens=1, sampling=Sampling(), priority=p) for p in (3, 0))
+    assert early.due(0.0) < urgent.due(3 * PATIENCE + 0.1), "it has waited long enough"
+    assert urgent.due(3 * PATIENCE - 0.1) < early.due(0.0) and urgent.due(1.0) < urgent.due(2.0)
 
 
 def test_tokens_come_as_they_are_written_and_then_the_end():

@@ -99,7 +99,10 @@ class World:
         """Nothing is lost, nothing is promised twice."""
         store, scheduler = self.store, self.scheduler
         assert store.held == sum(row.slab.blocks for row in scheduler.running)
-        assert all(slab.cache.keys.shape == slab.cache.values.shape for slab, _ in store._spare), "no torn slab is kept"
+        spare, used = [slab for slab, _ in store._spare], [row.slab for row in scheduler.running]
+        assert len({id(slab) for slab in (*spare, *used)}) == len(spare) + len(used), "a slab belongs to one"
+        assert store.held + store.cached + sum(slab.blocks for slab in spare) <= store.total
+        assert all(slab.cache.keys.shape == slab.cache.values.shape for slab in spare), "no torn slab is kept"
         assert store.held >= 0 and store.held + store.cached <= store.total
         assert all(row.slab is None for row in scheduler.waiting)
         assert not set(scheduler.running) & set(scheduler.waiting)
@@ -134,8 +137,15 @@ def requests(draw):
     max_batch=st.integers(1, 5),
     token_budget=st.integers(5, 60),
     share=st.booleans(),
+    patience=st.sampled_from([0.0, 1.0, 10.0, 1e6]),
 )
-def test_every_history(asked, arrivals, cancels, deadlines, blocks, max_batch, token_budget, share):
+def test_every_history(asked, arrivals, cancels, deadlines, blocks, max_batch, token_budget, share, patience):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(request, "PATIENCE", patience)
+        history(asked, arrivals, cancels, deadlines, blocks, max_batch, token_budget, share)
+
+
+def history(asked, arrivals, cancels, deadlines, blocks, max_batch, token_budget, share):
     world = World(blocks, max_batch=max_batch, token_budget=token_budget, share=share)
     coming = [(sum(arrivals[: i + 1]), i, one) for i, one in enumerate(asked)]
     for step in range(4000):

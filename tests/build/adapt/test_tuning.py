@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from windlass.build.adapt.peft.attaching import attach_adapter
+from windlass.build.adapt.peft.beginning import read_for
 from windlass.build.adapt.settings import (
     AdapterSettings,
     BaseSettings,
@@ -27,7 +29,9 @@ from windlass.build.tokenizer.chat import CHATML
 from windlass.build.training.checkpoints import checkpoint
 from windlass.build.training.pretrain import pretrain
 from windlass.build.training.recipe import read_recipe
-from windlass.build.transformer.hf import load_model
+from windlass.build.transformer.adapters.files import base_of
+from windlass.build.transformer.adapters.recipe import CONFIG, WEIGHTS
+from windlass.build.transformer.hf import load_links, load_model, weights_digest
 from windlass.core.errors import InputError
 from windlass.core.readers import Folder
 from windlass.core.workspace import Workspace
@@ -86,7 +90,7 @@ def test_a_decoder_learns_from_conversations(home, tmp_path, kind):
     said: list[str] = []
     rows = echo(tmp_path / "rows.jsonl", 200)
     with Workspace(home) as ws:
-        model = tune(ws, asked(rows, adapter=AdapterSettings(kind, rank=4)), say=said.append)
+        model = tune(ws, asked(rows, adapter=AdapterSettings(kind, rank=4, merge=True)), say=said.append)
         record = ws.store.run(model.record.run)
         losses = [p.value for p in ws.store.metrics(record.id, "heldout_loss")]
         loaded = load_model(model.path)
@@ -95,6 +99,48 @@ def test_a_decoder_learns_from_conversations(home, tmp_path, kind):
     assert {parent for parent, _ in model.record.parents} >= {"base"}
     assert all(p.dtype == torch.float32 for p in loaded.parameters())
     assert any("are learned" in line for line in said)
+
+
+@pytest.mark.parametrize("kind", ["lora", "rslora", "dora", "ia3"])
+def test_an_adapter_is_stored_alone_and_trained_further(home, tmp_path, kind):
+    """Beside its base, which it names, it is the model that was trained; merged, it is the same model in one."""
+    rows = echo(tmp_path / "rows.jsonl", 60)
+    adapter = AdapterSettings(kind, rank=4, targets=() if kind == "ia3" else ("query", "value", "down"))
+    with Workspace(home) as ws:
+        base = ws.artifacts.get("base")
+        stored = tune(ws, asked(rows, adapter=adapter), say=lambda line: None)
+        assert stored.kind == "adapter" and sorted(stored.record.files) == [CONFIG, WEIGHTS]
+        assert stored.parent("base") == base.digest and base_of(stored.path) == weights_digest(base.path)
+        assert json.loads((stored.path / CONFIG).read_text())["base_model_name_or_path"] == base.ref
+        merged = load_model(tune(ws, asked(rows, adapter=replace(adapter, merge=True)), say=lambda line: None).path)
+        beside = load_model(base.path)
+        attach_adapter(beside, read_for(beside, stored.path, load_links(base.path)))
+        tokens = torch.arange(5, 45)[None]
+        with torch.inference_mode():
+            assert torch.allclose(beside(tokens), merged(tokens), atol=1e-4)
+            assert (merged(tokens) - load_model(base.path)(tokens)).abs().max() > 0.01
+        on = BaseSettings("base", adapter_from=stored.ref)
+        further = tune(ws, asked(rows, adapter=adapter, model=on), say=lambda line: None)
+        assert (
+            further.parent("adapter") == stored.digest and further.record.files[CONFIG] == stored.record.files[CONFIG]
+        )
+        first = ws.store.metrics(further.record.run, "heldout_loss")[0].value
+        assert abs(first - stored.card["heldout_loss"]) < 1e-4  # begins where the other ended
+
+
+def test_an_adapter_of_another_base_is_refused(home, tmp_path):
+    rows = echo(tmp_path / "rows.jsonl", 20)
+    with Workspace(home) as ws:
+        short = TuneScheduleSettings(steps=1)
+        stored = tune(ws, asked(rows, schedule=short), say=lambda line: None)
+        whole = tune(ws, asked(rows, schedule=short, adapter=AdapterSettings("none")), say=lambda line: None)
+        with pytest.raises(InputError, match="trained on a base whose weights have the digest"):
+            tune(ws, asked(rows, model=BaseSettings(whole.ref, adapter_from=stored.ref)), say=lambda line: None)
+        with pytest.raises(InputError, match="of kind 'model', not an adapter"):
+            tune(ws, asked(rows, model=BaseSettings("base", adapter_from="base")), say=lambda line: None)
+        with pytest.raises(InputError, match=r"adapter\.kind is 'none', which trains the base itself"):
+            on = BaseSettings("base", adapter_from=stored.ref)
+            tune(ws, asked(rows, model=on, adapter=AdapterSettings("none")), say=lambda line: None)
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(home, tmp_path):
@@ -115,11 +161,11 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(home, tmp_path):
         folder = home / ".windlass/runs" / run.id
         last = checkpoint.steps(folder)[-1]
         shutil.rmtree(folder / checkpoint.FOLDER / f"step-{last:08d}")  # goes back ten steps
-        assert all("weight" not in name for name in checkpoint.load(folder).tensors if name.startswith("model/"))
+        assert not any(name.endswith("weight") for name in checkpoint.load(folder).tensors if name.startswith("model/"))
         said: list[str] = []
         again = tune(ws, asked(rows, run=stopping), say=said.append)
         assert any("going on from step 20" in line for line in said)
-        assert again.record.files["model.safetensors"] == straight.record.files["model.safetensors"]
+        assert again.record.files[WEIGHTS] == straight.record.files[WEIGHTS]
 
 
 @pytest.mark.parametrize(

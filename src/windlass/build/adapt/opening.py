@@ -32,6 +32,10 @@ class Opened:
     """A file of rows."""
     dataset: Artifact | None
     """None for a file outside the workspace."""
+    adapter: Path | None = None
+    """The folder of an adapter that is trained further."""
+    adapter_artifact: Artifact | None = None
+    """None for a folder outside the workspace."""
 
     @property
     def base_name(self) -> str:
@@ -46,6 +50,7 @@ def open_inputs(ws: Workspace, settings: TuneSettings) -> Opened:
     """Raises `InputError` or `NotFound` for what is not there or not of the right kind."""
     base, artifact = _base(ws, settings.model.base)
     rows, dataset = _rows(ws, settings.data.dataset)
+    adapter, adapter_artifact = _adapter(ws, settings)
     tokenizer = load_tokenizer(base)
     tokenizer.encode_special_tokens = False  # a template writes special tokens, and means them
     return Opened(
@@ -58,6 +63,8 @@ def open_inputs(ws: Workspace, settings: TuneSettings) -> Opened:
         ChatTemplate.load(base),
         rows,
         dataset,
+        adapter,
+        adapter_artifact,
     )
 
 
@@ -67,6 +74,25 @@ def _base(ws: Workspace, name: str) -> tuple[Path, Artifact | None]:
     artifact = ws.artifacts.get(name)
     if artifact.kind != "model":
         raise InputError(f"model.base: {artifact.ref} is of kind '{artifact.kind}', not a model.", "Name a model.")
+    return artifact.path, artifact
+
+
+def _adapter(ws: Workspace, settings: TuneSettings) -> tuple[Path | None, Artifact | None]:
+    name = settings.model.adapter_from
+    if name is None:
+        return None, None
+    if settings.adapter.kind == "none":
+        raise InputError(
+            f"model.adapter_from names {name}, but adapter.kind is 'none', which trains the base itself.",
+            "Leave one of the two out.",
+        )
+    if Path(name).is_dir():
+        return Path(name), None
+    artifact = ws.artifacts.get(name)
+    if artifact.kind != "adapter":
+        raise InputError(
+            f"model.adapter_from: {artifact.ref} is of kind '{artifact.kind}', not an adapter.", "Name an adapter."
+        )
     return artifact.path, artifact
 
 

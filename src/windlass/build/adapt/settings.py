@@ -17,7 +17,7 @@ from windlass.build.training.settings import (
 )
 from windlass.core.errors import InputError
 
-AdapterKind = Literal["none", "lora"]
+AdapterKind = Literal["none", "lora", "rslora", "dora", "ia3"]
 ObjectiveKind = Literal["sft"]
 
 
@@ -25,6 +25,8 @@ ObjectiveKind = Literal["sft"]
 class BaseSettings:
     base: str = "model"
     """What is tuned: a model artifact, or a folder in Hugging Face layout."""
+    adapter_from: str | None = None
+    """An adapter of this base that is trained further, in its own shape: an artifact, or a folder as PEFT writes it."""
     context: int | None = None
     """Tokens of one row; None: as many as the longest example has, and at most what the model reads."""
 
@@ -32,14 +34,19 @@ class BaseSettings:
 @dataclass(frozen=True, slots=True)
 class AdapterSettings:
     kind: AdapterKind = "lora"
-    """`lora`: two thin matrices beside each of the base's, which stay as they are; `none`: all weights are trained."""
+    """`lora`: two thin matrices beside each of the base's, which stay as they are; `rslora`: the same for large ranks;
+    `dora`: the lengths of the rows too; `ia3`: only a factor for each key, value and inner activation; `none`: all
+    weights are trained."""
     rank: int = 16
     alpha: float = 32.0
-    """What the thin matrices add is multiplied by alpha / rank."""
+    """What the thin matrices add is multiplied by alpha / rank; `rslora`: by alpha / sqrt(rank)."""
     dropout: float = 0.0
     """Share of the inputs of the thin matrices that are left out in each pass."""
-    targets: tuple[str, ...] = ("query", "key", "value", "output", "gate", "up", "down")
-    """Which maps of every block."""
+    targets: tuple[str, ...] = ()
+    """Which maps of the blocks, by name (query, key, value, output, gate, up, down) or by patterns of whole names, such
+    as `blocks.0.*`; empty: all, or key, value and down for `ia3`."""
+    merge: bool = False
+    """Store one model of base and adapter, instead of the adapter alone."""
 
 
 @dataclass(frozen=True, slots=True)

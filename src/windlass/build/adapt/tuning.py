@@ -23,6 +23,7 @@ from windlass.build.training.optim.groups import tuning_groups
 from windlass.build.training.optim.optimizers import Optimizers
 from windlass.build.training.optim.schedule import Plan
 from windlass.build.training.pace import UNPLANNED
+from windlass.build.transformer.adapters.recipe import WEIGHTS
 from windlass.core.artifacts import Artifact
 from windlass.core.files import sha256_file
 from windlass.core.memory import keep_freed_memory
@@ -51,7 +52,8 @@ def tune(
     parallel: Kind = "ddp",
     say: Say = print,
 ) -> Artifact:
-    """Trains and stores a model. A run with the same inputs and settings that did not end is taken up.
+    """Trains and stores a model, or the adapter of one. A run with the same inputs and settings that did not end is
+    taken up.
 
     Metrics of the run are those of `fit`; the held-out measurement stands at step 0 too, before anything was trained.
     Raises `InputError` before the first step for all that cannot work. Ctrl-C saves a checkpoint and raises
@@ -85,7 +87,8 @@ def tune(
 
 def _config(opened: Opened) -> dict[str, Any]:
     """What makes two runs the same."""
-    return {
+    adapter = {} if opened.adapter is None else {"adapter": sha256_file(opened.adapter / WEIGHTS)}
+    return adapter | {
         "base": str(opened.base) if opened.base_artifact is None else opened.base_artifact.digest,
         "rows": sha256_file(opened.rows) if opened.dataset is None else opened.dataset.digest,
         "settings": opened.settings.as_json(),
@@ -124,14 +127,16 @@ def _store(
     ws: Workspace, run: str, opened: Opened, prepared: Prepared, job: Fit[Measurement], heldout: Measurement
 ) -> Artifact:
     settings = opened.settings
-    with ws.artifacts.build("model", settings.run.name, run=run) as draft:
+    with ws.artifacts.build(prepared.kind, settings.run.name, run=run) as draft:
         if opened.base_artifact is not None:
             draft.add_parent("base", opened.base_artifact)
+        if opened.adapter_artifact is not None:
+            draft.add_parent("adapter", opened.adapter_artifact)
         if opened.dataset is not None:
             draft.add_parent("dataset", opened.dataset)
         prepared.save(draft.path)
         for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-            if (opened.base / file).is_file():
+            if prepared.kind == "model" and (opened.base / file).is_file():
                 shutil.copyfile(opened.base / file, draft.path / file)
         draft.card.update(
             {

@@ -20,10 +20,10 @@ from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.encoder import Encoder
 from windlass.build.transformer.families import FAMILIES, Family
 from windlass.build.transformer.families.fields import Fields
-from windlass.build.transformer.families.links import export, fill
+from windlass.build.transformer.families.links import Link, export, fill
 from windlass.build.transformer.model import Model, model_of
 from windlass.core.errors import InputError
-from windlass.core.files import disk_errors, write_json
+from windlass.core.files import disk_errors, sha256_file, sha256_json, write_json
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -132,6 +132,17 @@ def tensors_of(folder: Path, renamed: Callable[[str], str | None]) -> Iterator[_
 def load_config(folder: Path) -> TransformerConfig:
     """The shape of the model in `folder`. Raises `InputError` when it is absent, broken or of an unknown family."""
     return from_hf(read_config(folder), str(folder / CONFIG))
+
+
+def load_links(folder: Path) -> list[Link]:
+    """How the tensors of the model in `folder` are called there. Raises as `load_config` does."""
+    values = read_config(folder)
+    return list(FAMILIES[values["model_type"]].links(from_hf(values, str(folder / CONFIG))))
+
+
+def weights_digest(folder: Path) -> str:
+    """Of the weights alone: the same with any tokenizer beside them."""
+    return sha256_json({path.name: sha256_file(path) for path in _weight_files(folder)})
 
 
 def load_model(folder: Path) -> Model:

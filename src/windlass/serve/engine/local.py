@@ -13,9 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from windlass.build.transformer.adapters.files import base_of, check_base
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.encoder_decoder import EncoderDecoder
-from windlass.build.transformer.hf import load_model
+from windlass.build.transformer.hf import load_model, weights_digest
 from windlass.build.transformer.model import Model
 from windlass.core.errors import InputError, NotFound, Unsupported
 from windlass.core.files import sha256_file, sha256_json
@@ -48,7 +49,9 @@ class LocalModel:
         prompt: Prompt,
         defaults: Defaults,
         recorder: Recorder,
+        weights: Callable[[], str] | None = None,
     ) -> None:
+        """`weights`: computes the digest of the weights' files, by which an adapter knows its base."""
         self.name = name
         self.digest = digest
         self.engine = engine
@@ -57,6 +60,7 @@ class LocalModel:
         self.prompt = prompt
         self.defaults = defaults
         self._recorder = recorder
+        self._weights = weights
 
     @classmethod
     def load(
@@ -96,7 +100,8 @@ class LocalModel:
             policy = engine.get("policy", "auto") if on_cpu else "fp32"
             engine["speculation"] = speculation_of(how, prompt.tokenizer, policy)
         started = _engine(model, folder, defaults, engine)
-        return cls(name or folder.name, digest, started, prompt, defaults, recorder or Recorder(None))
+        weights = functools.cache(functools.partial(weights_digest, folder))
+        return cls(name or folder.name, digest, started, prompt, defaults, recorder or Recorder(None), weights)
 
     @property
     def arithmetic(self) -> str:
@@ -144,9 +149,11 @@ class LocalModel:
 
     def load_adapter(self, name: str, folder: Path) -> AdaptedModel:
         """Reads a PEFT folder while requests run. Raises `InputError` naming what is wrong with the name or the folder,
-        `Unsupported` for adapters of another kind and for encoder-decoders."""
+        or that it was trained on another base, `Unsupported` for adapters of another kind and for encoder-decoders."""
         if not isinstance(self.engine, Engine):
             raise Unsupported(f"The model '{self.name}' is an encoder-decoder, which takes no adapters.")
+        if self._weights is not None and base_of(folder) is not None:
+            check_base(folder, self._weights(), self.name)
         return AdaptedModel(self, name, self.engine.load_adapter(name, folder))
 
     def unload_adapter(self, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from torch import nn
 
@@ -27,8 +28,10 @@ class Prepared:
     measure: Callable[[LossOf, int | None, Tick | None], Measurement]
     """On what is held out, with a function that gives the losses of its batches."""
     save: Callable[[Path], None]
-    """Writes the trained model to a folder, in Hugging Face layout."""
+    """Writes the trained model to a folder, in Hugging Face layout, or its adapter, in PEFT's."""
     lines: Sequence[str]
     """What was found out, for the person who watches."""
     facts: dict[str, object]
     """The same for the card."""
+    kind: Literal["model", "adapter"] = "model"
+    """Of the artifact that `save` fills."""

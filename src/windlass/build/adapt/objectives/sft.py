@@ -13,14 +13,14 @@ from windlass.build.adapt.data.packing import PackedExamples
 from windlass.build.adapt.data.rows import rows_of
 from windlass.build.adapt.objectives.preparing import LossOf, Prepared
 from windlass.build.adapt.opening import Opened
-from windlass.build.adapt.peft.attaching import attach, merge
+from windlass.build.adapt.peft.beginning import attached
+from windlass.build.adapt.peft.storing import save_tuned, stored_kind
 from windlass.build.training.compiling import prepare_blocks
 from windlass.build.training.fitting import Tick
 from windlass.build.training.measuring.heldout import HeldOut, score_examples
 from windlass.build.training.objectives import arithmetic, causal
 from windlass.build.training.settings import dtype_of
 from windlass.build.transformer.decoder import Decoder
-from windlass.build.transformer.hf import save_model
 from windlass.core.errors import InputError
 
 
@@ -40,7 +40,7 @@ def prepare(opened: Opened) -> Prepared:
     pad = opened.specials.separator if opened.specials.pad is None else opened.specials.pad
     examples = PackedExamples(train, size, pad=pad, packing=settings.data.packing)
     unseen = PackedExamples(heldout, size, pad=pad)
-    attach(model, settings.adapter, settings.run.seed, dtype_of(settings.run))
+    attached(model, opened)
     compiler, how = prepare_blocks(model, settings.run, settings.schedule)
     math = arithmetic(model, dtype=dtype_of(settings.run), accuracy=True, compiler=compiler)
     tokens, learned = sum(map(len, train)), sum(int(one.learned.sum()) for one in train)
@@ -55,11 +55,11 @@ def prepare(opened: Opened) -> Prepared:
         return score_examples(loss_of, unseen, batch=settings.data.micro_batch or 8, most=most, tick=tick)
 
     def save(folder: Path) -> None:
-        merge(model)
-        save_model(model, folder, bos=opened.specials.bos, eos=opened.specials.separator, pad=opened.specials.pad)
+        save_tuned(model, opened, folder, "CAUSAL_LM")
 
     facts: dict[str, object] = {"examples": len(train), "tokens": tokens, "learned_tokens": learned}
-    return Prepared(model, partial(causal, model, math=math), examples, size, measure, save, lines, facts)
+    loss = partial(causal, model, math=math)
+    return Prepared(model, loss, examples, size, measure, save, lines, facts, stored_kind(settings))
 
 
 def _encoded(opened: Opened) -> list[Encoded]:

@@ -1,59 +1,127 @@
-"""Putting an adapter into a model, and making one model of both again."""
+"""Putting an adapter into a model, taking it out as a value, and making one model of both."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
 
-from windlass.build.adapt.peft.lora import LoRALinear
+from windlass.build.adapt.peft import ia3
+from windlass.build.adapt.peft.adapted import AdaptedLinear
+from windlass.build.adapt.peft.dora import DoRALinear, begun_with_lengths
+from windlass.build.adapt.peft.ia3 import IA3Linear
+from windlass.build.adapt.peft.lora import LoRALinear, begun
 from windlass.build.adapt.settings import AdapterSettings
-from windlass.build.transformer.block import Block
+from windlass.build.transformer.adapters.parts import Adapter, Part, Rescaled
+from windlass.build.transformer.attention import Attention
 from windlass.build.transformer.linear import Linear
+from windlass.build.transformer.mlp import MLP
+from windlass.build.transformer.model import Model
 from windlass.core.errors import InputError
+
+_DEFAULT = {"ia3": ("key", "value", "down")}
+"""What the paper rescales; the other kinds take every map."""
 
 
 def attach(model: nn.Module, settings: AdapterSettings, seed: int, dtype: torch.dtype | None = None) -> None:
-    """Freezes the model and puts the adapter's trained numbers into it, in place. `dtype`: what the frozen weights are
-    kept in, that of the activations, so that no pass has to cast them.
+    """Freezes the transformer and puts a new adapter's trained numbers into it, in place; a head of its own that the
+    model has behind the transformer stays trained. `dtype`: what the frozen weights are kept in, that of the
+    activations, so that no pass has to cast them.
 
     Raises `InputError` when the settings name a map that no block has.
     """
     if settings.kind == "none":
         return
-    places = list(_places(model))
-    names = {name for _, name, _ in places}
-    if unknown := [target for target in settings.targets if target not in names]:
-        raise InputError(
-            f"adapter.targets names '{unknown[0]}', which no block of this model has.",
-            f"There are: {', '.join(sorted(names))}.",
-        )
-    for parameter in model.parameters():
+    places = _chosen(dict(_places(model)), settings)
+    generator = torch.Generator().manual_seed(seed)
+    attach_adapter(
+        model,
+        Adapter({name: _begun(name, place, settings, generator) for name, place in places.items()}),
+        settings.dropout,
+        dtype,
+    )
+
+
+def attach_adapter(model: nn.Module, adapter: Adapter, dropout: float = 0.0, dtype: torch.dtype | None = None) -> None:
+    """As `attach`, of an adapter that exists and fits (as `read_adapter` makes sure)."""
+    for parameter in transformer_of(model).parameters():
         parameter.requires_grad_(False)
         if dtype is not None:
             parameter.data = parameter.data.to(dtype)
-    generator = torch.Generator().manual_seed(seed)
-    for owner, name, linear in places:
-        if name in settings.targets:
-            scale = settings.alpha / settings.rank
-            setattr(owner, name, LoRALinear(linear, settings.rank, scale, settings.dropout, generator))
+    with torch.no_grad():
+        for name, tensor in adapter.whole.items():
+            parameter = model.get_parameter(name)
+            parameter.data = tensor.clone()
+            parameter.requires_grad_(True)
+    places = dict(_places(model))
+    for name, part in adapter.parts.items():
+        owner, _, child = name.rpartition(".")
+        setattr(model.get_submodule(owner), child, _with(places[name], part, dropout))
+
+
+def adapter_of(model: nn.Module) -> Adapter:
+    """All that is trained of a model with an adapter inside."""
+    adapted = {name: module for name, module in model.named_modules() if isinstance(module, AdaptedLinear)}
+    inside = {id(parameter) for module in adapted.values() for parameter in module.parameters()}
+    whole = {
+        name: parameter.detach()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and id(parameter) not in inside
+    }
+    return Adapter({name: module.part() for name, module in adapted.items()}, whole)
 
 
 def merge(model: nn.Module) -> None:
     """Makes plain float32 maps of all that was attached, in place."""
-    for owner, name, linear in list(_places(model)):
-        if isinstance(linear, LoRALinear):
-            setattr(owner, name, linear.merged())
+    for name, module in list(model.named_modules()):
+        if isinstance(module, AdaptedLinear):
+            owner, _, child = name.rpartition(".")
+            setattr(model.get_submodule(owner), child, module.merged())
     for parameter in model.parameters():
         parameter.data = parameter.data.float()
 
 
-def _places(model: nn.Module) -> Iterator[tuple[nn.Module, str, Linear]]:
-    """Every map inside the blocks: whose it is, and under what name."""
-    for block in model.modules():
-        if isinstance(block, Block):
-            for owner in block.modules():
-                for name, child in owner.named_children():
-                    if isinstance(child, Linear):
-                        yield owner, name, child
+def transformer_of(model: nn.Module) -> Model:
+    """The model itself, or what stands below its head."""
+    return next(module for module in model.modules() if isinstance(module, Model))
+
+
+def _begun(name: str, linear: Linear, settings: AdapterSettings, generator: torch.Generator) -> Part:
+    if settings.kind == "ia3":
+        return ia3.begun(linear, on_input=name.endswith("mlp.down"))
+    start = begun_with_lengths if settings.kind == "dora" else begun
+    return start(linear, settings.rank, settings.alpha, settings.kind == "rslora", generator)
+
+
+def _with(linear: Linear, part: Part, dropout: float) -> AdaptedLinear:
+    if isinstance(part, Rescaled):
+        return IA3Linear(linear, part)
+    return (LoRALinear if part.magnitude_N is None else DoRALinear)(linear, part, dropout)
+
+
+def _chosen(places: Mapping[str, Linear], settings: AdapterSettings) -> dict[str, Linear]:
+    """The maps that the settings mean, by the last part of their names or by a pattern of the whole."""
+    targets = settings.targets or _DEFAULT.get(settings.kind, ("*",))
+    for target in targets:
+        if not any(_means(target, name) for name in places):
+            there = sorted({name.rpartition(".")[2] for name in places})
+            raise InputError(
+                f"adapter.targets names '{target}', which no block of this model has.",
+                f"There are: {', '.join(there)}; a pattern stands for whole names, such as {next(iter(places), '')}.",
+            )
+    return {name: linear for name, linear in places.items() if any(_means(target, name) for target in targets)}
+
+
+def _means(target: str, name: str) -> bool:
+    return name.rpartition(".")[2] == target or fnmatchcase(name, target)
+
+
+def _places(model: nn.Module) -> Iterator[tuple[str, Linear]]:
+    """Every map of attention and MLPs, by its name: what `transformer.adapters.modules` calls adaptable."""
+    for name, owner in model.named_modules():
+        if isinstance(owner, Attention | MLP):
+            for child, linear in owner.named_children():
+                if isinstance(linear, Linear):
+                    yield f"{name}.{child}", linear

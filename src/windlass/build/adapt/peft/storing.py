@@ -1,0 +1,62 @@
+"""What a tuning leaves behind: the adapter alone, in PEFT's layout, or one model of base and adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from windlass.build.adapt.opening import Opened
+from windlass.build.adapt.peft.attaching import adapter_of, attach_adapter, merge
+from windlass.build.adapt.settings import TuneSettings
+from windlass.build.transformer.adapters.files import write_adapter
+from windlass.build.transformer.families.links import Link
+from windlass.build.transformer.hf import load_links, save_model, weights_digest
+from windlass.build.transformer.model import Model
+
+TaskType = Literal["CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"]
+
+
+def stored_kind(settings: TuneSettings) -> Literal["model", "adapter"]:
+    """The kind of the artifact."""
+    return "model" if settings.adapter.kind == "none" or settings.adapter.merge else "adapter"
+
+
+def save_tuned(model: Model, opened: Opened, folder: Path, task: TaskType) -> None:
+    """Writes a transformer that was tuned without a head of its own: as `stored_kind` says."""
+    if stored_kind(opened.settings) == "adapter":
+        save_adapter(model, opened, folder, task)
+        return
+    specials = opened.specials
+    save_model(merged(model, opened), folder, bos=specials.bos, eos=specials.separator, pad=specials.pad)
+
+
+def save_adapter(
+    model: nn.Module, opened: Opened, folder: Path, task: TaskType, links: Sequence[Link] | None = None
+) -> None:
+    """Writes the adapter in `model` and all that was trained beside it. `links`: how the model's tensors are called in
+    Hugging Face's; left out, as the base's are."""
+    write_adapter(
+        folder,
+        adapter_of(model),
+        load_links(opened.base) if links is None else links,
+        model.state_dict(),
+        base=opened.base_name,
+        digest=weights_digest(opened.base),
+        task=task,
+        dropout=opened.settings.adapter.dropout,
+    )
+
+
+def merged(model: Model, opened: Opened) -> Model:
+    """One model of base and adapter; without an adapter, the model. The base is read again, since the one that was
+    trained with may have been rounded: what is stored is what base and adapter compute in float32."""
+    if opened.settings.adapter.kind == "none":
+        return model
+    adapter = adapter_of(model)
+    fresh = opened.model()
+    attach_adapter(fresh, adapter)
+    merge(fresh)
+    return fresh

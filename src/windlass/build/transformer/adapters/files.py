@@ -1,0 +1,332 @@
+"""Adapters on disk as PEFT has them: `adapter_config.json` + `adapter_model.safetensors`, read strictly.
+
+A file that does not hold exactly what its configuration says is refused by name. Ours name in the weights' metadata the
+digest of the base that they were trained on, which PEFT passes over; its own name no more than shapes can tell.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from windlass.build.transformer.adapters.modules import adaptable, short
+from windlass.build.transformer.adapters.parts import Adapter, LowRank, Part, Rescaled, divided, joined
+from windlass.build.transformer.adapters.recipe import CONFIG, WEIGHTS, Recipe
+from windlass.build.transformer.families.links import Link
+from windlass.core.errors import InputError, Unsupported
+from windlass.core.files import disk_errors, write_json
+
+_PREFIX = "base_model.model."
+_BASE = "windlass.base"
+"""Key of the safetensors metadata: `hf.weights_digest` of the base."""
+
+
+# Reading ------------------------------------------------------------------------------------------------------------
+
+
+def size(folder: Path) -> int:
+    """Numbers that the adapter in `folder` holds, from the file's header alone."""
+    with opened(present(folder, WEIGHTS)) as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+
+
+def base_of(folder: Path) -> str | None:
+    """Digest of the weights that the adapter was trained beside; None when its file does not say."""
+    with opened(present(folder, WEIGHTS)) as file:
+        return (file.metadata() or {}).get(_BASE)
+
+
+def check_base(folder: Path, digest: str, name: str) -> None:
+    """Raises `InputError` when the adapter says that it was trained beside weights other than those of `name`."""
+    wanted = base_of(folder)
+    if wanted is not None and wanted != digest:
+        raise InputError(
+            f"The adapter {folder} was trained on a base whose weights have the digest {wanted[:12]}, but those of "
+            f"{name} have {digest[:12]}.",
+            "Name the base that it was trained on.",
+        )
+
+
+def read_adapter(
+    folder: Path, recipe: Recipe, tables: Iterable[Sequence[Link]], shapes: Mapping[str, Sequence[int]]
+) -> Adapter:
+    """The adapter in `folder`, in float32, for a model of these shapes (by our names).
+
+    `tables`: the links of the families that the model may be of; the one that knows all modules of the file is meant.
+    Raises `InputError` naming the key that is missing, unknown or of another shape, and `Unsupported` for what adapters
+    can be but these cannot.
+    """
+    path = present(folder, WEIGHTS)
+    with opened(path) as file:
+        tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    for key, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise InputError(f"{path}: '{key}' holds numbers that are not finite.", "Its training diverged.")
+    modules, others = _modules_of(tensors, recipe, str(path))
+    links = _meant(tables, modules, str(path))
+    targets = adaptable(links)
+    chosen = recipe.chosen(targets)
+    kind = _kinds(recipe)[0]
+    for module in sorted(chosen | modules):
+        if module not in modules:
+            raise InputError(
+                f"{path} lacks '{_key(module, kind)}', which target_modules of {CONFIG} promises.",
+                "The file was cut short, or the adapter was made for a model with fewer layers.",
+            )
+        if module not in chosen:
+            raise InputError(f"{path} holds '{_key(module, kind)}', which target_modules of {CONFIG} does not name.")
+    parts: dict[str, Part] = {}
+    for module in sorted(modules):
+        parts |= _parts(module, targets[module], shapes, recipe, tensors, str(path))
+    return Adapter(parts, _whole(others, links, shapes, tensors, str(path)))
+
+
+def _modules_of(tensors: Mapping[str, Tensor], recipe: Recipe, where: str) -> tuple[set[str], set[str]]:
+    """Which modules the file changes, each with all of its tensors; and the other keys, where such are allowed."""
+    kinds = _kinds(recipe)
+    modules, others = set(), set()
+    for key in tensors:
+        match = re.fullmatch(re.escape(_PREFIX) + rf"(.+)\.({'|'.join(map(re.escape, kinds))})", key)
+        if match is not None:
+            modules.add(match[1])
+        elif recipe.whole and key.startswith(_PREFIX) and ".lora_" not in key:
+            others.add(key)
+        else:
+            raise Unsupported(
+                f"{where} holds '{key}', which is no part of a plain LoRA.",
+                f"Known are tensors called {', '.join(kinds)}.",
+            )
+    if not modules:
+        raise InputError(f"{where} holds no tensors.", "Save the adapter again.")
+    for key in (_key(module, kind) for module in sorted(modules) for kind in kinds):
+        if key not in tensors:
+            raise InputError(f"{where} lacks '{key}', but holds its other half.", "The file is damaged; save it again.")
+    return modules, others
+
+
+def _kinds(recipe: Recipe) -> tuple[str, ...]:
+    """What stands behind a module's name in the keys of its tensors."""
+    if recipe.kind == "IA3":
+        return ("ia3_l",)
+    plain = ("lora_A.weight", "lora_B.weight")
+    return (*plain, "lora_magnitude_vector") if recipe.magnitudes else plain
+
+
+def _key(module: str, kind: str) -> str:
+    return f"{_PREFIX}{module}.{kind}"
+
+
+def _meant(tables: Iterable[Sequence[Link]], modules: set[str], where: str) -> Sequence[Link]:
+    unknown = ""
+    for links in tables:
+        missing = sorted(modules - adaptable(links).keys())
+        if not missing:
+            return links
+        unknown = unknown or missing[0]
+    raise InputError(
+        f"{where} is for the module '{unknown}', which this model does not have, or to which no adapter can be added.",
+        "Adapters are added to the matrices of attention and MLPs; is this adapter of another base model?",
+    )
+
+
+def _parts(
+    module: str,
+    link: Link,
+    shapes: Mapping[str, Sequence[int]],
+    recipe: Recipe,
+    tensors: Mapping[str, Tensor],
+    where: str,
+) -> dict[str, Part]:
+    """The part of each of our maps that their module consists of (query, key and value may be one of theirs)."""
+    names = [ours.removesuffix(".weight") for ours in link.ours]
+    outputs, inputs = [shapes[ours][0] for ours in link.ours], shapes[link.ours[0]][1]
+    if recipe.kind == "IA3":
+        key, fed = _key(module, "ia3_l"), recipe.feeds(module)
+        factors = tensors[key]
+        if factors.numel() != (inputs if fed else sum(outputs)):
+            raise InputError(
+                f"{where}: '{key}' has shape {list(factors.shape)}, but the module has {inputs} inputs and "
+                f"{sum(outputs)} outputs.",
+                f"Is it an adapter of another base model, or was feedforward_modules of {CONFIG} changed?",
+            )
+        flat = factors.flatten()
+        each = [flat.clone() for _ in names] if fed else [part.clone() for part in torch.split(flat, outputs)]
+        return {name: Rescaled(own, fed) for name, own in zip(names, each, strict=True)}
+    rank = recipe.rank(module)
+    wanted = {"lora_A.weight": [rank, inputs], "lora_B.weight": [sum(outputs), rank]}
+    if recipe.magnitudes:
+        wanted["lora_magnitude_vector"] = [sum(outputs)]
+    for kind, shape in wanted.items():
+        found = tensors[_key(module, kind)]
+        if list(found.shape) != shape:
+            raise InputError(
+                f"{where}: '{_key(module, kind)}' has shape {list(found.shape)}, but rank {rank} on this model needs "
+                f"{shape}.",
+                f"Is it an adapter of another base model, or was r or rank_pattern of {CONFIG} changed?",
+            )
+    down_RK, up_NR, *magnitude = (tensors[_key(module, kind)] for kind in wanted)
+    whole = LowRank(down_RK, up_NR, recipe.alpha(module), recipe.rooted, *magnitude)
+    return dict(zip(names, divided(whole, outputs), strict=True))
+
+
+def _whole(
+    keys: Collection[str],
+    links: Sequence[Link],
+    shapes: Mapping[str, Sequence[int]],
+    tensors: Mapping[str, Tensor],
+    where: str,
+) -> dict[str, Tensor]:
+    """Tensors of the model that the file holds as they are, by our names."""
+    by_name = {theirs: link for link in links for theirs in link.theirs}
+    found: dict[str, Tensor] = {}
+    for key in sorted(keys):
+        link = by_name.get(key.removeprefix(_PREFIX))
+        if link is None or len(link.theirs) > 1:
+            raise InputError(f"{where} holds '{key}', which this model does not have.", "Is it for another base model?")
+        own = {name: torch.empty(tuple(shapes[name])) for name in link.ours}
+        (wanted,) = link.shapes(own).values()
+        if list(tensors[key].shape) != wanted:
+            raise InputError(f"{where}: '{key}' has shape {list(tensors[key].shape)}, but this model needs {wanted}.")
+        link.fill(own, {link.theirs[0]: tensors[key]})
+        found |= own
+    return found
+
+
+def present(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.is_file():
+        raise InputError(
+            f"{path} is missing.", f"An adapter's folder holds {CONFIG} and {WEIGHTS}, as PEFT saves them."
+        )
+    return path
+
+
+def opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be read: {error}.", "The file is damaged; fetch it again.") from error
+
+
+# Writing ------------------------------------------------------------------------------------------------------------
+
+
+def write_adapter(
+    folder: Path,
+    adapter: Adapter,
+    links: Sequence[Link],
+    state: Mapping[str, Tensor],
+    *,
+    base: str,
+    digest: str | None = None,
+    task: str | None = None,
+    dropout: float = 0.0,
+) -> None:
+    """Writes the adapter of a model with these links and tensors; PEFT reads the folder.
+
+    `base` is the base's name, `digest` that of its weights, `task` PEFT's task_type. `state` is looked into only where
+    several of our maps are one module elsewhere and not all of them are adapted.
+    """
+    tensors: dict[str, Tensor] = {}
+    modules: dict[str, Part] = {}
+    links = list(links)
+    targets = adaptable(links)
+    for module, link in targets.items():
+        parts = [adapter.parts.get(name.removesuffix(".weight")) for name in link.ours]
+        if any(part is not None for part in parts):
+            modules[module] = part = _of_module(parts, link, state)
+            tensors |= {_key(module, kind): tensor for kind, tensor in _tensors(part).items()}
+    saved = []
+    for link in links:
+        if link.ours[0] in adapter.whole:
+            exported = link.export({**state, **adapter.whole})
+            tensors |= {_PREFIX + name: tensor for name, tensor in exported.items()}
+            saved += [name.rpartition(".")[0] for name in exported]
+    known = {name.rpartition(".")[0] for link in links for name in link.theirs}
+    values: dict[str, Any] = {
+        **_described(modules, known),
+        "base_model_name_or_path": base,
+        "task_type": task,
+        "inference_mode": True,
+        "bias": "none",
+        "fan_in_fan_out": any(targets[module].transposed for module in modules),
+        "target_modules": short(modules, known),
+        "modules_to_save": sorted(set(saved)) or None,
+    }
+    if values["peft_type"] == "LORA":
+        values["lora_dropout"] = dropout
+    else:
+        del values["bias"]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / CONFIG, values)
+    metadata = {"format": "pt"} | ({_BASE: digest} if digest else {})
+    with disk_errors(folder):
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS, metadata)
+
+
+def _of_module(parts: Sequence[Part | None], link: Link, state: Mapping[str, Tensor]) -> Part:
+    """One part for their module of those for our maps."""
+    if len(parts) == 1 and parts[0] is not None:
+        return parts[0]
+    rescaled = [part if isinstance(part, Rescaled) else None for part in parts]
+    if any(part is not None and part.on_input for part in rescaled):
+        raise Unsupported(f"'{link.theirs[0]}' is several maps here, whose inputs are rescaled differently.")
+    if any(part is not None for part in rescaled):
+        factors = [
+            torch.ones(len(state[name])) if part is None else part.factors
+            for part, name in zip(rescaled, link.ours, strict=True)
+        ]
+        return Rescaled(torch.cat(factors), False)
+    low = [part if isinstance(part, LowRank) else None for part in parts]
+    outputs = [len(state[name] if part is None else part.up_NR) for part, name in zip(low, link.ours, strict=True)]
+    part = joined(low, outputs)
+    if part.magnitude_N is None:
+        return part
+    lengths = [  # a row that nothing is added to keeps its length
+        state[name].float().norm(dim=1) if own is None or own.magnitude_N is None else own.magnitude_N
+        for own, name in zip(low, link.ours, strict=True)
+    ]
+    return replace(part, magnitude_N=torch.cat(lengths))
+
+
+def _tensors(part: Part) -> dict[str, Tensor]:
+    if isinstance(part, Rescaled):
+        return {"ia3_l": part.factors[None] if part.on_input else part.factors[:, None]}
+    found = {"lora_A.weight": part.down_RK, "lora_B.weight": part.up_NR}
+    if part.magnitude_N is not None:
+        found["lora_magnitude_vector"] = part.magnitude_N
+    return found
+
+
+def _described(modules: Mapping[str, Part], known: Collection[str]) -> dict[str, Any]:
+    """The fields that tell how the tensors are meant: the commonest rank and alpha, and which modules have others."""
+    low = {module: part for module, part in modules.items() if isinstance(part, LowRank)}
+    if not low:
+        fed = [module for module, part in modules.items() if isinstance(part, Rescaled) and part.on_input]
+        return {"peft_type": "IA3", "feedforward_modules": short(fed, known)}
+    rank = Counter(part.rank for part in low.values()).most_common(1)[0][0]
+    alpha = Counter(part.alpha for part in low.values()).most_common(1)[0][0]
+    return {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": _number(alpha),
+        "rank_pattern": {module: part.rank for module, part in low.items() if part.rank != rank},
+        "alpha_pattern": {module: _number(part.alpha) for module, part in low.items() if part.alpha != alpha},
+        "use_rslora": any(part.rooted for part in low.values()),
+        "use_dora": any(part.magnitude_N is not None for part in low.values()),
+        "init_lora_weights": True,
+    }
+
+
+def _number(value: float) -> float | int:
+    return int(value) if value == int(value) else value

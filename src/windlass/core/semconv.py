@@ -65,6 +65,8 @@ ABSTAINED: Final = "windlass.abstained"
 VARIANT_DIGEST: Final = "windlass.variant.digest"
 INDEX_DIGEST: Final = "windlass.index.digest"
 MODEL_DIGEST: Final = "windlass.model.digest"
+MODEL_POLICY: Final = "windlass.model.policy"
+"""The arithmetic in which a local model wrote: fp32, bf16, int8 or int4."""
 EMBEDDER_DIGEST: Final = "windlass.embedder.digest"
 ADAPTER_DIGEST: Final = "windlass.adapter.digest"
 

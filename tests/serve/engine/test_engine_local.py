@@ -242,6 +242,7 @@ def test_calls_are_traced(folder: Path, tmp_path: Path) -> None:
         "gen_ai.request.model": "tiny", "gen_ai.request.seed": 3, "gen_ai.request.max_tokens": 5,
         "gen_ai.usage.input_tokens": response.usage.input, "gen_ai.usage.output_tokens": 5,
         "gen_ai.response.finish_reasons": ["length"], "windlass.model.digest": traced.digest, "windlass.cost.usd": None,
+        "windlass.model.policy": traced.engine.report.policy,
     }  # fmt: skip
     assert wanted.items() <= span.attributes.items()
     roots = [summary.root for summary in store.traces()]

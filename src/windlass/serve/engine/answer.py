@@ -121,6 +121,7 @@ class _Work:
                 semconv.REQUEST_MAX_TOKENS: request.max_tokens,
                 semconv.INPUT_TOKENS: len(asked.prompt),
                 semconv.MODEL_DIGEST: model.digest,
+                semconv.MODEL_POLICY: model.policy,
                 semconv.COST_USD: None,
             }
         )

@@ -104,6 +104,12 @@ class LocalModel:
         return cls(name or folder.name, digest, started, prompt, defaults, recorder or Recorder(None), weights)
 
     @property
+    def policy(self) -> str:
+        """The arithmetic of its matrices, one of `linears.POLICIES`."""
+        report = self.engine.report if isinstance(self.engine, Engine) else None
+        return "fp32" if report is None else report.policy
+
+    @property
     def arithmetic(self) -> str:
         """How its matrices are multiplied, and why not otherwise."""
         report = self.engine.report if isinstance(self.engine, Engine) else None

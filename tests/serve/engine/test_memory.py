@@ -91,8 +91,8 @@ def test_what_a_model_needs(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("free", "settings", "says", "hint"),
     [
-        (8 * GB, {"kv_tokens": 50_000_000}, "17.9 GiB for 50,000,000 remembered tokens", r"--kv-tokens 2\d{7}\."),
-        (200 * MB, {}, r"about 0\.3 GiB of memory, but only 0\.2 GiB are free", "Choose a smaller model"),
+        (8 * GB, {"kv_tokens": 50_000_000}, r"17\.88 GiB for 50,000,000 remembered tokens", r"--kv-tokens 2\d{7}\."),
+        (200 * MB, {}, r"about 0\.2\d GiB of memory, but only 0\.20 GiB are free", "Choose a smaller model"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_with_what_to_set(

@@ -120,7 +120,8 @@ def check_memory(
     raise InputError(
         f"{folder} needs about {_gib(need.loading - need.process + _SPARE)} of memory, but only {_gib(free)} are free: "
         f"{_gib(need.weights)} for weights in {policy}, {_gib(need.packing)} more while they are loaded, "
-        f"{_gib(need.cache)} for {tokens:,} remembered tokens, {_gib(need.work)} for a step.",
+        f"{_gib(need.cache)} for {tokens:,} remembered tokens, {_gib(need.work)} for a step, {_gib(_SPARE)} to "
+        "spare.",
         f"Choose {' or '.join(ways)}." if ways else "Choose a smaller model, or end other programs.",
     )
 
@@ -185,4 +186,4 @@ def _text(path: Path) -> str:
 
 
 def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"
+    return f"{size / 2**30:.2f} GiB"

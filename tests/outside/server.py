@@ -33,7 +33,8 @@ class Plain:
 def main(folder: Path) -> None:
     store = SqliteStore(folder / "windlass.db")
     recorder = Recorder(store)
-    tiny = LocalModel.load(make_folder(folder / "tiny", context=1024, template=TEMPLATE), recorder=recorder)
+    made = make_folder(folder / "tiny", context=1024, template=TEMPLATE)
+    tiny = LocalModel.load(made, recorder=recorder, policy="fp32")  # its scores are compared with transformers'
     caller = LocalModel.load(make_calling_folder(folder / "caller"), recorder=recorder)
     tiny.load_adapter("french", make_lora(folder / "adapters/french"))
     app = create_app(

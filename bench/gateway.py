@@ -5,10 +5,14 @@ Each gateway runs in a process of its own on one core; provider and clients shar
 call through the gateway less that of a direct one, one call at a time: medians and 99th percentiles. Requests per
 second are with 32 clients. Ours records a trace of every call in SQLite; LiteLLM is not asked to record anything.
 
+"+ key" are the same with clients that need a key: ours one of the workspace, with limits on requests, tokens and
+dollars, whose use is counted and stored; LiteLLM's the master key of its configuration, without limits, since it keeps
+others in a database.
+
     python -m bench.gateway [--rounds 5] [--litellm PATH] [--memory 100000]
 
 `--litellm` is the `litellm` command of an environment of its own (`pip install "litellm[proxy]"`); by default the one
-on the PATH. `--memory N` also sends N requests through ours and prints its resident memory along the way.
+on the PATH. `--memory N` also sends N requests with a key through ours and prints its resident memory along the way.
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from windlass.serve.keys import FILE, KeyLimits, Keys
 
 ROOT = Path(__file__).parents[1]
 CLIENTS = 32
@@ -160,19 +166,18 @@ class _Client(asyncio.Protocol):
             self._done.set_exception(ConnectionError("the gateway closed the connection"))
 
 
-def _request(port: int, body: bytes) -> bytes:
+def _request(port: int, body: bytes, key: str) -> bytes:
     return (
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: application/json\r\n"
-        b"Authorization: Bearer sk-client\r\nContent-Length: %d\r\n\r\n%s" % (port, len(body), body)
+        b"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s" % (port, key.encode(), len(body), body)
     )
 
 
-async def _ask(port: int, body: bytes, clients: int, calls: int) -> tuple[list[float], float]:
+async def _ask(contender: Contender, body: bytes, clients: int, calls: int) -> tuple[list[float], float]:
     """(seconds of each call, seconds of all)."""
-    loop = asyncio.get_running_loop()
-    made = [
-        (await loop.create_connection(lambda: _Client(_request(port, body)), "127.0.0.1", port)) for _ in range(clients)
-    ]
+    loop, port = asyncio.get_running_loop(), contender.port
+    request = _request(port, body, contender.key)
+    made = [await loop.create_connection(lambda: _Client(request), "127.0.0.1", port) for _ in range(clients)]
 
     async def work(client: _Client) -> list[float]:
         return [await client.ask() for _ in range(calls // clients)]
@@ -195,6 +200,7 @@ class Contender:
     calls: int
     """Requests of a round with one client; as many again with many."""
     process: subprocess.Popen[bytes] | None = None
+    key: str = "sk-client"
     alone: list[list[float]] = field(default_factory=list)
     """Seconds of each call, a list a round."""
     rates: list[float] = field(default_factory=list)
@@ -208,13 +214,13 @@ class Contender:
 
 
 def _measure(contender: Contender) -> None:
-    asyncio.run(_ask(contender.port, BODY, CLIENTS, CLIENTS * 2))  # connections and caches belong to the start
-    contender.alone.append(asyncio.run(_ask(contender.port, BODY, 1, contender.calls))[0])
+    asyncio.run(_ask(contender, BODY, CLIENTS, CLIENTS * 2))  # connections and caches belong to the start
+    contender.alone.append(asyncio.run(_ask(contender, BODY, 1, contender.calls))[0])
     before = _cpu(contender)
-    took, seconds = asyncio.run(_ask(contender.port, BODY, CLIENTS, contender.calls))
+    took, seconds = asyncio.run(_ask(contender, BODY, CLIENTS, contender.calls))
     contender.rates.append(len(took) / seconds)
     contender.cpu.append((_cpu(contender) - before) / len(took))
-    took, seconds = asyncio.run(_ask(contender.port, STREAMED, CLIENTS, max(contender.calls // 8, CLIENTS)))
+    took, seconds = asyncio.run(_ask(contender, STREAMED, CLIENTS, max(contender.calls // 8, CLIENTS)))
     contender.streams.append(len(took) * TOKENS / seconds)
 
 
@@ -260,19 +266,29 @@ def _free_port() -> int:
 
 
 def _windlass(folder: Path, provider: int, port: int, core: int) -> contextlib.AbstractContextManager[Any]:
-    (folder / ".windlass").mkdir()
+    (folder / ".windlass").mkdir(exist_ok=True)
     (folder / "gateway.toml").write_text(
         f'[providers.fake]\nbase_url = "http://127.0.0.1:{provider}/v1"\n'
-        '[routes.m]\ntargets = [{ provider = "fake", model = "small" }]\n'
+        '[routes.m]\ntargets = [{ provider = "fake", model = "small", price = { input = 1, output = 2 } }]\n'
     )
     command = [sys.executable, "-m", "windlass.cli.main", "gateway", "gateway.toml", "--port", str(port)]
     return _started(command, port, core, folder, PYTHONPATH=os.pathsep.join((str(ROOT / "src"), *sys.path)))
 
 
-def _litellm(program: str, folder: Path, provider: int, port: int, core: int) -> contextlib.AbstractContextManager[Any]:
+def _workspace_key(folder: Path) -> str:
+    """The secret of a key with limits of every kind, none of which is reached."""
+    (folder / ".windlass").mkdir()
+    with contextlib.closing(Keys(folder / ".windlass" / FILE)) as keys:
+        return keys.add("bench", ["generate"], KeyLimits(10**9, 10**12, 10**12, 1e9, 1e9))[1]
+
+
+def _litellm(
+    program: str, folder: Path, provider: int, port: int, core: int, key: str | None = None
+) -> contextlib.AbstractContextManager[Any]:
     (folder / "litellm.yaml").write_text(
         "model_list:\n  - model_name: m\n    litellm_params:\n      model: openai/small\n"
         f"      api_base: http://127.0.0.1:{provider}/v1\n      api_key: sk-provider\n"
+        + (f"general_settings:\n  master_key: {key}\n" if key else "")
     )
     command = [program, "--config", "litellm.yaml", "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
     return _started(
@@ -287,24 +303,35 @@ def _litellm(program: str, folder: Path, provider: int, port: int, core: int) ->
 def _table(contenders: Sequence[Contender]) -> None:
     direct = contenders[0]
     heads = ("p50 ms", 9), ("p99 ms", 9), ("added p50", 11), ("added p99", 11), ("requests/s", 12), ("CPU us", 9)
-    print(" " * 12 + "".join(f"{head:>{width}}" for head, width in (*heads, ("tokens/s", 11))))
+    print(" " * 16 + "".join(f"{head:>{width}}" for head, width in (*heads, ("tokens/s", 11))))
     for one in contenders:
         added = [one.p(share) - direct.p(share) for share in (0.5, 0.99)]
         shown = [f"{seconds * 1e3:.3f}" if one is not direct else "" for seconds in added]
         cpu = f"{statistics.median(one.cpu) * 1e6:.0f}" if one is not direct else ""
         print(
-            f"{one.name:12}{one.p(0.5) * 1e3:9.3f}{one.p(0.99) * 1e3:9.3f}{shown[0]:>11}{shown[1]:>11}"
+            f"{one.name:16}{one.p(0.5) * 1e3:9.3f}{one.p(0.99) * 1e3:9.3f}{shown[0]:>11}{shown[1]:>11}"
             f"{statistics.median(one.rates):12.0f}{cpu:>9}{statistics.median(one.streams):11.0f}"
         )
 
 
-def _memory(port: int, process: Any, requests: int) -> float:
+def _ratios(ours: Contender, theirs: Contender, direct: Contender) -> tuple[float, float, float, float]:
+    """Ours over theirs: added median, added 99th percentile, requests a second, streamed tokens a second."""
+    added, p99 = (
+        round((ours.p(share) - direct.p(share)) / (theirs.p(share) - direct.p(share)), 4) for share in (0.5, 0.99)
+    )
+    rates = statistics.median(ours.rates) / statistics.median(theirs.rates)
+    streams = statistics.median(ours.streams) / statistics.median(theirs.streams)
+    return added, p99, round(rates, 2), round(streams, 2)
+
+
+def _memory(contender: Contender, requests: int) -> float:
     """Prints resident memory while `requests` go through; returns bytes gained per request in the second half."""
+    assert contender.process is not None
     seen = []
     for number in range(11):
         if number:
-            asyncio.run(_ask(port, BODY, CLIENTS, requests // 10))
-        seen.append(_resident(process))
+            asyncio.run(_ask(contender, BODY, CLIENTS, requests // 10))
+        seen.append(_resident(contender.process))
         print(f"{requests // 10 * number:>9} requests  {seen[-1] / 2**20:8.1f} MiB", flush=True)
     return (seen[-1] - seen[5]) / (requests / 2)
 
@@ -324,34 +351,42 @@ def main() -> int:
         return 0
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[-1]})
-    provider, ours, theirs = (_free_port() for _ in range(3))
+    provider = _free_port()
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+
+        def place(name: str) -> tuple[Path, int, int, int]:
+            (home / name).mkdir()
+            return home / name, provider, _free_port(), cores[0]
+
         path = os.pathsep.join((str(ROOT), str(ROOT / "src")))
         fake = [sys.executable, "-m", "bench.gateway", "--provide", str(provider)]
-        stack.enter_context(_started(fake, provider, cores[-1], folder, PYTHONPATH=path))
-        gateway = stack.enter_context(_windlass(folder, provider, ours, cores[0]))
-        contenders = [Contender("direct", provider, args.calls), Contender("windlass", ours, args.calls, gateway)]
-        if args.litellm:
-            proxy = stack.enter_context(_litellm(args.litellm, folder, provider, theirs, cores[0]))
-            contenders.append(Contender("LiteLLM", theirs, max(args.calls // 4, CLIENTS), proxy))
+        stack.enter_context(_started(fake, provider, cores[-1], home, PYTHONPATH=path))
+        contenders = [Contender("direct", provider, args.calls)]
+        for name in ("windlass", "windlass + key"):
+            where = place(name)
+            key = _workspace_key(where[0]) if "key" in name else "sk-client"
+            contenders.append(Contender(name, where[2], args.calls, stack.enter_context(_windlass(*where)), key))
+        for name in ("LiteLLM", "LiteLLM + key") if args.litellm else ():
+            where = place(name)
+            made = stack.enter_context(_litellm(args.litellm, *where, key="sk-client" if "key" in name else None))
+            contenders.append(Contender(name, where[2], max(args.calls // 4, CLIENTS), made))
         for _ in range(args.rounds):
             for contender in contenders:
                 _measure(contender)
         _table(contenders)
         result: dict[str, Any] = {"bench": "gateway", "ratio": None, "against": "LiteLLM proxy"}
-        direct, windlass, *peer = contenders
-        if peer:
-            result["ratio"], result["p99_ratio"] = (
-                round((windlass.p(share) - direct.p(share)) / (peer[0].p(share) - direct.p(share)), 4)
-                for share in (0.5, 0.99)
-            )
-            result["rps_ratio"] = round(statistics.median(windlass.rates) / statistics.median(peer[0].rates), 2)
-            result["stream_ratio"] = round(statistics.median(windlass.streams) / statistics.median(peer[0].streams), 2)
+        direct, plain, keyed, *peers = contenders
+        result["key_cpu_ratio"] = round(statistics.median(keyed.cpu) / statistics.median(plain.cpu), 2)
+        if peers:
+            names = "ratio", "p99_ratio", "rps_ratio", "stream_ratio"
+            result |= dict(zip(names, _ratios(plain, peers[0], direct), strict=True))
+            with_key = _ratios(keyed, peers[1], direct)
+            result |= {f"key_{name}": value for name, value in zip(names, with_key, strict=True)}
         else:
             result["why"] = "no litellm command; name one with --litellm"
         if args.memory:
-            result["bytes_per_request"] = round(_memory(ours, gateway, args.memory), 1)
+            result["bytes_per_request"] = round(_memory(keyed, args.memory), 1)
     print(json.dumps(result))
     return 0
 

@@ -136,6 +136,7 @@ def test_kubernetes_objects_belong_together(made):
     assert scaler["scaleTargetRef"]["name"] == objects["Deployment"]["metadata"]["name"]
     assert scaler["metrics"][0]["pods"]["metric"]["name"] == "windlass_requests_in_progress"
     container = objects["Deployment"]["spec"]["template"]["spec"]["containers"][0]
+    assert type(objects["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]) is int
     assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
     assert container["env"][0]["valueFrom"]["secretKeyRef"]["key"] == "api-key"
 

@@ -132,7 +132,7 @@ def _values(cargo: Cargo, settings: Settings) -> dict[str, Any]:
         "most": settings.replicas[1],
         "queue": settings.queue,
         "queue_metric": IN_PROGRESS,
-        "drain": DRAIN_SECONDS,
+        "drain": int(DRAIN_SECONDS),
         "need": need,
         "settings": settings,
         "context": context,

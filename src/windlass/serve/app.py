@@ -90,15 +90,6 @@ def create_app(
         batches = Batches(folder / "batches", files, BatchAnswers(context, {one.path: one for one in answering}))
         keeping = [*file_operations(context, files), *batch_operations(context, files, batches)]
 
-    async def failed(request: Request, error: Exception) -> Response:
-        return error_response(error)
-
-    async def unroutable(request: Request, error: Exception) -> Response:
-        """Starlette's own refusals, which are plain text: a path or method that nobody declared."""
-        assert isinstance(error, HTTPException)
-        said = f"{request.method[:20]} {request.url.path[:200]}: {error.detail}."
-        return error_response(HttpError(error.status_code, said, headers=error.headers))
-
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         working = None if batches is None else asyncio.create_task(batches.work())
@@ -119,6 +110,17 @@ def create_app(
             *routes,
         ],
         middleware=[Middleware(Gate, metrics=metrics, hosts=hosts, api_key=api_key, keys=keys, log=log)],
-        exception_handlers={HTTPException: unroutable, Exception: failed},
+        exception_handlers={HTTPException: _unroutable, Exception: _failed},
         lifespan=lifespan,
     )
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return error_response(error)
+
+
+async def _unroutable(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals, which are plain text: a path or method that nobody declared."""
+    assert isinstance(error, HTTPException)
+    said = f"{request.method[:20]} {request.url.path[:200]}: {error.detail}."
+    return error_response(HttpError(error.status_code, said, headers=error.headers))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 
-from windlass.core.protocols import Adaptable
 from windlass.serve.api.context import Context
 from windlass.serve.api.fields import BadField, Json, Table, text
 from windlass.serve.api.models import CARD, card
@@ -23,16 +22,8 @@ def operations(context: Context) -> list[Operation]:
     """One at a time, so that a name which was free stays free until its adapter has it."""
     bases = context.models.adaptable
 
-    def base_of(fields: Json) -> Adaptable:
-        """The one asked for; it may be left out where there is one only."""
-        if "model" in fields:
-            return context.named(bases, fields["model"])
-        if len(bases) == 1:
-            return next(iter(bases.values()))
-        raise BadField("model", "'model' is missing.", f"Models that take adapters: {', '.join(bases) or 'none'}.")
-
     async def load(caller: Caller, fields: Json) -> Json:
-        name, base = fields["lora_name"], base_of(fields)
+        name, base = fields["lora_name"], context.chosen(fields, bases, bases, "that take adapters")
 
         def find_and_load() -> None:
             base.load_adapter(name, context.adapter_folders.find(fields["lora_path"]))

@@ -15,7 +15,7 @@ from windlass.core.trace import Recorder
 from windlass.core.values import ChatDelta, ChatResponse
 from windlass.serve.adapter_folders import AdapterFolders
 from windlass.serve.api.catalogue import Catalogue
-from windlass.serve.api.fields import BadField, Check, text
+from windlass.serve.api.fields import BadField, Check, Json, text
 from windlass.serve.api.generate import Call
 from windlass.serve.api.operation import Caller
 from windlass.serve.errors import HttpError
@@ -70,6 +70,14 @@ class Context:
         if found is None:
             self.no_model(name, list(known))
         return found
+
+    def chosen(self, fields: Json, known: Mapping[str, T], bases: Mapping[str, T], what: str) -> T:
+        """The model that the field `model` names; it may be left out where there is only one of `bases`."""
+        if "model" in fields:
+            return self.named(known, fields["model"])
+        if len(bases) == 1:
+            return next(iter(bases.values()))
+        raise BadField("model", "'model' is missing.", f"Models {what}: {', '.join(bases) or 'none'}.")
 
     def no_model(self, name: str, known: list[str]) -> NoReturn:
         listed = ", ".join(f"'{one}'" for one in known) or "none"

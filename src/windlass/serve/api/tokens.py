@@ -17,12 +17,8 @@ def operations(context: Context) -> list[Operation]:
     bases = _known(context.models.bases)
 
     def of(fields: Json) -> Tokenizing:
-        """The model asked for; it may be left out where there is one only, whose adapters have the same tokens."""
-        if "model" in fields:
-            return context.named(_known(context.models), fields["model"])
-        if len(bases) == 1:
-            return next(iter(bases.values()))
-        raise BadField("model", "'model' is missing.", f"Models whose tokens are known: {', '.join(bases) or 'none'}.")
+        """An adapter has the tokens of its base."""
+        return context.chosen(fields, _known(context.models), bases, "whose tokens are known")
 
     async def tokenize(caller: Caller, fields: Json) -> Json:
         tokenizer = of(fields)

@@ -75,19 +75,16 @@ inline __m512 sums(__m512 (&r)[16]) {
 // Where `sums` leaves each register's.
 const __m512i ORDER = _mm512_setr_epi32(0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15);
 
-// Products of one query with sixteen keys; of fewer, the last one fills the rest. DIM is that of a head, if it is one
-// that the compiler knows.
-template <long DIM> __m512 score16(const float* query, const float* keys, long count, long dim) {
-    if constexpr (DIM > 0) dim = DIM;
+// Products of one query with sixteen keys (FULL), or with fewer, and then the last one fills the rest.
+template <bool FULL> __m512 score16(const float* query, const float* keys, long count, long dim) {
     __m512 r[16];
     for (int i = 0; i < 16; i++) r[i] = _mm512_setzero_ps();
-#pragma GCC unroll 8
     for (long d = 0; d < dim; d += 16) {
         const __mmask16 lanes = first_lanes(dim - d);
         const __m512 q = _mm512_maskz_loadu_ps(lanes, query + d);
 #pragma GCC unroll 16
         for (long i = 0; i < 16; i++) {
-            const float* key = keys + (count >= 16 ? i : std::min(i, count - 1)) * dim + d;
+            const float* key = keys + (FULL ? i : std::min(i, count - 1)) * dim + d;
             r[i] = _mm512_fmadd_ps(q, _mm512_maskz_loadu_ps(lanes, key), r[i]);
         }
     }
@@ -100,10 +97,8 @@ void score(const float* queries, long rows, const float* keys, long count, long 
         send_for(next + j * dim, 16 * dim);
         for (long row = 0; row < rows; row++) {
             const float *query = queries + row * dim, *from = keys + j * dim;
-            const __m512 found = count - j < 16 ? score16<0>(query, from, count - j, dim)
-                                 : dim == 64    ? score16<64>(query, from, 16, dim)
-                                 : dim == 128   ? score16<128>(query, from, 16, dim)
-                                                : score16<0>(query, from, 16, dim);
+            const __m512 found =
+                count - j < 16 ? score16<false>(query, from, count - j, dim) : score16<true>(query, from, 16, dim);
             _mm512_storeu_ps(scores + row * KEYS + j, found);
         }
     }

@@ -124,9 +124,10 @@ def asking(folder: Path, pause: float) -> subprocess.Popen[str]:
 
 
 def test_processes_together_pass_a_limit_by_little(tmp_path: Path, keys: Keys) -> None:
-    """Four at 50 requests a second each: apart they would be let in 400 times, and within a tenth of a second 20."""
-    key, _ = keys.add("ann", ["generate"], KeyLimits(requests_per_minute=100))
-    processes = [asking(tmp_path, 0.02) for _ in range(4)]
+    """Four at 10 requests a second each: apart they would be let in 160 times. A disk that stalls, as those of test
+    machines do, may hide a second's requests from the others, 40."""
+    key, _ = keys.add("ann", ["generate"], KeyLimits(requests_per_minute=40))
+    processes = [asking(tmp_path, 0.1) for _ in range(4)]
     try:
         for process in processes:
             assert process.stdout is not None and process.stdout.readline() == "ready\n"
@@ -138,7 +139,7 @@ def test_processes_together_pass_a_limit_by_little(tmp_path: Path, keys: Keys) -
     finally:
         for process in processes:
             process.kill()
-    assert 100 <= sum(admitted) < 180 and stored(tmp_path, key).requests == sum(admitted)
+    assert 40 <= sum(admitted) < 120 and stored(tmp_path, key).requests == sum(admitted), admitted
 
 
 def test_a_kill_takes_no_more_than_is_promised(tmp_path: Path, keys: Keys) -> None:

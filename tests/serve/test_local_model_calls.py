@@ -15,6 +15,7 @@ from engine_world import make_calling_folder
 from windlass.core.errors import InputError, Unsupported
 from windlass.core.values import ChatRequest, ChatResponse, Message, ToolCall, ToolCallDelta, ToolSpec
 from windlass.serve.engine import LocalModel
+from windlass.serve.engine.prompt import _as_template_sees
 
 POINT = {
     "type": "object",
@@ -118,6 +119,8 @@ def test_calls_of_earlier_turns_reach_the_template_as_values(model: LocalModel) 
         Message("tool", "b", tool_call_id="123456789"),
     ]
     assert model.decode(model.encode_chat(turns)) == "<user>a<assistant>7<tool>b<think>"
+    as_text = _as_template_sees(turns[1], "messages[1]")["tool_calls"][0]["function"]["arguments"]
+    assert "json: " + as_text + "!" == 'json: {"x": 7}!' and str(as_text) == '{"x": 7}' and as_text["x"] == 7
     broken = replace(turns[1], tool_calls=[ToolCall("1", "point", "[7")])
     with pytest.raises(InputError, match=r"messages\[1\]\.tool_calls\[0\]\.function\.arguments"):
         model.encode_chat([turns[0], broken])

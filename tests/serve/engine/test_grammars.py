@@ -203,6 +203,10 @@ OLDER = {"$schema": "http://json-schema.org/draft-07/schema#"}
         ({"type": "integer", "exclusiveMaximum": 10}, "10"),
         ({"type": "integer", "multipleOf": 3}, "10"),
         ({"type": "number", "maximum": 0.5}, "0.51"),
+        # An excluded whole number, and a bound less than 1 away from it.
+        ({"type": "number", "exclusiveMinimum": 0, "maximum": 0.5}, "0"),
+        ({"type": "number", "exclusiveMinimum": -2.5, "exclusiveMaximum": -2}, "-2"),
+        ({"allOf": [{"exclusiveMaximum": 0}, {"type": "number", "minimum": -0.5}]}, "-0"),
         ({"enum": ["a", 1]}, '"b"'),
         ({"const": {"a": 1}}, '{"a":2}'),
         ({"type": "array", "items": {"type": "integer"}}, '["a"]'),

@@ -100,6 +100,8 @@ def _as_template_sees(message: Message, at: str) -> dict[str, Any]:
     turn: dict[str, Any] = {"role": message.role, "content": message.text}
     if message.reasoning:
         turn["reasoning_content"] = message.reasoning
+        if not message.text:
+            turn["thinking"] = message.reasoning  # gpt-oss' template, which takes no content beside it
     if message.tool_calls:
         turn["tool_calls"] = [
             {
@@ -116,12 +118,24 @@ def _as_template_sees(message: Message, at: str) -> dict[str, Any]:
     return turn
 
 
-def _arguments(call: ToolCall, at: str, place: int) -> dict[str, Any]:
-    """Arguments as templates take them: not the text of the wire, but the values."""
+class _Arguments(dict[str, Any]):
+    """Arguments as templates take them: most want the values, some (DeepSeek's) put the JSON text after another one."""
+
+    def __str__(self) -> str:
+        return json.dumps(self, ensure_ascii=False)
+
+    def __add__(self, after: str) -> str:
+        return str(self) + after
+
+    def __radd__(self, before: str) -> str:
+        return before + str(self)
+
+
+def _arguments(call: ToolCall, at: str, place: int) -> _Arguments:
     try:
         value = json.loads(call.arguments or "{}")
     except ValueError as error:
         value = error
     if not isinstance(value, dict):
         raise InputError(f"{at}.tool_calls[{place}].function.arguments is not a JSON object: {call.arguments[:80]!r}.")
-    return value
+    return _Arguments(value)

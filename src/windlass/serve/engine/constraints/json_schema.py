@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
@@ -140,7 +141,7 @@ class _Walk:
         if name in COUNTS:
             return {name: _count(value, at)}
         if name in NUMBERS:
-            return {name: _number(value, at)}
+            return _bound(name, value, at)
         if name in _READERS:
             return _READERS[name](self, value, at, depth)
         if name in REFUSED:
@@ -394,6 +395,24 @@ def _number(value: Any, at: str) -> int | float:
     if abs(value) > EXACT:
         raise Unsupported(f"'{at}' is beyond 2**53, where numbers would be rounded.", "Use a string with a pattern.")
     return value
+
+
+def _bound(name: str, value: Any, at: str) -> Schema:
+    """A keyword about numbers.
+
+    The engine lets a whole number through that is excluded, where the other bound is less than 1 away from it (0 by
+    `exclusiveMinimum: 0, maximum: 0.5`). A bound right behind it, which is included, it keeps.
+    """
+    if abs(_number(value, at)) == EXACT:
+        raise Unsupported(f"'{at}' is 2**53, where numbers would be rounded.", "Use a smaller number.")
+    if not name.startswith("exclusive") or value != int(value):
+        return {name: value}
+    step = max(1e-9, math.ulp(value))
+    # Beside, not instead: so that the bound of whole numbers stays what it is.
+    return {
+        name: value,
+        "allOf": [{"minimum": value + step} if name == "exclusiveMinimum" else {"maximum": value - step}],
+    }
 
 
 def _count(value: Any, at: str) -> int:

@@ -7,6 +7,8 @@ are escaped. What Rust does not know, such as looking ahead, the engine refuses 
 
 from __future__ import annotations
 
+import re
+
 YEAR = r"(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"
 _LEAP = r"(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)"
 DATE = (
@@ -34,25 +36,38 @@ where its rule is right."""
 def ecma_pattern(pattern: str) -> str:
     """The same expression in Rust's dialect."""
     out: list[str] = []
-    inside = False
     place = 0
     while place < len(pattern):
-        letter = pattern[place]
-        if letter == "\\":
-            out.append(pattern[place : place + 2])
-            place += 2
-            continue
-        if inside:
-            if letter == "]":
-                inside = False
-            elif letter in "[&~" or (letter == "-" and pattern[place + 1 : place + 2] == "-"):
-                out.append("\\")
-        elif letter == "[":
-            inside = True
-            if pattern[place + 1 : place + 2] == "^":
-                out.append("[")
-                place += 1
-                letter = "^"
-        out.append(letter)
-        place += 1
+        if pattern[place] == "[":
+            text, place = _letters(pattern, place + 1)
+            out.append(f"[{text}")
+        else:
+            size = 2 if pattern[place] == "\\" else 1
+            out.append(pattern[place : place + size])
+            place += size
     return "".join(out)
+
+
+def _letters(pattern: str, place: int) -> tuple[str, int]:
+    """What stands behind an opening bracket up to the closing one, if there is one, and where it ends. A `-` makes a
+    range only between two letters, and is else one of them."""
+    out: list[str] = []
+    if pattern[place : place + 1] == "^":
+        out.append("^")
+        place += 1
+    while place < len(pattern) and pattern[place] != "]":
+        first, place = _letter(pattern, place)
+        if pattern[place : place + 1] == "-" and pattern[place + 1 : place + 2] not in ("", "]"):
+            last, behind = _letter(pattern, place + 1)
+            if not re.fullmatch(r"\\[dDwWsSpP]", first) and not re.fullmatch(r"\\[dDwWsSpP]", last):
+                first, place = f"{first}-{last}", behind
+        out.append(first)
+    return "".join(out) + pattern[place : place + 1], place + 1
+
+
+def _letter(pattern: str, place: int) -> tuple[str, int]:
+    if pattern[place] == "\\":
+        found = re.compile(r"\\(?:u\{?[0-9a-fA-F]+\}?|x[0-9a-fA-F]{2}|.)?", re.DOTALL).match(pattern, place)
+        assert found is not None, "it begins with a backslash"
+        return found[0], found.end()
+    return ("\\" if pattern[place] in "[&~-" else "") + pattern[place], place + 1

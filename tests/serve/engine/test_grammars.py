@@ -4,6 +4,7 @@ import json
 import math
 import re
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import jsonschema
@@ -71,12 +72,12 @@ literals = st.none() | st.booleans() | numbers | st.sampled_from([0.5, -2.25, 1e
 patterns = st.sampled_from(["^[a-c]+$", "b", "^a|b$", r"^\d{2}$", "^[ab]{1,3}x?$", r"\.", "^[^a]$", "(ab)+"])
 
 
-def bounds(draw: Any, low: str, high: str, values: Any) -> dict[str, Any]:
+def bounds(draw: Any, low: str, high: str, values: Any, steps: Sequence[float] = range(5)) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
     if draw(st.booleans()):
         chosen[low] = draw(values)
     if draw(st.booleans()):
-        chosen[high] = draw(values) if low not in chosen else chosen[low] + draw(st.integers(0, 4))
+        chosen[high] = draw(values) if low not in chosen else chosen[low] + draw(st.sampled_from(steps))
     return chosen
 
 
@@ -89,8 +90,10 @@ def simple(draw: Any) -> dict[str, Any]:
             found = {"type": "integer", **bounds(draw, "minimum", "maximum", numbers)}
             return found | ({"multipleOf": draw(st.integers(1, 3))} if draw(st.booleans()) else {})
         case "number":
-            low, high = draw(st.sampled_from([("minimum", "maximum"), ("exclusiveMinimum", "maximum")]))
-            return {"type": "number", **bounds(draw, low, high, numbers | st.sampled_from([0.5, -1.25]))}
+            low = draw(st.sampled_from(["minimum", "exclusiveMinimum"]))
+            high = draw(st.sampled_from(["maximum", "exclusiveMaximum"]))
+            steps = [0.25, 0.5, 1, 1.5, 3]
+            return {"type": "number", **bounds(draw, low, high, numbers | st.sampled_from([0.5, -1.25]), steps)}
         case "literal":
             chosen = draw(st.lists(literals, min_size=1, max_size=3))
             return {"enum": chosen} if draw(st.booleans()) else {"const": chosen[0]}

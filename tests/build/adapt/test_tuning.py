@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from windlass.build.adapt.peft.attaching import attach_adapter
 from windlass.build.adapt.peft.beginning import read_for
@@ -29,7 +32,7 @@ from windlass.build.tokenizer.chat import CHATML
 from windlass.build.training.checkpoints import checkpoint
 from windlass.build.training.pretrain import pretrain
 from windlass.build.training.recipe import read_recipe
-from windlass.build.transformer.adapters.files import base_of
+from windlass.build.transformer.adapters.files import BASE, base_of
 from windlass.build.transformer.adapters.recipe import CONFIG, WEIGHTS
 from windlass.build.transformer.hf import load_links, load_model, weights_digest
 from windlass.core.errors import InputError
@@ -101,7 +104,7 @@ def test_a_decoder_learns_from_conversations(home, tmp_path, kind):
     assert any("are learned" in line for line in said)
 
 
-@pytest.mark.parametrize("kind", ["lora", "rslora", "dora", "ia3"])
+@pytest.mark.parametrize("kind", ["lora", "dora", "ia3"])
 def test_an_adapter_is_stored_alone_and_trained_further(home, tmp_path, kind):
     """Beside its base, which it names, it is the model that was trained; merged, it is the same model in one."""
     rows = echo(tmp_path / "rows.jsonl", 60)
@@ -109,7 +112,7 @@ def test_an_adapter_is_stored_alone_and_trained_further(home, tmp_path, kind):
     with Workspace(home) as ws:
         base = ws.artifacts.get("base")
         stored = tune(ws, asked(rows, adapter=adapter), say=lambda line: None)
-        assert stored.kind == "adapter" and sorted(stored.record.files) == [CONFIG, WEIGHTS]
+        assert stored.kind == "adapter" and sorted(stored.record.files) == [CONFIG, WEIGHTS, BASE]
         assert stored.parent("base") == base.digest and base_of(stored.path) == weights_digest(base.path)
         assert json.loads((stored.path / CONFIG).read_text())["base_model_name_or_path"] == base.ref
         merged = load_model(tune(ws, asked(rows, adapter=replace(adapter, merge=True)), say=lambda line: None).path)
@@ -198,3 +201,110 @@ def test_a_map_that_no_block_has_is_refused(home, tmp_path):
     rows = echo(tmp_path / "rows.jsonl", 20)
     with Workspace(home) as ws, pytest.raises(InputError, match="names 'q_proj', which no block"):
         tune(ws, asked(rows, adapter=AdapterSettings(targets=("q_proj",))), say=lambda line: None)
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "ia3", "none"])
+def test_any_kind_goes_on_to_the_same_weights_with_dropout(home, tmp_path, kind):
+    """What dropout leaves out is drawn anew in each step, from a seed of that step: a run taken up draws the same."""
+    rows = echo(tmp_path / "rows.jsonl", 30)
+    adapter = AdapterSettings(kind, rank=2, dropout=0.0 if kind in ("ia3", "none") else 0.3)
+    if kind == "none":
+        adapter = replace(adapter, layers="last 1")
+    plain = TuneRunSettings(name=f"whole-{kind}", compile="no", precision="fp32", checkpoint_steps=4)
+    with Workspace(home) as ws:
+        short = TuneScheduleSettings(steps=8)
+        straight = tune(ws, asked(rows, adapter=adapter, schedule=short, run=plain), say=lambda line: None)
+        cut = asked(rows, adapter=adapter, schedule=short, run=replace(plain, name=f"cut-{kind}"))
+
+        def stop(line: str) -> None:
+            if line.startswith("held-out"):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            tune(ws, cut, say=stop)
+        (run,) = (r for r in ws.runs.list("tune") if r.name == f"cut-{kind}")
+        shutil.rmtree(home / ".windlass/runs" / run.id / checkpoint.FOLDER / "step-00000008")
+        torch.rand(7)  # elsewhere in the process somebody draws
+        again = tune(ws, cut, say=lambda line: None)
+    weights = WEIGHTS if straight.kind == "adapter" else "model.safetensors"
+    assert again.record.files[weights] == straight.record.files[weights]
+
+
+def test_measuring_leaves_nothing_out(home, tmp_path):
+    """With dropout of nearly everything, the held-out loss of the untrained adapter is still the base's."""
+    rows = echo(tmp_path / "rows.jsonl", 30)
+    with Workspace(home) as ws:
+        losses = []
+        for dropout in (0.0, 0.95):
+            adapter = AdapterSettings(rank=4, dropout=dropout)
+            stored = tune(
+                ws, asked(rows, adapter=adapter, schedule=TuneScheduleSettings(steps=6)), say=lambda line: None
+            )
+            on = BaseSettings("base", adapter_from=stored.ref)
+            further = asked(rows, adapter=adapter, model=on, schedule=TuneScheduleSettings(steps=1))
+            again = tune(ws, further, say=lambda line: None)
+            losses.append((stored.card["heldout_loss"], ws.store.metrics(again.record.run, "heldout_loss")[0].value))
+    assert all(abs(ended - begins) < 1e-5 for ended, begins in losses) and losses[0] != losses[1]
+
+
+@pytest.mark.parametrize(
+    ("layers", "targets", "trained"),
+    [
+        ("last 1", (), "blocks.0."),
+        ("", ("*.query.weight", "norm.*"), ("blocks.0.attention.query.weight", "norm.weight")),
+        ("", ("down",), "blocks.0.mlp.down.weight"),
+    ],
+)
+def test_only_a_part_of_the_base_is_trained(home, tmp_path, layers, targets, trained):
+    rows = echo(tmp_path / "rows.jsonl", 30)
+    with Workspace(home) as ws:
+        adapter = AdapterSettings("none", layers=layers, targets=targets)
+        model = tune(ws, asked(rows, adapter=adapter, schedule=TuneScheduleSettings(steps=3)), say=lambda line: None)
+        before, after = load_model(ws.artifacts.get("base").path), load_model(model.path)
+    for (name, was), now in zip(before.named_parameters(), after.parameters(), strict=True):
+        assert torch.equal(was, now) != name.startswith(trained), name
+
+
+@pytest.mark.parametrize(
+    ("adapter", "message"),
+    [
+        (AdapterSettings(layers="last two"), r"adapter\.layers is 'last two'"),
+        (AdapterSettings(layers="3"), r"adapter\.layers is '3', but the layers are 0 to 0"),
+        (AdapterSettings("none", layers="last 1", targets=("norm.weight",)), "have nothing in common"),
+        (AdapterSettings("none", targets=("nowhere",)), "names 'nowhere'"),
+    ],
+)
+def test_a_choice_of_nothing_is_refused(home, tmp_path, adapter, message):
+    with Workspace(home) as ws, pytest.raises(InputError, match=message):
+        tune(ws, asked(echo(tmp_path / "rows.jsonl", 20), adapter=adapter), say=lambda line: None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("parallel", "kind", "precision"), [("fsdp", "lora", "bf16"), ("ddp", "dora", "fp32")])
+def test_two_workers_store_what_one_would(home, tmp_path, parallel, kind, precision):
+    rows = echo(tmp_path / "rows.jsonl", 40)
+    merge = kind == "dora"
+    with Workspace(home) as ws:
+        alone = asked(
+            rows,
+            adapter=AdapterSettings(kind, rank=2, merge=merge),
+            schedule=TuneScheduleSettings(steps=6),
+            run=TuneRunSettings(name="one", compile="no", precision=precision),
+        )
+        one = tune(ws, alone, say=lambda line: None)
+        chosen = {
+            "adapter.kind": kind, "adapter.rank": 2, "adapter.merge": str(merge).lower(), "data.batch": 4,
+            "optimizer.matrix_rate": 5e-3, "run.compile": "no", "run.precision": precision,
+        }  # fmt: skip
+        command = [sys.executable, "-m", "windlass", "tune", "--base", "base", "--data", str(rows), "--steps", "6"]
+        command += ["--name", f"two-{parallel}-{kind}", "--workers", "2", "--parallel", parallel, "--device", "cpu"]
+        for name, value in chosen.items():
+            command += ["--set", f"{name}={value}"]
+        done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr[-2000:]
+        two = ws.artifacts.get(f"two-{parallel}-{kind}")
+        weights = WEIGHTS if one.kind == "adapter" else "model.safetensors"
+        ours, theirs = (load_file(artifact.path / weights) for artifact in (one, two))
+        assert two.kind == one.kind and ours.keys() == theirs.keys()
+        worst = max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
+        assert worst < (2e-2 if precision == "bf16" else 2e-4)

@@ -44,7 +44,9 @@ class AdapterSettings:
     """Share of the inputs of the thin matrices that are left out in each pass."""
     targets: tuple[str, ...] = ()
     """Which maps of the blocks, by name (query, key, value, output, gate, up, down) or by patterns of whole names, such
-    as `blocks.0.*`; empty: all, or key, value and down for `ia3`."""
+    as `blocks.0.*`; empty: all, or key, value and down for `ia3`. With `none`: which parameters, such as `*.bias`."""
+    layers: str = ""
+    """Only in these layers: `last 2`, `first 2`, or numbers from 0 such as `0,4-7`; empty: in all."""
     merge: bool = False
     """Store one model of base and adapter, instead of the adapter alone."""
 

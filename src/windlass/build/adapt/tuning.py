@@ -14,7 +14,7 @@ from windlass.build.adapt.objectives.preparing import Prepared
 from windlass.build.adapt.opening import Opened, open_inputs
 from windlass.build.adapt.settings import ObjectiveKind, TuneSettings
 from windlass.build.training.checkpoints import checkpoint
-from windlass.build.training.distributed.parallel import Kind, Spread
+from windlass.build.training.distributed.parallel import Kind, Spread, made_whole
 from windlass.build.training.distributed.workers import ALONE, Workers
 from windlass.build.training.fitting import Fit, Measurement, Say, evaluate, fit, started_run
 from windlass.build.training.loop import TrainState
@@ -78,9 +78,10 @@ def tune(
         after = evaluate(run, job)
         heard(f"held-out: {after}")
         stored = ""
-        if workers.leads:
-            with job.averaged():
+        with job.averaged(), made_whole(prepared.model, workers):
+            if workers.leads:
                 stored = _store(ws, run.id, opened, prepared, job, after).digest
+        if workers.leads:
             shutil.rmtree(run.folder / checkpoint.FOLDER, ignore_errors=True)  # the artifact holds the weights now
         return ws.artifacts.get(workers.told("model", stored or None))
 

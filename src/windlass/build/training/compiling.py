@@ -58,15 +58,16 @@ def prepare_blocks(
     for block in model.modules():
         if isinstance(block, Block):
             # On the instance: the names of the weights stay as they are.
-            block.forward = _prepared(block.forward, compiles, run.recompute)  # type: ignore[method-assign]
+            drawing = any(getattr(module, "dropout", 0) for module in block.modules())
+            block.forward = _prepared(block.forward, compiles, run.recompute, drawing)  # type: ignore[method-assign]
     return (partial(torch.compile, dynamic=False) if compiles else None), how
 
 
-def _prepared(forward: Callable[..., Tensor], compiles: bool, recompute: bool) -> Callable[..., Tensor]:
+def _prepared(forward: Callable[..., Tensor], compiles: bool, recompute: bool, drawing: bool) -> Callable[..., Tensor]:
+    """`drawing`: the pass draws random numbers (dropout), which it must draw again when it is computed again."""
     if compiles:
         forward = torch.compile(forward, dynamic=False)
-    # Nothing in a block draws random numbers, so there is no random state to keep.
-    return partial(checkpoint, forward, use_reentrant=False, preserve_rng_state=False) if recompute else forward
+    return partial(checkpoint, forward, use_reentrant=False, preserve_rng_state=drawing) if recompute else forward
 
 
 def _decide(run: RunSettings, schedule: ScheduleSettings) -> tuple[bool, str]:

@@ -95,8 +95,14 @@ class Fit(Generic[M]):
         return contextlib.nullcontext() if average is None else average.in_place()
 
     def measured(self, most: int | None = None, tick: Tick | None = None) -> M:
-        with self.averaged():
-            return self.measure(most, tick)
+        model = self.state.model
+        training = model.training
+        model.eval()  # no dropout
+        try:
+            with self.averaged():
+                return self.measure(most, tick)
+        finally:
+            model.train(training)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, astuple, dataclass, field
@@ -28,7 +29,7 @@ from windlass.core.errors import WindlassError
 @dataclass(slots=True)
 class TrainState:
     """All that the next step depends on, the same on all workers. The order of the data is a function of seed and
-    `data`, and nothing else in the loop draws random numbers, so this is the random state too."""
+    `data`, and what a step draws (dropout) one of seed and `step`, so this is the random state too."""
 
     model: nn.Module
     optimizers: Optimizers
@@ -126,6 +127,7 @@ def steps(
         numbers, data = take(examples, state.data, sizes.batch, seed)
         mine = workers.share(numbers)
         batches = [examples.batch(mine[i : i + sizes.micro_batch]) for i in range(0, len(mine), sizes.micro_batch)]
+        torch.manual_seed(random.Random(f"{seed}/{state.step}/{workers.number}").getrandbits(63))
         loss, counted = accumulate(batches, loss_of, workers, loss_of.exchange)
         norm = state.optimizers.clip()
         check_finite(state.step + 1, loss=loss, gradient_norm=norm)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
 
 from windlass.build.adapt.peft import ia3
 from windlass.build.adapt.peft.adapted import AdaptedLinear
+from windlass.build.adapt.peft.choosing import in_layers, named
 from windlass.build.adapt.peft.dora import DoRALinear, begun_with_lengths
 from windlass.build.adapt.peft.ia3 import IA3Linear
 from windlass.build.adapt.peft.lora import LoRALinear, begun
@@ -30,15 +30,18 @@ def attach(model: nn.Module, settings: AdapterSettings, seed: int, dtype: torch.
     model has behind the transformer stays trained. `dtype`: what the frozen weights are kept in, that of the
     activations, so that no pass has to cast them.
 
-    Raises `InputError` when the settings name a map that no block has.
+    Without an adapter, what the settings do not name is frozen, and nothing where they name nothing. Raises
+    `InputError` when they name a map that no block has.
     """
     if settings.kind == "none":
+        if settings.layers or settings.targets:
+            _freeze_but(model, settings, dtype)
         return
-    places = _chosen(dict(_places(model)), settings)
+    places = dict(_places(model))
     generator = torch.Generator().manual_seed(seed)
     attach_adapter(
         model,
-        Adapter({name: _begun(name, place, settings, generator) for name, place in places.items()}),
+        Adapter({name: _begun(name, places[name], settings, generator) for name in _chosen(places, settings)}),
         settings.dropout,
         dtype,
     )
@@ -47,9 +50,7 @@ def attach(model: nn.Module, settings: AdapterSettings, seed: int, dtype: torch.
 def attach_adapter(model: nn.Module, adapter: Adapter, dropout: float = 0.0, dtype: torch.dtype | None = None) -> None:
     """As `attach`, of an adapter that exists and fits (as `read_adapter` makes sure)."""
     for parameter in transformer_of(model).parameters():
-        parameter.requires_grad_(False)
-        if dtype is not None:
-            parameter.data = parameter.data.to(dtype)
+        _freeze(parameter, dtype)
     with torch.no_grad():
         for name, tensor in adapter.whole.items():
             parameter = model.get_parameter(name)
@@ -101,21 +102,38 @@ def _with(linear: Linear, part: Part, dropout: float) -> AdaptedLinear:
     return (LoRALinear if part.magnitude_N is None else DoRALinear)(linear, part, dropout)
 
 
-def _chosen(places: Mapping[str, Linear], settings: AdapterSettings) -> dict[str, Linear]:
-    """The maps that the settings mean, by the last part of their names or by a pattern of the whole."""
-    targets = settings.targets or _DEFAULT.get(settings.kind, ("*",))
-    for target in targets:
-        if not any(_means(target, name) for name in places):
-            there = sorted({name.rpartition(".")[2] for name in places})
-            raise InputError(
-                f"adapter.targets names '{target}', which no block of this model has.",
-                f"There are: {', '.join(there)}; a pattern stands for whole names, such as {next(iter(places), '')}.",
-            )
-    return {name: linear for name, linear in places.items() if any(_means(target, name) for target in targets)}
+def _chosen(places: Mapping[str, Linear], settings: AdapterSettings) -> list[str]:
+    """The maps that the settings mean."""
+    there = ", ".join(sorted({name.rpartition(".")[2] for name in places}))
+    hint = f"There are: {there}; a pattern stands for whole names, such as {next(iter(places), '')}."
+    found = named(places, settings.targets or _DEFAULT.get(settings.kind, ("*",)), hint)
+    return _some(in_layers(found, settings.layers), settings)
 
 
-def _means(target: str, name: str) -> bool:
-    return name.rpartition(".")[2] == target or fnmatchcase(name, target)
+def _freeze_but(model: nn.Module, settings: AdapterSettings, dtype: torch.dtype | None) -> None:
+    """Trains only those parameters of the transformer that the settings mean."""
+    inner = transformer_of(model)
+    names = [name for name, _ in inner.named_parameters()]
+    found = named(names, settings.targets or ("*",), "A pattern stands for whole names, such as " + names[-1] + ".")
+    trained = set(_some(in_layers(found, settings.layers), settings))
+    for name, parameter in inner.named_parameters():
+        if name not in trained:
+            _freeze(parameter, dtype)
+
+
+def _some(names: list[str], settings: AdapterSettings) -> list[str]:
+    if not names:
+        raise InputError(
+            f"adapter.targets {list(settings.targets)} and adapter.layers {settings.layers!r} have nothing in common.",
+            "Nothing would be trained; leave one of the two out.",
+        )
+    return names
+
+
+def _freeze(parameter: nn.Parameter, dtype: torch.dtype | None) -> None:
+    parameter.requires_grad_(False)
+    if dtype is not None:
+        parameter.data = parameter.data.to(dtype)
 
 
 def _places(model: nn.Module) -> Iterator[tuple[str, Linear]]:

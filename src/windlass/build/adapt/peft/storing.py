@@ -51,12 +51,11 @@ def save_adapter(
 
 
 def merged(model: Model, opened: Opened) -> Model:
-    """One model of base and adapter; without an adapter, the model. The base is read again, since the one that was
-    trained with may have been rounded: what is stored is what base and adapter compute in float32."""
-    if opened.settings.adapter.kind == "none":
+    """One model of what was trained and what was not. The base is read again, since the one that was trained with may
+    have been rounded: what is stored is what base and adapter compute in float32."""
+    if all(parameter.requires_grad for parameter in model.parameters()):
         return model
-    adapter = adapter_of(model)
     fresh = opened.model()
-    attach_adapter(fresh, adapter)
+    attach_adapter(fresh, adapter_of(model))
     merge(fresh)
     return fresh

@@ -6,6 +6,7 @@ pass of a module around the model. With one worker it stays the plain function.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -106,3 +107,25 @@ def gathered(model: nn.Module, workers: Workers) -> Any:
         if workers.leads:
             fill(places[name], full)
     return plain
+
+
+@contextlib.contextmanager
+def made_whole(model: nn.Module, workers: Workers) -> Iterator[None]:
+    """Within the block the leader's model, whatever it is made of, has whole parameters in host memory; then it goes on
+    as it was. All workers must enter it together."""
+    before: list[tuple[nn.Module, str, nn.Parameter]] = []
+    if workers.count > 1 or workers.device.type != "cpu":
+        wholes: dict[nn.Parameter, nn.Parameter] = {}  # a tensor may stand in two places
+        for module in model.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                full = whole(parameter)
+                if workers.leads:
+                    before.append((module, name, parameter))
+                    if parameter not in wholes:
+                        wholes[parameter] = nn.Parameter(full.cpu(), requires_grad=parameter.requires_grad)
+                    setattr(module, name, wholes[parameter])
+    try:
+        yield
+    finally:
+        for module, name, parameter in before:
+            setattr(module, name, parameter)

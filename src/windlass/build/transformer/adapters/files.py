@@ -1,11 +1,12 @@
 """Adapters on disk as PEFT has them: `adapter_config.json` + `adapter_model.safetensors`, read strictly.
 
-A file that does not hold exactly what its configuration says is refused by name. Ours name in the weights' metadata the
-digest of the base that they were trained on, which PEFT passes over; its own name no more than shapes can tell.
+A file that does not hold exactly what its configuration says is refused by name. Beside ours lies `base.json`, which
+PEFT passes over: the digest of the weights that the adapter was trained on. Of others only shapes can tell.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
@@ -27,8 +28,8 @@ from windlass.core.errors import InputError, Unsupported
 from windlass.core.files import disk_errors, write_json
 
 _PREFIX = "base_model.model."
-_BASE = "windlass.base"
-"""Key of the safetensors metadata: `hf.weights_digest` of the base."""
+BASE = "base.json"
+"""Not in the weights' metadata, of which safetensors writes several entries in an order that changes by chance."""
 
 
 # Reading ------------------------------------------------------------------------------------------------------------
@@ -41,9 +42,14 @@ def size(folder: Path) -> int:
 
 
 def base_of(folder: Path) -> str | None:
-    """Digest of the weights that the adapter was trained beside; None when its file does not say."""
-    with opened(present(folder, WEIGHTS)) as file:
-        return (file.metadata() or {}).get(_BASE)
+    """Digest (`hf.weights_digest`) of the weights that the adapter was trained on; None where no file says so."""
+    path = folder / BASE
+    if not path.is_file():
+        return None
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["weights"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({type(error).__name__}: {error}).", "Restore or delete it.") from error
 
 
 def check_base(folder: Path, digest: str, name: str) -> None:
@@ -53,7 +59,7 @@ def check_base(folder: Path, digest: str, name: str) -> None:
         raise InputError(
             f"The adapter {folder} was trained on a base whose weights have the digest {wanted[:12]}, but those of "
             f"{name} have {digest[:12]}.",
-            "Name the base that it was trained on.",
+            f"Name the base that it was trained on. If these are its weights in another form, delete {BASE}.",
         )
 
 
@@ -269,9 +275,11 @@ def write_adapter(
         del values["bias"]
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / CONFIG, values)
-    metadata = {"format": "pt"} | ({_BASE: digest} if digest else {})
+    if digest is not None:
+        write_json(folder / BASE, {"name": base, "weights": digest})
     with disk_errors(folder):
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS, metadata)
+        contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, folder / WEIGHTS, {"format": "pt"})
 
 
 def _of_module(parts: Sequence[Part | None], link: Link, state: Mapping[str, Tensor]) -> Part:

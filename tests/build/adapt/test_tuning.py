@@ -104,6 +104,18 @@ def test_a_decoder_learns_from_conversations(home, tmp_path, kind):
     assert any("are learned" in line for line in said)
 
 
+@pytest.mark.parametrize("kind", ["prompt", "prefix"])
+def test_positions_before_every_text_learn(home, tmp_path, kind):
+    """Little, of a base that knows next to nothing."""
+    rows = echo(tmp_path / "rows.jsonl", 60)
+    with Workspace(home) as ws:
+        fast = TuneOptimizerSettings(matrix_rate=0.3)
+        adapter = AdapterSettings(kind, virtual_tokens=4)
+        stored = tune(ws, asked(rows, adapter=adapter, optimizer=fast), say=lambda line: None)
+        losses = [p.value for p in ws.store.metrics(stored.record.run, "heldout_loss")]
+    assert stored.kind == "adapter" and losses[1] < losses[0] - 0.1
+
+
 @pytest.mark.parametrize("kind", ["lora", "dora", "ia3"])
 def test_an_adapter_is_stored_alone_and_trained_further(home, tmp_path, kind):
     """Beside its base, which it names, it is the model that was trained; merged, it is the same model in one."""
@@ -203,11 +215,11 @@ def test_a_map_that_no_block_has_is_refused(home, tmp_path):
         tune(ws, asked(rows, adapter=AdapterSettings(targets=("q_proj",))), say=lambda line: None)
 
 
-@pytest.mark.parametrize("kind", ["lora", "dora", "ia3", "none"])
+@pytest.mark.parametrize("kind", ["lora", "dora", "ia3", "prompt", "prefix", "none"])
 def test_any_kind_goes_on_to_the_same_weights_with_dropout(home, tmp_path, kind):
     """What dropout leaves out is drawn anew in each step, from a seed of that step: a run taken up draws the same."""
     rows = echo(tmp_path / "rows.jsonl", 30)
-    adapter = AdapterSettings(kind, rank=2, dropout=0.0 if kind in ("ia3", "none") else 0.3)
+    adapter = AdapterSettings(kind, rank=2, dropout=0.3 if kind in ("lora", "dora") else 0.0)
     if kind == "none":
         adapter = replace(adapter, layers="last 1")
     plain = TuneRunSettings(name=f"whole-{kind}", compile="no", precision="fp32", checkpoint_steps=4)

@@ -41,6 +41,12 @@ class Opened:
     def base_name(self) -> str:
         return str(self.base) if self.base_artifact is None else self.base_artifact.ref
 
+    @property
+    def context(self) -> int:
+        """Positions that a text may have: those of the model that no virtual token takes."""
+        adapter = self.settings.adapter
+        return self.config.context - (adapter.virtual_tokens if adapter.kind in ("prompt", "prefix") else 0)
+
     def model(self) -> Model:
         """The base, newly read. Raises `InputError` naming a tensor that is missing or misshapen."""
         return load_model(self.base).train()

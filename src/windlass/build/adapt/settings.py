@@ -17,7 +17,7 @@ from windlass.build.training.settings import (
 )
 from windlass.core.errors import InputError
 
-AdapterKind = Literal["none", "lora", "rslora", "dora", "ia3"]
+AdapterKind = Literal["none", "lora", "rslora", "dora", "ia3", "prompt", "prefix"]
 ObjectiveKind = Literal["sft"]
 
 
@@ -35,8 +35,9 @@ class BaseSettings:
 class AdapterSettings:
     kind: AdapterKind = "lora"
     """`lora`: two thin matrices beside each of the base's, which stay as they are; `rslora`: the same for large ranks;
-    `dora`: the lengths of the rows too; `ia3`: only a factor for each key, value and inner activation; `none`: all
-    weights are trained."""
+    `dora`: the lengths of the rows too; `ia3`: only a factor for each key, value and inner activation; `prompt` and
+    `prefix`: positions before every text, by what the first layer reads there or by all layers' keys and values;
+    `none`: all weights are trained."""
     rank: int = 16
     alpha: float = 32.0
     """What the thin matrices add is multiplied by alpha / rank; `rslora`: by alpha / sqrt(rank)."""
@@ -47,6 +48,8 @@ class AdapterSettings:
     as `blocks.0.*`; empty: all, or key, value and down for `ia3`. With `none`: which parameters, such as `*.bias`."""
     layers: str = ""
     """Only in these layers: `last 2`, `first 2`, or numbers from 0 such as `0,4-7`; empty: in all."""
+    virtual_tokens: int = 20
+    """Positions before every text, with `prompt` and `prefix`."""
     merge: bool = False
     """Store one model of base and adapter, instead of the adapter alone."""
 
@@ -104,16 +107,12 @@ class TuneSettings:
         check_ranges(self)
         if not 0 <= self.data.heldout < 1:
             raise InputError(f"data.heldout is {self.data.heldout:g}, but must be at least 0 and less than 1.")
-        if self.adapter.rank < 1 or not self.adapter.alpha > 0 or not 0 <= self.adapter.dropout < 1:
-            raise InputError(
-                f"adapter.rank is {self.adapter.rank}, alpha {self.adapter.alpha:g}, dropout {self.adapter.dropout:g}.",
-                "The rank is at least 1, alpha more than 0, the dropout at least 0 and less than 1.",
-            )
+        _check(self.adapter)
 
     @property
     def rate(self) -> float:
-        """Peak learning rate: thin matrices begin at zero and need larger steps than weights that know something."""
-        return self.optimizer.matrix_rate or (2e-4 if self.adapter.kind != "none" else 2e-5)
+        """Peak learning rate: what few numbers must learn takes larger steps than weights that know something."""
+        return self.optimizer.matrix_rate or _RATES.get(self.adapter.kind, 2e-4)
 
     def as_json(self) -> dict[str, Any]:
         """Nested tables as JSON brings them back."""
@@ -121,3 +120,20 @@ class TuneSettings:
         values["optimizer"]["betas"] = list(self.optimizer.betas)
         values["adapter"]["targets"] = list(self.adapter.targets)
         return values
+
+
+_RATES: dict[AdapterKind, float] = {"none": 2e-5, "ia3": 3e-3, "prompt": 1e-2, "prefix": 1e-2}
+
+
+def _check(adapter: AdapterSettings) -> None:
+    if adapter.rank < 1 or not adapter.alpha > 0 or not 0 <= adapter.dropout < 1 or adapter.virtual_tokens < 1:
+        raise InputError(
+            f"adapter.rank is {adapter.rank}, alpha {adapter.alpha:g}, dropout {adapter.dropout:g}, virtual_tokens "
+            f"{adapter.virtual_tokens}.",
+            "Rank and virtual_tokens are at least 1, alpha more than 0, the dropout at least 0 and less than 1.",
+        )
+    if adapter.merge and adapter.kind in ("prompt", "prefix"):
+        raise InputError(
+            f"adapter.merge is on, but adapter.kind '{adapter.kind}' is what stands before each text, and no weight.",
+            "Leave merge out: it is stored as an adapter.",
+        )

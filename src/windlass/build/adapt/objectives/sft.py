@@ -89,7 +89,7 @@ def _split(examples: Sequence[Encoded], share: float, seed: int) -> tuple[list[E
 
 
 def _row_size(opened: Opened, examples: Sequence[Encoded]) -> int:
-    longest, most = max(map(len, examples)), opened.config.context
+    longest, most = max(map(len, examples)), opened.context
     size = opened.settings.model.context or min(most, max(longest, 256))
     if size > most or longest > size:
         raise InputError(

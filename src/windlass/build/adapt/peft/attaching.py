@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
-from windlass.build.adapt.peft import ia3
+from windlass.build.adapt.peft import ia3, virtual
 from windlass.build.adapt.peft.adapted import AdaptedLinear
 from windlass.build.adapt.peft.choosing import in_layers, named
 from windlass.build.adapt.peft.dora import DoRALinear, begun_with_lengths
@@ -16,10 +16,11 @@ from windlass.build.adapt.peft.lora import LoRALinear, begun
 from windlass.build.adapt.settings import AdapterSettings
 from windlass.build.transformer.adapters.parts import Adapter, Part, Rescaled
 from windlass.build.transformer.attention import Attention
+from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.linear import Linear
 from windlass.build.transformer.mlp import MLP
 from windlass.build.transformer.model import Model
-from windlass.core.errors import InputError
+from windlass.core.errors import InputError, Unsupported
 
 _DEFAULT = {"ia3": ("key", "value", "down")}
 """What the paper rescales; the other kinds take every map."""
@@ -36,6 +37,11 @@ def attach(model: nn.Module, settings: AdapterSettings, seed: int, dtype: torch.
     if settings.kind == "none":
         if settings.layers or settings.targets:
             _freeze_but(model, settings, dtype)
+        return
+    if settings.kind in ("prompt", "prefix"):
+        decoder = _decoder(model, settings.kind)
+        begun_virtual = virtual.begun(decoder, settings.kind, settings.virtual_tokens, seed)
+        attach_adapter(model, Adapter({}, virtual=begun_virtual), dtype=dtype)
         return
     places = dict(_places(model))
     generator = torch.Generator().manual_seed(seed)
@@ -56,6 +62,8 @@ def attach_adapter(model: nn.Module, adapter: Adapter, dropout: float = 0.0, dty
             parameter = model.get_parameter(name)
             parameter.data = tensor.clone()
             parameter.requires_grad_(True)
+    if adapter.virtual is not None:
+        virtual.put_before(_decoder(model, adapter.virtual.kind), adapter.virtual)
     places = dict(_places(model))
     for name, part in adapter.parts.items():
         owner, _, child = name.rpartition(".")
@@ -65,17 +73,25 @@ def attach_adapter(model: nn.Module, adapter: Adapter, dropout: float = 0.0, dty
 def adapter_of(model: nn.Module) -> Adapter:
     """All that is trained of a model with an adapter inside."""
     adapted = {name: module for name, module in model.named_modules() if isinstance(module, AdaptedLinear)}
+    before = virtual.virtual_of(model)
     inside = {id(parameter) for module in adapted.values() for parameter in module.parameters()}
+    inside |= set() if before is None else {id(before.vectors)}
     whole = {
         name: parameter.detach()
         for name, parameter in model.named_parameters()
         if parameter.requires_grad and id(parameter) not in inside
     }
-    return Adapter({name: module.part() for name, module in adapted.items()}, whole)
+    parts = {name: module.part() for name, module in adapted.items()}
+    return Adapter(parts, whole, None if before is None else before.value())
 
 
 def merge(model: nn.Module) -> None:
-    """Makes plain float32 maps of all that was attached, in place."""
+    """Makes plain float32 maps of all that was attached, in place. Raises `Unsupported` for what is no map."""
+    if (before := virtual.virtual_of(model)) is not None:
+        raise Unsupported(
+            f"An adapter of kind '{before.kind}' cannot be merged: it is what stands before each text, and no weight.",
+            "Keep it as an adapter.",
+        )
     for name, module in list(model.named_modules()):
         if isinstance(module, AdaptedLinear):
             owner, _, child = name.rpartition(".")
@@ -87,6 +103,17 @@ def merge(model: nn.Module) -> None:
 def transformer_of(model: nn.Module) -> Model:
     """The model itself, or what stands below its head."""
     return next(module for module in model.modules() if isinstance(module, Model))
+
+
+def _decoder(model: nn.Module, kind: str) -> Decoder:
+    inner = transformer_of(model)
+    if not isinstance(inner, Decoder):
+        raise InputError(
+            f"adapter.kind is '{kind}', which stands before a text that is read from left to right, but this model is "
+            "no decoder.",
+            "Choose 'lora'.",
+        )
+    return inner
 
 
 def _begun(name: str, linear: Linear, settings: AdapterSettings, generator: torch.Generator) -> Part:

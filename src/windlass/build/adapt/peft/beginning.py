@@ -8,8 +8,9 @@ from pathlib import Path
 from torch import nn
 
 from windlass.build.adapt.opening import Opened
-from windlass.build.adapt.peft.attaching import attach, attach_adapter
+from windlass.build.adapt.peft.attaching import attach, attach_adapter, transformer_of
 from windlass.build.training.settings import dtype_of
+from windlass.build.transformer.adapters import virtual_files
 from windlass.build.transformer.adapters.files import check_base, present, read_adapter
 from windlass.build.transformer.adapters.parts import Adapter
 from windlass.build.transformer.adapters.recipe import CONFIG, Recipe
@@ -33,8 +34,9 @@ def attached(model: nn.Module, opened: Opened, links: Sequence[Link] | None = No
 
 def read_for(model: nn.Module, folder: Path, links: Sequence[Link]) -> Adapter:
     """The adapter in a PEFT folder, which fits the model. Raises `InputError` and `Unsupported` as `read_adapter`."""
-    recipe = Recipe(
-        present(folder, CONFIG), kinds=("LORA", "IA3"), more=("use_dora", "modules_to_save", "feedforward_modules")
-    )
+    more = ("use_dora", "modules_to_save", "feedforward_modules", *virtual_files.FIELDS)
+    recipe = Recipe(present(folder, CONFIG), kinds=("LORA", "IA3", *virtual_files.KINDS), more=more)
+    if recipe.kind in virtual_files.KINDS:
+        return Adapter({}, virtual=virtual_files.read_virtual(folder, recipe, transformer_of(model).config))
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     return read_adapter(folder, recipe, [links], shapes)

@@ -12,6 +12,7 @@ from windlass.build.adapt.opening import Opened
 from windlass.build.adapt.peft.attaching import adapter_of, attach_adapter, merge
 from windlass.build.adapt.settings import TuneSettings
 from windlass.build.transformer.adapters.files import write_adapter
+from windlass.build.transformer.adapters.virtual_files import write_virtual
 from windlass.build.transformer.families.links import Link
 from windlass.build.transformer.hf import load_links, save_model, weights_digest
 from windlass.build.transformer.model import Model
@@ -38,16 +39,12 @@ def save_adapter(
 ) -> None:
     """Writes the adapter in `model` and all that was trained beside it. `links`: how the model's tensors are called in
     Hugging Face's; left out, as the base's are."""
-    write_adapter(
-        folder,
-        adapter_of(model),
-        load_links(opened.base) if links is None else links,
-        model.state_dict(),
-        base=opened.base_name,
-        digest=weights_digest(opened.base),
-        task=task,
-        dropout=opened.settings.adapter.dropout,
-    )
+    adapter, base, digest = adapter_of(model), opened.base_name, weights_digest(opened.base)
+    if adapter.virtual is not None:
+        write_virtual(folder, adapter.virtual, opened.config, base=base, digest=digest, task=task)
+        return
+    links, dropout = load_links(opened.base) if links is None else links, opened.settings.adapter.dropout
+    write_adapter(folder, adapter, links, model.state_dict(), base=base, digest=digest, task=task, dropout=dropout)
 
 
 def merged(model: Model, opened: Opened) -> Model:

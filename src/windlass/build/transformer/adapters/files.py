@@ -261,20 +261,28 @@ def write_adapter(
     known = {name.rpartition(".")[0] for link in links for name in link.theirs}
     values: dict[str, Any] = {
         **_described(modules, known),
-        "base_model_name_or_path": base,
-        "task_type": task,
-        "inference_mode": True,
-        "bias": "none",
         "fan_in_fan_out": any(targets[module].transposed for module in modules),
         "target_modules": short(modules, known),
         "modules_to_save": sorted(set(saved)) or None,
     }
     if values["peft_type"] == "LORA":
-        values["lora_dropout"] = dropout
-    else:
-        del values["bias"]
+        values |= {"lora_dropout": dropout, "bias": "none"}
+    write_folder(folder, values, tensors, base=base, digest=digest, task=task)
+
+
+def write_folder(
+    folder: Path,
+    values: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    *,
+    base: str,
+    digest: str | None,
+    task: str | None,
+) -> None:
+    """Writes the files of an adapter of any kind: `values` of its configuration, and those that all kinds have."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / CONFIG, values)
+    own = {"base_model_name_or_path": base, "task_type": task, "inference_mode": True}
+    write_json(folder / CONFIG, {**values, **own})
     if digest is not None:
         write_json(folder / BASE, {"name": base, "weights": digest})
     with disk_errors(folder):

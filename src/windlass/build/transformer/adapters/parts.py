@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -49,21 +50,26 @@ class Rescaled:
 Part = LowRank | Rescaled
 
 
+VirtualKind = Literal["prompt", "prefix"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Virtual:
+    """What stands before every text, position by position (the rows)."""
+
+    kind: VirtualKind
+    """`prompt`: rows are what the first block reads there; `prefix`: all layers' keys and values, (layers, 2, kv heads,
+    head dimensions), the keys turned for their positions already."""
+    vectors: Tensor
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Adapter:
     parts: Mapping[str, Part]
     """By the name of our map: `blocks.0.attention.query`."""
     whole: Mapping[str, Tensor] = field(default_factory=dict)
     """Tensors of the model that were trained as they are, such as a new head, by our names."""
-
-    @property
-    def parameters(self) -> int:
-        tensors = [*self.whole.values()]
-        for part in self.parts.values():
-            tensors += [part.factors] if isinstance(part, Rescaled) else [part.down_RK, part.up_NR]
-            if isinstance(part, LowRank) and part.magnitude_N is not None:
-                tensors.append(part.magnitude_N)
-        return sum(tensor.numel() for tensor in tensors)
+    virtual: Virtual | None = None
 
 
 def joined(parts: Sequence[LowRank | None], outputs: Sequence[int]) -> LowRank:

@@ -14,7 +14,7 @@ from windlass.build.adapt.settings import TuneSettings
 from windlass.build.transformer.adapters.files import write_adapter
 from windlass.build.transformer.adapters.virtual_files import write_virtual
 from windlass.build.transformer.families.links import Link
-from windlass.build.transformer.hf import load_links, save_model, weights_digest
+from windlass.build.transformer.hf import load_links, read_config, save_model, weights_digest
 from windlass.build.transformer.model import Model
 
 TaskType = Literal["CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"]
@@ -30,8 +30,8 @@ def save_tuned(model: Model, opened: Opened, folder: Path, task: TaskType) -> No
     if stored_kind(opened.settings) == "adapter":
         save_adapter(model, opened, folder, task)
         return
-    specials = opened.specials
-    save_model(merged(model, opened), folder, bos=specials.bos, eos=specials.separator, pad=specials.pad)
+    specials, family = opened.specials, read_config(opened.base)["model_type"]
+    save_model(merged(model, opened), folder, family=family, bos=specials.bos, eos=specials.separator, pad=specials.pad)
 
 
 def save_adapter(

@@ -71,7 +71,7 @@ class Virtually(nn.Module):
             return _keys_values(model, vectors[None])
         config = model.config
         shape = (len(vectors), config.layers, 2, config.kv_heads, config.head_dim)
-        pairs = vectors.view(shape).permute(1, 2, 3, 0, 4)
+        pairs = vectors.view(shape).permute(1, 2, 3, 0, 4).contiguous()
         return [(pair[0][None], pair[1][None]) for pair in pairs]
 
 

@@ -52,6 +52,12 @@ def base_of(folder: Path) -> str | None:
         raise InputError(f"{path} is damaged ({type(error).__name__}: {error}).", "Restore or delete it.") from error
 
 
+def task_of(folder: Path) -> str | None:
+    """PEFT's name for what the adapter's model does, if its file tells."""
+    task = json.loads(present(folder, CONFIG).read_text(encoding="utf-8")).get("task_type")
+    return task if isinstance(task, str) else None
+
+
 def check_base(folder: Path, digest: str, name: str) -> None:
     """Raises `InputError` when the adapter says that it was trained beside weights other than those of `name`."""
     wanted = base_of(folder)

@@ -1,0 +1,159 @@
+"""What is made of adapters that are stored already: one model of base and adapter, one adapter of several."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from windlass.build.adapt.peft.attaching import attach_adapter, merge
+from windlass.build.adapt.peft.beginning import read_for
+from windlass.build.adapt.peft.composing import How, combined
+from windlass.build.transformer.adapters.files import check_base, task_of, write_adapter
+from windlass.build.transformer.adapters.parts import Adapter, LowRank
+from windlass.build.transformer.encoder_decoder import EncoderDecoder
+from windlass.build.transformer.hf import load_links, load_model, read_config, save_model, weights_digest
+from windlass.build.transformer.model import Model
+from windlass.core.artifacts import Artifact
+from windlass.core.errors import InputError
+from windlass.core.files import write_json
+from windlass.core.workspace import Workspace
+
+MERGE_ERROR = 1e-3
+"""Above this a merge is refused: float32 gives about a hundredth of it."""
+_BESIDE = ("generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An adapter and its base, of the workspace or outside."""
+
+    name: str
+    adapter: Path
+    base: Path
+    base_name: str
+    parents: tuple[tuple[str, Artifact], ...]
+
+    def read(self) -> tuple[Model, Adapter]:
+        """The base as it is, and the adapter. Raises `InputError` when they do not belong together."""
+        check_base(self.adapter, weights_digest(self.base), self.base_name)
+        model = load_model(self.base)
+        return model, read_for(model, self.adapter, load_links(self.base))
+
+
+def stored(ws: Workspace, adapter: str, base: str | None = None) -> Stored:
+    """`adapter`: an artifact, or a PEFT folder; `base`: left out, the one that the artifact was trained on.
+
+    Raises `NotFound`, and `InputError` for other kinds and where nothing says what the base is.
+    """
+    parents: list[tuple[str, Artifact]] = []
+    if Path(adapter).is_dir():
+        folder = Path(adapter)
+    else:
+        artifact = _of_kind(ws, adapter, "adapter")
+        parents.append(("adapter", artifact))
+        folder = artifact.path
+        known = dict(artifact.record.parents)
+        base = base or known.get("base")
+    if base is None:
+        raise InputError(f"Nothing says on which model {adapter} was trained.", "Name it with --base.")
+    if Path(base).is_dir():
+        return Stored(adapter, folder, Path(base), base, tuple(parents))
+    model = _of_kind(ws, base, "model")
+    return Stored(adapter, folder, model.path, model.ref, (("base", model), *parents))
+
+
+def facts(one: Stored) -> dict[str, Any]:
+    """What the adapter is, for the person who asks."""
+    _, adapter = one.read()
+    found: dict[str, Any] = {"base": one.base_name, "maps": len(adapter.parts)}
+    if adapter.virtual is not None:
+        found |= {"kind": adapter.virtual.kind, "virtual_tokens": len(adapter.virtual.vectors)}
+    low = [part for part in adapter.parts.values() if isinstance(part, LowRank)]
+    if low:
+        kind = "rslora" if low[0].rooted else "lora"
+        found["kind"] = kind if low[0].magnitude_N is None else "dora"
+        found["ranks"] = sorted({part.rank for part in low})
+        found["scales"] = sorted({part.scale for part in low})
+    elif adapter.parts:
+        found["kind"] = "ia3"
+    return found | {
+        "places": sorted({name.rpartition(".")[2] for name in adapter.parts}),
+        "whole": sorted(adapter.whole),
+    }
+
+
+def merge_stored(ws: Workspace, one: Stored, name: str) -> Artifact:
+    """Stores the model that base and adapter are together, float32. Its card says how far its outputs lie from theirs;
+    what is further off than `MERGE_ERROR` is refused."""
+    model, adapter = one.read()
+    attach_adapter(model, adapter)
+    beside = _outputs(model)
+    merge(model)
+    error = float((_outputs(model) - beside).abs().max() / beside.abs().max())
+    if not error <= MERGE_ERROR:
+        raise InputError(
+            f"The merged model's outputs are {error:.1e} away from those of {one.base_name} with its adapter.",
+            "Keep the two apart: `windlass serve BASE --lora NAME=ADAPTER`.",
+        )
+    values = {name: value for name, value in read_config(one.base).items() if name != "dtype"}
+    with ws.artifacts.build("model", name) as draft:
+        for role, parent in one.parents:
+            draft.add_parent(role, parent)
+        save_model(model, draft.path, family=values["model_type"])
+        write_json(draft.path / "config.json", {**values, "torch_dtype": "float32"})  # the base's, special tokens too
+        for file in _BESIDE:
+            if (one.base / file).is_file():
+                shutil.copyfile(one.base / file, draft.path / file)
+        draft.card.update({"description": f"{one.base_name} and an adapter in one", "merge_error": error})
+    return draft.done
+
+
+def combine_stored(
+    ws: Workspace, ones: Sequence[tuple[Stored, float]], name: str, how: How = "cat", rank: int | None = None
+) -> Artifact:
+    """Stores the weighted sum of adapters of one base; the card says what it lost. Raises as `combined` does."""
+    first = ones[0][0]
+    if other := next((one for one, _ in ones if one.base.resolve() != first.base.resolve()), None):
+        raise InputError(
+            f"{other.name} is for the base {other.base_name}, but {first.name} for {first.base_name}.",
+            "Combine adapters of one base.",
+        )
+    model, _ = first.read()
+    links, digest = load_links(first.base), weights_digest(first.base)
+    for one, _ in ones:
+        check_base(one.adapter, digest, one.base_name)
+    found = combined([(read_for(model, one.adapter, links), weight) for one, weight in ones], how, rank)
+    with ws.artifacts.build("adapter", name) as draft:
+        parents = {(role, parent.digest) for one, _ in ones for role, parent in one.parents}
+        for role, parent in sorted(parents):
+            draft.add_parent(role, parent)
+        task, state = task_of(first.adapter), model.state_dict()
+        write_adapter(draft.path, found.adapter, links, state, base=first.base_name, digest=digest, task=task)
+        weights = {one.name: weight for one, weight in ones}
+        draft.card.update(
+            {"description": f"sum of {len(ones)} adapters", "how": how, "weights": weights, "lost": found.lost}
+        )
+    return draft.done
+
+
+@torch.inference_mode()
+def _outputs(model: Model) -> Tensor:
+    """What a model makes of tokens drawn by chance."""
+    count = min(64, model.config.context)
+    tokens_1T = torch.randint(model.config.vocab_size, (1, count), generator=torch.Generator().manual_seed(0))
+    return model.hidden(tokens_1T, tokens_1T) if isinstance(model, EncoderDecoder) else model.hidden(tokens_1T)
+
+
+def _of_kind(ws: Workspace, name: str, kind: str) -> Artifact:
+    artifact = ws.artifacts.get(name)
+    if artifact.kind != kind:
+        raise InputError(
+            f"{artifact.ref} is of kind '{artifact.kind}', not '{kind}'.", f"Name an artifact of kind {kind}."
+        )
+    return artifact

@@ -37,7 +37,9 @@ from windlass.build.transformer.adapters.recipe import CONFIG, WEIGHTS
 from windlass.build.transformer.hf import load_links, load_model, weights_digest
 from windlass.core.errors import InputError
 from windlass.core.readers import Folder
+from windlass.core.values import ChatRequest, Message
 from windlass.core.workspace import Workspace
+from windlass.loop.lineup import load_lineup
 
 WORDS = ("red", "blue", "green", "black", "white", "brown")
 
@@ -141,6 +143,31 @@ def test_an_adapter_is_stored_alone_and_trained_further(home, tmp_path, kind):
         )
         first = ws.store.metrics(further.record.run, "heldout_loss")[0].value
         assert abs(first - stored.card["heldout_loss"]) < 1e-4  # begins where the other ended
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_what_was_tuned_is_served_as_it_lies(home, tmp_path, kind):
+    """The adapter by name beside its base, which says what the merged model says; on other weights it is refused."""
+    pytest.importorskip("starlette")
+    rows = echo(tmp_path / "rows.jsonl", 60)
+    adapter = AdapterSettings(kind, rank=4)
+    request = ChatRequest([Message("user", "red blue")], temperature=0, max_tokens=8)
+    with Workspace(home) as ws:
+        alone = TuneRunSettings(name=f"alone-{kind}", compile="no", precision="fp32")
+        stored = tune(ws, asked(rows, adapter=adapter, run=alone), say=lambda line: None)
+        whole = replace(alone, name=f"whole-{kind}")
+        merged = tune(ws, asked(rows, adapter=replace(adapter, merge=True), run=whole), say=lambda line: None)
+        lineup = load_lineup(ws, ["base"], adapters=[("echo", stored.ref)], policy="fp32")
+        (base,) = lineup.models.values()
+        (other,) = load_lineup(ws, [merged.ref], policy="fp32").models.values()
+        try:
+            said = base.adapters["echo"].complete(request).message.text
+            assert said == other.complete(request).message.text != base.complete(request).message.text
+            with pytest.raises(InputError, match="trained on a base whose weights have the digest"):
+                other.load_adapter("echo", stored.path)
+        finally:
+            base.close()
+            other.close()
 
 
 def test_an_adapter_of_another_base_is_refused(home, tmp_path):

@@ -47,6 +47,10 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "one layer by an expression": ("Qwen2", SHAPE, {"target_modules": r".*\.1\.(self_attn\.q_proj|mlp\.up_proj)"}),
     "some layers": ("Qwen3", SHAPE | {"head_dim": 8}, {"target_modules": ["o_proj"], "layers_to_transform": [1]}),
     "all linear": ("Gemma2", SHAPE | {"head_dim": 8}, {"target_modules": "all-linear"}),
+    "lengths of rows": ("Llama", SHAPE, {"target_modules": ALL, "use_dora": True}),
+    "lengths of rows of transposed and fused maps": (
+        "GPT2", GPT2, {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True, "use_dora": True},
+    ),
     "fused maps": ("Phi3", SHAPE, {"target_modules": ["qkv_proj", "gate_up_proj", "down_proj"]}),
     "transposed maps": ("GPT2", GPT2, {"target_modules": ["c_attn", "c_fc", "c_proj"], "fan_in_fan_out": True}),
 }  # fmt: skip
@@ -272,7 +276,8 @@ KEY = "base_model.model.model.layers.1.mlp.up_proj.lora_{}.weight"
     ("config", "weights", "error", "said"),
     [
         ({"peft_type": "LOHA"}, None, Unsupported, "peft_type is 'LOHA'"),
-        ({"use_dora": True}, None, Unsupported, "use_dora is true"),
+        ({"use_dora": True}, None, InputError, "lacks '.*lora_magnitude_vector'"),
+        ({"use_qalora": True}, None, Unsupported, "use_qalora is true"),
         ({"bias": "all"}, None, Unsupported, "bias is 'all'"),
         ({"modules_to_save": ["lm_head"]}, None, Unsupported, "modules_to_save"),
         ({"some_new_trick": 3}, None, Unsupported, "some_new_trick is 3"),

@@ -9,7 +9,8 @@
 Every matrix of attention and MLPs is wrapped in an `Adapted`, which adds to the base's product that of the thin
 matrices. Those of all adapters in a batch are joined along their ranks, so that two products serve any number of them:
 between the two, each token keeps the ranks of its own adapter and the others become zero (as S-LoRA gathers, Sheng et
-al., arXiv 2311.03285). A token without an adapter gets exactly what the base alone gives.
+al., arXiv 2311.03285). Where adapters scale inputs or outputs (DoRA, (IA)3), each token is multiplied by the factors of
+its own. A token without an adapter gets exactly what the base alone gives.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.linear import Linear
 from windlass.build.transformer.mlp import MLP
 from windlass.core.errors import InputError, NotFound
-from windlass.serve.engine.adapters.lora_files import LoRA, Thin, read_lora, size
+from windlass.serve.engine.adapters.lora_files import Factors, LoRA, Thin, read_lora, size
 
 MAX_BYTES = 2**30
 
@@ -47,10 +48,12 @@ class Adapters:
         self._loaded: dict[str, LoRA] = {}
         self._shared = _Shared()
         self._join: _Joined | None = None
+        self._bases: dict[str, Linear] = {}
         for name, module in list(decoder.named_modules()):
             if isinstance(module, Attention | MLP):
                 for child, linear in list(module.named_children()):
                     if isinstance(linear, Linear):
+                        self._bases[f"{name}.{child}"] = linear
                         setattr(module, child, Adapted(linear, f"{name}.{child}", self._shared))
 
     def load(self, name: str, folder: Path) -> LoRA:
@@ -58,7 +61,7 @@ class Adapters:
 
         Raises `InputError` when the name is taken, the folder does not hold an adapter of this model (naming what is
         wrong with it), or memory would exceed `max_bytes` (with both numbers, before anything is read); `Unsupported`
-        for kinds of adapters that are more than two thin matrices.
+        for kinds of adapters that do more than this.
         """
         if not name:
             raise InputError("The adapter's name is empty.")
@@ -73,7 +76,7 @@ class Adapters:
                     f"{held:,} are taken.",
                     "Unload another one, or allow more.",
                 )
-            lora = read_lora(folder, self._decoder.config, weight.dtype, weight.device)
+            lora = read_lora(folder, self._decoder.config, weight.dtype, weight.device, self._bases)
             self._loaded[name] = lora
             return lora
 
@@ -133,10 +136,14 @@ class Adapted(Linear):
         self.base, self._name, self._shared = base, name, shared
 
     def forward(self, x: Tensor) -> Tensor:
+        for batch in self._shared.batch:
+            x = batch.into(x, self._name)
         return self._added(self.base(x), x)
 
     def together(self, x: Tensor, *others: Linear) -> tuple[Tensor, ...]:
         maps = [self, *others]
+        if any(batch.parts(one._name) for batch in self._shared.batch for one in maps if isinstance(one, Adapted)):
+            return tuple(one(x) for one in maps)  # what they read is not the same any more
         outs = self.base.together(x, *(one.base if isinstance(one, Adapted) else one for one in others))
         return tuple(
             one._added(out, x) if isinstance(one, Adapted) else out for one, out in zip(maps, outs, strict=True)
@@ -154,12 +161,21 @@ class _Joined:
     def __init__(self, loras: tuple[LoRA, ...]) -> None:
         self.loras = loras
         self._places: dict[str, tuple[Thin, tuple[int, ...]] | None] = {}
+        self._factors: dict[str, Factors] = {}
 
     def at(self, name: str) -> tuple[Thin, tuple[int, ...]] | None:
         """The thin matrices there and the rank of each adapter (0: it adds nothing there), or None when none does."""
         if name not in self._places:
             self._places[name] = self._made(name)
         return self._places[name]
+
+    def factors(self, name: str) -> Factors:
+        """Of each adapter there, one a row; behind them, of none."""
+        if name not in self._factors:
+            there = [lora.factors.get(name, _NONE) for lora in self.loras]
+            inward, outward, shift = zip(*there, strict=True)
+            self._factors[name] = Factors(_table(inward, 1.0), _table(outward, 1.0), _table(shift, 0.0))
+        return self._factors[name]
 
     def _made(self, name: str) -> tuple[Thin, tuple[int, ...]] | None:
         there = [lora.thin.get(name) for lora in self.loras]
@@ -168,6 +184,18 @@ class _Joined:
             return None
         joined = found[0] if len(found) == 1 else Thin(*(torch.cat(parts) for parts in zip(*found, strict=True)))
         return joined, tuple(0 if thin is None else len(thin.down_RK) for thin in there)
+
+
+_NONE = Factors(None, None, None)
+
+
+def _table(rows: Sequence[Tensor | None], otherwise: float) -> Tensor | None:
+    """The rows, and behind them one for tokens without an adapter; None when no adapter has any."""
+    like = next((row for row in rows if row is not None), None)
+    if like is None:
+        return None
+    nothing = torch.full_like(like, otherwise)
+    return torch.stack([nothing if row is None else row for row in (*rows, None)])
 
 
 class _Batch:
@@ -179,7 +207,27 @@ class _Batch:
         self._owners = [index.get(lora, -1) for lora, count in spans for _ in range(count)]
         self._masks: dict[tuple[tuple[int, ...], int], Tensor | None] = {}
 
+    def parts(self, name: str) -> bool:
+        """Whether some token's input is another one for this map."""
+        return self._joined.factors(name).inward_K is not None
+
+    def into(self, x: Tensor, name: str) -> Tensor:
+        """What the map is to read instead of x."""
+        inward = self._joined.factors(name).inward_K
+        return x if inward is None else (x * self._own(inward, x)).to(x.dtype)
+
+    def _own(self, table: Tensor, like: Tensor) -> Tensor:
+        """Each token's row of a table, in the shape of the tokens."""
+        tokens = like.shape[:-1].numel()
+        owners = self._owners + [-1] * (tokens - len(self._owners))  # -1: the last row
+        return table[torch.tensor(owners, device=table.device)].view(*like.shape[:-1], -1)
+
     def add(self, out: Tensor, x: Tensor, name: str) -> Tensor:
+        """The map's output with what the adapters make of it."""
+        _, outward, shift = self._joined.factors(name)
+        if outward is not None:
+            scaled = out * self._own(outward, out)
+            out = (scaled if shift is None else scaled + self._own(shift, out)).to(out.dtype)
         if (found := self._joined.at(name)) is None:
             return out
         (down_RK, up_RN), ranks = found

@@ -34,7 +34,7 @@ from windlass.build.training.pretrain import pretrain
 from windlass.build.training.recipe import read_recipe
 from windlass.build.transformer.adapters.files import BASE, base_of
 from windlass.build.transformer.adapters.recipe import CONFIG, WEIGHTS
-from windlass.build.transformer.hf import load_links, load_model, weights_digest
+from windlass.build.transformer.hf import load_links, load_model, tied_head, weights_digest
 from windlass.core.errors import InputError
 from windlass.core.readers import Folder
 from windlass.core.values import ChatRequest, Message
@@ -267,6 +267,22 @@ def test_any_kind_goes_on_to_the_same_weights_with_dropout(home, tmp_path, kind)
         again = tune(ws, cut, say=lambda line: None)
     weights = WEIGHTS if straight.kind == "adapter" else "model.safetensors"
     assert again.record.files[weights] == straight.record.files[weights]
+
+
+def test_a_table_is_trained_beside_an_adapter(home, tmp_path):
+    rows = echo(tmp_path / "rows.jsonl", 30)
+    with Workspace(home) as ws:
+        adapter = AdapterSettings(rank=2, also=("embedding", "norm"))
+        three = TuneScheduleSettings(steps=3)
+        stored = tune(ws, asked(rows, adapter=adapter, schedule=three), say=lambda line: None)
+        merged = tune(ws, asked(rows, adapter=replace(adapter, merge=True), schedule=three), say=lambda line: None)
+        base = ws.artifacts.get("base").path
+        beside, before = load_model(base), load_model(base)
+        attach_adapter(beside, read_for(beside, stored.path, load_links(base), tied_head(base)))
+        after, tokens = load_model(merged.path), torch.arange(5, 45)[None]
+    assert not torch.equal(after.embedding, before.embedding) and not torch.equal(after.norm.weight, before.norm.weight)
+    with torch.inference_mode():
+        assert torch.allclose(beside(tokens), after(tokens), atol=1e-4)
 
 
 def test_measuring_leaves_nothing_out(home, tmp_path):

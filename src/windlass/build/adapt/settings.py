@@ -48,6 +48,8 @@ class AdapterSettings:
     as `blocks.0.*`; empty: all, or key, value and down for `ia3`. With `none`: which parameters, such as `*.bias`."""
     layers: str = ""
     """Only in these layers: `last 2`, `first 2`, or numbers from 0 such as `0,4-7`; empty: in all."""
+    also: tuple[str, ...] = ()
+    """What of the base is trained as it is beside the adapter: `embedding`, `head`, or norms such as `*.mlp_norm.*`."""
     virtual_tokens: int = 20
     """Positions before every text, with `prompt` and `prefix`."""
     merge: bool = False
@@ -110,6 +112,11 @@ class TuneSettings:
         _check(self.adapter)
 
     @property
+    def stores_adapter(self) -> bool:
+        """Whether an adapter is stored rather than a model."""
+        return self.adapter.kind != "none" and not self.adapter.merge
+
+    @property
     def rate(self) -> float:
         """Peak learning rate: what few numbers must learn takes larger steps than weights that know something."""
         return self.optimizer.matrix_rate or _RATES.get(self.adapter.kind, 2e-4)
@@ -118,7 +125,8 @@ class TuneSettings:
         """Nested tables as JSON brings them back."""
         values = asdict(self)
         values["optimizer"]["betas"] = list(self.optimizer.betas)
-        values["adapter"]["targets"] = list(self.adapter.targets)
+        for field_ in ("targets", "also"):
+            values["adapter"][field_] = list(values["adapter"][field_])
         return values
 
 

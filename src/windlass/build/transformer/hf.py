@@ -140,6 +140,15 @@ def load_links(folder: Path) -> list[Link]:
     return list(FAMILIES[values["model_type"]].links(from_hf(values, str(folder / CONFIG))))
 
 
+def tied_head(folder: Path) -> str | None:
+    """What the head's matrix is called there in models whose head is the embedding; None when this one has its own."""
+    values = read_config(folder)
+    config, family = from_hf(values, str(folder / CONFIG)), FAMILIES[values["model_type"]]
+    if not config.tied or config.headless:
+        return None
+    return next(link.theirs[0] for link in family.links(replace(config, tied=False)) if link.ours == ("head.weight",))
+
+
 def weights_digest(folder: Path) -> str:
     """Of the weights alone: the same with any tokenizer beside them."""
     return sha256_json({path.name: sha256_file(path) for path in _weight_files(folder)})

@@ -17,7 +17,7 @@ from windlass.build.adapt.peft.composing import How, combined
 from windlass.build.transformer.adapters.files import check_base, task_of, write_adapter
 from windlass.build.transformer.adapters.parts import Adapter, LowRank
 from windlass.build.transformer.encoder_decoder import EncoderDecoder
-from windlass.build.transformer.hf import load_links, load_model, read_config, save_model, weights_digest
+from windlass.build.transformer.hf import load_links, load_model, read_config, save_model, tied_head, weights_digest
 from windlass.build.transformer.model import Model
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError
@@ -43,7 +43,7 @@ class Stored:
         """The base as it is, and the adapter. Raises `InputError` when they do not belong together."""
         check_base(self.adapter, weights_digest(self.base), self.base_name)
         model = load_model(self.base)
-        return model, read_for(model, self.adapter, load_links(self.base))
+        return model, read_for(model, self.adapter, load_links(self.base), tied_head(self.base))
 
 
 def stored(ws: Workspace, adapter: str, base: str | None = None) -> Stored:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ from windlass.build.transformer.mlp import MLP
 from windlass.build.transformer.model import Model
 from windlass.core.errors import InputError, Unsupported
 
+_WHOLE = re.compile(r"(.*\.)?(embedding|positions|token_types|head\.weight|(\w+_)?norm\.(weight|bias))")
 _DEFAULT = {"ia3": ("key", "value", "down")}
 """What the paper rescales; the other kinds take every map."""
 
@@ -51,6 +53,7 @@ def attach(model: nn.Module, settings: AdapterSettings, seed: int, dtype: torch.
         settings.dropout,
         dtype,
     )
+    _train_also(transformer_of(model), settings.also)
 
 
 def attach_adapter(model: nn.Module, adapter: Adapter, dropout: float = 0.0, dtype: torch.dtype | None = None) -> None:
@@ -74,13 +77,9 @@ def adapter_of(model: nn.Module) -> Adapter:
     """All that is trained of a model with an adapter inside."""
     adapted = {name: module for name, module in model.named_modules() if isinstance(module, AdaptedLinear)}
     before = virtual.virtual_of(model)
-    inside = {id(parameter) for module in adapted.values() for parameter in module.parameters()}
-    inside |= set() if before is None else {id(before.vectors)}
-    whole = {
-        name: parameter.detach()
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and id(parameter) not in inside
-    }
+    own = {id(parameter) for module in adapted.values() for parameter in module.parameters(recurse=False)}
+    own |= set() if before is None else {id(before.vectors)}
+    whole = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad and id(p) not in own}
     parts = {name: module.part() for name, module in adapted.items()}
     return Adapter(parts, whole, None if before is None else before.value())
 
@@ -114,6 +113,18 @@ def _decoder(model: nn.Module, kind: str) -> Decoder:
             "Choose 'lora'.",
         )
     return inner
+
+
+def _train_also(inner: Model, also: Sequence[str]) -> None:
+    """Tables, head and norms, each module whole: what PEFT's files can hold beside an adapter."""
+    weights = {name: parameter for name, parameter in inner.named_parameters() if _WHOLE.fullmatch(name)}
+    hint = f"There are tables, head and norms: {', '.join(list(weights)[:6])}, ..."
+    chosen = named(weights, also, hint, "also")
+    modules = {name.rpartition(".")[0] for name in chosen} - {""}
+    for name, parameter in weights.items():
+        if name in chosen or name.rpartition(".")[0] in modules:
+            parameter.data = parameter.data.float()
+            parameter.requires_grad_(True)
 
 
 def _begun(name: str, linear: Linear, settings: AdapterSettings, generator: torch.Generator) -> Part:

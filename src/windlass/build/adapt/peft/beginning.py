@@ -8,35 +8,52 @@ from pathlib import Path
 from torch import nn
 
 from windlass.build.adapt.opening import Opened
-from windlass.build.adapt.peft.attaching import attach, attach_adapter, transformer_of
+from windlass.build.adapt.peft.attaching import adapter_of, attach, attach_adapter, transformer_of
 from windlass.build.training.settings import dtype_of
 from windlass.build.transformer.adapters import virtual_files
 from windlass.build.transformer.adapters.files import check_base, present, read_adapter
 from windlass.build.transformer.adapters.parts import Adapter
 from windlass.build.transformer.adapters.recipe import CONFIG, Recipe
 from windlass.build.transformer.families.links import Link
-from windlass.build.transformer.hf import load_links, weights_digest
+from windlass.build.transformer.hf import load_links, tied_head, weights_digest
+from windlass.core.errors import InputError
 
 
 def attached(model: nn.Module, opened: Opened, links: Sequence[Link] | None = None) -> None:
     """Puts the adapter that the settings ask for into the model, in place; `links` as for `save_adapter`.
 
-    Raises `InputError` for a map that no block has, and for an adapter of another base.
+    Raises `InputError` for a map that no block has, for an adapter of another base, and for one that could not be
+    stored with all that is trained.
     """
     settings, dtype = opened.settings, dtype_of(opened.settings.run)
+    tied = tied_head(opened.base) if links is None else None
+    links = load_links(opened.base) if links is None else links
     if opened.adapter is None:
         attach(model, settings.adapter, settings.run.seed, dtype)
-        return
-    check_base(opened.adapter, weights_digest(opened.base), opened.base_name)
-    adapter = read_for(model, opened.adapter, load_links(opened.base) if links is None else links)
-    attach_adapter(model, adapter, settings.adapter.dropout, dtype)
+    else:
+        check_base(opened.adapter, weights_digest(opened.base), opened.base_name)
+        attach_adapter(model, read_for(model, opened.adapter, links, tied), settings.adapter.dropout, dtype)
+    if settings.stores_adapter:
+        _check_room(model, links)
 
 
-def read_for(model: nn.Module, folder: Path, links: Sequence[Link]) -> Adapter:
+def _check_room(model: nn.Module, links: Sequence[Link]) -> None:
+    """Raises `InputError` for what could not be stored after it was trained."""
+    adapter, known = adapter_of(model), {name for link in links for name in link.ours}
+    room = set() if adapter.virtual is not None else known
+    if homeless := sorted(set(adapter.whole) - room):
+        what = "positions before every text" if adapter.virtual is not None else "the adapter"
+        raise InputError(
+            f"'{homeless[0]}' would be trained beside {what}, but an adapter's file has no room for it.",
+            "Choose another adapter.kind.",
+        )
+
+
+def read_for(model: nn.Module, folder: Path, links: Sequence[Link], tied: str | None = None) -> Adapter:
     """The adapter in a PEFT folder, which fits the model. Raises `InputError` and `Unsupported` as `read_adapter`."""
-    more = ("use_dora", "modules_to_save", "feedforward_modules", *virtual_files.FIELDS)
+    more = ("use_dora", "modules_to_save", "ensure_weight_tying", "feedforward_modules", *virtual_files.FIELDS)
     recipe = Recipe(present(folder, CONFIG), kinds=("LORA", "IA3", *virtual_files.KINDS), more=more)
     if recipe.kind in virtual_files.KINDS:
         return Adapter({}, virtual=virtual_files.read_virtual(folder, recipe, transformer_of(model).config))
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    return read_adapter(folder, recipe, [links], shapes)
+    return read_adapter(folder, recipe, [links], shapes, tied)

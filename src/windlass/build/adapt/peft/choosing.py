@@ -42,11 +42,12 @@ def _numbers(layers: str, count: int) -> set[int]:
     return found
 
 
-def named(names: Collection[str], targets: Collection[str], hint: str) -> list[str]:
+def named(names: Collection[str], targets: Collection[str], hint: str, setting: str = "targets") -> list[str]:
     """Those of the names that a target means. Raises `InputError` with the hint for a target that means none."""
     for target in targets:
         if not any(_means(target, name) for name in names):
-            raise InputError(f"adapter.targets names '{target}', which no block of this model has.", hint)
+            where = "which no block of this model has" if setting == "targets" else "which this model does not have"
+            raise InputError(f"adapter.{setting} names '{target}', {where}.", hint)
     return [name for name in names if any(_means(target, name) for target in targets)]
 
 

@@ -14,7 +14,7 @@ from windlass.build.adapt.settings import TuneSettings
 from windlass.build.transformer.adapters.files import write_adapter
 from windlass.build.transformer.adapters.virtual_files import write_virtual
 from windlass.build.transformer.families.links import Link
-from windlass.build.transformer.hf import load_links, read_config, save_model, weights_digest
+from windlass.build.transformer.hf import load_links, read_config, save_model, tied_head, weights_digest
 from windlass.build.transformer.model import Model
 
 TaskType = Literal["CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"]
@@ -22,7 +22,7 @@ TaskType = Literal["CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTIO
 
 def stored_kind(settings: TuneSettings) -> Literal["model", "adapter"]:
     """The kind of the artifact."""
-    return "model" if settings.adapter.kind == "none" or settings.adapter.merge else "adapter"
+    return "adapter" if settings.stores_adapter else "model"
 
 
 def save_tuned(model: Model, opened: Opened, folder: Path, task: TaskType) -> None:
@@ -43,8 +43,10 @@ def save_adapter(
     if adapter.virtual is not None:
         write_virtual(folder, adapter.virtual, opened.config, base=base, digest=digest, task=task)
         return
-    links, dropout = load_links(opened.base) if links is None else links, opened.settings.adapter.dropout
-    write_adapter(folder, adapter, links, model.state_dict(), base=base, digest=digest, task=task, dropout=dropout)
+    state, dropout, tied = model.state_dict(), opened.settings.adapter.dropout, None
+    if links is None:
+        links, tied = load_links(opened.base), tied_head(opened.base)
+    write_adapter(folder, adapter, links, state, base=base, digest=digest, task=task, dropout=dropout, tied=tied)
 
 
 def merged(model: Model, opened: Opened) -> Model:

@@ -70,11 +70,17 @@ def check_base(folder: Path, digest: str, name: str) -> None:
 
 
 def read_adapter(
-    folder: Path, recipe: Recipe, tables: Iterable[Sequence[Link]], shapes: Mapping[str, Sequence[int]]
+    folder: Path,
+    recipe: Recipe,
+    tables: Iterable[Sequence[Link]],
+    shapes: Mapping[str, Sequence[int]],
+    tied: str | None = None,
 ) -> Adapter:
     """The adapter in `folder`, in float32, for a model of these shapes (by our names).
 
     `tables`: the links of the families that the model may be of; the one that knows all modules of the file is meant.
+    `tied`: what the head's matrix is called in the base, where the embedding is the head (`hf.tied_head`).
+
     Raises `InputError` naming the key that is missing, unknown or of another shape, and `Unsupported` for what adapters
     can be but these cannot.
     """
@@ -100,7 +106,9 @@ def read_adapter(
     parts: dict[str, Part] = {}
     for module in sorted(modules):
         parts |= _parts(module, targets[module], shapes, recipe, tensors, str(path))
-    return Adapter(parts, _whole(others, links, shapes, tensors, str(path)))
+    if tied is not None:
+        others = _without_copy(others, links, tensors, tied, recipe)
+    return Adapter(parts, read_whole(others, links, shapes, tensors, str(path)))
 
 
 def _modules_of(tensors: Mapping[str, Tensor], recipe: Recipe, where: str) -> tuple[set[str], set[str]]:
@@ -191,7 +199,25 @@ def _parts(
     return dict(zip(names, divided(whole, outputs), strict=True))
 
 
-def _whole(
+def _without_copy(
+    keys: set[str], links: Sequence[Link], tensors: Mapping[str, Tensor], tied: str, recipe: Recipe
+) -> set[str]:
+    """The keys without the second copy of a trained embedding that is the head too. PEFT trains the two apart unless it
+    is told to, and then they are not one matrix any more."""
+    embedding = _PREFIX + next(link.theirs[0] for link in links if link.ours == ("embedding",))
+    head = _PREFIX + tied
+    together = head in keys and embedding in keys and torch.equal(tensors[head], tensors[embedding])
+    if head not in keys and (embedding not in keys or recipe.values.get("ensure_weight_tying")):
+        return keys
+    if not together:
+        raise Unsupported(
+            f"{recipe.where}: the embedding and the head were trained apart, but are one matrix in this model.",
+            "Train both as modules_to_save with ensure_weight_tying, or neither.",
+        )
+    return keys - {head}
+
+
+def read_whole(
     keys: Collection[str],
     links: Sequence[Link],
     shapes: Mapping[str, Sequence[int]],
@@ -243,11 +269,12 @@ def write_adapter(
     digest: str | None = None,
     task: str | None = None,
     dropout: float = 0.0,
+    tied: str | None = None,
 ) -> None:
     """Writes the adapter of a model with these links and tensors; PEFT reads the folder.
 
-    `base` is the base's name, `digest` that of its weights, `task` PEFT's task_type. `state` is looked into only where
-    several of our maps are one module elsewhere and not all of them are adapted.
+    `base` is the base's name, `digest` that of its weights, `task` PEFT's task_type, `tied` as in reading. `state` is
+    looked into only where several of our maps are one module elsewhere and not all of them are adapted.
     """
     tensors: dict[str, Tensor] = {}
     modules: dict[str, Part] = {}
@@ -258,22 +285,33 @@ def write_adapter(
         if any(part is not None for part in parts):
             modules[module] = part = _of_module(parts, link, state)
             tensors |= {_key(module, kind): tensor for kind, tensor in _tensors(part).items()}
-    saved = []
-    for link in links:
-        if link.ours[0] in adapter.whole:
-            exported = link.export({**state, **adapter.whole})
-            tensors |= {_PREFIX + name: tensor for name, tensor in exported.items()}
-            saved += [name.rpartition(".")[0] for name in exported]
+    whole, saved = whole_tensors(adapter, links, state, tied)
+    tensors |= whole
     known = {name.rpartition(".")[0] for link in links for name in link.theirs}
     values: dict[str, Any] = {
         **_described(modules, known),
         "fan_in_fan_out": any(targets[module].transposed for module in modules),
         "target_modules": short(modules, known),
-        "modules_to_save": sorted(set(saved)) or None,
+        "modules_to_save": saved,
     }
     if values["peft_type"] == "LORA":
         values |= {"lora_dropout": dropout, "bias": "none"}
     write_folder(folder, values, tensors, base=base, digest=digest, task=task)
+
+
+def whole_tensors(
+    adapter: Adapter, links: Sequence[Link], state: Mapping[str, Tensor], tied: str | None
+) -> tuple[dict[str, Tensor], list[str] | None]:
+    """The tensors that were trained as they are, by the file's keys, and PEFT's `modules_to_save`. An embedding that is
+    the head too is written as both: PEFT would train on with the old head otherwise."""
+    tensors: dict[str, Tensor] = {}
+    for link in links:
+        if any(name in adapter.whole for name in link.ours):
+            tensors |= link.export({**state, **adapter.whole})
+            if link.ours == ("embedding",) and tied is not None:
+                tensors[tied] = adapter.whole["embedding"].clone()
+    modules = sorted({name.rpartition(".")[0] for name in tensors})
+    return {_PREFIX + name: tensor for name, tensor in tensors.items()}, modules or None
 
 
 def write_folder(

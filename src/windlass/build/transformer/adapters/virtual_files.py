@@ -22,7 +22,7 @@ _KEY = "prompt_embeddings"
 
 
 def read_virtual(folder: Path, recipe: Recipe, config: TransformerConfig) -> Virtual:
-    """Raises `InputError` naming the key or number that does not fit the model."""
+    """Raises `InputError` naming the key or number that does not fit the model, and for a file that holds more."""
     path, kind = present(folder, WEIGHTS), KINDS[recipe.kind]
     with opened(path) as file:
         tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118

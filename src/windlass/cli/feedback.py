@@ -1,6 +1,6 @@
 """Scores an answer: `windlass feedback TRACE up`, or `down`, and which document would have been right.
 
-What is scored is learned from by `windlass turn`.
+What is scored is learned from by `windlass turn`, and by `windlass tune --from traces`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trace", help="the trace of the answer (or its first digits), or the id of the response")
     parser.add_argument("verdict", choices=("up", "down"))
     parser.add_argument("--document", metavar="ID", help="id of the document that answers the question")
+    parser.add_argument("--answer", metavar="TEXT", help="what should have been answered")
     parser.add_argument("--comment", default="")
     parser.add_argument("--author", default="", help="default: the name of the user who is logged in")
     add_option(parser)
@@ -27,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
             args.trace,
             good=args.verdict == "up",
             correct_document=args.document,
+            correct_answer=args.answer,
             comment=args.comment,
             author=args.author,
         )

@@ -10,7 +10,7 @@ from typing import Any
 from windlass.core.errors import InputError, NotFound
 from windlass.core.records import ScoreRecord
 from windlass.core.workspace import Workspace
-from windlass.loop.harvest import FEEDBACK
+from windlass.loop.harvest import CORRECTION, FEEDBACK
 from windlass.loop.lineage import find_spans
 
 
@@ -20,6 +20,7 @@ def give_feedback(
     *,
     good: bool,
     correct_document: str | None = None,
+    correct_answer: str | None = None,
     comment: str = "",
     author: str = "",
     metadata: dict[str, Any] | None = None,
@@ -34,6 +35,9 @@ def give_feedback(
         raise NotFound(f"There is no trace '{trace}' in this workspace.", "`windlass traces` lists them.")
     if good and correct_document is not None:
         raise InputError("A good answer needs no other document.", "Give feedback 'down' together with the document.")
+    if good and correct_answer is not None:
+        raise InputError("A good answer needs no other one.", "Give feedback 'down' together with the better answer.")
+    corrected = {"correct_document": correct_document, CORRECTION: correct_answer}
     score = ScoreRecord(
         id=secrets.token_hex(8),
         subject=spans[0].trace_id,
@@ -43,7 +47,7 @@ def give_feedback(
         author=author or _user(),
         at=time.time(),
         comment=comment,
-        metadata={**(metadata or {}), **({"correct_document": correct_document} if correct_document else {})},
+        metadata={**(metadata or {}), **{name: value for name, value in corrected.items() if value}},
     )
     ws.store.add_score(score)
     return score

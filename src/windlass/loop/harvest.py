@@ -28,6 +28,8 @@ from windlass.loop.lineage import asked, citations_of
 
 FEEDBACK = "feedback"
 """Name of the scores that are harvested: 1 approves, 0 rejects; `metadata.correct_document` may name the right one."""
+CORRECTION = "correct_answer"
+"""Key of such a score's metadata: what should have been answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def harvest(
     """
     skipped: Counter[str] = Counter()
     heard, scored = _listen(ws, task, skipped)
-    clusters = _clusters(corpus)
+    clusters = clusters_of(corpus)
     guarded = Guarded.of(exam)
     items = sorted(_items(heard, clusters, guarded, skipped), key=lambda item: item.id)
     if not items:
@@ -241,7 +243,7 @@ def _identifier(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
-def _clusters(corpus: Artifact) -> dict[str, str]:
+def clusters_of(corpus: Artifact) -> dict[str, str]:
     """Document id -> the file it belongs to, as the exam sees it."""
     return {
         document.id: str(document.metadata.get("cluster") or document.source)

@@ -3,6 +3,9 @@
   windlass tune chat --base model --data conversations.jsonl   a recipe that comes with windlass; --list shows all
   windlass tune my-recipe.toml                                 your own; it may name its base and its data
   windlass tune chat --base model --data rows.jsonl --set adapter.rank=64 --epochs 1
+  windlass tune chat --base model --from traces                the workspace's traces with their scores are the data
+  windlass tune chat --base model --data rows.jsonl --check    the dataset described, memory, time, disk; no training
+  windlass tune chat --base model --data rows.jsonl --search 20   rates, ranks and epochs tried, the best one stored
 
 Data: JSON lines, JSON, CSV or Parquet with `messages`, `conversations`, `instruction` and `output`, or `prompt` and
 `completion`; or a dataset of the workspace. The run can be stopped with Ctrl-C at any moment: the same command goes on.
@@ -13,8 +16,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from windlass.cli.workspace import add_option, opened
+from windlass.core.errors import InputError
+
+if TYPE_CHECKING:
+    from windlass.build.adapt.settings import TuneSettings
+    from windlass.core.workspace import Workspace
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +44,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SECTION.KEY=VALUE",
         help="change anything else of the recipe, such as adapter.rank=64; may be repeated",
     )
+    parser.add_argument(
+        "--check", action="store_true", help="do not train: describe the dataset, memory, time and disk"
+    )
+    parser.add_argument("--search", type=int, metavar="N", help="try N settings by the ranges in the recipe's [search]")
+    traces = parser.add_argument_group("traces", "learn from what was asked and answered in this workspace")
+    traces.add_argument("--from", dest="source", choices=("traces",), help="make the dataset of scored traces")
+    traces.add_argument("--task", help="whose traces: the name of their root span; default: assistant")
+    traces.add_argument("--score", help="which scores tell good answers from bad ones; default: feedback")
+    traces.add_argument("--minimum", type=float, help="score from which an answer is good; default: 0.5")
+    traces.add_argument("--teacher", metavar="MODEL", help="what this model answered, scored or not")
+    traces.add_argument("--exam", help="nothing of its dev and test questions is learned; default: the one called exam")
     parser.add_argument("--list", action="store_true", help="show the recipes that come with windlass")
     parser.add_argument("--workers", type=int, help="train on so many processes of this machine; default: 1")
     parser.add_argument(
@@ -47,6 +68,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    _refuse(args)
     from windlass.build.adapt.recipe import TUNING
     from windlass.build.training.recipe import parse_change
     from windlass.core.tables import table
@@ -56,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if "RANK" in os.environ:  # before torch is loaded: a lost worker is reported in words, not by traces of C++
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    from windlass.build.adapt.checking import check_tuning, describe_dataset, open_uncompiled
     from windlass.build.adapt.tuning import tune
     from windlass.build.training.distributed.launch import launch
     from windlass.build.training.distributed.workers import joined
@@ -72,9 +95,24 @@ def run(args: argparse.Namespace) -> int:
     }
     given = {name: value for name, value in options.items() if value is not None}
     settings = TUNING.read(args.recipe, given | dict(map(parse_change, args.set)))
-    if args.workers is not None and args.workers != 1 and "RANK" not in os.environ:
+    if args.workers is not None and args.workers != 1 and not args.check and "RANK" not in os.environ:
         return launch(args.workers, [sys.executable, "-m", "windlass", *sys.argv[1:]])
     with joined(args.device) as workers, workers.one_voice(), opened(args) as ws:
+        if args.source is not None:
+            dataset = workers.told("traces", _from_traces(ws, args, settings) if workers.leads else None)
+            settings = replace(settings, data=replace(settings.data, dataset=dataset))
+        if args.check:
+            inputs = open_uncompiled(ws, settings)
+            print(f"{describe_dataset(ws, inputs).render()}\n")
+            found = check_tuning(ws, inputs, args.workers or 1)
+            print(f"\n{found.render()}")
+            return 0 if found.fits else 1
+        if args.search is not None:
+            from windlass.build.adapt.searching import search
+
+            outcome = search(ws, settings, args.search)
+            print(f"\n{outcome.render()}\n\nbest: {outcome.best.ref}  {outcome.best.digest[:12]}\n{outcome.best.path}")
+            return 0
         model = tune(ws, settings, workers=workers, parallel=args.parallel)
         if not workers.leads:
             return 0
@@ -83,3 +121,26 @@ def run(args: argparse.Namespace) -> int:
             print(f"\n{summary(tracked(ws, record.run))}\n")
         print(f"{model.ref}  {model.digest[:12]}\n{model.path}")
     return 0
+
+
+def _refuse(args: argparse.Namespace) -> None:
+    """Raises `InputError` for options that contradict each other, before anything is loaded."""
+    if args.source is not None and args.data is not None:
+        raise InputError("Both --data and --from traces are given.", "Give the one to learn from.")
+    chosen = (args.task, args.score, args.minimum, args.teacher, args.exam)
+    if args.source is None and any(value is not None for value in chosen):
+        raise InputError("--task, --score, --minimum, --teacher and --exam choose traces.", "Add --from traces.")
+    if args.search is not None and (args.workers or 1) != 1:
+        raise InputError("A search trains with one worker.", "Leave --workers out.")
+
+
+def _from_traces(ws: Workspace, args: argparse.Namespace, settings: TuneSettings) -> str:
+    """Digest of a dataset of the workspace's traces, as the objective learns from."""
+    from windlass.loop.conversations import Wanted, described, find_exam, form_of, harvest_conversations
+
+    asked = {"task": args.task, "score": args.score, "minimum": args.minimum, "teacher": args.teacher}
+    known = {name: value for name, value in asked.items() if value is not None}
+    wanted = Wanted(form=form_of(settings.objective.kind), **known)
+    dataset = harvest_conversations(ws, wanted, find_exam(ws, args.exam))
+    print("\n".join(described(dataset)))
+    return dataset.digest

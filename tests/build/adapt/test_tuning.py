@@ -126,7 +126,7 @@ def test_an_adapter_is_stored_alone_and_trained_further(home, tmp_path, kind):
     with Workspace(home) as ws:
         base = ws.artifacts.get("base")
         stored = tune(ws, asked(rows, adapter=adapter), say=lambda line: None)
-        assert stored.kind == "adapter" and sorted(stored.record.files) == [CONFIG, WEIGHTS, BASE]
+        assert stored.kind == "adapter" and sorted(stored.record.files) == ["README.md", CONFIG, WEIGHTS, BASE]
         assert stored.parent("base") == base.digest and base_of(stored.path) == weights_digest(base.path)
         assert json.loads((stored.path / CONFIG).read_text())["base_model_name_or_path"] == base.ref
         merged = load_model(tune(ws, asked(rows, adapter=replace(adapter, merge=True)), say=lambda line: None).path)
@@ -219,7 +219,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(home, tmp_path):
         ([{"text": "red"}], "row 1: the columns are text, which is no known format"),
         ([{"instruction": "say", "output": 3}], "row 1: output is 3, but must be text"),
         ([{"prompt": "red", "completion": "red"}] * 3, "There are 1 different examples, too few"),
-        ([{"prompt": "red " * n, "completion": "red"} for n in (5, 90)], "but a row only 64"),
+        ([{"prompt": "red " * n, "completion": "red"} for n in (5, 90)], "longer than a row of 64 tokens"),
     ],
 )
 def test_what_cannot_be_learned_from_is_named(home, tmp_path, lines, message):

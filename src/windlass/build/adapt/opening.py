@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from windlass.build.adapt.settings import TuneSettings
+from windlass.build.adapt.data.curating import curate, store_curated
+from windlass.build.adapt.data.leaks import Evaluation
+from windlass.build.adapt.data.rows import rows_of
+from windlass.build.adapt.data.templates import named_template
+from windlass.build.adapt.settings import CurateSettings, TuneSettings
 from windlass.build.tokenizer import Specials, load_specials, load_tokenizer
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.hf import load_config, load_model
@@ -28,6 +33,7 @@ class Opened:
     tokenizer: Any
     specials: Specials
     template: ChatTemplate | None
+    """How a conversation is written for it; None: it only knows how to go on with a text."""
     rows: Path
     """A file of rows."""
     dataset: Artifact | None
@@ -36,6 +42,8 @@ class Opened:
     """The folder of an adapter that is trained further."""
     adapter_artifact: Artifact | None = None
     """None for a folder outside the workspace."""
+    notes: Sequence[str] = ()
+    """What was done to the rows, for the person who watches."""
 
     @property
     def base_name(self) -> str:
@@ -55,23 +63,32 @@ class Opened:
 def open_inputs(ws: Workspace, settings: TuneSettings) -> Opened:
     """Raises `InputError` or `NotFound` for what is not there or not of the right kind."""
     base, artifact = _base(ws, settings.model.base)
-    rows, dataset = _rows(ws, settings.data.dataset)
+    rows, dataset, notes = _curated(ws, settings, *_rows(ws, settings.data.dataset))
     adapter, adapter_artifact = _adapter(ws, settings)
     tokenizer = load_tokenizer(base)
     tokenizer.encode_special_tokens = False  # a template writes special tokens, and means them
+    specials, named = load_specials(base), settings.model.template
+    template = ChatTemplate.load(base) if named is None else named_template(named, base, tokenizer, specials)
     return Opened(
         settings,
         base,
         artifact,
         load_config(base),
         tokenizer,
-        load_specials(base),
-        ChatTemplate.load(base),
+        specials,
+        template,
         rows,
         dataset,
         adapter,
         adapter_artifact,
+        notes,
     )
+
+
+def evaluation_of(ws: Workspace, settings: TuneSettings) -> Evaluation | None:
+    """What is evaluated on, indexed; None where the settings name nothing. Raises `InputError` and `NotFound`."""
+    files = [_rows(ws, name, "data.evaluation")[0] for name in settings.data.evaluation]
+    return Evaluation(files) if files else None
 
 
 def _base(ws: Workspace, name: str) -> tuple[Path, Artifact | None]:
@@ -102,12 +119,24 @@ def _adapter(ws: Workspace, settings: TuneSettings) -> tuple[Path | None, Artifa
     return artifact.path, artifact
 
 
-def _rows(ws: Workspace, name: str) -> tuple[Path, Artifact | None]:
+def _rows(ws: Workspace, name: str, key: str = "data.dataset") -> tuple[Path, Artifact | None]:
     if Path(name).is_file():
         return Path(name), None
     artifact = ws.artifacts.get(name)
     if artifact.kind != "dataset":
         raise InputError(
-            f"data.dataset: {artifact.ref} is of kind '{artifact.kind}', not a dataset.", "Name a dataset, or a file."
+            f"{key}: {artifact.ref} is of kind '{artifact.kind}', not a dataset.", "Name a dataset, or a file."
         )
     return artifact.path / "items.jsonl", artifact
+
+
+def _curated(
+    ws: Workspace, settings: TuneSettings, rows: Path, dataset: Artifact | None
+) -> tuple[Path, Artifact | None, Sequence[str]]:
+    """What is left of the rows as a dataset of its own, where the settings ask for less than all of them."""
+    asked, evaluation = settings.data.curate, evaluation_of(ws, settings)
+    if evaluation is None and asked == CurateSettings():
+        return rows, dataset, ()
+    found = curate(rows_of(rows), asked, evaluation)
+    stored = store_curated(ws, found, asked, dataset, "curated")
+    return stored.path / "items.jsonl", stored, [*found.lines(), f"  {stored.ref} holds them and what was left out"]

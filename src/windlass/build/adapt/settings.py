@@ -5,6 +5,7 @@ Whatever is None follows from the rest, and is printed with its reason.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -27,6 +28,8 @@ class BaseSettings:
     """What is tuned: a model artifact, or a folder in Hugging Face layout."""
     adapter_from: str | None = None
     """An adapter of this base that is trained further, in its own shape: an artifact, or a folder as PEFT writes it."""
+    template: str | None = None
+    """How a conversation is written: `plain`, `chatml`, or a file with a Jinja template; None: as the base says."""
     context: int | None = None
     """Tokens of one row; None: as many as the longest example has, and at most what the model reads."""
 
@@ -57,13 +60,34 @@ class AdapterSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CurateSettings:
+    """Which rows are not learned from. What evaluation sets hold goes too, where `data.evaluation` names some."""
+
+    near: float | None = None
+    """Similarity of its words from which a row repeats an earlier one, 0.8 for instance; None: repetitions stay."""
+    pii: Literal["keep", "mask", "drop"] = "keep"
+    """What happens to personal data: a placeholder takes its place, or the whole row goes."""
+    quality: Literal["none", "light", "gopher", "fineweb"] = "none"
+    """The rules for text that rows must pass; see `build/corpus/quality.py`."""
+    min_chars: int = 0
+    max_chars: int | None = None
+    most: int | None = None
+    """At most so many rows, those that are farthest from each other; None: all."""
+
+
+@dataclass(frozen=True, slots=True)
 class TuneDataSettings:
     dataset: str = "dataset"
     """What is learned from: a dataset artifact, or a file of rows (JSON lines, JSON, CSV, Parquet)."""
+    evaluation: tuple[str, ...] = ()
+    """What is evaluated on, as files of rows or dataset artifacts: rows that these hold too are not learned from."""
+    curate: CurateSettings = field(default_factory=CurateSettings)
     heldout: float = 0.1
     """Share of the examples that are measured and not trained on."""
     epochs: float = 3.0
     """How often each example is seen, where the schedule names neither steps nor minutes."""
+    overlong: Literal["refuse", "drop"] = "refuse"
+    """Examples longer than a row: an error, or left out and counted. None is cropped."""
     packing: bool = True
     """Several examples in one row, none of which sees another; nothing is cropped."""
     batch: int | None = None
@@ -92,6 +116,44 @@ class TuneScheduleSettings(ScheduleSettings):
 @dataclass(frozen=True, slots=True)
 class TuneRunSettings(RunSettings):
     name: str = "tuned"
+    watts: float = 15.0
+    """Assumed for one core at work with its share of the machine; the estimate of energy rests on it."""
+    price_per_hour: float | None = None
+    """Of the machine, in whatever currency; None: no cost is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class RangeSettings:
+    """What a search may choose for one setting: something between two numbers, or one of several values."""
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    """Whether twice as much is as far as half as much."""
+    choices: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.choices:
+            if self.low is not None or self.high is not None:
+                raise InputError("A range of the search has both choices and bounds.", "Leave one of the two out.")
+        elif self.low is None or self.high is None or not self.low <= self.high or (self.log and self.low <= 0):
+            raise InputError(
+                f"A range of the search goes from {self.low} to {self.high}.",
+                "Give low and high, above 0 for a logarithmic one, or choices.",
+            )
+
+    @property
+    def extremes(self) -> tuple[Any, ...]:
+        """Values that have to make sense if the whole range does."""
+        return self.choices or (self.low, self.high)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"choices": list(self.choices)}
+
+    def __str__(self) -> str:
+        if self.choices:
+            return f"one of {', '.join(map(str, self.choices))}"
+        return f"{self.low} to {self.high}{', by its logarithm' if self.log else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +165,21 @@ class TuneSettings:
     optimizer: TuneOptimizerSettings = field(default_factory=TuneOptimizerSettings)
     schedule: TuneScheduleSettings = field(default_factory=TuneScheduleSettings)
     run: TuneRunSettings = field(default_factory=TuneRunSettings)
+    search: Mapping[str, Mapping[str, RangeSettings]] = field(default_factory=dict)
+    """What `--search` tries, by section and key, as in `adapter.rank = { choices = [4, 8] }`."""
 
     def __post_init__(self) -> None:
         check_ends(self.schedule, self.run)
         check_ranges(self)
         if not 0 <= self.data.heldout < 1:
             raise InputError(f"data.heldout is {self.data.heldout:g}, but must be at least 0 and less than 1.")
+        if not self.run.watts > 0 or not (self.run.price_per_hour or 0) >= 0:
+            raise InputError(f"run.watts is {self.run.watts:g}, run.price_per_hour {self.run.price_per_hour}.")
+        near, most = self.data.curate.near, self.data.curate.most
+        if near is not None and not 0.5 <= near <= 1:
+            raise InputError(f"data.curate.near is {near:g}, but must lie between 0.5 and 1.", "0.8 is usual.")
+        if most is not None and most < 2:
+            raise InputError(f"data.curate.most is {most}, but some rows are trained on and others measured.")
         _check(self.adapter)
 
     @property
@@ -127,6 +198,10 @@ class TuneSettings:
         values["optimizer"]["betas"] = list(self.optimizer.betas)
         for field_ in ("targets", "also"):
             values["adapter"][field_] = list(values["adapter"][field_])
+        values["search"] = {
+            section: {key: one.as_json() for key, one in ranges.items()} for section, ranges in self.search.items()
+        }
+        values["data"]["evaluation"] = list(self.data.evaluation)
         return values
 
 

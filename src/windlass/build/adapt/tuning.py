@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from windlass.build.adapt.card import model_card
+from windlass.build.adapt.effort import Stopwatch
 from windlass.build.adapt.objectives import sft
 from windlass.build.adapt.objectives.preparing import Prepared
 from windlass.build.adapt.opening import Opened, open_inputs
@@ -25,6 +27,7 @@ from windlass.build.training.optim.schedule import Plan
 from windlass.build.training.pace import UNPLANNED
 from windlass.build.transformer.adapters.recipe import WEIGHTS
 from windlass.core.artifacts import Artifact
+from windlass.core.chat_template import TEMPLATE_FILE
 from windlass.core.files import sha256_file
 from windlass.core.memory import keep_freed_memory
 from windlass.core.workspace import Workspace
@@ -51,21 +54,23 @@ def tune(
     workers: Workers = ALONE,
     parallel: Kind = "ddp",
     say: Say = print,
+    after_look: Callable[[int, Measurement], None] | None = None,
 ) -> Artifact:
     """Trains and stores a model, or the adapter of one. A run with the same inputs and settings that did not end is
     taken up.
 
     Metrics of the run are those of `fit`; the held-out measurement stands at step 0 too, before anything was trained.
-    Raises `InputError` before the first step for all that cannot work. Ctrl-C saves a checkpoint and raises
-    KeyboardInterrupt.
+    `after_look` is told the step and each measurement during training, and may end it by raising. Raises `InputError`
+    before the first step for all that cannot work. Ctrl-C saves a checkpoint and raises KeyboardInterrupt.
     """
     keep_freed_memory()
-    opened = open_inputs(ws, settings)
+    opened, watch = open_inputs(ws, settings), Stopwatch(settings.run)
     heard = say if workers.leads else _silent
-    with started_run(ws, KIND, settings.run, _config(opened), workers) as run:
+    with started_run(ws, KIND, settings.run, config_of(opened), workers) as run:
         prepared = OBJECTIVES[settings.objective.kind](opened)
-        job = _job(prepared, settings, workers, parallel)
-        for line in (f"tuning {opened.base_name} by {settings.objective.kind}", *prepared.lines, _trained(prepared)):
+        job = job_of(prepared, settings, workers, parallel)
+        what = f"tuning {opened.base_name} by {settings.objective.kind}"
+        for line in (what, *opened.notes, *prepared.lines, _trained(prepared)):
             heard(f"  {line}")
         saved = checkpoint.load(run.folder)
         if saved is not None:
@@ -74,9 +79,13 @@ def tune(
         before = evaluate(run, job) if job.state.step == 0 else None
         if before is not None:
             heard(f"  before the first step: held-out {before}")
-        fit(run, job, say=heard)
+        fit(run, job, say=heard, after_look=None if after_look is None else lambda m: after_look(job.state.step, m))
         after = evaluate(run, job)
         heard(f"held-out: {after}")
+        effort = watch.effort(job.elapsed_before)
+        run.log(job.state.step, **effort.metrics())
+        run.flush()
+        heard(f"energy: {effort}")
         stored = ""
         with job.averaged(), made_whole(prepared.model, workers):
             if workers.leads:
@@ -86,7 +95,7 @@ def tune(
         return ws.artifacts.get(workers.told("model", stored or None))
 
 
-def _config(opened: Opened) -> dict[str, Any]:
+def config_of(opened: Opened) -> dict[str, Any]:
     """What makes two runs the same."""
     adapter = {} if opened.adapter is None else {"adapter": sha256_file(opened.adapter / WEIGHTS)}
     return adapter | {
@@ -96,7 +105,7 @@ def _config(opened: Opened) -> dict[str, Any]:
     }
 
 
-def _job(prepared: Prepared, settings: TuneSettings, workers: Workers, parallel: Kind) -> Fit[Measurement]:
+def job_of(prepared: Prepared, settings: TuneSettings, workers: Workers, parallel: Kind) -> Fit[Measurement]:
     rows, schedule, optimizer = len(prepared.examples), settings.schedule, settings.optimizer
     batch = min(settings.data.batch or _BATCH, rows)
     if schedule.steps is None and schedule.minutes is None:
@@ -136,12 +145,18 @@ def _store(
         if opened.dataset is not None:
             draft.add_parent("dataset", opened.dataset)
         prepared.save(draft.path)
+        before = {point.name: point.value for point in ws.store.metrics(run) if point.step == 0}
+        card = model_card(opened, prepared, job.state.step, job.loss, before, heldout.metrics())
+        (draft.path / "README.md").write_text(card, encoding="utf-8")
         for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
             if prepared.kind == "model" and (opened.base / file).is_file():
                 shutil.copyfile(opened.base / file, draft.path / file)
+        if settings.model.template is not None and opened.template is not None:
+            (draft.path / TEMPLATE_FILE).write_text(opened.template.source, encoding="utf-8")
         draft.card.update(
             {
                 "description": f"{opened.base_name} tuned by {settings.objective.kind}",
+                "licence": None if opened.base_artifact is None else opened.base_artifact.card.get("licence"),
                 "objective": settings.objective.kind,
                 "steps": job.state.step,
                 "train_loss": job.loss,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from windlass.build.adapt.data.templates import check_says
 from windlass.core.chat_template import ChatTemplate
 from windlass.core.errors import InputError
 
@@ -74,6 +75,7 @@ class ConversationEncoder:
     def _marked(self, conversation: Conversation) -> tuple[str, list[tuple[int, int]]]:
         known: dict[str, Any] = {"tools": list(conversation.tools)} if conversation.tools else {}
         try:
+            check_says(self._template, conversation.turns, conversation.tools)
             text, spans = self._template.render_marked(conversation.turns, **known)
             return (text, spans) if spans else (text, self._found(conversation, text, known))
         except InputError as error:

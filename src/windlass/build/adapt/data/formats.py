@@ -24,6 +24,7 @@ _ROLES = {
     "chatgpt": "assistant", "bot": "assistant", "system": "system", "tool": "tool", "observation": "tool",
     "function_call": "function_call",
 }  # fmt: skip
+_PAIRS = (("prompt", "completion"), ("question", "answer"), ("prompt", "response"))
 
 
 def conversation_of(row: Row) -> Conversation:
@@ -36,13 +37,25 @@ def conversation_of(row: Row) -> Conversation:
         return Conversation([*_system(row), *_sharegpt(row)], row.where, tools)
     if "instruction" in values and "output" in values:
         return Conversation([*_system(row), *_alpaca(row)], row.where, tools)
-    for asked, said in (("prompt", "completion"), ("question", "answer"), ("prompt", "response")):
+    for asked, said in _PAIRS:
         if asked in values and said in values:
             turns = [*_side(row, asked, "user"), *_side(row, said, "assistant")]
             return Conversation([*_system(row), *turns], row.where, tools)
     raise InputError(
         f"{row.where}: the columns are {', '.join(map(str, values)) or 'none'}, which is no known format.",
         "Give `messages`, `conversations`, `instruction` and `output`, or `prompt` and `completion`.",
+    )
+
+
+def continuation_of(row: Row) -> tuple[str, str]:
+    """What a text begins with and how it goes on, for a base that knows no conversations. Raises `InputError` for a row
+    that is no plain pair of the two."""
+    for asked, said in _PAIRS:
+        if asked in row.values and said in row.values and not {"messages", "conversations"} & row.values.keys():
+            return _text(row, asked), _text(row, said)
+    raise InputError(
+        f"{row.where}: the base has no chat template, and this row is no plain `prompt` with its `completion`.",
+        'Choose how a conversation is written (--set model.template=plain, "chatml" or a file), or give such rows.',
     )
 
 
@@ -53,7 +66,31 @@ def _messages(row: Row, column: str, found: Any) -> list[Turn]:
         known = isinstance(message, Mapping) and isinstance(message.get("role"), str)
         if not known or not isinstance(message.get("content", ""), str | list | None):
             raise InputError(f"{row.where}: {column}[{place}] is no message with a role and a content.")
-    return [{**message, "content": message.get("content") or ""} for message in found]
+    return [
+        {**message, "content": message.get("content") or "", **_calls(f"{row.where}: {column}[{place}]", message)}
+        for place, message in enumerate(found)
+    ]
+
+
+def _calls(where: str, message: Mapping[str, Any]) -> dict[str, Any]:
+    """The tool calls of a message, if any, with their arguments as values: OpenAI has them as JSON text, and templates,
+    as the engine's, write values."""
+    if not message.get("tool_calls"):
+        return {}
+    try:
+        return {"tool_calls": [_valued(call) for call in message["tool_calls"]]}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        told = json.dumps(message["tool_calls"], default=str)[:80]
+        raise InputError(f"{where}: tool_calls is no list of function calls: {told}.", "Mend the row.") from error
+
+
+def _valued(call: Mapping[str, Any]) -> dict[str, Any]:
+    said = call["function"]
+    arguments = said.get("arguments") or {}
+    values = json.loads(arguments) if isinstance(arguments, str) else arguments
+    if not isinstance(values, Mapping):
+        raise ValueError("arguments are no object")
+    return {**call, "function": {**said, "name": str(said["name"]), "arguments": values}}
 
 
 def _system(row: Row) -> list[Turn]:

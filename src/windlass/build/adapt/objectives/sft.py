@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+from windlass.build.adapt.data.continuations import ContinuationEncoder
 from windlass.build.adapt.data.conversations import ConversationEncoder, Encoded
-from windlass.build.adapt.data.formats import conversation_of
+from windlass.build.adapt.data.formats import continuation_of, conversation_of
+from windlass.build.adapt.data.lengths import row_size
 from windlass.build.adapt.data.packing import PackedExamples
-from windlass.build.adapt.data.rows import rows_of
+from windlass.build.adapt.data.rows import Row, rows_of
 from windlass.build.adapt.objectives.preparing import LossOf, Prepared
 from windlass.build.adapt.opening import Opened
 from windlass.build.adapt.peft.beginning import attached
@@ -25,8 +27,8 @@ from windlass.core.errors import InputError
 
 
 def prepare(opened: Opened) -> Prepared:
-    """Raises `InputError` for a base that is no decoder or has no template, and for rows that nothing can be learned
-    from or that do not fit."""
+    """Raises `InputError` for a base that is no decoder, and for rows that nothing can be learned from, that need a
+    template where there is none, or that do not fit."""
     settings = opened.settings
     model = opened.model()
     if not isinstance(model, Decoder):
@@ -34,9 +36,9 @@ def prepare(opened: Opened) -> Prepared:
             f"objective.kind is 'sft', which trains decoders, but {opened.base_name} is none.",
             "Name a decoder, or another objective.",
         )
-    encoded = _encoded(opened)
+    whole = encoded_rows(opened, rows_of(opened.rows))
+    size, encoded, left_out = row_size(opened, whole)
     train, heldout = _split(encoded, settings.data.heldout, settings.run.seed)
-    size = _row_size(opened, encoded)
     pad = opened.specials.separator if opened.specials.pad is None else opened.specials.pad
     examples = PackedExamples(train, size, pad=pad, packing=settings.data.packing)
     unseen = PackedExamples(heldout, size, pad=pad)
@@ -45,6 +47,7 @@ def prepare(opened: Opened) -> Prepared:
     math = arithmetic(model, dtype=dtype_of(settings.run), accuracy=True, compiler=compiler)
     tokens, learned = sum(map(len, train)), sum(int(one.learned.sum()) for one in train)
     lines = [
+        *left_out,
         f"{len(train):,} examples to train on, {len(heldout):,} held out; {tokens:,} tokens, of which {learned:,} "
         f"({learned / tokens:.0%}) are learned",
         f"{len(examples):,} rows of {size} positions, {1 - tokens / (len(examples) * size):.1%} of them padding",
@@ -57,19 +60,23 @@ def prepare(opened: Opened) -> Prepared:
     def save(folder: Path) -> None:
         save_tuned(model, opened, folder, "CAUSAL_LM")
 
-    facts: dict[str, object] = {"examples": len(train), "tokens": tokens, "learned_tokens": learned}
+    facts: dict[str, object] = {
+        "examples": len(train),
+        "overlong": len(whole) - len(encoded),
+        "tokens": tokens,
+        "learned_tokens": learned,
+    }
     loss = partial(causal, model, math=math)
     return Prepared(model, loss, examples, size, measure, save, lines, facts, stored_kind(settings))
 
 
-def _encoded(opened: Opened) -> list[Encoded]:
+def encoded_rows(opened: Opened, rows: Iterable[Row]) -> list[Encoded]:
+    """Conversations where the base has a template, plain continuations where it has none."""
     if opened.template is None:
-        raise InputError(
-            f"{opened.base_name} has no chat template, so nothing says how a conversation is written for it.",
-            "Train its tokenizer with `windlass tokenizer train --chat`, or add a chat_template.jinja to the model.",
-        )
+        plain = ContinuationEncoder(opened.tokenizer, opened.specials)
+        return [plain.encode(*continuation_of(row), row.where) for row in rows]
     encoder = ConversationEncoder(opened.tokenizer, opened.template, end=opened.specials.eos)
-    return [encoder.encode(conversation_of(row)) for row in rows_of(opened.rows)]
+    return [encoder.encode(conversation_of(row)) for row in rows]
 
 
 def _split(examples: Sequence[Encoded], share: float, seed: int) -> tuple[list[Encoded], list[Encoded]]:
@@ -86,16 +93,3 @@ def _split(examples: Sequence[Encoded], share: float, seed: int) -> tuple[list[E
             "Give more examples.",
         )
     return [one for group in order[held:] for one in group], [one for group in order[:held] for one in group]
-
-
-def _row_size(opened: Opened, examples: Sequence[Encoded]) -> int:
-    longest, most = max(map(len, examples)), opened.context
-    size = opened.settings.model.context or min(most, max(longest, 256))
-    if size > most or longest > size:
-        raise InputError(
-            f"The longest example has {longest:,} tokens and a row {size:,}, but {opened.base_name} reads {most:,}."
-            if size > most
-            else f"The longest example has {longest:,} tokens, but a row only {size:,}.",
-            "Leave longer examples out, or choose a larger model.context or another base: nothing is cropped.",
-        )
-    return size

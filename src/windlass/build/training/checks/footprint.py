@@ -7,13 +7,15 @@ would keep is added up. Compiled blocks keep less; what is said of them is an up
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from windlass.build.training.data.batches import Batch
 from windlass.build.training.head import chunk_size
@@ -55,13 +57,13 @@ def estimate(settings: PretrainSettings, sizes: Sizes, batch: Batch) -> Memory:
     contrastive = settings.objective_kind == "contrastive"
     positions = min(batch.counted, chunk_size(config.vocab_size))
     return Memory(
-        process=_resident(),
+        process=resident(),
         weights=parameters * _FLOAT,
         gradients=parameters * _FLOAT,
         optimizer=_optimizer(settings, config),
         average=parameters * _FLOAT if settings.optimizer.ema else 0,
         activations=_activations(settings, config, batch),
-        head=0 if contrastive else positions * config.vocab_size * _logit(width),
+        head=0 if contrastive else positions * config.vocab_size * bytes_of_logit(width),
     )
 
 
@@ -87,7 +89,7 @@ def _optimizer(settings: PretrainSettings, config: TransformerConfig) -> int:
     return 2 * config.parameters * (BLOCK + _FLOAT) // BLOCK
 
 
-def _logit(width: int) -> int:
+def bytes_of_logit(width: int) -> int:
     """Bytes for each logit: itself, in float32, its share of the softmax, and the gradient."""
     return 3 * _FLOAT + (2 * width if width != _FLOAT else 0)
 
@@ -100,16 +102,8 @@ def _activations(settings: PretrainSettings, config: TransformerConfig, batch: B
     dtype = torch.bfloat16 if settings.run.precision == "bf16" else None
     with torch.device("meta"):
         model = model_of(config).train()
-    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    kept: dict[int, Tensor] = {}  # holds the tensors too, or their storages' numbers would be given again
-
-    def keep(tensor: Tensor) -> Tensor:
-        if tensor.untyped_storage()._cdata not in own:
-            kept[tensor.untyped_storage()._cdata] = tensor
-        return tensor
-
     shapes = batch.to(torch.device("meta"))
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with counted_activations(model) as kept:
         if isinstance(model, EncoderDecoder):
             assert shapes.source_BS is not None
             model.hidden(
@@ -126,7 +120,7 @@ def _activations(settings: PretrainSettings, config: TransformerConfig, batch: B
             ):
                 if tokens is not None:
                     model.hidden(tokens, documents_BT=owners, dtype=dtype)
-    whole = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    whole = kept()
     if not settings.run.recompute:
         return whole
     layers = config.layers + config.decoder_layers
@@ -134,7 +128,23 @@ def _activations(settings: PretrainSettings, config: TransformerConfig, batch: B
     return inputs + whole // layers
 
 
-def _resident() -> int:
+@contextlib.contextmanager
+def counted_activations(model: nn.Module) -> Iterator[Callable[[], int]]:
+    """Yields a function that tells the bytes which the passes within the block keep for their way back, the model's own
+    weights aside."""
+    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    kept: dict[int, Tensor] = {}  # holds the tensors too, or their storages' numbers would be given again
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage()._cdata not in own:
+            kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield lambda: sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def resident() -> int:
     """Bytes of memory that this process holds now."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])

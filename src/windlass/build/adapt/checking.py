@@ -1,0 +1,169 @@
+"""The dry run of a tuning: the dataset described, every input opened, memory, time and disk told, nothing trained.
+
+What a pass keeps is counted on the model itself, adapter and all, with one row and with two: the difference is what
+each further row takes. The time is that of a real pass, so it holds for this machine as busy as it is now.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from windlass.build.adapt.data.describing import DatasetReport, Lengths, describe
+from windlass.build.adapt.data.rows import Row, rows_of
+from windlass.build.adapt.data.wording import text_of
+from windlass.build.adapt.objectives.preparing import Prepared
+from windlass.build.adapt.objectives.sft import encoded_rows
+from windlass.build.adapt.opening import Opened, evaluation_of, open_inputs
+from windlass.build.adapt.settings import TuneSettings
+from windlass.build.adapt.tuning import OBJECTIVES, job_of
+from windlass.build.tokenizer import batches
+from windlass.build.training.checks.checking import Check
+from windlass.build.training.checks.footprint import Memory, available, bytes_of_logit, counted_activations, resident
+from windlass.build.training.data.batches import Batch
+from windlass.build.training.distributed.workers import ALONE
+from windlass.build.training.fitting import Fit, Say
+from windlass.build.training.head import chunk_size
+from windlass.build.training.settings import budget_seconds
+from windlass.build.transformer.decoder import Decoder
+from windlass.core.workspace import Workspace
+
+_FLOAT = 4
+_COPIES = 3
+"""Checkpoints that exist at once: two stay, and an old one goes only when the new one is whole."""
+Line = tuple[str, str, str]
+
+
+def open_uncompiled(ws: Workspace, settings: TuneSettings) -> Opened:
+    """The inputs for a look at them, which compiling would only delay."""
+    return open_inputs(ws, replace(settings, run=replace(settings.run, compile="no")))
+
+
+def describe_dataset(ws: Workspace, opened: Opened) -> DatasetReport:
+    """What is learned from, after curation. Raises the error that training would raise for a row it cannot read."""
+    rows = rows_of(opened.rows)
+    limit = opened.settings.model.context or opened.context
+    return describe(rows, _lengths(opened, rows), limit=limit, evaluation=evaluation_of(ws, opened.settings))
+
+
+def check_tuning(ws: Workspace, opened: Opened, workers: int = 1, *, say: Say = print) -> Check:
+    """Prepares all that training would, runs passes forward and back, and throws them away. Raises the error that
+    training would raise."""
+    process, free = resident(), available()  # before the weights are there
+    prepared = OBJECTIVES[opened.settings.objective.kind](opened)
+    for line in (*opened.notes, *prepared.lines):
+        say(line)
+    job = job_of(prepared, opened.settings, ALONE, "ddp")
+    micro = min(job.sizes.micro_batch, max(1, job.sizes.batch // workers))
+    memory = planned_memory(prepared, job, micro, process)
+    need = memory.total * workers
+    here = free is None or need - memory.process <= free
+    rows = [
+        *_plan(prepared, job, workers),
+        *((f"memory: {name}", _mb(size), "") for name, size in memory.rows() if size),
+    ]
+    told = "this machine does not tell its memory" if free is None else f"{_mb(free)} of memory, free now"
+    rows.append(("memory in all", _mb(need), f"for {workers} workers, {told}" if workers > 1 else told))
+    rows.append(_time(prepared, job, micro, workers) if here else ("time", "not measured", "it does not fit"))
+    disk, left = _disk_needed(prepared), shutil.disk_usage(ws.root).free
+    rows.append(("disk", _mb(disk), f"{_mb(left)} free, checkpoints and what is stored"))
+    return Check(rows, here and disk <= left)
+
+
+def _lengths(opened: Opened, rows: list[Row]) -> Lengths:
+    kind: str = opened.settings.objective.kind
+    if kind == "sft":
+        encoded = encoded_rows(opened, rows)
+        return Lengths(np.array([len(one) for one in encoded]), sum(int(one.learned.sum()) for one in encoded))
+    encodings = (opened.tokenizer.encode_batch_fast(texts) for texts in batches(map(text_of, rows)))
+    return Lengths(np.array([len(one.ids) for some in encodings for one in some], np.int64))
+
+
+def _plan(prepared: Prepared, job: Fit[Any], workers: int) -> list[Line]:
+    parameters = list(prepared.model.parameters())
+    trained, every = _trained(prepared.model), sum(one.numel() for one in parameters)
+    steps = job.schedule.steps
+    ends = f"{steps:,} steps" if steps is not None else f"{(budget_seconds(job.schedule) or 0) / 60:g} minutes"
+    epochs = "" if steps is None else f"{steps * job.sizes.batch / len(prepared.examples):.2f} epochs"
+    return [
+        ("parameters trained", f"{trained:,}", f"of {every:,}, {trained / every:.2%}"),
+        ("rows an epoch", f"{len(prepared.examples):,}", f"of {prepared.positions:,} positions at most"),
+        ("step", f"{job.sizes.batch} rows", f"{job.sizes.micro_batch} at a time, {workers} at work"),
+        ("training", ends, epochs),
+    ]
+
+
+def planned_memory(prepared: Prepared, job: Fit[Any], micro: int, process: int) -> Memory:
+    """On one worker, whose passes read `micro` rows; `process`: bytes that Python and PyTorch take."""
+    model, state = prepared.model, job.state
+    weights = sum(one.numel() * one.element_size() for one in model.parameters())
+    trained = _trained(model) * _FLOAT
+    one, two = (_kept(prepared, rows) for rows in (1, 2))
+    width = 2 if job.asked.precision == "bf16" else _FLOAT
+    batch = _batch(prepared, micro)
+    head = 0
+    if isinstance(model, Decoder):
+        head = min(batch.counted, chunk_size(model.config.vocab_size)) * model.config.vocab_size * bytes_of_logit(width)
+    return Memory(
+        process=process,
+        weights=weights,
+        gradients=trained,
+        optimizer=sum(tensor.numel() * tensor.element_size() for tensor in state.optimizers.tensors().values()),
+        average=trained if state.average is not None else 0,
+        activations=one + max(two - one, 0) * (micro - 1),
+        head=head,
+    )
+
+
+def _kept(prepared: Prepared, rows: int) -> int:
+    """Bytes that a pass over so many rows keeps until its way back."""
+    with counted_activations(prepared.model) as kept:
+        prepared.loss(_batch(prepared, rows))
+        return kept()
+
+
+def _time(prepared: Prepared, job: Fit[Any], micro: int, workers: int) -> Line:
+    batch = _batch(prepared, micro)
+    seconds = []
+    for _ in range(2):  # the first one warms up
+        began = time.perf_counter()
+        torch.autograd.backward(prepared.loss(batch).sum)
+        prepared.model.zero_grad(set_to_none=True)
+        seconds.append(time.perf_counter() - began)
+    passes = -(-job.sizes.batch // (micro * workers))
+    step = passes * min(seconds)
+    steps = job.schedule.steps
+    told = f"{step:.2f} s a step, not compiled"
+    return ("time", "as scheduled" if steps is None else f"about {_span(step * steps)}", told)
+
+
+def _batch(prepared: Prepared, rows: int) -> Batch:
+    count = len(prepared.examples)
+    return prepared.examples.batch([(0, number % count) for number in range(rows)])
+
+
+def _trained(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _disk_needed(prepared: Prepared) -> int:
+    """Bytes: checkpoints hold what is trained and two moments of it; what is stored is an adapter or everything."""
+    trained = _trained(prepared.model)
+    stored = trained if prepared.kind == "adapter" else sum(one.numel() for one in prepared.model.parameters())
+    return (_COPIES * 3 * trained + stored) * _FLOAT
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:,.0f} s"
+    return f"{seconds / 60:,.0f} minutes" if seconds < 5400 else f"{seconds / 3600:,.1f} hours"
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"

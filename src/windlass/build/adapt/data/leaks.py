@@ -1,0 +1,42 @@
+"""Rows that an evaluation set holds too: learned from, they would make its figures worthless.
+
+A row leaks when it is a row of the set, whatever case and punctuation, or when it shares a run of 13 words with one
+(Brown et al. 2020, appendix C).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from windlass.build.adapt.data.rows import Row, rows_of
+from windlass.build.adapt.data.wording import pieces_of, text_of
+from windlass.build.corpus.decontamination import SHORTEST, Contamination, EvaluationText
+from windlass.build.corpus.shingles import words
+
+
+class Evaluation:
+    """What is evaluated on, indexed. Raises `InputError` for a file that cannot be read whole."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        rows = [row for file in files for row in rows_of(file)]
+        self._whole = {_key(row): row.where for row in rows}
+        texts = [EvaluationText(row.where, row.where, text) for row in rows for text in pieces_of(row)]
+        long = [text for text in texts if len(words(text.text)) >= SHORTEST]
+        self._runs = Contamination(long) if long else None
+        self.what = f"{len(rows):,} rows were compared with, {len(texts) - len(long):,} texts only as whole rows"
+
+    def leak(self, row: Row) -> str | None:
+        """Where the evaluation set holds this row, in words; None where it does not."""
+        same = self._whole.get(_key(row))
+        if same is not None:
+            return f"{row.where} is {same}"
+        if self._runs is not None:
+            for text in pieces_of(row):
+                if found := self._runs.find(text):
+                    return f"{row.where} shares {found[0].words} words with {found[0].item}"
+        return None
+
+
+def _key(row: Row) -> bytes:
+    return words(text_of(row)).tobytes()

@@ -1,0 +1,155 @@
+"""How conversations are written for bases without a template, and that nothing of them is left out silently."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tuned_world import CONTEXT, asked, echoes, make_home, write_rows
+
+from windlass.build.adapt.data.conversations import Conversation, ConversationEncoder
+from windlass.build.adapt.data.formats import conversation_of
+from windlass.build.adapt.data.rows import Row, rows_of
+from windlass.build.adapt.data.templates import named_template
+from windlass.build.adapt.objectives.sft import encoded_rows
+from windlass.build.adapt.opening import open_inputs
+from windlass.build.adapt.tuning import tune
+from windlass.build.tokenizer import END_OF_TEXT, load_specials, load_tokenizer
+from windlass.build.tokenizer.chat import CHATML
+from windlass.core.chat_template import ChatTemplate
+from windlass.core.errors import InputError
+from windlass.core.workspace import Workspace
+
+TALK = [
+    {"role": "system", "content": "be brief"},
+    {"role": "user", "content": "red"},
+    {"role": "assistant", "content": "blue"},
+    {"role": "user", "content": "green"},
+]
+CALL = {"type": "function", "function": {"name": "paint", "arguments": {"colour": "red"}}}
+CALLED = [{"role": "user", "content": "red"}, {"role": "assistant", "content": "", "tool_calls": [CALL]}]
+TOOLS = [{"type": "function", "function": {"name": "paint", "parameters": {}}}]
+
+
+@pytest.fixture(scope="module")
+def plain_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base here knows no chat format."""
+    return make_home(tmp_path_factory.mktemp("plain"), chat=False)
+
+
+@pytest.fixture(scope="module")
+def chat_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_home(tmp_path_factory.mktemp("chat"))
+
+
+def template(home: Path, name: str) -> ChatTemplate:
+    with Workspace(home) as ws:
+        folder = ws.artifacts.get("base").path
+    return named_template(name, folder, load_tokenizer(folder), load_specials(folder))
+
+
+def test_chatml_is_the_one_of_our_tokenizers(chat_home: Path) -> None:
+    ours = template(chat_home, "chatml")
+    for opening in (False, True):
+        theirs = ChatTemplate(CHATML, {}, where="tokenizer")
+        assert ours.render_marked(TALK, add_generation_prompt=opening) == theirs.render_marked(
+            TALK, add_generation_prompt=opening
+        )
+
+
+def test_plain_needs_no_token_but_the_end_of_text(plain_home: Path) -> None:
+    text, marks = template(plain_home, "plain").render_marked(TALK, add_generation_prompt=True)
+    assert text == (
+        f"### system\nbe brief\n\n### user\nred\n\n### assistant\nblue{END_OF_TEXT}\n### user\ngreen\n\n### assistant\n"
+    )
+    assert [text[start:end] for start, end in marks] == [f"blue{END_OF_TEXT}"]
+
+
+def test_tools_and_calls_are_written_and_learned(plain_home: Path) -> None:
+    text, marks = template(plain_home, "plain").render_marked(CALLED, tools=TOOLS)
+    (start, end), *_ = marks
+    assert json.dumps(TOOLS[0]) in text[:start]
+    call = text[start:end].removesuffix(END_OF_TEXT).removeprefix("<tool_call>\n").removesuffix("\n</tool_call>")
+    assert json.loads(call) == CALL["function"]
+
+
+def test_arguments_in_json_text_are_written_as_values() -> None:
+    spelled = [{"id": "c1", "type": "function", "function": {"name": "paint", "arguments": '{"colour": "red"}'}}]
+    row = Row("row 3", {"messages": [{"role": "assistant", "content": None, "tool_calls": spelled}]})
+    (turn,) = conversation_of(row).turns
+    assert turn["tool_calls"][0]["function"] == CALL["function"]
+    for broken in ("red", [{"name": "paint"}], [{"function": {"name": "paint", "arguments": "{"}}]):
+        row = Row("row 3", {"messages": [{"role": "assistant", "tool_calls": broken}]})
+        with pytest.raises(InputError, match=r"row 3: messages\[0\]: tool_calls is no list of function calls"):
+            conversation_of(row)
+
+
+def test_a_template_that_leaves_calls_out_is_refused(chat_home: Path) -> None:
+    with Workspace(chat_home) as ws:
+        folder = ws.artifacts.get("base").path
+    silent = ChatTemplate(CHATML, {}, where="tokenizer")
+    encoder = ConversationEncoder(load_tokenizer(folder), silent, end=None)
+    with pytest.raises(InputError, match="row 7: the assistant calls a tool, but the chat template does not write"):
+        encoder.encode(Conversation(CALLED, "row 7"))
+    with pytest.raises(InputError, match="it offers tools, but the chat template does not write them"):
+        encoder.encode(Conversation(TALK[:3], "row 7", TOOLS))
+
+
+def test_what_cannot_be_a_template_is_refused(plain_home: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the vocabulary has no token <\|im_start\|>"):
+        template(plain_home, "chatml")
+    with pytest.raises(InputError, match="neither 'plain' nor 'chatml' nor a readable file"):
+        template(plain_home, "chatlm")
+    broken = tmp_path / "mine.jinja"
+    broken.write_text("{% for x in %}", encoding="utf-8")
+    with pytest.raises(InputError, match="broken at line 1"):
+        template(plain_home, str(broken))
+
+
+def test_a_base_without_a_template_learns_by_a_named_one(plain_home: Path, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", echoes(60))
+    with Workspace(plain_home) as ws:
+        with pytest.raises(InputError, match="row 1: the base has no chat template"):
+            tune(ws, asked(rows), say=lambda line: None)
+        model = tune(ws, asked(rows, model__template="plain", adapter__merge=True), say=lambda line: None)
+        stored = ChatTemplate.load(model.path)
+        assert stored is not None and "### assistant" in stored.render(TALK, add_generation_prompt=True)
+        before, after = (point.value for point in ws.store.metrics(model.record.run, "heldout_loss"))
+        assert after < before
+
+
+def test_a_base_without_a_template_learns_to_go_on(plain_home: Path, tmp_path: Path) -> None:
+    """The prompt is read as the engine will read it, and only the completion with its end is learned."""
+    rows = write_rows(tmp_path / "rows.jsonl", [{"prompt": f"red {n} is", "completion": " blue"} for n in range(40)])
+    said: list[str] = []
+    with Workspace(plain_home) as ws:
+        opened = open_inputs(ws, asked(rows))
+        first = encoded_rows(opened, rows_of(rows))[0]
+        spelled = opened.tokenizer.decode(first.tokens[first.learned].tolist(), skip_special_tokens=False)
+        assert spelled == f" blue{END_OF_TEXT}"
+        read = opened.tokenizer.encode("red 0 is", add_special_tokens=True).ids
+        assert first.tokens[~first.learned].tolist()[-len(read) :] == read
+        model = tune(ws, asked(rows), say=said.append)
+        before, after = (point.value for point in ws.store.metrics(model.record.run, "heldout_loss"))
+        assert after < 0.7 * before
+    rows = write_rows(tmp_path / "empty.jsonl", [{"prompt": "red", "completion": " "}] * 3)
+    with Workspace(plain_home) as ws, pytest.raises(InputError, match="row 1: the completion is empty"):
+        tune(ws, asked(rows), say=said.append)
+
+
+def test_overlong_examples_are_refused_or_counted_but_never_cropped(chat_home: Path, tmp_path: Path) -> None:
+    long = {"prompt": "red " * 90, "completion": "blue"}
+    rows = write_rows(tmp_path / "rows.jsonl", [*echoes(30), long, long])
+    said: list[str] = []
+    with Workspace(chat_home) as ws:
+        with pytest.raises(InputError, match=f"2 of 32 examples are longer than a row of {CONTEXT} tokens"):
+            tune(ws, asked(rows), say=said.append)
+        model = tune(ws, asked(rows, data__overlong="drop", schedule__steps=2), say=said.append)
+        assert model.card["overlong"] == 2
+        assert any("left out: 2 of 32 examples, longer than 64 tokens" in line for line in said)
+        rows = write_rows(tmp_path / "all.jsonl", [long] * 3)
+        with pytest.raises(InputError, match="3 of 3 examples are longer"):
+            tune(ws, asked(rows, data__overlong="drop"), say=said.append)
+        with pytest.raises(InputError, match=r"model\.context is 128 tokens, but base@1 reads 64"):
+            tune(ws, asked(rows, model__context=128), say=said.append)

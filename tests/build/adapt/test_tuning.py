@@ -137,7 +137,9 @@ def test_an_adapter_is_stored_alone_and_trained_further(home, tmp_path, kind):
             assert torch.allclose(beside(tokens), merged(tokens), atol=1e-4)
             assert (merged(tokens) - load_model(base.path)(tokens)).abs().max() > 0.01
         on = BaseSettings("base", adapter_from=stored.ref)
-        further = tune(ws, asked(rows, adapter=adapter, model=on), say=lambda line: None)
+        said: list[str] = []
+        further = tune(ws, asked(rows, adapter=replace(adapter, targets=()), model=on), say=said.append)
+        assert any("in its own shape" in line for line in said) and any("beside" in line for line in said)
         assert (
             further.parent("adapter") == stored.digest and further.record.files[CONFIG] == stored.record.files[CONFIG]
         )
@@ -183,6 +185,8 @@ def test_an_adapter_of_another_base_is_refused(home, tmp_path):
         with pytest.raises(InputError, match=r"adapter\.kind is 'none', which trains the base itself"):
             on = BaseSettings("base", adapter_from=stored.ref)
             tune(ws, asked(rows, model=on, adapter=AdapterSettings("none")), say=lambda line: None)
+        with pytest.raises(InputError, match=r"says itself what is trained, but adapter\.layers does too"):
+            tune(ws, asked(rows, model=on, adapter=AdapterSettings(layers="last 1")), say=lambda line: None)
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(home, tmp_path):
@@ -332,6 +336,20 @@ def test_only_a_part_of_the_base_is_trained(home, tmp_path, layers, targets, tra
 def test_a_choice_of_nothing_is_refused(home, tmp_path, adapter, message):
     with Workspace(home) as ws, pytest.raises(InputError, match=message):
         tune(ws, asked(echo(tmp_path / "rows.jsonl", 20), adapter=adapter), say=lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "ia3", "dropout": 0.1}, r"adapter\.dropout is 0\.1, which adapter\.kind 'ia3' does not heed"),
+        ({"kind": "prompt", "targets": ("query",)}, "adapter.kind 'prompt' does not heed"),
+        ({"kind": "none", "also": ("embedding",)}, "adapter.kind 'none' does not heed"),
+        ({"rank": 0}, r"adapter\.rank is 0"),
+    ],
+)
+def test_a_setting_that_would_mean_nothing_is_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        TuneSettings(adapter=AdapterSettings(**settings))
 
 
 @pytest.mark.slow

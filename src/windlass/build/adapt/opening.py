@@ -109,6 +109,12 @@ def _adapter(ws: Workspace, settings: TuneSettings) -> tuple[Path | None, Artifa
             f"model.adapter_from names {name}, but adapter.kind is 'none', which trains the base itself.",
             "Leave one of the two out.",
         )
+    for setting in ("targets", "layers", "also"):
+        if getattr(settings.adapter, setting):
+            raise InputError(
+                f"model.adapter_from names {name}, which says itself what is trained, but adapter.{setting} does too.",
+                f"Leave adapter.{setting} out.",
+            )
     if Path(name).is_dir():
         return Path(name), None
     artifact = ws.artifacts.get(name)

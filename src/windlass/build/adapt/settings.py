@@ -220,3 +220,18 @@ def _check(adapter: AdapterSettings) -> None:
             f"adapter.merge is on, but adapter.kind '{adapter.kind}' is what stands before each text, and no weight.",
             "Leave merge out: it is stored as an adapter.",
         )
+    for setting, kinds in _HEEDED.items():
+        if (asked := getattr(adapter, setting)) and adapter.kind not in kinds:
+            raise InputError(
+                f"adapter.{setting} is {asked!r}, which adapter.kind '{adapter.kind}' does not heed.",
+                f"Leave it out, or choose one of: {', '.join(kinds)}.",
+            )
+
+
+_HEEDED: dict[str, tuple[AdapterKind, ...]] = {
+    "dropout": ("lora", "rslora", "dora"),
+    "targets": ("lora", "rslora", "dora", "ia3", "none"),
+    "layers": ("lora", "rslora", "dora", "ia3", "none"),
+    "also": ("lora", "rslora", "dora", "ia3"),
+}
+"""Settings that would mean nothing with the other kinds."""

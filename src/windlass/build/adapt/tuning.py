@@ -14,6 +14,7 @@ from windlass.build.adapt.effort import Stopwatch
 from windlass.build.adapt.objectives import sft
 from windlass.build.adapt.objectives.preparing import Prepared
 from windlass.build.adapt.opening import Opened, open_inputs
+from windlass.build.adapt.peft.adapted import AdaptedLinear
 from windlass.build.adapt.settings import ObjectiveKind, TuneSettings
 from windlass.build.training.checkpoints import checkpoint
 from windlass.build.training.distributed.parallel import Kind, Spread, made_whole
@@ -72,6 +73,8 @@ def tune(
         what = f"tuning {opened.base_name} by {settings.objective.kind}"
         for line in (what, *opened.notes, *prepared.lines, _trained(prepared)):
             heard(f"  {line}")
+        if opened.adapter is not None:
+            heard(f"  trains {settings.model.adapter_from} further, in its own shape")
         saved = checkpoint.load(run.folder)
         if saved is not None:
             job.take_up(saved)
@@ -130,7 +133,9 @@ def _trained(prepared: Prepared) -> str:
     parameters = list(prepared.model.parameters())
     trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     every = sum(parameter.numel() for parameter in parameters)
-    return f"{trained:,} of {every:,} parameters are trained ({trained / every:.2%})"
+    maps = sum(isinstance(module, AdaptedLinear) for module in prepared.model.modules())
+    where = f", beside {maps:,} maps" if maps else ""
+    return f"{trained:,} of {every:,} parameters are trained ({trained / every:.2%}){where}"
 
 
 def _store(

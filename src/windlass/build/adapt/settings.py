@@ -19,7 +19,7 @@ from windlass.build.training.settings import (
 from windlass.core.errors import InputError
 
 AdapterKind = Literal["none", "lora", "rslora", "dora", "ia3", "prompt", "prefix"]
-ObjectiveKind = Literal["sft"]
+ObjectiveKind = Literal["sft", "classify", "regress", "tag", "extract", "rank", "embed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,10 @@ class TuneDataSettings:
     evaluation: tuple[str, ...] = ()
     """What is evaluated on, as files of rows or dataset artifacts: rows that these hold too are not learned from."""
     curate: CurateSettings = field(default_factory=CurateSettings)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """What the file calls a column that is called otherwise here, as in `label = "topic"`."""
+    truncate: bool = False
+    """Encoders: cut examples that are longer than the model reads, and count them, instead of refusing them."""
     heldout: float = 0.1
     """Share of the examples that are measured and not trained on."""
     epochs: float = 3.0
@@ -99,6 +103,14 @@ class TuneDataSettings:
 @dataclass(frozen=True, slots=True)
 class TuneObjectiveSettings:
     kind: ObjectiveKind = "sft"
+    labels: tuple[str, ...] = ()
+    """Names of the classes or tags, in their order; empty: those that stand in the data."""
+    temperature: float = 0.05
+    """Of `embed`: what cosines are divided by."""
+    dimensions: tuple[int, ...] = ()
+    """Of `embed`: further lengths to which its vectors may be cut, such as 64 and 128."""
+    listwise: bool = True
+    """Of `rank`, where a row holds several documents: they compete, instead of being judged each by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +214,9 @@ class TuneSettings:
             section: {key: one.as_json() for key, one in ranges.items()} for section, ranges in self.search.items()
         }
         values["data"]["evaluation"] = list(self.data.evaluation)
+        values["data"]["columns"] = dict(self.data.columns)
+        values["objective"]["labels"] = list(self.objective.labels)
+        values["objective"]["dimensions"] = list(self.objective.dimensions)
         return values
 
 

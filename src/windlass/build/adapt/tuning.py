@@ -11,7 +11,7 @@ from typing import Any
 
 from windlass.build.adapt.card import model_card
 from windlass.build.adapt.effort import Stopwatch
-from windlass.build.adapt.objectives import sft
+from windlass.build.adapt.objectives import classification, embedding, extraction, ranking, regression, sft, tagging
 from windlass.build.adapt.objectives.preparing import Prepared
 from windlass.build.adapt.opening import Opened, open_inputs
 from windlass.build.adapt.peft.adapted import AdaptedLinear
@@ -34,7 +34,15 @@ from windlass.core.memory import keep_freed_memory
 from windlass.core.workspace import Workspace
 
 KIND = "tune"
-OBJECTIVES: Mapping[ObjectiveKind, Callable[[Opened], Prepared]] = {"sft": sft.prepare}
+OBJECTIVES: Mapping[ObjectiveKind, Callable[[Opened], Prepared]] = {
+    "sft": sft.prepare,
+    "classify": classification.prepare,
+    "regress": regression.prepare,
+    "tag": tagging.prepare,
+    "extract": extraction.prepare,
+    "rank": ranking.prepare,
+    "embed": embedding.prepare,
+}
 _BATCH = 8
 """Rows of a step."""
 _WARMUP = 0.03
@@ -153,7 +161,7 @@ def _store(
         before = {point.name: point.value for point in ws.store.metrics(run) if point.step == 0}
         card = model_card(opened, prepared, job.state.step, job.loss, before, heldout.metrics())
         (draft.path / "README.md").write_text(card, encoding="utf-8")
-        for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
             if prepared.kind == "model" and (opened.base / file).is_file():
                 shutil.copyfile(opened.base / file, draft.path / file)
         if settings.model.template is not None and opened.template is not None:

@@ -6,15 +6,17 @@ each text, or pair of texts, the probabilities of the model's labels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Encoding
 
-from windlass.build.transformer.classifier import Classifier, load_classifier
+from windlass.build.transformer.classifier import Classifier, Task
+from windlass.build.transformer.classifier_files import load_classifier
 from windlass.build.transformer.linear import Linear
 from windlass.core.errors import Unsupported
 from windlass.core.files import sha256_file, sha256_json
@@ -25,8 +27,10 @@ from windlass.serve.encoders.reading import Reader, Text, batches, longest_text,
 _IDENTITY, _SIGMOID = "torch.nn.modules.linear.Identity", "torch.nn.modules.activation.Sigmoid"
 
 
-class _Judge:
+class Judge:
     """A classifier and its tokenizer. Safe to share between threads."""
+
+    task: Task = "texts"
 
     def __init__(
         self, name: str, digest: str, model: Classifier, reader: Reader, typed: bool, precision: Precision
@@ -48,7 +52,7 @@ class _Judge:
     ) -> Self:
         """Loads config.json, model.safetensors and tokenizer.json. Raises `InputError` naming the file, field or tensor
         at fault, `Unsupported` for a model of another kind."""
-        model = load_classifier(folder)
+        model = load_classifier(folder, cls.task)
         config, name = model.encoder.config, name or folder.name
         reader = Reader.from_folder(folder, name, config.vocab_size, longest_text(folder, config.context))
         typed = config.token_types > 1
@@ -62,20 +66,24 @@ class _Judge:
         """(texts, labels), and how many tokens were read and texts cut."""
         encodings = self._reader.read(texts)
         logits = np.empty((len(encodings), len(self._model.head.labels)), dtype=np.float32)
-        device = self._model.encoder.embedding.device
-        with torch.inference_mode():
-            for batch in batches(encodings):
-                rows = [encodings[i] for i in batch]
-                tokens_1T = torch.tensor([[token for row in rows for token in row.ids]], device=device)
-                types_1T = torch.tensor([[kind for row in rows for kind in row.type_ids]], device=device)
-                types = types_1T if self._typed else None
-                lengths = [len(row.ids) for row in rows]
-                found_BL = self._model(tokens_1T, lengths, types_BT=types, dtype=self._dtype)
-                logits[batch] = found_BL.float().cpu().numpy()
+        for batch, found_BL in self._passes(encodings):
+            logits[batch] = found_BL
         return logits, sum(len(e.ids) for e in encodings), self._reader.cut(encodings)
 
+    def _passes(self, encodings: Sequence[Encoding]) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+        """What the model says of them, some at a time: their positions, and its logits."""
+        device = self._model.encoder.embedding.device
+        for batch in batches(encodings):
+            rows = [encodings[i] for i in batch]
+            tokens_1T = torch.tensor([[token for row in rows for token in row.ids]], device=device)
+            types_1T = torch.tensor([[kind for row in rows for kind in row.type_ids]], device=device)
+            types, lengths = types_1T if self._typed else None, [len(row.ids) for row in rows]
+            with torch.inference_mode():
+                found = self._model(tokens_1T, lengths, types_BT=types, dtype=self._dtype)
+            yield batch, found.float().cpu().numpy()
 
-class CrossEncoder(_Judge):
+
+class CrossEncoder(Judge):
     """Implements `core.protocols.Reranker`. Scores lie between 0 and 1, unless the folder's settings ask for the
     model's own numbers."""
 
@@ -102,7 +110,7 @@ class CrossEncoder(_Judge):
         return Relevance((scores.sigmoid() if self._bounded else scores).tolist(), tokens, cut)
 
 
-class TextClassifier(_Judge):
+class TextClassifier(Judge):
     """Implements `core.protocols.Classifying`."""
 
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from windlass.build.transformer.classifier import load_head
+from windlass.build.transformer.classifier_files import load_head
 from windlass.build.transformer.hf import CONFIG, from_hf, read_config
 from windlass.serve.encoders.cross_encoder import CrossEncoder, TextClassifier
 from windlass.serve.encoders.embedder import SentenceEncoder

@@ -34,6 +34,7 @@ class Reader:
         self.limit = limit
         self._name = name
         self._tokenizer = tokenizer
+        self._encode = tokenizer.encode_batch_fast
         tokenizer.no_padding()
         tokenizer.enable_truncation(limit)
 
@@ -60,7 +61,7 @@ class Reader:
             for part in text if isinstance(text, tuple) else (text,):
                 _check(part, position)
         whole = [prompt + text for text in texts if isinstance(text, str)] if prompt else list(texts)
-        encodings: list[Encoding] = self._tokenizer.encode_batch_fast(whole)
+        encodings: list[Encoding] = self._encode(whole)
         for position, encoding in enumerate(encodings):
             if not encoding.ids:  # never so with BERT's tokenizers, which add a token at both ends
                 raise InputError(
@@ -68,6 +69,16 @@ class Reader:
                     "Leave it out.",
                 )
         return encodings
+
+    def slide(self, overlap: int) -> None:
+        """From now on, of a pair, the second text is read through windows that overlap so far, instead of cut: the
+        first is what `read` gives, the others its `overflowing`."""
+        self._encode = self._tokenizer.encode_batch  # which tells where in the text each token stands
+        self._tokenizer.enable_truncation(self.limit, stride=overlap, strategy="only_second")
+
+    def length(self, text: str) -> int:
+        """Tokens of a text alone, at most the limit."""
+        return len(self._tokenizer.encode(text).ids)
 
     def cut(self, encodings: Sequence[Encoding]) -> int:
         """How many of the texts were longer than the model reads."""

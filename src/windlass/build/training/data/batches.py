@@ -57,6 +57,11 @@ class Batch:
         """Positions that the model reads."""
         return self.inputs_BT.numel() + (0 if self.source_BS is None else self.source_BS.numel())
 
+    @property
+    def sequences(self) -> int:
+        """Texts that the model reads, none of which sees another; boundaries inside of rows are not considered."""
+        return len(self.inputs_BT)
+
     def to(self, device: torch.device) -> Self:
         return self._each(lambda value: value.to(device, non_blocking=True))
 
@@ -64,9 +69,9 @@ class Batch:
         return self._each(lambda value: value[which])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
-        values = (getattr(self, field.name) for field in fields(self))
-        changed: list[Any] = [None if value is None else change(value) for value in values]
-        return type(self)(*changed)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: dict[str, Any] = {name: None if value is None else change(value) for name, value in values.items()}
+        return type(self)(**changed)
 
 
 class Examples(Protocol):

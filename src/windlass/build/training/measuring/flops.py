@@ -41,7 +41,7 @@ def training_flops(model: nn.Module, batch: Batch) -> Flops:
     a model with a head of its own behind a transformer, only the transformer counts."""
     if not isinstance(model, Model):
         inner = next(module for module in model.modules() if isinstance(module, Model))
-        return _stack(inner, inner.config, *batch.inputs_BT.shape)
+        return _stack(inner, inner.config, batch.sequences, round(batch.inputs_BT.numel() / batch.sequences))
     config, heads = model.config, model.config.heads * model.config.head_dim
     rows, length = batch.inputs_BT.shape
     if isinstance(model, EncoderDecoder):

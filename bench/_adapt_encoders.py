@@ -1,0 +1,298 @@
+"""Tuning of encoders against the trainers of transformers and of sentence-transformers: for `bench.adapt`.
+
+    classification(rounds=2)   {"windlass": Result(per_second, quality), "HF Trainer": ...}
+    embedding(rounds=2)        {"windlass": ..., "sentence-transformers": ...}
+
+All begin with the same weights and see the same examples as often, in batches of the same size, with the same optimizer
+and rates. They take turns, and the fastest turn of each counts: texts trained on a second, from the first step to the
+last, batches made on the way included. Quality is measured on the same held-out texts by one piece of code for all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import importlib.util
+import json
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from bench._data import data_folder
+
+from windlass.build.adapt.data.texts import TextExamples
+from windlass.build.adapt.opening import open_inputs
+from windlass.build.adapt.settings import TuneSettings
+from windlass.build.adapt.tuning import OBJECTIVES, _job
+from windlass.build.training.distributed.workers import ALONE
+from windlass.build.training.loop import steps
+from windlass.core.workspace import Workspace
+
+SEED, RATE, WARMUP = 0, 1e-4, 0.03
+Turn = Callable[[], tuple[float, float]]
+"""Speed and quality."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    per_second: float
+    """Texts, or pairs, of the fastest turn."""
+    quality: float
+    """Accuracy, or MRR, of the last turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What all contenders do."""
+
+    base: str
+    rows: list[dict[str, str]]
+    kind: str
+    batch: int
+    epochs: float
+
+
+def trec(count: int) -> Job:
+    """Questions and what they ask for (Li & Roth 2002)."""
+    with gzip.open(data_folder() / "classification/trec_qc/train.jsonl.gz", "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    order = np.random.default_rng(SEED).permutation(len(rows))[:count]
+    return Job(_minilm(), [{"text": rows[n]["text"], "label": rows[n]["coarse"]} for n in order], "classify", 32, 1)
+
+
+def abstracts(count: int) -> Job:
+    """Titles and abstracts of the Cranfield collection: which abstract belongs to a title."""
+    with gzip.open(data_folder() / "retrieval/cranfield/cran.all.1400.xml.gz", "rt", encoding="utf-8") as file:
+        found = re.findall(r"<title>(.*?)</title>.*?<text>(.*?)</text>", file.read(), re.DOTALL)
+    rows = []
+    for title, text in found:
+        query, body = " ".join(title.split()), " ".join(text.split())
+        body = body.removeprefix(query).strip(" .")  # abstracts repeat their title
+        if query and body:
+            rows.append({"query": query, "positive": body})
+    return Job(_minilm(), rows[:count], "embed", 32, 1)
+
+
+def classification(rounds: int = 2, count: int = 1600) -> dict[str, Result]:
+    like = {"train_sampling_strategy": "group_by_length"}
+    with _world(trec(count)) as world:
+        contenders: dict[str, Turn] = {
+            "windlass": partial(world.ours, "bf16"),
+            "windlass, float32": partial(world.ours, "fp32"),
+            "HF Trainer": partial(world.hf_trainer, bf16=True, **like),
+            "HF Trainer, float32": partial(world.hf_trainer, **like),
+            "HF Trainer, float32, any order": world.hf_trainer,
+        }
+        return _in_turns(contenders, rounds)
+
+
+def embedding(rounds: int = 2, count: int = 640) -> dict[str, Result]:
+    with _world(abstracts(count)) as world:
+        contenders: dict[str, Turn] = {
+            "windlass": partial(world.ours, "bf16"), "windlass, float32": partial(world.ours, "fp32")
+        }  # fmt: skip
+        if importlib.util.find_spec("sentence_transformers") and importlib.util.find_spec("datasets"):
+            contenders["sentence-transformers"] = partial(world.sentence_transformers, bf16=True)
+            contenders["sentence-transformers, float32"] = world.sentence_transformers
+        return _in_turns(contenders, rounds)
+
+
+def _in_turns(contenders: dict[str, Turn], rounds: int) -> dict[str, Result]:
+    found: dict[str, Result] = {}
+    for _ in range(rounds):
+        for name, run in contenders.items():
+            speed, quality = run()
+            before = found[name].per_second if name in found else 0.0
+            found[name] = Result(max(before, speed), quality)
+    return found
+
+
+class World:
+    """One job, with the examples that every contender trains on and is measured by."""
+
+    def __init__(self, ws: Workspace, folder: Path, job: Job) -> None:
+        self._ws, self._job, self._folder = ws, job, folder
+        rows = folder / "rows.jsonl"
+        rows.write_text("".join(json.dumps(row) + "\n" for row in job.rows), encoding="utf-8")
+        data = {"dataset": str(rows), "batch": job.batch, "epochs": job.epochs}
+        self.settings = _settings(job.base, data, job.kind)
+        self.start = job.base
+        opened = open_inputs(ws, self.settings)
+        prepared = OBJECTIVES[self.settings.objective.kind](opened)
+        if job.kind == "classify":  # all begin with the same head
+            self.start = str(folder / "start")
+            prepared.save(Path(self.start))
+            for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+                (folder / "start" / file).write_bytes((Path(job.base) / file).read_bytes())
+            self.settings = _settings(self.start, data, job.kind)
+        assert isinstance(prepared.examples, TextExamples)
+        self.examples = prepared.examples
+
+    def ours(self, precision: Literal["bf16", "fp32"]) -> tuple[float, float]:
+        settings = replace(self.settings, run=replace(self.settings.run, precision=precision))
+        prepared = OBJECTIVES[settings.objective.kind](open_inputs(self._ws, settings))
+        job = _job(prepared, settings, ALONE, "ddp")
+        began, count = time.perf_counter(), 0
+        for _ in steps(job.state, job.examples, job.loss_of, job.sizes, job.schedule, SEED, None):
+            count += job.sizes.batch
+        speed = count / (time.perf_counter() - began)
+        return speed, self._quality(job.measured())
+
+    def hf_trainer(self, **options: Any) -> tuple[float, float]:
+        from transformers import (
+            AutoModelForSequenceClassification,
+            AutoTokenizer,
+            DataCollatorWithPadding,
+            Trainer,
+        )
+
+        tokenizer = AutoTokenizer.from_pretrained(self.start)
+        model = AutoModelForSequenceClassification.from_pretrained(self.start, dtype=torch.float32)
+        rows = [
+            {"input_ids": example.texts[0].ids.tolist(), "labels": int(example.targets[0])}
+            for example in (self.examples[number] for number in range(len(self.examples)))
+        ]
+        clock = _Clock()
+        trainer = Trainer(
+            model=model,
+            args=_arguments(self._folder, self._job, **options),
+            train_dataset=rows,  # type: ignore[arg-type]
+            data_collator=DataCollatorWithPadding(tokenizer),
+            callbacks=[clock.callback()],
+        )
+        trainer.train()
+        model.save_pretrained(self._folder / "theirs")
+        return len(rows) * self._job.epochs / clock.seconds, self._theirs(self._folder / "theirs")
+
+    def sentence_transformers(self, **options: Any) -> tuple[float, float]:
+        from datasets import Dataset
+        from sentence_transformers import (
+            SentenceTransformer,
+            SentenceTransformerTrainer,
+            SentenceTransformerTrainingArguments,
+        )
+        from sentence_transformers.losses import MultipleNegativesRankingLoss
+
+        model = SentenceTransformer(self.start, device="cpu")
+        decode = model.tokenizer.decode
+        texts = [
+            [decode(text.ids, skip_special_tokens=True) for text in self.examples[number].texts]
+            for number in range(len(self.examples))
+        ]
+        data = Dataset.from_dict({"anchor": [pair[0] for pair in texts], "positive": [pair[1] for pair in texts]})
+        clock = _Clock()
+        trainer = SentenceTransformerTrainer(
+            model=model,
+            args=_arguments(self._folder, self._job, SentenceTransformerTrainingArguments, **options),
+            train_dataset=data,
+            loss=MultipleNegativesRankingLoss(model),
+            callbacks=[clock.callback()],
+        )
+        trainer.train()
+        model.save(str(self._folder / "theirs"))
+        return len(texts) * self._job.epochs / clock.seconds, self._theirs(self._folder / "theirs")
+
+    def _theirs(self, folder: Path) -> float:
+        """The quality of a folder that another library wrote, as ours measures it."""
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            if not (folder / file).exists():
+                (folder / file).write_bytes((Path(self.start) / file).read_bytes())
+        data = {"dataset": str(self._folder / "rows.jsonl"), "batch": self._job.batch}
+        settings = _settings(str(folder), data, self._job.kind)
+        prepared = OBJECTIVES[settings.objective.kind](open_inputs(self._ws, settings))
+        return self._quality(_job(prepared, settings, ALONE, "ddp").measured())
+
+    def _quality(self, figures: Any) -> float:
+        return float(figures.metrics()["heldout_accuracy" if self._job.kind == "classify" else "heldout_mrr"])
+
+
+class _Clock:
+    """Seconds from the first step to the end of the last one."""
+
+    def __init__(self) -> None:
+        self.began = self.ended = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+    def callback(self) -> Any:
+        from transformers import TrainerCallback
+
+        clock = self
+
+        class Watch(TrainerCallback):
+            def on_epoch_begin(self, *_: Any, **__: Any) -> None:
+                clock.began = clock.began or time.perf_counter()
+
+            def on_step_end(self, *_: Any, **__: Any) -> None:
+                clock.ended = time.perf_counter()
+
+        return Watch()
+
+
+def _arguments(folder: Path, job: Job, kind: Any = None, **options: Any) -> Any:
+    from transformers import TrainingArguments
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    return (kind or TrainingArguments)(
+        output_dir=str(folder / "trainer"),
+        use_cpu=True,
+        optim="adamw_torch_fused",
+        learning_rate=RATE,
+        weight_decay=0.01,
+        lr_scheduler_type="cosine",
+        warmup_steps=round(WARMUP * job.epochs * len(job.rows) / job.batch),
+        max_grad_norm=1.0,
+        per_device_train_batch_size=job.batch,
+        num_train_epochs=job.epochs,
+        logging_strategy="no",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        seed=SEED,
+        **options,
+    )
+
+
+def _settings(base: str, data: dict[str, Any], kind: str) -> TuneSettings:
+    from windlass.build.adapt.recipe import TUNING
+
+    changes = {f"data.{name}": value for name, value in data.items()}
+    fixed = {"optimizer.matrix_rate": RATE, "run.precision": "fp32", "model.base": base, "data.truncate": True}
+    return TUNING.read(kind, changes | fixed)
+
+
+def _minilm() -> str:
+    from windlass.build.adapt.opening import _MINILM_PACKAGE
+
+    spec = importlib.util.find_spec(_MINILM_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("the package with all-MiniLM-L6-v2 is not installed")
+    return str(Path(spec.submodule_search_locations[0]) / "model")
+
+
+@contextlib.contextmanager
+def _world(job: Job) -> Iterator[World]:
+    with tempfile.TemporaryDirectory() as folder, Workspace(Path(folder)) as ws:
+        yield World(ws, Path(folder), job)
+
+
+def main() -> None:
+    for title, found in (("classification", classification()), ("embedding", embedding())):
+        for name, result in found.items():
+            ratio = found["windlass"].per_second / result.per_second
+            print(f"{title:16} {name:34} {result.per_second:8.1f}/s  quality {result.quality:.3f}  {ratio:.2f}x")
+
+
+if __name__ == "__main__":
+    main()

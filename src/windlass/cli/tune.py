@@ -85,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
     from windlass.build.adapt.tuning import tune
     from windlass.build.training.distributed.launch import launch
     from windlass.build.training.distributed.workers import joined
+    from windlass.loop.rollouts import EngineRollouts
     from windlass.loop.runs import summary, tracked
 
     options = {
@@ -116,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
             outcome = search(ws, settings, args.search)
             print(f"\n{outcome.render()}\n\nbest: {outcome.best.ref}  {outcome.best.digest[:12]}\n{outcome.best.path}")
             return 0
-        model = tune(ws, settings, workers=workers, parallel=args.parallel)
+        model = tune(ws, settings, workers=workers, parallel=args.parallel, rollouts=EngineRollouts)
         if not workers.leads:
             return 0
         record = ws.store.artifact(model.digest)

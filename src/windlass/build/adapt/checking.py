@@ -26,7 +26,7 @@ from windlass.build.adapt.tuning import OBJECTIVES, job_of
 from windlass.build.tokenizer import batches
 from windlass.build.training.checks.checking import Check
 from windlass.build.training.checks.footprint import Memory, available, bytes_of_logit, counted_activations, resident
-from windlass.build.training.data.batches import Batch
+from windlass.build.training.data.batches import Batch, OnPolicy, updates
 from windlass.build.training.distributed.workers import ALONE
 from windlass.build.training.fitting import Fit, Say
 from windlass.build.training.head import chunk_size
@@ -139,13 +139,15 @@ def _time(prepared: Prepared, job: Fit[Any], micro: int, workers: int) -> Line:
     passes = -(-job.sizes.batch // (micro * workers))
     step = passes * min(seconds)
     steps = job.schedule.steps
-    told = f"{step:.2f} s a step, not compiled"
+    written = ", the writing of answers left out" if isinstance(prepared.examples, OnPolicy) else ""
+    told = f"{step:.2f} s a step, not compiled{written}"
     return ("time", "as scheduled" if steps is None else f"about {_span(step * steps)}", told)
 
 
 def _batch(prepared: Prepared, rows: int) -> Batch:
     count = len(prepared.examples)
-    return prepared.examples.batch([(0, number % count) for number in range(rows)])
+    (first, *_), *_ = updates(prepared.examples, [(0, number % count) for number in range(rows)], 0, rows)
+    return first
 
 
 def _trained(model: nn.Module) -> int:

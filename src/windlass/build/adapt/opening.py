@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from windlass.build.adapt.data.curating import curate, store_curated
 from windlass.build.adapt.data.leaks import Evaluation
 from windlass.build.adapt.data.rows import rows_of
 from windlass.build.adapt.data.templates import named_template
+from windlass.build.adapt.rl.rewards.reward import Reward
+from windlass.build.adapt.rl.rollouts import OpenRollouts
 from windlass.build.adapt.settings import CurateSettings, TuneSettings
 from windlass.build.tokenizer import Specials, load_specials, load_tokenizer
 from windlass.build.transformer.config import TransformerConfig
@@ -49,6 +51,10 @@ class Opened:
     """None for a folder outside the workspace."""
     notes: Sequence[str] = ()
     """What was done to the rows, for the person who watches."""
+    rollouts: OpenRollouts | None = None
+    """Who writes the answers of reinforcement learning; None: a plain loop over tokens."""
+    rewards: Mapping[str, Reward] = field(default_factory=dict)
+    """What may judge them beside the rewards that windlass has."""
 
     @property
     def base_name(self) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from windlass.build.adapt.rl.settings import RLSettings
 from windlass.build.training.settings import (
     OptimizerSettings,
     RunSettings,
@@ -19,7 +20,7 @@ from windlass.build.training.settings import (
 from windlass.core.errors import InputError
 
 AdapterKind = Literal["none", "lora", "rslora", "dora", "ia3", "prompt", "prefix"]
-ObjectiveKind = Literal["sft", "classify", "regress", "tag", "extract", "rank", "embed"]
+ObjectiveKind = Literal["sft", "grpo", "ppo", "classify", "regress", "tag", "extract", "rank", "embed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +175,7 @@ class TuneSettings:
     adapter: AdapterSettings = field(default_factory=AdapterSettings)
     data: TuneDataSettings = field(default_factory=TuneDataSettings)
     objective: TuneObjectiveSettings = field(default_factory=TuneObjectiveSettings)
+    rl: RLSettings = field(default_factory=RLSettings)
     optimizer: TuneOptimizerSettings = field(default_factory=TuneOptimizerSettings)
     schedule: TuneScheduleSettings = field(default_factory=TuneScheduleSettings)
     run: TuneRunSettings = field(default_factory=TuneRunSettings)
@@ -217,6 +219,7 @@ class TuneSettings:
         values["data"]["columns"] = dict(self.data.columns)
         values["objective"]["labels"] = list(self.objective.labels)
         values["objective"]["dimensions"] = list(self.objective.dimensions)
+        values["rl"] |= {"rewards": list(self.rl.rewards), "weights": list(self.rl.weights)}
         return values
 
 

@@ -15,6 +15,9 @@ from windlass.build.adapt.objectives import classification, embedding, extractio
 from windlass.build.adapt.objectives.preparing import Prepared
 from windlass.build.adapt.opening import Opened, open_inputs
 from windlass.build.adapt.peft.adapted import AdaptedLinear
+from windlass.build.adapt.rl import objective
+from windlass.build.adapt.rl.rewards.reward import Reward
+from windlass.build.adapt.rl.rollouts import OpenRollouts
 from windlass.build.adapt.settings import ObjectiveKind, TuneSettings
 from windlass.build.training.checkpoints import checkpoint
 from windlass.build.training.distributed.parallel import Kind, Spread, made_whole
@@ -29,6 +32,7 @@ from windlass.build.training.pace import UNPLANNED
 from windlass.build.transformer.adapters.recipe import WEIGHTS
 from windlass.core.artifacts import Artifact
 from windlass.core.chat_template import TEMPLATE_FILE
+from windlass.core.errors import InputError
 from windlass.core.files import sha256_file
 from windlass.core.memory import keep_freed_memory
 from windlass.core.workspace import Workspace
@@ -42,6 +46,8 @@ OBJECTIVES: Mapping[ObjectiveKind, Callable[[Opened], Prepared]] = {
     "extract": extraction.prepare,
     "rank": ranking.prepare,
     "embed": embedding.prepare,
+    "grpo": objective.prepare,
+    "ppo": objective.prepare,
 }
 _BATCH = 8
 """Rows of a step."""
@@ -62,18 +68,25 @@ def tune(
     *,
     workers: Workers = ALONE,
     parallel: Kind = "ddp",
+    rollouts: OpenRollouts | None = None,
+    rewards: Mapping[str, Reward] | None = None,
     say: Say = print,
     after_look: Callable[[int, Measurement], None] | None = None,
 ) -> Artifact:
     """Trains and stores a model, or the adapter of one. A run with the same inputs and settings that did not end is
     taken up.
 
+    Of reinforcement learning, `rollouts` writes the answers, and `rewards` are further ones that settings may name.
+
     Metrics of the run are those of `fit`; the held-out measurement stands at step 0 too, before anything was trained.
     `after_look` is told the step and each measurement during training, and may end it by raising. Raises `InputError`
     before the first step for all that cannot work. Ctrl-C saves a checkpoint and raises KeyboardInterrupt.
     """
     keep_freed_memory()
-    opened, watch = open_inputs(ws, settings), Stopwatch(settings.run)
+    opened = replace(open_inputs(ws, settings), rollouts=rollouts, rewards=rewards or {})
+    watch = Stopwatch(settings.run)
+    if workers.count > 1 and settings.objective.kind in ("grpo", "ppo"):
+        raise InputError(f"objective.kind is '{settings.objective.kind}', which trains in one process.", "Use one.")
     heard = say if workers.leads else _silent
     with started_run(ws, KIND, settings.run, config_of(opened), workers) as run:
         prepared = OBJECTIVES[settings.objective.kind](opened)
@@ -134,7 +147,7 @@ def job_of(prepared: Prepared, settings: TuneSettings, workers: Workers, paralle
         Average(model, optimizer.ema) if optimizer.ema else None,
     )
     measure = partial(prepared.measure, loss_of.shared)
-    return Fit("tuning", state, prepared.examples, loss_of, sizes, schedule, settings.run, measure)
+    return Fit("tuning", state, prepared.examples, loss_of, sizes, schedule, settings.run, measure, prepared.noted)
 
 
 def _trained(prepared: Prepared) -> str:

@@ -17,7 +17,7 @@ import torch
 
 from windlass.build.training.checkpoints import checkpoint
 from windlass.build.training.checkpoints.saving import Saver
-from windlass.build.training.data.batches import Examples
+from windlass.build.training.data.batches import Examples, OnPolicy
 from windlass.build.training.distributed.parallel import Spread
 from windlass.build.training.distributed.workers import Following, Workers
 from windlass.build.training.guard import Best, NotFinite
@@ -64,12 +64,14 @@ class Fit(Generic[M]):
     title: str
     """As the progress line names it."""
     state: TrainState
-    examples: Examples
+    examples: Examples | OnPolicy
     loss_of: Spread
     sizes: StepSizes
     schedule: ScheduleSettings
     asked: RunSettings
     measure: Measure[M]
+    noted: Callable[[], Mapping[str, float]] = dict
+    """What else is logged of the step that was just done; the first of it stands in the progress line."""
     elapsed_before: float = 0.0
     loss: float = float("nan")
     """Mean training loss of the last steps."""
@@ -126,7 +128,8 @@ def started_run(
 def fit(run: Run | Following, job: Fit[M], *, say: Say, after_look: Callable[[M], None] | None = None) -> None:
     """Runs the loop to its end: by steps, by the clock, or because nothing improves any more.
 
-    Metrics by step: train_loss, tokens, lr, tokens_per_s, mfu, gradient_norm, and those of each measurement.
+    Metrics by step: train_loss, tokens, lr, tokens_per_s, mfu, gradient_norm, those that the job notes, and those of
+    each measurement.
     `after_look` is told each measurement, and may end the training by raising. Ctrl-C saves a checkpoint and raises
     KeyboardInterrupt. Raises `Diverged` and `WorkerLost` too.
     """
@@ -164,9 +167,10 @@ def fit(run: Run | Following, job: Fit[M], *, say: Say, after_look: Callable[[M]
             for report in steps(state, job.examples, job.loss_of, job.sizes, job.schedule, asked.seed, pace):
                 saver.check()
                 job.loss = report.loss if job.loss != job.loss else 0.98 * job.loss + 0.02 * report.loss
-                _log(run, state, report, meter.add(report.tokens, report.flops, report.seconds))
+                noted = job.noted()
+                _log(run, state, report, meter.add(report.tokens, report.flops, report.seconds), noted)
                 progress.total = state.plan.steps if state.plan != UNPLANNED else None
-                progress.update(report.step, _note(report, meter.recent, pace))
+                progress.update(report.step, _note(report, meter.recent, pace, noted))
                 due = _due(report.step, looked_at, asked.evaluate_steps, asked.evaluate_seconds)
                 keep = _due(report.step, saved_at, asked.checkpoint_steps, asked.checkpoint_seconds)
                 if asked.checkpoint_steps is None and saver.busy:
@@ -213,7 +217,7 @@ def _due(step: int, last: float, every_steps: int | None, every_seconds: float |
     return every_seconds is not None and time.monotonic() - last >= every_seconds
 
 
-def _log(run: Run | Following, state: TrainState, report: StepReport, speed: Speed) -> None:
+def _log(run: Run | Following, state: TrainState, report: StepReport, speed: Speed, noted: Mapping[str, float]) -> None:
     run.log(
         report.step,
         train_loss=report.loss,
@@ -222,9 +226,11 @@ def _log(run: Run | Following, state: TrainState, report: StepReport, speed: Spe
         tokens_per_s=speed.tokens_per_s,
         mfu=speed.mfu,
         gradient_norm=report.gradient_norm,
+        **noted,
     )
 
 
-def _note(report: StepReport, speed: Speed, pace: Pace | None) -> str:
-    note = f"loss {report.loss:.3f} · {speed.tokens_per_s:,.0f} tokens/s · MFU {speed.mfu:.0%}"
+def _note(report: StepReport, speed: Speed, pace: Pace | None, noted: Mapping[str, float]) -> str:
+    first = "".join(f"{name} {value:.3f} · " for name, value in list(noted.items())[:1])
+    note = first + f"loss {report.loss:.3f} · {speed.tokens_per_s:,.0f} tokens/s · MFU {speed.mfu:.0%}"
     return note if pace is None else f"{note} · {max(pace.left, 0):,.0f} s of the budget left"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from windlass.build.training.checkpoints.checkpoint import Checkpoint
-from windlass.build.training.data.batches import Batch, DataState, Examples, take
+from windlass.build.training.data.batches import Batch, DataState, Examples, OnPolicy, take, updates
 from windlass.build.training.distributed.parallel import Spread
 from windlass.build.training.distributed.workers import ALONE, Workers
 from windlass.build.training.guard import Guard, check_finite
@@ -86,7 +86,7 @@ class StepReport:
     step: int
     """Steps done, this one included."""
     loss: float
-    """Nats per counted target, before the step's update."""
+    """Nats per counted target, before the step's first update."""
     counted: int
     """Targets that counted."""
     tokens: int
@@ -101,7 +101,7 @@ class StepReport:
 
 def steps(
     state: TrainState,
-    examples: Examples,
+    examples: Examples | OnPolicy,
     loss_of: Spread,
     sizes: StepSizes,
     schedule: ScheduleSettings,
@@ -125,15 +125,10 @@ def steps(
             return
         began = time.perf_counter()
         numbers, data = take(examples, state.data, sizes.batch, seed)
-        mine = workers.share(numbers)
-        batches = [examples.batch(mine[i : i + sizes.micro_batch]) for i in range(0, len(mine), sizes.micro_batch)]
+        passes = updates(examples, workers.share(numbers), state.step, sizes.micro_batch)
         torch.manual_seed(random.Random(f"{seed}/{state.step}/{workers.number}").getrandbits(63))
-        loss, counted = accumulate(batches, loss_of, workers, loss_of.exchange)
-        norm = state.optimizers.clip()
-        check_finite(state.step + 1, loss=loss, gradient_norm=norm)
-        state.guard.watch(state.step + 1, loss)
         height = multiplier(schedule, state.plan, state.step, sizes.warmup_steps)
-        state.optimizers.step(height)
+        (loss, counted, norm), *_ = [_update(state, batches, loss_of, height) for batches in passes]
         state.data, state.step = data, state.step + 1
         if state.average is not None:
             state.average.update(state.step)
@@ -141,14 +136,25 @@ def steps(
         if pace is not None:
             pace.measured(seconds)
         tokens, flops = workers.total(
-            sum(batch.tokens for batch in batches), sum(training_flops(state.model, batch).total for batch in batches)
+            sum(batch.tokens for batches in passes for batch in batches),
+            sum(training_flops(state.model, batch).total for batches in passes for batch in batches),
         )
         state.tokens_read += int(tokens)
         yield StepReport(state.step, loss, counted, int(tokens), flops, norm, height, seconds)
 
 
+def _update(state: TrainState, batches: Sequence[Batch], loss_of: Spread, height: float) -> tuple[float, int, float]:
+    """One update of the weights; the loss before it, its targets, and the gradient's norm."""
+    loss, counted = accumulate(batches, loss_of, loss_of.workers, loss_of.exchange)
+    norm = state.optimizers.clip()
+    check_finite(state.step + 1, loss=loss, gradient_norm=norm)
+    state.guard.watch(state.step + 1, loss)
+    state.optimizers.step(height)
+    return loss, counted, norm
+
+
 def accumulate(
-    batches: list[Batch],
+    batches: Sequence[Batch],
     loss_of: Callable[[Batch], Loss],
     workers: Workers = ALONE,
     exchange: Callable[[bool], None] = lambda last: None,

@@ -238,6 +238,11 @@ class Engine:
         if (error := done.get()) is not None:
             raise error
 
+    def forget(self) -> None:
+        """Drops what is kept of texts that were read, between two steps: for one who has changed the model's weights.
+        Sequences that are running go on with what they have read."""
+        self.turn(lambda: self._store.clear())
+
     def close(self, *, drain: bool = False) -> None:
         """Takes no more requests, and waits until those accepted have ended: with `drain` by themselves, else
         cancelled."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from torch import nn
 
-from windlass.build.training.data.batches import Batch, Examples
+from windlass.build.training.data.batches import Batch, Examples, OnPolicy
 from windlass.build.training.fitting import Measurement, Tick
 from windlass.build.training.objectives import Loss
 
@@ -21,7 +21,7 @@ class Prepared:
     model: nn.Module
     """The base with whatever head the objective needs, and the adapter, if any, inside."""
     loss: LossOf
-    examples: Examples
+    examples: Examples | OnPolicy
     """To train on."""
     positions: int
     """Of one row, at most."""
@@ -35,3 +35,5 @@ class Prepared:
     """The same for the card."""
     kind: Literal["model", "adapter"] = "model"
     """Of the artifact that `save` fills."""
+    noted: Callable[[], Mapping[str, float]] = dict
+    """What else is logged of each step."""

@@ -7,10 +7,10 @@ exactly once an epoch: a document longer than a window goes on in the next, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -82,7 +82,28 @@ class Examples(Protocol):
     def batch(self, numbers: Sequence[Number]) -> Batch: ...
 
 
-def take(examples: Examples, state: DataState, count: int, seed: int) -> tuple[list[Number], DataState]:
+@runtime_checkable
+class OnPolicy(Protocol):
+    """Examples that the model writes itself, anew in each step: a pure function of the numbers, the step and the
+    weights."""
+
+    def __len__(self) -> int: ...
+
+    def updates(self, numbers: Sequence[Number], step: int, size: int) -> Sequence[Sequence[Batch]]:
+        """The passes, of `size` examples each, of every update that the step takes on what was written."""
+        ...
+
+
+def updates(
+    examples: Examples | OnPolicy, numbers: Sequence[Number], step: int, size: int
+) -> Sequence[Sequence[Batch]]:
+    """The passes of every update of a step. Examples that are there before it take one."""
+    if isinstance(examples, OnPolicy):
+        return examples.updates(numbers, step, size)
+    return [[examples.batch(numbers[first : first + size]) for first in range(0, len(numbers), size)]]
+
+
+def take(examples: Sized, state: DataState, count: int, seed: int) -> tuple[list[Number], DataState]:
     """The numbers of the next `count` examples, and the state after them."""
     found: list[Number] = []
     epoch, position = state.epoch, state.position

@@ -1,0 +1,101 @@
+"""Rows as prompts: what a model is asked, and where its answer ends."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from windlass.build.adapt.data.conversations import Turn
+from windlass.build.adapt.data.formats import conversation_of
+from windlass.build.adapt.data.rows import Row, rows_of
+from windlass.build.adapt.opening import Opened
+from windlass.core.errors import InputError
+
+_SAID = {"prompt": "completion", "question": "answer", "instruction": "output"}
+"""What stands beside a column that asks; here it is what rewards look at, whatever its type, or not there at all."""
+_PROBE = "\u00a7\u00a7"
+
+
+class Prompt(NamedTuple):
+    tokens: tuple[int, ...]
+    row: Row
+    """What rewards judge an answer by."""
+
+
+def prompts_of(opened: Opened, most: int) -> list[Prompt]:
+    """Every row as a prompt: all of it that stands before what the assistant says last. `most`: tokens of an answer.
+
+    Raises `InputError` naming a row that asks nothing, or whose prompt and answer do not fit what the model reads.
+    """
+    found = [Prompt(_tokens(opened, row), row) for row in rows_of(opened.rows)]
+    room = min(opened.settings.model.context or opened.context, opened.context)
+    for prompt in found:
+        if len(prompt.tokens) + most > room:
+            raise InputError(
+                f"{prompt.row.where}: the prompt has {len(prompt.tokens):,} tokens, which with {most:,} of an answer "
+                f"are more than the {room:,} that {opened.base_name} reads here.",
+                "Leave that row out, or choose a smaller rl.answer_tokens or another base: nothing is cropped.",
+            )
+    return found
+
+
+def ends_of(opened: Opened) -> frozenset[int]:
+    """Tokens that end an answer: the end of the text, and the special token that the template puts behind a turn.
+    Raises `InputError` where there is none."""
+    ends = set() if opened.specials.eos is None else {opened.specials.eos}
+    if opened.template is not None:
+        text = opened.template.render([{"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE}])
+        behind = opened.tokenizer.encode(text.rpartition(_PROBE)[2], add_special_tokens=False).ids
+        ends |= set(behind[:1]) & opened.specials.ids
+    if not ends:
+        raise InputError(f"{opened.base_name} has no token that ends an answer.", "Its tokenizer needs an eos token.")
+    return frozenset(ends)
+
+
+def split(prompts: Sequence[Prompt], share: float, seed: int) -> tuple[list[Prompt], list[Prompt]]:
+    """What is trained on, and what is held out; equal prompts stay together."""
+    groups: dict[tuple[int, ...], list[Prompt]] = {}
+    for prompt in prompts:
+        groups.setdefault(prompt.tokens, []).append(prompt)
+    order = list(groups.values())
+    random.Random(seed).shuffle(order)
+    held = max(1, round(len(order) * share))
+    if len(order) - held < 1:
+        raise InputError(
+            f"There are {len(order)} different prompts, too few to train on some and to measure others.",
+            "Give more of them.",
+        )
+    return [one for group in order[held:] for one in group], [one for group in order[:held] for one in group]
+
+
+def _tokens(opened: Opened, row: Row) -> tuple[int, ...]:
+    unsaid = {said: "" for asked, said in _SAID.items() if asked in row.values}
+    conversation = conversation_of(Row(row.where, {**row.values, **unsaid}))
+    turns = list(conversation.turns)
+    while turns and turns[-1].get("role") == "assistant":
+        turns.pop()
+    if not turns or not any(turn.get("content") for turn in turns):
+        raise InputError(f"{row.where}: it asks nothing.", "Give a `prompt`, a `question`, or `messages`.")
+    if opened.template is None:
+        return _continued(opened, row, turns)
+    known = {"tools": list(conversation.tools)} if conversation.tools else {}
+    try:
+        text = opened.template.render(turns, add_generation_prompt=True, **known)
+    except InputError as error:
+        raise InputError(f"{row.where}: {error.message}", error.hint) from error
+    return tuple(opened.tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _continued(opened: Opened, row: Row, turns: Sequence[Turn]) -> tuple[int, ...]:
+    """The text itself, which a base model without a template goes on with."""
+    if len(turns) != 1 or not isinstance(turns[0]["content"], str):
+        raise InputError(
+            f"{row.where}: {opened.base_name} has no chat template, so it can only go on with one text, but this is "
+            f"{json.dumps(turns)[:80]}.",
+            "Give the text as `prompt`, or add a chat_template.jinja to the model.",
+        )
+    ids = opened.tokenizer.encode(turns[0]["content"], add_special_tokens=True).ids
+    bos = opened.specials.bos
+    return tuple(ids if bos is None or ids[:1] == [bos] else [bos, *ids])

@@ -289,6 +289,32 @@ def test_a_table_is_trained_beside_an_adapter(home, tmp_path):
         assert torch.allclose(beside(tokens), after(tokens), atol=1e-4)
 
 
+def test_an_average_is_kept_of_what_is_trained_alone(home, tmp_path):
+    """And it is what is stored."""
+    rows = echo(tmp_path / "rows.jsonl", 30)
+    optimizer = TuneOptimizerSettings(matrix_rate=5e-3, ema=0.5)
+    run = TuneRunSettings(name="averaged", compile="no", precision="fp32", checkpoint_steps=4)
+    with Workspace(home) as ws:
+
+        def stop(line: str) -> None:
+            if line.startswith("held-out"):
+                raise KeyboardInterrupt
+
+        settings = asked(rows, run=run, schedule=TuneScheduleSettings(steps=8), optimizer=optimizer)
+        with pytest.raises(KeyboardInterrupt):
+            tune(ws, settings, say=stop)
+        (started,) = (r for r in ws.runs.list("tune") if r.name == "averaged")
+        tensors = checkpoint.load(home / ".windlass/runs" / started.id).tensors
+        weights, kept = (
+            {n.partition("/")[2] for n in tensors if n.startswith(part)} for part in ("model/", "average/")
+        )
+        assert weights == kept and all(name.endswith((".up", ".down")) for name in kept)
+        averaged = tune(ws, settings, say=lambda line: None)
+        plain = tune(ws, replace(settings, optimizer=TuneOptimizerSettings(matrix_rate=5e-3)), say=lambda line: None)
+        ours, last = load_file(averaged.path / WEIGHTS), load_file(plain.path / WEIGHTS)
+    assert all(not torch.equal(ours[name], last[name]) for name in ours)
+
+
 def test_measuring_leaves_nothing_out(home, tmp_path):
     """With dropout of nearly everything, the held-out loss of the untrained adapter is still the base's."""
     rows = echo(tmp_path / "rows.jsonl", 30)

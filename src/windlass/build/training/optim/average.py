@@ -19,13 +19,13 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._model, self._decay = model, decay
-        self.tensors: dict[str, Tensor] = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.tensors: dict[str, Tensor] = {name: p.detach().clone() for name, p in self._trained()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """`step` counts from 1. The first steps weigh more than the decay says, or the start would be remembered."""
         decay = min(self._decay, step / (step + 10))
-        weights = [p.detach() for p in self._model.parameters()]
+        weights = [p.detach() for _, p in self._trained()]
         torch._foreach_lerp_(list(self.tensors.values()), weights, 1 - decay)
 
     @contextlib.contextmanager
@@ -39,7 +39,11 @@ class Average:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for name, parameter in self._model.named_parameters():
+        for name, parameter in self._trained():
             kept = parameter.detach().clone()
             parameter.copy_(self.tensors[name])
             self.tensors[name].copy_(kept)
+
+    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Frozen weights are their own average."""
+        return ((name, p) for name, p in self._model.named_parameters() if p.requires_grad)

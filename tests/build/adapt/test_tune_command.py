@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,11 @@ def say(home: Path, capsys: pytest.CaptureFixture[str], *words: str, status: int
 
 def test_a_check_prints_the_report_and_stops(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = str(home / "rows.jsonl")
-    shown = say(home, capsys, "chat", "--base", "base", "--data", rows, *QUICK, "--check")
+    exam = f'data.evaluation=["{write_rows(home / "exam.jsonl", echoes(40)[:1])}"]'
+    shown = say(home, capsys, "chat", "--base", "base", "--data", rows, *QUICK, "--check", "--set", exam)
+    leaks, kept = re.search(r"leakage into evaluation +(\d+)", shown), re.search(r"curated: (\d+) of 40 rows", shown)
+    assert leaks is not None and kept is not None  # the report is of what was given, before curation
+    assert int(leaks[1]) == 40 - int(kept[1]) > 0
     for told in ("tokens learned", "exact duplicates", "memory in all", "parameters trained", "ready to train", "█"):
         assert told in shown
     with Workspace(home) as ws:

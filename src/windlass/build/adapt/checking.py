@@ -20,7 +20,7 @@ from windlass.build.adapt.data.rows import Row, rows_of
 from windlass.build.adapt.data.wording import text_of
 from windlass.build.adapt.objectives.preparing import Prepared
 from windlass.build.adapt.objectives.sft import encoded_rows
-from windlass.build.adapt.opening import Opened, evaluation_of, open_inputs
+from windlass.build.adapt.opening import Opened, evaluation_of, given_rows, open_inputs
 from windlass.build.adapt.settings import TuneSettings
 from windlass.build.adapt.tuning import OBJECTIVES, job_of
 from windlass.build.tokenizer import batches
@@ -46,8 +46,8 @@ def open_uncompiled(ws: Workspace, settings: TuneSettings) -> Opened:
 
 
 def describe_dataset(ws: Workspace, opened: Opened) -> DatasetReport:
-    """What is learned from, after curation. Raises the error that training would raise for a row it cannot read."""
-    rows = rows_of(opened.rows)
+    """What was given, before curation. Raises the error that training would raise for a row it cannot read."""
+    rows = rows_of(given_rows(ws, opened.settings))
     limit = opened.settings.model.context or opened.context
     return describe(rows, _lengths(opened, rows), limit=limit, evaluation=evaluation_of(ws, opened.settings))
 

@@ -96,6 +96,11 @@ def open_inputs(ws: Workspace, settings: TuneSettings) -> Opened:
     )
 
 
+def given_rows(ws: Workspace, settings: TuneSettings) -> Path:
+    """The file that the settings name, whatever curation makes of it. Raises `InputError` and `NotFound`."""
+    return _rows(ws, settings.data.dataset)[0]
+
+
 def evaluation_of(ws: Workspace, settings: TuneSettings) -> Evaluation | None:
     """What is evaluated on, indexed; None where the settings name nothing. Raises `InputError` and `NotFound`."""
     files = [_rows(ws, name, "data.evaluation")[0] for name in settings.data.evaluation]

@@ -109,7 +109,9 @@ def _length_rows(lengths: Lengths, limit: int | None) -> list[tuple[str, str, st
         rows.append(("tokens learned", f"{lengths.learned:,}", f"{lengths.learned / total:.1%} of all"))
     if limit is not None:
         over = int((lengths.tokens > limit).sum())
-        rows.append((f"longer than {limit:,} tokens", f"{over:,}", "refused, unless data.overlong is 'drop'"))
+        rows.append(
+            (f"longer than {limit:,} tokens", f"{over:,}", "refused, unless data.overlong is 'drop'" if over else "")
+        )
     return rows
 
 

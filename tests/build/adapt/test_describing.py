@@ -86,6 +86,13 @@ def test_formats_have_names() -> None:
     assert format_of(row(picture="x")) == "columns picture"
 
 
+def test_what_stands_beside_the_texts_is_none() -> None:
+    one, two = row(1, text=LONG, uuid="a1", coarse="x"), row(2, text=LONG, uuid="b2", coarse="y")
+    assert text_of(one) == text_of(two) == LONG
+    assert text_of(row(note="only this")) == "only this"
+    assert text_of(row(messages=[{"role": "user", "content": "hi", "name": "anna"}])) == "hi"
+
+
 def test_a_leak_is_found_whole_or_by_a_run_of_words(tmp_path: Path) -> None:
     tests = write_rows(tmp_path / "test.jsonl", [{"question": "What is red?", "answer": "4"}, {"text": LONG}])
     evaluation = Evaluation([tests])

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from windlass.core.errors import InputError
 from windlass.core.readers.report import ReadReport
 from windlass.core.readers.rows import ROW_FORMATS, is_rows, read_rows
+from windlass.core.readers.unpacking import UNPACKING_ERRORS, opened, unpacked_name
 
 _MAX_ROW = 64 << 20
 """Bytes."""
@@ -26,7 +27,7 @@ def rows_of(path: Path) -> list[Row]:
 
     Raises `InputError` naming the first row that cannot be read, and for a file without rows.
     """
-    if path.suffix.lower() == ".json":
+    if unpacked_name(path.name).lower().endswith(".json"):
         found = _array(path)
     elif is_rows(path.name):
         report = ReadReport()
@@ -44,8 +45,9 @@ def rows_of(path: Path) -> list[Row]:
 
 def _array(path: Path) -> list[Row]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        with opened(path) as file:
+            values = json.load(file)
+    except (OSError, ValueError, RecursionError, *UNPACKING_ERRORS) as error:
         raise InputError(f"{path} is not readable JSON ({error}).", "Mend the place it names.") from error
     if not isinstance(values, list):
         raise InputError(f"{path} holds no array.", "Give an array of objects, or JSON lines.")

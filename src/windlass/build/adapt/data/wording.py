@@ -7,8 +7,15 @@ from typing import Any
 
 from windlass.build.adapt.data.rows import Row
 
-_NAMES = frozenset({"id", "role", "from", "type", "name", "label", "labels", "traces", "how", "source", "tool_call_id"})
-"""Columns that say something about a row, and are no text of it."""
+_COLUMNS = """
+messages conversations instruction input output prompt completion response question answer answers chosen rejected
+preferred_output non_preferred_output system history text text_pair texts sentence sentence1 sentence2 premise
+hypothesis query document documents context passage anchor positive positives negative negatives tokens
+"""
+_WORDS = frozenset(_COLUMNS.split())
+"""Columns that are read or learned. With identifiers and the like beside them, no row would repeat another."""
+_NAMES = frozenset({"id", "role", "from", "type", "name", "tool_call_id"})
+"""Keys inside of a column that say something about a text, and are none."""
 _FORMATS: tuple[tuple[str, frozenset[str]], ...] = (
     ("preference pairs", frozenset({"chosen", "rejected"})),
     ("OpenAI messages", frozenset({"messages"})),
@@ -28,7 +35,9 @@ def text_of(row: Row) -> str:
 
 
 def pieces_of(row: Row) -> list[str]:
-    return [text for text in _texts(row.values) if text.strip()]
+    """Each text of the columns that hold such; where no column is known to, of all."""
+    known = {name: value for name, value in row.values.items() if name in _WORDS}
+    return [text for text in _texts(known or row.values) if text.strip()]
 
 
 def format_of(row: Row) -> str:

@@ -5,6 +5,7 @@ Whatever is None follows from the rest, and is printed with its reason.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -20,7 +21,10 @@ from windlass.build.training.settings import (
 from windlass.core.errors import InputError
 
 AdapterKind = Literal["none", "lora", "rslora", "dora", "ia3", "prompt", "prefix"]
-ObjectiveKind = Literal["sft", "grpo", "ppo", "classify", "regress", "tag", "extract", "rank", "embed"]
+ObjectiveKind = Literal[
+    "sft", "dpo", "kto", "orpo", "simpo", "reward", "grpo", "ppo",
+    "classify", "regress", "tag", "extract", "rank", "embed",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,8 @@ class TuneDataSettings:
     """How often each example is seen, where the schedule names neither steps nor minutes."""
     overlong: Literal["refuse", "drop"] = "refuse"
     """Examples longer than a row: an error, or left out and counted. None is cropped."""
+    unusable: Literal["refuse", "drop"] = "refuse"
+    """Preferences between equal or empty answers, or answers to different prompts: refused, or left out and counted."""
     packing: bool = True
     """Several examples in one row, none of which sees another; nothing is cropped."""
     batch: int | None = None
@@ -112,6 +118,17 @@ class TuneObjectiveSettings:
     """Of `embed`: further lengths to which its vectors may be cut, such as 64 and 128."""
     listwise: bool = True
     """Of `rank`, where a row holds several documents: they compete, instead of being judged each by itself."""
+    loss: Literal["sigmoid", "hinge", "ipo"] | None = None
+    """Of `dpo`; None: sigmoid."""
+    beta: float | None = None
+    """`dpo`, `kto`: how dear it is to leave the base; `orpo`: weight of the odds; `simpo`: how sharply it judges. None:
+    0.1, and 2 for `simpo`."""
+    margin: float | None = None
+    """`simpo`: how far beta times the log-probabilities a token shall differ; None: 1."""
+    label_smoothing: float | None = None
+    """`dpo`, `simpo`, `reward`: share of the preferences that are taken to be wrong; None: 0."""
+    liked_weight: float | None = None
+    """`kto`: of a liked answer, where another has weight 1; None: so that both kinds weigh the same altogether."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +202,7 @@ class TuneSettings:
     def __post_init__(self) -> None:
         check_ends(self.schedule, self.run)
         check_ranges(self)
+        _check_objective(self.objective)
         if not 0 <= self.data.heldout < 1:
             raise InputError(f"data.heldout is {self.data.heldout:g}, but must be at least 0 and less than 1.")
         if not self.run.watts > 0 or not (self.run.price_per_hour or 0) >= 0:
@@ -253,3 +271,32 @@ _HEEDED: dict[str, tuple[AdapterKind, ...]] = {
     "also": ("lora", "rslora", "dora", "ia3"),
 }
 """Settings that would mean nothing with the other kinds."""
+
+
+_USES: dict[str, tuple[ObjectiveKind, ...]] = {
+    "loss": ("dpo",),
+    "beta": ("dpo", "kto", "orpo", "simpo"),
+    "margin": ("simpo",),
+    "label_smoothing": ("dpo", "simpo", "reward"),
+    "liked_weight": ("kto",),
+}
+"""Which objectives a key is for."""
+
+
+def _check_objective(objective: TuneObjectiveSettings) -> None:
+    for key, kinds in _USES.items():
+        value = getattr(objective, key)
+        if value is not None and objective.kind not in kinds:
+            raise InputError(
+                f"objective.{key} is set, but objective.kind '{objective.kind}' has no use for it.",
+                f"It is for {', '.join(kinds)}.",
+            )
+        if isinstance(value, float | int):
+            least, most = _RANGES.get(key, (1e-9, math.inf))
+            if not least <= value < most:
+                raise InputError(
+                    f"objective.{key} is {value:g}, but must be {least:g} or more, and less than {most:g}."
+                )
+
+
+_RANGES = {"label_smoothing": (0.0, 0.5), "margin": (0.0, math.inf)}

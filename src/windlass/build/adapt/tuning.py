@@ -11,7 +11,17 @@ from typing import Any
 
 from windlass.build.adapt.card import model_card
 from windlass.build.adapt.effort import Stopwatch
-from windlass.build.adapt.objectives import classification, embedding, extraction, ranking, regression, sft, tagging
+from windlass.build.adapt.objectives import (
+    classification,
+    embedding,
+    extraction,
+    preference,
+    ranking,
+    regression,
+    reward,
+    sft,
+    tagging,
+)
 from windlass.build.adapt.objectives.preparing import Prepared
 from windlass.build.adapt.opening import Opened, open_inputs
 from windlass.build.adapt.peft.adapted import AdaptedLinear
@@ -48,6 +58,8 @@ OBJECTIVES: Mapping[ObjectiveKind, Callable[[Opened], Prepared]] = {
     "embed": embedding.prepare,
     "grpo": objective.prepare,
     "ppo": objective.prepare,
+    **dict.fromkeys(preference.METHODS, preference.prepare),
+    "reward": reward.prepare,
 }
 _BATCH = 8
 """Rows of a step."""
@@ -96,6 +108,8 @@ def tune(
             heard(f"  {line}")
         if opened.adapter is not None:
             heard(f"  trains {settings.model.adapter_from} further, in its own shape")
+        if prepared.begin is not None:
+            prepared.begin(job.loss_of)
         saved = checkpoint.load(run.folder)
         if saved is not None:
             job.take_up(saved)
@@ -138,7 +152,7 @@ def job_of(prepared: Prepared, settings: TuneSettings, workers: Workers, paralle
     if warmup is None:
         warmup = round((schedule.steps or 0) * _WARMUP)
     model, sizes = prepared.model, Sizes(batch, min(settings.data.micro_batch or batch, batch), warmup)
-    loss_of = Spread(model, prepared.loss, workers, parallel)
+    loss_of = Spread(model, prepared.loss, workers, parallel, prepared.survey)
     groups = tuning_groups(model.named_parameters(), settings.rate, optimizer.weight_decay)
     state = TrainState(
         model,

@@ -21,6 +21,9 @@ from windlass.build.training.data.batches import IGNORE
 Head = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Vectors (N, C) and targets (N) -> sum of nats over the targets that count, and how many were the likeliest token."""
 
+LogitsOf = Callable[[Tensor], Tensor]
+"""Vectors (N, C) -> logits (N, V)."""
+
 _LOGITS = 1 << 25
 """Numbers that the logits of one chunk may hold: 64 MB in bfloat16."""
 _PAD = 128
@@ -99,3 +102,71 @@ class _Chunked(torch.autograd.Function):
         gradient_NC, *gradients = ctx.saved_tensors
         scaled = (None if g is None else g * scale.to(g.dtype) for g in gradients)
         return (None, gradient_NC * scale.to(gradient_NC.dtype), None, None, *scaled)
+
+
+def token_nats(
+    logits_of: LogitsOf, x_BTC: Tensor, targets_BT: Tensor, weights: Sequence[nn.Parameter], chunk: int
+) -> Tensor:
+    """Nats of each target, (B, T) float32, and 0 where a target does not count: for losses that are no sum of them.
+
+    As in `cross_entropy`, no more than `chunk` positions have logits at a time. `weights`: the parameters that
+    `logits_of` uses and that are trained.
+    """
+    x_NC, targets_N = x_BTC.flatten(0, -2), targets_BT.flatten()
+    places = torch.nonzero(targets_N != IGNORE).flatten()
+    x_NC, targets_N = x_NC[places], targets_N[places]
+    if len(places) <= chunk:
+        nats_N = _nats(logits_of, x_NC, targets_N)
+    elif not torch.is_grad_enabled():
+        parts = zip(torch.split(x_NC, chunk), torch.split(targets_N, chunk), strict=True)
+        nats_N = torch.cat([_nats(logits_of, x, targets) for x, targets in parts])
+    else:
+        apply: Callable[..., Tensor] = _ChunkedNats.apply
+        nats_N = apply(logits_of, x_NC, targets_N, chunk, *weights)
+    return nats_N.new_zeros(targets_BT.numel()).index_copy(0, places, nats_N).view(targets_BT.shape)
+
+
+def _nats(logits_of: LogitsOf, x_NC: Tensor, targets_N: Tensor) -> Tensor:
+    return F.cross_entropy(logits_of(x_NC).float(), targets_N, reduction="none")
+
+
+class _ChunkedNats(torch.autograd.Function):
+    """What the targets weigh is known only when all of them are. A vector's own gradient is proportional to that
+    weight, so it is taken at once; that of the head is not, so where it is trained, logits are computed again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits_of: LogitsOf, x_NC: Tensor, targets_N: Tensor, chunk: int, *weights: nn.Parameter
+    ) -> Tensor:
+        ctx.logits_of, ctx.chunk, ctx.weights = logits_of, chunk, weights
+        nats: list[Tensor] = []
+        gradients: list[Tensor] = []
+        for x, targets in zip(torch.split(x_NC, chunk), torch.split(targets_N, chunk), strict=True):
+            with torch.set_grad_enabled(not weights):
+                part = x.detach().requires_grad_(not weights)
+                found = _nats(logits_of, part, targets)
+            nats.append(found.detach())
+            if not weights:
+                gradients += torch.autograd.grad(found, part, torch.ones_like(found))
+        ctx.save_for_backward(torch.cat(gradients) if gradients else x_NC, targets_N)
+        return torch.cat(nats)
+
+    @staticmethod
+    def backward(ctx: Any, scale_N: Tensor) -> tuple[Tensor | None, ...]:
+        kept_NC, targets_N = ctx.saved_tensors
+        if not ctx.weights:
+            return (None, kept_NC * scale_N[:, None].to(kept_NC.dtype), None, None)
+        gradients: list[Tensor] = []
+        sums: list[Tensor | None] = [None] * len(ctx.weights)
+        pieces = (torch.split(tensor, ctx.chunk) for tensor in (kept_NC, targets_N, scale_N))
+        for x, targets, scale in zip(*pieces, strict=True):
+            with torch.enable_grad():
+                part = x.detach().requires_grad_()
+                nats = _nats(ctx.logits_of, part, targets)
+            first, *others = torch.autograd.grad(nats, [part, *ctx.weights], scale, allow_unused=True)
+            gradients.append(first)
+            for i, other in enumerate(others):
+                if other is not None:
+                    known = sums[i]
+                    sums[i] = other if known is None else known.add_(other)
+        return (None, torch.cat(gradients), None, None, *sums)

@@ -145,7 +145,7 @@ def steps(
 
 def _update(state: TrainState, batches: Sequence[Batch], loss_of: Spread, height: float) -> tuple[float, int, float]:
     """One update of the weights; the loss before it, its targets, and the gradient's norm."""
-    loss, counted = accumulate(batches, loss_of, loss_of.workers, loss_of.exchange)
+    loss, counted = accumulate(loss_of.surveyed(batches), loss_of, loss_of.workers, loss_of.exchange)
     norm = state.optimizers.clip()
     check_finite(state.step + 1, loss=loss, gradient_norm=norm)
     state.guard.watch(state.step + 1, loss)

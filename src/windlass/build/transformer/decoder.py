@@ -21,6 +21,8 @@ A prompt may be read in several `prefill` calls. `hf.load_model(folder)` reads a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -82,6 +84,18 @@ class Decoder(Stack):
         x_BTC = self.through(*self.start(tokens_BT, documents_BT=documents_BT, cache=cache, dtype=dtype), routing)
         cache.advance(tokens_BT.shape[1])
         return x_BTC[:, -new:]
+
+    def hidden_of_texts(
+        self,
+        tokens_T: Tensor,
+        lengths: Sequence[int],
+        *,
+        dtype: torch.dtype | None = None,
+        routing: list[Tensor] | None = None,
+    ) -> Tensor:
+        """As `hidden`, (T, C), of whole texts that stand one behind the other: without padding, and without masks."""
+        x_1TC = embed(tokens_T[None], self.embedding, self.config, dtype)
+        return self.through(*self.enter(x_1TC, lengths=lengths), routing)[0]
 
     def hidden_of_parts(self, tokens_T: Tensor, parts: Parts, *, dtype: torch.dtype | None = None) -> Tensor:
         """As `hidden`, (T, C), of a row that holds the next parts of several texts."""

@@ -28,6 +28,8 @@ class Conversation:
     """The row it comes from, for errors."""
     tools: Sequence[Mapping[str, Any]] = field(default=())
     """What the assistant could call, as the template sees it."""
+    first: int = 0
+    """Number of the first turn that is learned from; those before it are only read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,11 @@ class ConversationEncoder:
         try:
             check_says(self._template, conversation.turns, conversation.tools)
             text, spans = self._template.render_marked(conversation.turns, **known)
-            return (text, spans) if spans else (text, self._found(conversation, text, known))
+            if not spans:
+                return text, self._found(conversation, text, known)
+            before = conversation.turns[: conversation.first]
+            read = self._template.render_marked(before, **known)[1] if before else []
+            return text, spans[len(read) :]
         except InputError as error:
             raise InputError(f"{conversation.where}: {error.message}", error.hint) from error
 
@@ -86,7 +92,7 @@ class ConversationEncoder:
         prompt for it ends, and ends where the conversation up to it does."""
         spans = []
         for number, turn in enumerate(conversation.turns):
-            if turn.get("role") != "assistant":
+            if turn.get("role") != "assistant" or number < conversation.first:
                 continue
             before = self._template.render(conversation.turns[:number], add_generation_prompt=True, **known)
             after = self._template.render(conversation.turns[: number + 1], **known)

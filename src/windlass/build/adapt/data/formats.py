@@ -30,17 +30,18 @@ _PAIRS = (("prompt", "completion"), ("question", "answer"), ("prompt", "response
 def conversation_of(row: Row) -> Conversation:
     """A row in any of the formats. Raises `InputError` naming row and column."""
     values = row.values
-    tools = _tools(row)
+    tools = tools_of(row)
     if "messages" in values:
         return Conversation(_messages(row, "messages", values["messages"]), row.where, tools)
     if "conversations" in values:
-        return Conversation([*_system(row), *_sharegpt(row)], row.where, tools)
+        turns = _sharegpt(row, "conversations", values["conversations"])
+        return Conversation([*system_of(row), *turns], row.where, tools)
     if "instruction" in values and "output" in values:
-        return Conversation([*_system(row), *_alpaca(row)], row.where, tools)
+        return Conversation([*system_of(row), *_alpaca(row)], row.where, tools)
     for asked, said in _PAIRS:
         if asked in values and said in values:
             turns = [*_side(row, asked, "user"), *_side(row, said, "assistant")]
-            return Conversation([*_system(row), *turns], row.where, tools)
+            return Conversation([*system_of(row), *turns], row.where, tools)
     raise InputError(
         f"{row.where}: the columns are {', '.join(map(str, values)) or 'none'}, which is no known format.",
         "Give `messages`, `conversations`, `instruction` and `output`, or `prompt` and `completion`.",
@@ -57,6 +58,17 @@ def continuation_of(row: Row) -> tuple[str, str]:
         f"{row.where}: the base has no chat template, and this row is no plain `prompt` with its `completion`.",
         'Choose how a conversation is written (--set model.template=plain, "chatml" or a file), or give such rows.',
     )
+
+
+def turns_of(row: Row, column: str, role: str) -> list[Turn]:
+    """A column that holds what `role` says as a text, or a message or several, in OpenAI's or ShareGPT's spelling.
+    Raises `InputError` naming row and column."""
+    value = row.values[column]
+    if isinstance(value, str):
+        return [{"role": role, "content": value}]
+    listed = [value] if isinstance(value, Mapping) else value
+    shared = isinstance(listed, list) and listed and isinstance(listed[0], Mapping) and "from" in listed[0]
+    return (_sharegpt if shared else _messages)(row, column, listed)
 
 
 def _messages(row: Row, column: str, found: Any) -> list[Turn]:
@@ -93,34 +105,34 @@ def _valued(call: Mapping[str, Any]) -> dict[str, Any]:
     return {**call, "function": {**said, "name": str(said["name"]), "arguments": values}}
 
 
-def _system(row: Row) -> list[Turn]:
+def system_of(row: Row) -> list[Turn]:
+    """What a column of its own says to begin with, if there is one."""
     text = row.values.get("system")
     return [{"role": "system", "content": str(text)}] if text else []
 
 
-def _sharegpt(row: Row) -> list[Turn]:
-    found = row.values["conversations"]
+def _sharegpt(row: Row, column: str, found: Any) -> list[Turn]:
     if not isinstance(found, list) or not found:
-        raise InputError(f"{row.where}: conversations is no list of turns.")
+        raise InputError(f"{row.where}: {column} is no list of turns.")
     turns: list[Turn] = []
     for place, turn in enumerate(found):
         speaker = _ROLES.get(str(turn.get("from", turn.get("role")))) if isinstance(turn, Mapping) else None
         text = turn.get("value", turn.get("content")) if isinstance(turn, Mapping) else None
         if speaker is None or not isinstance(text, str):
-            raise InputError(f"{row.where}: conversations[{place}] has no known `from` and a text as `value`.")
+            raise InputError(f"{row.where}: {column}[{place}] has no known `from` and a text as `value`.")
         if speaker == "function_call":
-            turns.append({"role": "assistant", "content": "", "tool_calls": [_call(row, place, text)]})
+            turns.append({"role": "assistant", "content": "", "tool_calls": [_call(row, f"{column}[{place}]", text)]})
         else:
             turns.append({"role": speaker, "content": text})
     return turns
 
 
-def _call(row: Row, place: int, text: str) -> dict[str, Any]:
+def _call(row: Row, place: str, text: str) -> dict[str, Any]:
     try:
         call = json.loads(text)
         return {"type": "function", "function": {"name": str(call["name"]), "arguments": call.get("arguments", {})}}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{row.where}: conversations[{place}] is no function call in JSON: {text[:80]!r}.") from error
+        raise InputError(f"{row.where}: {place} is no function call in JSON: {text[:80]!r}.") from error
 
 
 def _alpaca(row: Row) -> list[Turn]:
@@ -137,7 +149,7 @@ def _alpaca(row: Row) -> list[Turn]:
 
 def _side(row: Row, column: str, role: str) -> list[Turn]:
     value = row.values[column]
-    return _messages(row, column, value) if isinstance(value, list) else [{"role": role, "content": _text(row, column)}]
+    return turns_of(row, column, role) if isinstance(value, list) else [{"role": role, "content": _text(row, column)}]
 
 
 def _text(row: Row, column: str) -> str:
@@ -147,7 +159,8 @@ def _text(row: Row, column: str) -> str:
     return value
 
 
-def _tools(row: Row) -> Sequence[Mapping[str, Any]]:
+def tools_of(row: Row) -> Sequence[Mapping[str, Any]]:
+    """What the assistant could call, as OpenAI spells it."""
     found = row.values.get("tools")
     if isinstance(found, str):
         try:

@@ -10,6 +10,7 @@ from typing import Literal
 from torch import nn
 
 from windlass.build.training.data.batches import Batch, Examples, OnPolicy
+from windlass.build.training.distributed.parallel import Spread, Survey
 from windlass.build.training.fitting import Measurement, Tick
 from windlass.build.training.objectives import Loss
 
@@ -37,3 +38,8 @@ class Prepared:
     """Of the artifact that `save` fills."""
     noted: Callable[[], Mapping[str, float]] = dict
     """What else is logged of each step."""
+    begin: Callable[[Spread], None] | None = None
+    """Told the model on its device as it is before the first step, also of a run that is taken up later: for what
+    depends on the model as it was."""
+    survey: Survey | None = None
+    """What the passes of a step say together, before any of them."""

@@ -8,11 +8,12 @@ positions count on from them. That equals PEFT, which puts them before each row.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from windlass.build.transformer.adapters.parts import Virtual
 from windlass.build.transformer.attention import KeysValues, Sight, as_mask, visible
@@ -51,6 +52,7 @@ def put_before(model: Decoder, virtual: Virtual) -> None:
     model.register_module("virtual", Virtually(virtual))
     # On the instance, as with compiled blocks: the names of the weights stay as they are.
     model.hidden = partial(_hidden, model)  # type: ignore[method-assign]
+    model.hidden_of_texts = partial(_hidden_of_texts, model)  # type: ignore[method-assign]
     model.new_cache = partial(_new_cache, model, model.new_cache)  # type: ignore[method-assign]
 
 
@@ -128,6 +130,20 @@ def _hidden(
     if documents_BT is None:
         return model.through(*model.enter(x_BTC, cache=before), routing)
     return model.through(*_entered(model, x_BTC, documents_BT, before), routing)
+
+
+def _hidden_of_texts(
+    model: Decoder,
+    tokens_T: Tensor,
+    lengths: Sequence[int],
+    *,
+    dtype: torch.dtype | None = None,
+    routing: list[Tensor] | None = None,
+) -> Tensor:
+    """As `Decoder.hidden_of_texts`; each text has a row of its own, whose padding nothing sees."""
+    tokens_BT = pad_sequence(list(torch.split(tokens_T, list(lengths))), batch_first=True)
+    x_BTC = model.hidden(tokens_BT, dtype=dtype, routing=routing)
+    return torch.cat([x_TC[:length] for x_TC, length in zip(x_BTC, lengths, strict=True)])
 
 
 def _entered(model: Stack, x_BTC: Tensor, documents_BT: Tensor, before: _Before) -> tuple[Tensor, list[Sight]]:

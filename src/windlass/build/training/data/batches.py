@@ -62,6 +62,11 @@ class Batch:
         """Texts that the model reads, none of which sees another; boundaries inside of rows are not considered."""
         return len(self.inputs_BT)
 
+    @property
+    def divisible(self) -> int:
+        """Into so many parts `rows` can divide it."""
+        return len(self.targets_BT)
+
     def to(self, device: torch.device) -> Self:
         return self._each(lambda value: value.to(device, non_blocking=True))
 

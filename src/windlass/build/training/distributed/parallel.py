@@ -7,7 +7,7 @@ pass of a module around the model. With one worker it stays the plain function.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -23,6 +23,8 @@ from windlass.build.training.distributed.workers import Workers
 from windlass.build.training.objectives import Loss
 
 Kind = Literal["ddp", "fsdp"]
+Survey = Callable[["Spread", Sequence[Batch]], Sequence[Batch]]
+"""Looks at the passes of a step before any of them, for objectives that compare examples of different passes."""
 
 
 class Spread:
@@ -32,8 +34,15 @@ class Spread:
     loss by the number of workers. `model` is moved to the device and spread in place: make its optimizer afterwards.
     """
 
-    def __init__(self, model: nn.Module, loss_of: Callable[[Batch], Loss], workers: Workers, kind: Kind) -> None:
-        self.workers = workers
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_of: Callable[[Batch], Loss],
+        workers: Workers,
+        kind: Kind,
+        survey: Survey | None = None,
+    ) -> None:
+        self.workers, self._survey = workers, survey
         self._module: Any = _Pass(model.to(workers.device), loss_of)
         if workers.count > 1 and kind == "ddp":
             cuda = workers.device.type == "cuda"
@@ -51,13 +60,23 @@ class Spread:
         return Loss(total, counted, metrics)
 
     @torch.no_grad()
+    def seen(self, batch: Batch) -> Loss:
+        """The loss of a batch that is only looked at. All workers must call it together."""
+        loss = self(batch)
+        if isinstance(self._module, FSDPModule):
+            self._module.reshard()  # as a backward pass would: what is whole now would outlive a change of the weights
+        return loss
+
+    def surveyed(self, batches: Sequence[Batch]) -> Sequence[Batch]:
+        """The passes of a step, each with what all of them say together, where the objective asks for it."""
+        return batches if self._survey is None else self._survey(self, batches)
+
+    @torch.no_grad()
     def shared(self, batch: Batch) -> Loss:
         """The loss of a batch that is to be measured only: the workers share its rows, and all get the same sums."""
         number, count = self.workers.number, self.workers.count
-        sharing = len(batch.targets_BT) >= count > 1
-        loss = self(batch.rows(slice(number, None, count)) if sharing else batch)
-        if isinstance(self._module, FSDPModule):
-            self._module.reshard()  # as a backward pass would: what is whole now would outlive a change of the weights
+        sharing = batch.divisible >= count > 1
+        loss = self.seen(batch.rows(slice(number, None, count)) if sharing else batch)
         if not sharing:
             return loss
         names = sorted(loss.metrics)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from windlass.build.training.data.batches import Batch
+from windlass.build.training.data.batches import IGNORE, Batch
 from windlass.build.transformer.block import Block
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.encoder_decoder import EncoderDecoder
@@ -43,7 +43,7 @@ def training_flops(model: nn.Module, batch: Batch) -> Flops:
         inner = next(module for module in model.modules() if isinstance(module, Model))
         return _stack(inner, inner.config, batch.sequences, round(batch.inputs_BT.numel() / batch.sequences))
     config, heads = model.config, model.config.heads * model.config.head_dim
-    rows, length = batch.inputs_BT.shape
+    rows, length = batch.sequences, round(batch.inputs_BT.numel() / batch.sequences)
     if isinstance(model, EncoderDecoder):
         assert batch.source_BS is not None, "an encoder-decoder reads a source"
         source = batch.source_BS.shape[1]
@@ -84,7 +84,7 @@ def _head(model: Model, batch: Batch) -> Flops:
     config = model.config
     weights = config.vocab_size * config.hidden + config.head_transform * config.hidden**2
     each = 6.0 if model.output_weight.requires_grad else 4.0
-    return Flops(each * weights * batch.counted, 0.0)
+    return Flops(each * weights * int((batch.targets_BT != IGNORE).sum()), 0.0)
 
 
 def _cost(parameter: nn.Parameter) -> float:

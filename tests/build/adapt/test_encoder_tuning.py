@@ -13,6 +13,8 @@ import transformers
 from encoder_rows import asked, rows_for, written
 from encoder_world import save_encoder
 
+from windlass.build.adapt.peft.artifacts import merge_stored
+from windlass.build.adapt.peft.artifacts import stored as stored_adapter
 from windlass.build.adapt.settings import (
     AdapterSettings,
     BaseSettings,
@@ -172,8 +174,14 @@ def test_an_adapter_is_what_peft_computes(bases, tmp_path, kind):
     theirs = peft.PeftModel.from_pretrained(base, stored.path).eval()
     whole = auto.from_pretrained(merged.path).eval()
     tokens = torch.tensor([[2, 5, 6, 7, 8, 9, 3]])
+    with Workspace(tmp_path) as ws:
+        later = merge_stored(ws, stored_adapter(ws, stored.ref, str(bases / "Bert")), "later")
+    assert later.card["merge_error"] < 1e-4
+    again = auto.from_pretrained(later.path).eval()
     with torch.inference_mode():
         assert torch.allclose(theirs(input_ids=tokens).logits, whole(input_ids=tokens).logits, atol=1e-4)
+        assert torch.allclose(theirs(input_ids=tokens).logits, again(input_ids=tokens).logits, atol=1e-4)
+    assert again.config.id2label == whole.config.id2label
 
 
 @pytest.mark.slow

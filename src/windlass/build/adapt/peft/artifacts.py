@@ -11,13 +11,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from windlass.build.adapt.peft.attaching import attach_adapter, merge
+from windlass.build.adapt.peft.attaching import attach_adapter, merge, transformer_of
 from windlass.build.adapt.peft.beginning import read_for
 from windlass.build.adapt.peft.composing import How, combined
 from windlass.build.transformer.adapters.files import check_base, task_of, write_adapter
 from windlass.build.transformer.adapters.parts import Adapter, LowRank
+from windlass.build.transformer.classifier import Classifier, Task
+from windlass.build.transformer.classifier_files import (
+    begun_classifier,
+    classifier_links,
+    load_head,
+    save_classifier,
+)
 from windlass.build.transformer.encoder_decoder import EncoderDecoder
-from windlass.build.transformer.hf import load_links, load_model, read_config, save_model, tied_head, weights_digest
+from windlass.build.transformer.hf import (
+    CONFIG,
+    load_links,
+    load_model,
+    read_config,
+    save_model,
+    tied_head,
+    weights_digest,
+)
 from windlass.build.transformer.model import Model
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError
@@ -26,6 +41,7 @@ from windlass.core.workspace import Workspace
 
 MERGE_ERROR = 1e-3
 """Above this a merge is refused: float32 gives about a hundredth of it."""
+_TASKS: dict[str, Task] = {"SEQ_CLS": "texts", "TOKEN_CLS": "tokens", "QUESTION_ANS": "spans"}
 _BESIDE = ("generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -39,9 +55,15 @@ class Stored:
     base_name: str
     parents: tuple[tuple[str, Artifact], ...]
 
-    def read(self) -> tuple[Model, Adapter]:
-        """The base as it is, and the adapter. Raises `InputError` when they do not belong together."""
+    def read(self) -> tuple[Model | Classifier, Adapter]:
+        """The base as it is, with the adapter's head where it has one, and the adapter. Raises `InputError` when they
+        do not belong together."""
         check_base(self.adapter, weights_digest(self.base), self.base_name)
+        task = _TASKS.get(task_of(self.adapter) or "")
+        if task is not None and (self.adapter / CONFIG).is_file():  # which names the labels
+            head = load_head(self.adapter, task)
+            judge, _ = begun_classifier(self.base, head)
+            return judge, read_for(judge, self.adapter, classifier_links(self.base, head))
         model = load_model(self.base)
         return model, read_for(model, self.adapter, load_links(self.base), tied_head(self.base))
 
@@ -101,12 +123,16 @@ def merge_stored(ws: Workspace, one: Stored, name: str) -> Artifact:
             f"The merged model's outputs are {error:.1e} away from those of {one.base_name} with its adapter.",
             "Keep the two apart: `windlass serve BASE --lora NAME=ADAPTER`.",
         )
-    values = {name: value for name, value in read_config(one.base).items() if name != "dtype"}
+    values = read_config(one.adapter if isinstance(model, Classifier) else one.base)
     with ws.artifacts.build("model", name) as draft:
         for role, parent in one.parents:
             draft.add_parent(role, parent)
-        save_model(model, draft.path, family=values["model_type"])
-        write_json(draft.path / "config.json", {**values, "torch_dtype": "float32"})  # the base's, special tokens too
+        if isinstance(model, Classifier):
+            save_classifier(model, draft.path, values["model_type"])
+        else:
+            save_model(model, draft.path, family=values["model_type"])
+        kept = {name: value for name, value in values.items() if name != "dtype"}  # special tokens among them
+        write_json(draft.path / CONFIG, {**kept, "torch_dtype": "float32"})
         for file in _BESIDE:
             if (one.base / file).is_file():
                 shutil.copyfile(one.base / file, draft.path / file)
@@ -124,11 +150,10 @@ def combine_stored(
             f"{other.name} is for the base {other.base_name}, but {first.name} for {first.base_name}.",
             "Combine adapters of one base.",
         )
-    model, _ = first.read()
+    model, adapter = first.read()
+    others = [(one.read()[1], weight) for one, weight in ones[1:]]
+    found = combined([(adapter, ones[0][1]), *others], how, rank)
     links, digest = load_links(first.base), weights_digest(first.base)
-    for one, _ in ones:
-        check_base(one.adapter, digest, one.base_name)
-    found = combined([(read_for(model, one.adapter, links), weight) for one, weight in ones], how, rank)
     with ws.artifacts.build("adapter", name) as draft:
         parents = {(role, parent.digest) for one, _ in ones for role, parent in one.parents}
         for role, parent in sorted(parents):
@@ -143,10 +168,13 @@ def combine_stored(
 
 
 @torch.inference_mode()
-def _outputs(model: Model) -> Tensor:
+def _outputs(model: Model | Classifier) -> Tensor:
     """What a model makes of tokens drawn by chance."""
-    count = min(64, model.config.context)
-    tokens_1T = torch.randint(model.config.vocab_size, (1, count), generator=torch.Generator().manual_seed(0))
+    config = transformer_of(model).config
+    count = min(64, config.context)
+    tokens_1T = torch.randint(config.vocab_size, (1, count), generator=torch.Generator().manual_seed(0))
+    if isinstance(model, Classifier):
+        return model(tokens_1T, [count])
     return model.hidden(tokens_1T, tokens_1T) if isinstance(model, EncoderDecoder) else model.hidden(tokens_1T)
 
 

@@ -30,7 +30,7 @@ from bench._data import data_folder
 from windlass.build.adapt.data.texts import TextExamples
 from windlass.build.adapt.opening import open_inputs
 from windlass.build.adapt.settings import TuneSettings
-from windlass.build.adapt.tuning import OBJECTIVES, _job
+from windlass.build.adapt.tuning import OBJECTIVES, job_of
 from windlass.build.training.distributed.workers import ALONE
 from windlass.build.training.loop import steps
 from windlass.core.workspace import Workspace
@@ -138,7 +138,7 @@ class World:
     def ours(self, precision: Literal["bf16", "fp32"]) -> tuple[float, float]:
         settings = replace(self.settings, run=replace(self.settings.run, precision=precision))
         prepared = OBJECTIVES[settings.objective.kind](open_inputs(self._ws, settings))
-        job = _job(prepared, settings, ALONE, "ddp")
+        job = job_of(prepared, settings, ALONE, "ddp")
         began, count = time.perf_counter(), 0
         for _ in steps(job.state, job.examples, job.loss_of, job.sizes, job.schedule, SEED, None):
             count += job.sizes.batch
@@ -207,7 +207,7 @@ class World:
         data = {"dataset": str(self._folder / "rows.jsonl"), "batch": self._job.batch}
         settings = _settings(str(folder), data, self._job.kind)
         prepared = OBJECTIVES[settings.objective.kind](open_inputs(self._ws, settings))
-        return self._quality(_job(prepared, settings, ALONE, "ddp").measured())
+        return self._quality(job_of(prepared, settings, ALONE, "ddp").measured())
 
     def _quality(self, figures: Any) -> float:
         return float(figures.metrics()["heldout_accuracy" if self._job.kind == "classify" else "heldout_mrr"])

@@ -20,6 +20,7 @@ from windlass.build.adapt.settings import (
     BaseSettings,
     TuneDataSettings,
     TuneOptimizerSettings,
+    TuneRunSettings,
     TuneScheduleSettings,
 )
 from windlass.build.adapt.tuning import tune
@@ -209,6 +210,15 @@ def test_a_model_and_an_adapter_are_trained_further(bases, tmp_path):
 
 
 ANY = ["cat mat", "old pump", "water in violin", "bread rises"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_rounded_base_is_trained_beside(bases, tmp_path, family):
+    """What is frozen is kept in the precision of the activations, norms included."""
+    run = TuneRunSettings(name="tuned", precision="bf16")
+    adapter = AdapterSettings("lora", rank=2, merge=True)
+    ours, theirs = outputs(tuned(tmp_path, bases / family, "classify", adapter=adapter, run=run).path, "classify")
+    assert np.allclose(ours, theirs, atol=1e-4)
 
 
 def test_a_decoder_and_what_cannot_be_done_are_refused(bases, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -45,6 +45,21 @@ class Cancellable(Protocol):
 
     def close(self) -> None:
         """Ends the work and waits for its end. To be called where the iterator is read."""
+        ...
+
+
+@runtime_checkable
+class Polled(Cancellable, Protocol):
+    """One that can also be read without waiting, so that a single thread may read many."""
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        """From now on it is read by `poll`, and `wake` is called, from any thread, when there may be more to read. To
+        be called before anything is read."""
+        ...
+
+    def poll(self) -> ChatDelta | None:
+        """The next item, or None when there is none yet. The first call begins the work, which may take a while; the
+        others do not wait. Raises `StopIteration` at the end."""
         ...
 
 

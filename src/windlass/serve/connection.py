@@ -1,30 +1,56 @@
-"""One HTTP connection, with a limit on how long a request's head may take.
+"""One HTTP connection, with limits on how long a request's head may take and how large it may be.
 
 uvicorn limits how long a connection may be idle after an answer, but a client that never finishes its first request
-line would hold one for ever (the Slowloris attack).
+line would hold one for ever (the Slowloris attack), and one that never ends a header would fill the memory.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from windlass.serve.errors import HttpError, error_json
 
 HEAD_SECONDS = 20.0
 """From the connection, or from the first byte of a further request, to the end of that request's head."""
 
+HEAD_BYTES = 64 << 10
 
-class Connection(H11Protocol):
+
+class Connection(HttpToolsProtocol):
     _waiting: asyncio.TimerHandle | None = None
+    _head = 0
+    """Bytes received of a head that is not complete."""
+    _in_head = True
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
+        self._head += len(data) if self._in_head else 0
         super().data_received(data)
+        if self._in_head and self._head > HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"The request's head has more than {HEAD_BYTES:,} bytes.")
         self._watch()
+
+    def send_400_response(self, msg: str) -> None:
+        """In the shape of every other error, also to what is no HTTP or has a method that HTTP does not know."""
+        body = json.dumps(error_json(HttpError(400, msg))).encode()
+        head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        self.transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
+        self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_head, self._head = True, 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

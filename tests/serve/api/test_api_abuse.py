@@ -121,8 +121,9 @@ def test_what_does_not_fit_the_window_has_the_code_that_clients_look_for(http: h
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("BREW", "/v1/models", 405),
-        ("BREW", "/nothing", 404),
+        ("BREW", "/v1/models", 400),  # no method that HTTP knows
+        ("PROPFIND", "/v1/models", 405),
+        ("PROPFIND", "/nothing", 404),
         ("GET", "/nothing", 404),
         ("GET", "/v1/nothing", 404),
         ("DELETE", "/health", 405),

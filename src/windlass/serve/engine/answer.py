@@ -2,6 +2,7 @@
 
     answer = Answer(model, request, recorder.span("chat", "chat"))
     for delta in answer: ...        # `answer.cancel()` from any thread ends it, wherever it is
+    answer.listen(wake)             # or, without waiting: `answer.poll()` whenever `wake` was called
 
 A request leaves the engine as soon as it is cancelled: out of its queue, between two parts of a long prompt, or
 between two tokens.
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Answer(Iterator[ChatDelta]):
-    """Implements `core.protocols.Cancellable`. Nothing happens before the first step, which raises what is wrong with
+    """Implements `core.protocols.Polled`. Nothing happens before the first step, which raises what is wrong with
     the request. One that is dropped half read is closed."""
 
     def __init__(
@@ -43,6 +44,14 @@ class Answer(Iterator[ChatDelta]):
         self._deltas = self._work.deltas()
 
     def __next__(self) -> ChatDelta:
+        delta = next(self._deltas)
+        assert delta is not None, "one that is polled is not iterated over"
+        return delta
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        self._work.heard = wake
+
+    def poll(self) -> ChatDelta | None:
         return next(self._deltas)
 
     def cancel(self) -> None:
@@ -62,6 +71,8 @@ class _Work:
     def __init__(self, model: LocalModel, request: ChatRequest, span: Span, adapted: AdaptedModel | None) -> None:
         self._model, self._request, self._span, self._adapted = model, request, span, adapted
         self._name = model.name if adapted is None else adapted.name
+        self.heard: Callable[[], None] | None = None
+        """Told when there may be more to read, by whoever does not wait for it."""
         self._left = False
         self._running: Running | None = None
 
@@ -71,7 +82,8 @@ class _Work:
         if self._running is not None:
             self._running.cancel()
 
-    def deltas(self) -> Generator[ChatDelta]:
+    def deltas(self) -> Generator[ChatDelta | None]:
+        """None: there is none yet, which only those are told who do not wait."""
         span = self._span.begin()
         span.input = [asdict(message) for message in self._request.messages]
         try:
@@ -130,14 +142,17 @@ class _Work:
         if request.stop:
             span[semconv.REQUEST_STOP] = list(request.stop)
 
-    def _written(self) -> Generator[ChatDelta]:
+    def _written(self) -> Generator[ChatDelta | None]:
         running = self._model.engine.submit(self._asked) if self._beams is None else self._search(self._beams)
         self._running = running
         if self._left:
             running.cancel()
         self._span[semconv.REQUEST_SEED] = running.seed
         try:
-            for token in running:
+            for token in running if self.heard is None else running.polled(self.heard):
+                if token is None:
+                    yield None
+                    continue
                 self._output += 1
                 if token.id in self._asked.stop_tokens:
                     continue  # it is the last; how the request ended is said behind it

@@ -83,6 +83,7 @@ class Running:
         self._wake = wake
         self._tokens: queue.SimpleQueue[Token | _End] = queue.SimpleQueue()
         self._done = threading.Event()
+        self._heard: Callable[[], None] | None = None
 
     def __iter__(self) -> Iterator[Token]:
         """The answer's tokens as they are written. Raises what went wrong in the engine, if anything did."""
@@ -91,6 +92,23 @@ class Running:
         self._tokens.put(item)  # whoever looks again finds the end again
         if item.error is not None:
             raise item.error
+
+    def polled(self, heard: Callable[[], None]) -> Iterator[Token | None]:
+        """The same without waiting: None where there is no token yet. `heard` is called, from the engine's thread, at
+        each token and at the end."""
+        self._heard = heard
+        while True:
+            try:
+                item = self._tokens.get_nowait()
+            except queue.Empty:
+                yield None
+                continue
+            if isinstance(item, _End):
+                self._tokens.put(item)
+                if item.error is not None:
+                    raise item.error
+                return
+            yield item
 
     def cancel(self) -> None:
         """Ends the request and frees its memory before the engine's next step; tokens already written stay readable.
@@ -108,6 +126,8 @@ class Running:
 
     def deliver(self, token: Token) -> None:
         self._tokens.put(token)
+        if self._heard is not None:
+            self._heard()
 
     def end(self, finish: Finish, error: BaseException | None = None) -> None:
         """Called exactly once."""
@@ -115,6 +135,8 @@ class Running:
         self.finish = finish
         self._done.set()
         self._tokens.put(_End(error))
+        if self._heard is not None:
+            self._heard()
 
 
 class _End(NamedTuple):

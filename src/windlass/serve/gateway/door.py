@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from starlette import types as http
 
 from windlass.core.trace import Recorder
+from windlass.core.values import Usage
 from windlass.serve.errors import HttpError, error_json, error_response
 from windlass.serve.gate import key_of, scope_error
 from windlass.serve.gateway import faults
@@ -25,7 +26,7 @@ from windlass.serve.gateway.envelope import Envelope, refused
 from windlass.serve.gateway.events import Watcher
 from windlass.serve.gateway.gateway import Answer, Gateway, Route
 from windlass.serve.gateway.record import Record
-from windlass.serve.gateway.upstream import Call, Refused, Stream
+from windlass.serve.gateway.upstream import Call, Refused, Stream, Whole
 from windlass.serve.keys import Scope
 from windlass.serve.limits import Limits
 from windlass.serve.metrics import Metrics
@@ -159,10 +160,26 @@ class _Exchange:
         if self._hold is not None:
             self._hold.answered = True
         if isinstance(content, Stream):
-            kept = await self._stream(answer, content, keep=digest is not None)
+            try:
+                kept = await self._stream(answer, content, keep=digest is not None)
+            except BaseException:  # who leaves, perhaps at the very end, has used what was reported by then
+                if content.usage != Usage():
+                    self._count(answer, content)
+                raise
             body, sent = b"", b"".join(kept)
         else:
             body = sent = content.body
+        cost = self._count(answer, content)
+        self._record.answered(content.said)
+        kind = "text/event-stream" if isinstance(content, Stream) else "application/json"
+        if digest is not None:
+            self._gateway.cache.put(digest, sent, kind, self._route.settings.cache_s)
+        if not self._begun:
+            await self._start(200, kind, answer, len(body), cost)
+        return body
+
+    def _count(self, answer: Answer, content: Stream | Whole) -> float | None:
+        """Writes down what was used; its cost in US dollars, None when that is not known."""
         model = answer.target.model or self._call.model
         cost = self._gateway.cost(answer.target, content.model or model, content.usage)
         self._record.used(
@@ -176,13 +193,7 @@ class _Exchange:
         self._record.cost(cost)
         if self._hold is not None:
             self._hold.usage, self._hold.cost = content.usage, cost
-        self._record.answered(content.said)
-        kind = "text/event-stream" if isinstance(content, Stream) else "application/json"
-        if digest is not None:
-            self._gateway.cache.put(digest, sent, kind, self._route.settings.cache_s)
-        if not self._begun:
-            await self._start(200, kind, answer, len(body), cost)
-        return body
+        return cost
 
     async def _stream(self, answer: Answer, content: Stream, *, keep: bool) -> Sequence[bytes]:
         """Sends a stream's events; returns them when they are to be kept."""

@@ -33,7 +33,7 @@ Form = Literal["conversations", "pairs", "labels"]
 _PAGE = 500
 _FORMS: Mapping[str, Form] = {
     "kto": "labels",
-    **dict.fromkeys(("dpo", "ipo", "orpo", "simpo", "cpo", "preference", "reward"), "pairs"),
+    **dict.fromkeys(("dpo", "orpo", "simpo", "reward"), "pairs"),
 }
 
 

@@ -2,6 +2,7 @@
 
   windlass tune chat --base model --data conversations.jsonl   a recipe that comes with windlass; --list shows all
   windlass tune classify --data labelled.csv                   an encoder; also regress, tag, extract, rank and embed
+  windlass tune dpo --base model --data pairs.jsonl            from preferences; also kto, orpo, simpo and reward
   windlass tune my-recipe.toml                                 your own; it may name its base and its data
   windlass tune chat --base model --data rows.jsonl --set adapter.rank=64 --epochs 1
   windlass tune chat --base model --from traces                the workspace's traces with their scores are the data
@@ -9,7 +10,8 @@
   windlass tune chat --base model --data rows.jsonl --search 20   rates, ranks and epochs tried, the best one stored
 
 Data: JSON lines, JSON, CSV or Parquet with `messages`, `conversations`, `instruction` and `output`, or `prompt` and
-`completion`; or a dataset of the workspace. Encoders learn from `text` and `label`, `tokens` and `tags`, `question`,
+`completion`; or a dataset of the workspace. Preferences are `prompt`, `chosen` and `rejected`, or `prompt`,
+`completion` and `label` (true or false). Encoders learn from `text` and `label`, `tokens` and `tags`, `question`,
 `context` and `answers`, or `query`, `positive` and `negatives`; where yours are called otherwise, say for example
 --set data.columns.label=topic. The run can be stopped with Ctrl-C at any moment: the same command goes on.
 """

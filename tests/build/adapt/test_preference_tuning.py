@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -282,3 +284,38 @@ def test_feedback_of_one_kind_is_refused(home, tmp_path):
     path.write_text("".join(json.dumps({**row, "prompt": "red"}) + "\n" for row in rows), encoding="utf-8")
     with Workspace(home) as ws, pytest.raises(InputError, match="all answers are to the same prompt"):
         tune(ws, asked("kto", path), say=quietly)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "parallel"), [("kto", "ddp"), ("dpo", "fsdp"), ("reward", "ddp")])
+def test_two_workers_end_where_one_does(home, tmp_path, kind, parallel):
+    rows = (singles if kind == "kto" else pairs)(tmp_path / "rows.jsonl")
+    changes = {"schedule__steps": 6, "data__micro_batch": 2}
+    with Workspace(home) as ws:
+        one = tune(ws, asked(kind, rows, run__name=f"one-{kind}", **changes), say=quietly)
+        command = [sys.executable, "-m", "windlass", "tune", kind, "--base", "base", "--data", str(rows)]
+        command += [
+            "--steps",
+            "6",
+            "--name",
+            f"two-{kind}",
+            "--workers",
+            "2",
+            "--parallel",
+            parallel,
+            "--device",
+            "cpu",
+        ]
+        same = {
+            "data.batch": 8, "data.micro_batch": 2, "data.heldout": 0.3, "adapter.rank": 4, "run.compile": "no",
+            "optimizer.matrix_rate": 5e-3, "run.precision": "fp32",
+        }  # fmt: skip
+        for name, value in same.items():
+            command += ["--set", f"{name}={value}"]
+        done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr[-2000:]
+        two = ws.artifacts.get(f"two-{kind}")
+    figures = [name for name in one.card if name.startswith("heldout_")]
+    assert len(figures) >= 5
+    for name in figures:
+        assert two.card[name] == pytest.approx(one.card[name], rel=1e-3, abs=1e-5)

@@ -23,7 +23,7 @@ PROMPTS = [(1, 2, 10), (3, 4, 10), (1, 2, 10), (9, 9, 9, 9, 10), (0, 10)]
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    return random_base(tmp_path_factory.mktemp("base"), width=64, layers=2, context=96)
+    return random_base(tmp_path_factory.mktemp("base"), width=64, layers=2, context=96, noise=0.1)
 
 
 def by_trainer(decoder: Decoder, prompt, rollout: Rollout, temperature: float) -> torch.Tensor:

@@ -6,6 +6,7 @@ import json
 import random
 from pathlib import Path
 
+import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from windlass.build.transformer.config import TransformerConfig
@@ -17,14 +18,20 @@ WORDS = [*"0123456789", ">", "[end]", "[pad]"]
 END, PAD = WORDS.index("[end]"), WORDS.index("[pad]")
 
 
-def random_base(folder: Path, *, width: int = 32, layers: int = 1, context: int = 16, seed: int = 0, **config) -> Path:
-    """A model's folder. It has no chat template: it goes on with the text of a prompt."""
+def random_base(folder: Path, *, width: int = 32, layers: int = 1, context: int = 16, noise: float = 0.0) -> Path:
+    """A model's folder. It has no chat template: it goes on with the text of a prompt.
+
+    `noise` is added to all weights: fresh ones make blocks that add nothing to the residual stream."""
     shape = TransformerConfig(
         vocab_size=len(WORDS), hidden=width, layers=layers, heads=2, kv_heads=2, head_dim=width // 2, ffn=2 * width,
-        context=context, **config,
+        context=context,
     )  # fmt: skip
     model = Decoder(shape)
-    initialise(model, seed)
+    initialise(model, 0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(noise * torch.randn(parameter.shape, generator=generator))
     save_model(model, folder, eos=END, pad=PAD)
     tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token=">"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

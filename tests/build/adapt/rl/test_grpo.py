@@ -45,7 +45,7 @@ from windlass.core.workspace import Workspace
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    return random_base(tmp_path_factory.mktemp("base"))
+    return random_base(tmp_path_factory.mktemp("base"), noise=0.2)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_every_step_says_what_it_did(base, rows, tmp_path):
         assert max(series(ws, model, "mismatch_largest")) < 1e-4  # one arithmetic, one model
         assert max(series(ws, model, "mismatch_kl")) < 1e-8
         assert all(abs(one - 1) < 1e-5 for one in series(ws, model, "importance"))
-        assert all(0 < one <= math.log(13) * 1.2 for one in series(ws, model, "entropy"))
+        assert all(0 < one <= math.log(13) * 1.5 for one in series(ws, model, "entropy"))
         assert len(series(ws, model, "heldout_reward")) == 2  # before and after
         assert (load_model(model.path)(torch.arange(5)[None]) - load_model(base)(torch.arange(5)[None])).abs().max() > 0
     assert any("32 prompts to train on, 8 held out; 4 answers to each" in line for line in said)

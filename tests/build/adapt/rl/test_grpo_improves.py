@@ -28,25 +28,25 @@ def learned(folder: Path, weights: list[float], steps: int) -> tuple[float, floa
         "grpo",
         {
             "model.base": str(base), "data.dataset": str(rows), "data.heldout": 0.25, "data.batch": 16,
-            "data.micro_batch": 16, "adapter.kind": "none", "optimizer.matrix_rate": 3e-3, "schedule.steps": steps,
+            "data.micro_batch": 16, "adapter.kind": "none", "optimizer.matrix_rate": 6e-3, "schedule.steps": steps,
             "run.precision": "fp32", "rl.rewards": ["number", "chance"], "rl.weights": weights, "rl.group": 8,
             "rl.answer_tokens": 1,
         },
     )  # fmt: skip
     with Workspace(folder) as ws:
-        model = tune(ws, settings, rollouts=EngineRollouts, rewards={"chance": by_chance()}, say=print)
+        model = tune(ws, settings, rollouts=EngineRollouts, rewards={"chance": by_chance()}, say=lambda line: None)
         first, last = (point.value for point in ws.store.metrics(model.record.run, "heldout_reward_number"))
     return first, last
 
 
 @pytest.mark.slow
 def test_grpo_learns_to_find_the_largest_of_three_digits(tmp_path):
-    first, last = learned(tmp_path, [1.0, 0.0], 250)
-    assert first < 0.2 and last > 0.6
+    first, last = learned(tmp_path, [1.0, 0.0], 160)
+    assert first < 0.15 and last > 0.5
 
 
 @pytest.mark.slow
 def test_rewards_by_chance_teach_nothing(tmp_path):
     """The control: all is the same but what the rewards say."""
-    first, last = learned(tmp_path, [0.0, 1.0], 250)
-    assert first < 0.2 and last < 0.3
+    first, last = learned(tmp_path, [0.0, 1.0], 160)
+    assert first < 0.15 and last < 0.25

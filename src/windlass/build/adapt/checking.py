@@ -90,7 +90,7 @@ def check_tuning(ws: Workspace, opened: Opened, workers: int = 1, *, say: Say = 
 
 def _lengths(opened: Opened, rows: list[Row]) -> Lengths:
     kind: str = opened.settings.objective.kind
-    if kind == "sft":
+    if kind in ("sft", "distil"):
         encoded = encoded_rows(opened, rows)
         return Lengths(np.array([len(one) for one in encoded]), sum(int(one.learned.sum()) for one in encoded))
     encodings = (opened.tokenizer.encode_batch_fast(texts) for texts in batches(map(text_of, rows)))
@@ -114,7 +114,8 @@ def _plan(prepared: Prepared, job: Fit[Any], workers: int) -> list[Line]:
 def planned_memory(prepared: Prepared, job: Fit[Any], micro: int, process: int) -> Memory:
     """On one worker, whose passes read `micro` rows; `process`: bytes that Python and PyTorch take."""
     model, state = prepared.model, job.state
-    weights = sum(one.numel() * one.element_size() for one in model.parameters())
+    models = (model,) if prepared.beside is None else (model, prepared.beside)
+    weights = sum(one.numel() * one.element_size() for part in models for one in part.parameters())
     trained = _trained(model) * _FLOAT
     one, two = (_kept(prepared, rows) for rows in (1, 2))
     width = 2 if job.asked.precision == "bf16" else _FLOAT

@@ -49,6 +49,10 @@ class Opened:
     """The folder of an adapter that is trained further."""
     adapter_artifact: Artifact | None = None
     """None for a folder outside the workspace."""
+    teacher: Path | None = None
+    """The folder of a model that is learned from."""
+    teacher_artifact: Artifact | None = None
+    """None for a folder outside the workspace."""
     notes: Sequence[str] = ()
     """What was done to the rows, for the person who watches."""
     rollouts: OpenRollouts | None = None
@@ -73,9 +77,11 @@ class Opened:
 
 def open_inputs(ws: Workspace, settings: TuneSettings) -> Opened:
     """Raises `InputError` or `NotFound` for what is not there or not of the right kind."""
-    base, artifact = _base(ws, settings.model.base)
+    base, artifact = _model(ws, settings.model.base, "model.base")
     rows, dataset, notes = _curated(ws, settings, *_rows(ws, settings.data.dataset))
     adapter, adapter_artifact = _adapter(ws, settings)
+    asked = settings.objective.teacher
+    teacher, teacher_artifact = (None, None) if asked is None else _model(ws, asked, "objective.teacher")
     tokenizer = load_tokenizer(base)
     tokenizer.encode_special_tokens = False  # a template writes special tokens, and means them
     specials, named = load_specials(base), settings.model.template
@@ -92,6 +98,8 @@ def open_inputs(ws: Workspace, settings: TuneSettings) -> Opened:
         dataset,
         adapter,
         adapter_artifact,
+        teacher,
+        teacher_artifact,
         notes,
     )
 
@@ -107,14 +115,14 @@ def evaluation_of(ws: Workspace, settings: TuneSettings) -> Evaluation | None:
     return Evaluation(files) if files else None
 
 
-def _base(ws: Workspace, name: str) -> tuple[Path, Artifact | None]:
+def _model(ws: Workspace, name: str, key: str) -> tuple[Path, Artifact | None]:
     if Path(name).is_dir():
         return Path(name), None
     if name == MINILM and (spec := importlib.util.find_spec(_MINILM_PACKAGE)) and spec.submodule_search_locations:
         return Path(spec.submodule_search_locations[0]) / "model", None
     artifact = ws.artifacts.get(name)
     if artifact.kind != "model":
-        raise InputError(f"model.base: {artifact.ref} is of kind '{artifact.kind}', not a model.", "Name a model.")
+        raise InputError(f"{key}: {artifact.ref} is of kind '{artifact.kind}', not a model.", "Name a model.")
     return artifact.path, artifact
 
 

@@ -22,7 +22,7 @@ from windlass.core.errors import InputError
 
 AdapterKind = Literal["none", "lora", "rslora", "dora", "ia3", "prompt", "prefix"]
 ObjectiveKind = Literal[
-    "sft", "dpo", "kto", "orpo", "simpo", "reward", "grpo", "ppo",
+    "sft", "distil", "dpo", "kto", "orpo", "simpo", "reward", "grpo", "ppo",
     "classify", "regress", "tag", "extract", "rank", "embed",
 ]  # fmt: skip
 
@@ -112,8 +112,9 @@ class TuneObjectiveSettings:
     kind: ObjectiveKind = "sft"
     labels: tuple[str, ...] = ()
     """Names of the classes or tags, in their order; empty: those that stand in the data."""
-    temperature: float = 0.05
-    """Of `embed`: what cosines are divided by."""
+    temperature: float | None = None
+    """`embed`: what cosines are divided by; None: 0.05. `distil`: what the logits of both models are divided by;
+    None: 1."""
     dimensions: tuple[int, ...] = ()
     """Of `embed`: further lengths to which its vectors may be cut, such as 64 and 128."""
     listwise: bool = True
@@ -121,14 +122,20 @@ class TuneObjectiveSettings:
     loss: Literal["sigmoid", "hinge", "ipo"] | None = None
     """Of `dpo`; None: sigmoid."""
     beta: float | None = None
-    """`dpo`, `kto`: how dear it is to leave the base; `orpo`: weight of the odds; `simpo`: how sharply it judges. None:
-    0.1, and 2 for `simpo`."""
+    """`dpo`, `kto`: how dear it is to leave the base; `orpo`: weight of the odds; `simpo`: how sharply it judges;
+    `distil` with `jsd`: share of the teacher in the mixture. None: 0.1, 2 for `simpo`, 0.5 for `distil`."""
     margin: float | None = None
     """`simpo`: how far beta times the log-probabilities a token shall differ; None: 1."""
     label_smoothing: float | None = None
     """`dpo`, `simpo`, `reward`: share of the preferences that are taken to be wrong; None: 0."""
     liked_weight: float | None = None
     """`kto`: of a liked answer, where another has weight 1; None: so that both kinds weigh the same altogether."""
+    teacher: str | None = None
+    """`distil`: the decoder that is learned from, an artifact or a folder in Hugging Face layout."""
+    divergence: Literal["forward", "reverse", "jsd"] | None = None
+    """`distil`: how the distance from the teacher is measured; None: forward, the Kullback-Leibler divergence."""
+    label_weight: float | None = None
+    """`distil`: share of the ordinary loss, of the tokens that stand in the rows; None: 0.5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +282,11 @@ _HEEDED: dict[str, tuple[AdapterKind, ...]] = {
 
 _USES: dict[str, tuple[ObjectiveKind, ...]] = {
     "loss": ("dpo",),
-    "beta": ("dpo", "kto", "orpo", "simpo"),
+    "beta": ("dpo", "kto", "orpo", "simpo", "distil"),
+    "temperature": ("embed", "distil"),
+    "teacher": ("distil",),
+    "divergence": ("distil",),
+    "label_weight": ("distil",),
     "margin": ("simpo",),
     "label_smoothing": ("dpo", "simpo", "reward"),
     "liked_weight": ("kto",),
@@ -297,6 +308,14 @@ def _check_objective(objective: TuneObjectiveSettings) -> None:
                 raise InputError(
                     f"objective.{key} is {value:g}, but must be {least:g} or more, and less than {most:g}."
                 )
+    if objective.kind == "distil":
+        if objective.teacher is None:
+            raise InputError("objective.kind is 'distil', but objective.teacher names nobody.", "Name a decoder.")
+        if objective.beta is not None and not (objective.divergence == "jsd" and objective.beta < 1):
+            raise InputError(
+                f"objective.beta is {objective.beta:g}, but must be the teacher's share of the mixture of 'jsd'.",
+                "Set objective.divergence to 'jsd' and beta to less than 1, or leave beta out.",
+            )
 
 
-_RANGES = {"label_smoothing": (0.0, 0.5), "margin": (0.0, math.inf)}
+_RANGES = {"label_smoothing": (0.0, 0.5), "margin": (0.0, math.inf), "label_weight": (0.0, 1.0)}

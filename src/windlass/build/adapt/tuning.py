@@ -13,6 +13,7 @@ from windlass.build.adapt.card import model_card
 from windlass.build.adapt.effort import Stopwatch
 from windlass.build.adapt.objectives import (
     classification,
+    distillation,
     embedding,
     extraction,
     preference,
@@ -50,6 +51,7 @@ from windlass.core.workspace import Workspace
 KIND = "tune"
 OBJECTIVES: Mapping[ObjectiveKind, Callable[[Opened], Prepared]] = {
     "sft": sft.prepare,
+    "distil": distillation.prepare,
     "classify": classification.prepare,
     "regress": regression.prepare,
     "tag": tagging.prepare,
@@ -136,11 +138,17 @@ def tune(
 def config_of(opened: Opened) -> dict[str, Any]:
     """What makes two runs the same."""
     adapter = {} if opened.adapter is None else {"adapter": sha256_file(opened.adapter / WEIGHTS)}
-    return adapter | {
-        "base": str(opened.base) if opened.base_artifact is None else opened.base_artifact.digest,
-        "rows": sha256_file(opened.rows) if opened.dataset is None else opened.dataset.digest,
-        "settings": opened.settings.as_json(),
-    }
+    teacher = opened.teacher_artifact
+    taught = {} if opened.teacher is None else {"teacher": teacher.digest if teacher else str(opened.teacher)}
+    return (
+        adapter
+        | taught
+        | {
+            "base": str(opened.base) if opened.base_artifact is None else opened.base_artifact.digest,
+            "rows": sha256_file(opened.rows) if opened.dataset is None else opened.dataset.digest,
+            "settings": opened.settings.as_json(),
+        }
+    )
 
 
 def job_of(prepared: Prepared, settings: TuneSettings, workers: Workers, parallel: Kind) -> Fit[Measurement]:
@@ -182,6 +190,8 @@ def _store(
             draft.add_parent("base", opened.base_artifact)
         if opened.adapter_artifact is not None:
             draft.add_parent("adapter", opened.adapter_artifact)
+        if opened.teacher_artifact is not None:
+            draft.add_parent("teacher", opened.teacher_artifact)
         if opened.dataset is not None:
             draft.add_parent("dataset", opened.dataset)
         prepared.save(draft.path)

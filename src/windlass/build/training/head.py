@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from windlass.build.training.data.batches import IGNORE
 
 Head = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Vectors (N, C) and targets (N) -> sum of nats over the targets that count, and how many were the likeliest token."""
+"""Vectors (N, C) and targets (N) -> sum of nats over the targets that count, and how many were the likeliest token
+(or whatever sums else are to be known, in one tensor)."""
 
 LogitsOf = Callable[[Tensor], Tensor]
 """Vectors (N, C) -> logits (N, V)."""
@@ -67,7 +68,7 @@ def cross_entropy(
         return head(x_NC, targets_N)
     if not torch.is_grad_enabled():
         parts = [head(x, t) for x, t in zip(torch.split(x_NC, chunk), torch.split(targets_N, chunk))]
-        return torch.stack([nats for nats, _ in parts]).sum(), torch.stack([right for _, right in parts]).sum()
+        return torch.stack([nats for nats, _ in parts]).sum(), torch.stack([right for _, right in parts]).sum(0)
     apply: Callable[..., tuple[Tensor, Tensor]] = _Chunked.apply
     return apply(head, x_NC, targets_N, chunk, *weights)
 

@@ -101,7 +101,7 @@ def prepare(opened: Opened) -> Prepared:
         *([f"{cut:,} texts are longer than the model reads, and were cut"] if cut else []),
         *([f"left out of the base: {', '.join(left)}"] if left else []),
     ]
-    how = Contrast(settings.objective.temperature, settings.objective.dimensions)
+    how = Contrast(settings.objective.temperature or 0.05, settings.objective.dimensions)
     loss = partial(cosent if scored else in_batch, model, how=how, dtype=dtype_of(settings.run))
     longest = max(len(text.ids) for example in found for text in example.texts)
     facts: dict[str, object] = {"examples": len(train), "tokens": learned.tokens, "cut": cut}

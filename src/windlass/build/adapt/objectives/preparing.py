@@ -43,3 +43,5 @@ class Prepared:
     depends on the model as it was."""
     survey: Survey | None = None
     """What the passes of a step say together, before any of them."""
+    beside: nn.Module | None = None
+    """Another model that the loss asks and that is never trained."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,19 @@ from windlass.build.transformer.decoder import Decoder
 from windlass.core.errors import InputError
 
 
+@dataclass(frozen=True, slots=True)
+class ConversationRows:
+    """What is learned from, packed."""
+
+    train: PackedExamples
+    unseen: PackedExamples
+    """Held out."""
+    size: int
+    """Positions of a row."""
+    lines: Sequence[str]
+    facts: dict[str, object]
+
+
 def prepare(opened: Opened) -> Prepared:
     """Raises `InputError` for a base that is no decoder, and for rows that nothing can be learned from, that need a
     template where there is none, or that do not fit."""
@@ -36,38 +50,47 @@ def prepare(opened: Opened) -> Prepared:
             f"objective.kind is 'sft', which trains decoders, but {opened.base_name} is none.",
             "Name a decoder, or another objective.",
         )
-    whole = encoded_rows(opened, rows_of(opened.rows))
+    rows = conversation_rows(opened, rows_of(opened.rows))
+    attached(model, opened)
+    compiler, how = prepare_blocks(model, settings.run, settings.schedule)
+    math = arithmetic(model, dtype=dtype_of(settings.run), accuracy=True, compiler=compiler)
+
+    def measure(loss_of: LossOf, most: int | None, tick: Tick | None) -> HeldOut:
+        return score_examples(loss_of, rows.unseen, batch=settings.data.micro_batch or 8, most=most, tick=tick)
+
+    def save(folder: Path) -> None:
+        save_tuned(model, opened, folder, "CAUSAL_LM")
+
+    loss = partial(causal, model, math=math)
+    return Prepared(
+        model, loss, rows.train, rows.size, measure, save, [*rows.lines, how], rows.facts, stored_kind(settings)
+    )
+
+
+def conversation_rows(opened: Opened, given: Iterable[Row]) -> ConversationRows:
+    """Raises `InputError` for rows that nothing can be learned from, that need a template where there is none, or that
+    do not fit."""
+    settings = opened.settings
+    whole = encoded_rows(opened, given)
     size, encoded, left_out = row_size(opened, whole)
     train, heldout = _split(encoded, settings.data.heldout, settings.run.seed)
     pad = opened.specials.separator if opened.specials.pad is None else opened.specials.pad
     examples = PackedExamples(train, size, pad=pad, packing=settings.data.packing)
     unseen = PackedExamples(heldout, size, pad=pad)
-    attached(model, opened)
-    compiler, how = prepare_blocks(model, settings.run, settings.schedule)
-    math = arithmetic(model, dtype=dtype_of(settings.run), accuracy=True, compiler=compiler)
     tokens, learned = sum(map(len, train)), sum(int(one.learned.sum()) for one in train)
     lines = [
         *left_out,
         f"{len(train):,} examples to train on, {len(heldout):,} held out; {tokens:,} tokens, of which {learned:,} "
         f"({learned / tokens:.0%}) are learned",
         f"{len(examples):,} rows of {size} positions, {1 - tokens / (len(examples) * size):.1%} of them padding",
-        how,
     ]
-
-    def measure(loss_of: LossOf, most: int | None, tick: Tick | None) -> HeldOut:
-        return score_examples(loss_of, unseen, batch=settings.data.micro_batch or 8, most=most, tick=tick)
-
-    def save(folder: Path) -> None:
-        save_tuned(model, opened, folder, "CAUSAL_LM")
-
     facts: dict[str, object] = {
         "examples": len(train),
         "overlong": len(whole) - len(encoded),
         "tokens": tokens,
         "learned_tokens": learned,
     }
-    loss = partial(causal, model, math=math)
-    return Prepared(model, loss, examples, size, measure, save, lines, facts, stored_kind(settings))
+    return ConversationRows(examples, unseen, size, lines, facts)
 
 
 def encoded_rows(opened: Opened, rows: Iterable[Row]) -> list[Encoded]:

@@ -48,6 +48,11 @@ def run(args: argparse.Namespace) -> int:
         if args.action == "merge":
             made = artifacts.merge_stored(ws, artifacts.stored(ws, args.adapter, args.base), args.name)
             print(f"The outputs are within {made.card['merge_error']:.1e} of those of base and adapter.")
+            if (bits := made.card.get("base_bits")) is not None:
+                print(
+                    f"The base is rounded to {bits} bits, as it was in training. Beside the base as it is, the "
+                    f"adapter's outputs are up to {made.card['error_beside_whole_base']:.1e} away."
+                )
         else:
             ones = [(artifacts.stored(ws, name, args.base), weight) for name, weight in args.adapters]
             made = artifacts.combine_stored(ws, ones, args.name, args.how, args.rank)

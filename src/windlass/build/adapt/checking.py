@@ -22,6 +22,7 @@ from windlass.build.adapt.data.wording import text_of
 from windlass.build.adapt.objectives.preparing import Prepared
 from windlass.build.adapt.objectives.sft import encoded_rows
 from windlass.build.adapt.opening import Opened, evaluation_of, given_rows, open_inputs
+from windlass.build.adapt.peft.quantised import numbers, told
 from windlass.build.adapt.settings import TuneSettings
 from windlass.build.adapt.tuning import OBJECTIVES, job_of
 from windlass.build.tokenizer import batches
@@ -98,13 +99,12 @@ def _lengths(opened: Opened, rows: list[Row]) -> Lengths:
 
 
 def _plan(prepared: Prepared, job: Fit[Any], workers: int) -> list[Line]:
-    parameters = list(prepared.model.parameters())
-    trained, every = _trained(prepared.model), sum(one.numel() for one in parameters)
+    trained, every = _trained(prepared.model), numbers(prepared.model)
     steps = job.schedule.steps
     ends = f"{steps:,} steps" if steps is not None else f"{(budget_seconds(job.schedule) or 0) / 60:g} minutes"
     epochs = "" if steps is None else f"{steps * job.sizes.batch / len(prepared.examples):.2f} epochs"
     return [
-        ("parameters trained", f"{trained:,}", f"of {every:,}, {trained / every:.2%}"),
+        ("parameters trained", f"{trained:,}", f"of {every:,}, {trained / every:.2%}{told(prepared.model)}"),
         ("rows an epoch", f"{len(prepared.examples):,}", f"of {prepared.positions:,} positions at most"),
         ("step", f"{job.sizes.batch} rows", f"{job.sizes.micro_batch} at a time, {workers} at work"),
         ("training", ends, epochs),
@@ -115,7 +115,7 @@ def planned_memory(prepared: Prepared, job: Fit[Any], micro: int, process: int) 
     """On one worker, whose passes read `micro` rows; `process`: bytes that Python and PyTorch take."""
     model, state = prepared.model, job.state
     models = (model,) if prepared.beside is None else (model, prepared.beside)
-    weights = sum(one.numel() * one.element_size() for part in models for one in part.parameters())
+    weights = sum(one.nbytes for part in models for one in (*part.parameters(), *part.buffers()))
     trained = _trained(model) * _FLOAT
     one, two = (_kept(prepared, rows) for rows in (1, 2))
     width = 2 if job.asked.precision == "bf16" else _FLOAT

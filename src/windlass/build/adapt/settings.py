@@ -60,6 +60,8 @@ class AdapterSettings:
     """What of the base is trained as it is beside the adapter: `embedding`, `head`, or norms such as `*.mlp_norm.*`."""
     virtual_tokens: int = 20
     """Positions before every text, with `prompt` and `prefix`."""
+    bits: int | None = None
+    """What each weight of the frozen maps is kept in: 4 (NF4, as QLoRA has it) or 8; None: as activations are."""
     merge: bool = False
     """Store one model of base and adapter, instead of the adapter alone."""
 
@@ -220,6 +222,12 @@ class TuneSettings:
         if most is not None and most < 2:
             raise InputError(f"data.curate.most is {most}, but some rows are trained on and others measured.")
         _check(self.adapter)
+        if self.adapter.bits is not None and self.objective.kind in ("grpo", "ppo"):
+            raise InputError(
+                f"adapter.bits is {self.adapter.bits}, but with objective.kind '{self.objective.kind}' an engine "
+                "answers that has the base as it is, another model than the one that would learn from its answers.",
+                "Leave adapter.bits out.",
+            )
 
     @property
     def stores_adapter(self) -> bool:
@@ -258,6 +266,13 @@ def _check(adapter: AdapterSettings) -> None:
             f"{adapter.virtual_tokens}.",
             "Rank and virtual_tokens are at least 1, alpha more than 0, the dropout at least 0 and less than 1.",
         )
+    if adapter.bits not in (None, 4, 8):
+        raise InputError(f"adapter.bits is {adapter.bits}.", "Choose 4 or 8, or leave it out.")
+    if adapter.merge and adapter.bits is not None:
+        raise InputError(
+            f"adapter.merge is on, but adapter.bits is {adapter.bits}, and a merge may lose what was learned.",
+            "Leave merge out; then `windlass adapters merge` measures the error of the merge, and refuses a bad one.",
+        )
     if adapter.merge and adapter.kind in ("prompt", "prefix"):
         raise InputError(
             f"adapter.merge is on, but adapter.kind '{adapter.kind}' is what stands before each text, and no weight.",
@@ -276,6 +291,7 @@ _HEEDED: dict[str, tuple[AdapterKind, ...]] = {
     "targets": ("lora", "rslora", "dora", "ia3", "none"),
     "layers": ("lora", "rslora", "dora", "ia3", "none"),
     "also": ("lora", "rslora", "dora", "ia3"),
+    "bits": ("lora", "rslora", "dora"),
 }
 """Settings that would mean nothing with the other kinds."""
 

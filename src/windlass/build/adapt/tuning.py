@@ -26,6 +26,7 @@ from windlass.build.adapt.objectives import (
 from windlass.build.adapt.objectives.preparing import Prepared
 from windlass.build.adapt.opening import Opened, open_inputs
 from windlass.build.adapt.peft.adapted import AdaptedLinear
+from windlass.build.adapt.peft.quantised import numbers, told
 from windlass.build.adapt.rl import objective
 from windlass.build.adapt.rl.rewards.reward import Reward
 from windlass.build.adapt.rl.rollouts import OpenRollouts
@@ -173,12 +174,11 @@ def job_of(prepared: Prepared, settings: TuneSettings, workers: Workers, paralle
 
 
 def _trained(prepared: Prepared) -> str:
-    parameters = list(prepared.model.parameters())
-    trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    every = sum(parameter.numel() for parameter in parameters)
+    trained = sum(parameter.numel() for parameter in prepared.model.parameters() if parameter.requires_grad)
+    every = numbers(prepared.model)
     maps = sum(isinstance(module, AdaptedLinear) for module in prepared.model.modules())
     where = f", beside {maps:,} maps" if maps else ""
-    return f"{trained:,} of {every:,} parameters are trained ({trained / every:.2%}){where}"
+    return f"{trained:,} of {every:,} parameters are trained ({trained / every:.2%}){where}{told(prepared.model)}"
 
 
 def _store(

@@ -14,7 +14,8 @@ from torch import Tensor
 from windlass.build.adapt.peft.attaching import attach_adapter, merge, transformer_of
 from windlass.build.adapt.peft.beginning import read_for
 from windlass.build.adapt.peft.composing import How, combined
-from windlass.build.transformer.adapters.files import check_base, task_of, write_adapter
+from windlass.build.adapt.peft.quantised import quantise
+from windlass.build.transformer.adapters.files import bits_of, check_base, task_of, write_adapter
 from windlass.build.transformer.adapters.parts import Adapter, LowRank
 from windlass.build.transformer.classifier import Classifier, Task
 from windlass.build.transformer.classifier_files import (
@@ -94,6 +95,8 @@ def facts(one: Stored) -> dict[str, Any]:
     """What the adapter is, for the person who asks."""
     _, adapter = one.read()
     found: dict[str, Any] = {"base": one.base_name, "maps": len(adapter.parts)}
+    if (bits := bits_of(one.adapter)) is not None:
+        found["base_bits"] = bits
     if adapter.virtual is not None:
         found |= {"kind": adapter.virtual.kind, "virtual_tokens": len(adapter.virtual.vectors)}
     low = [part for part in adapter.parts.values() if isinstance(part, LowRank)]
@@ -112,12 +115,25 @@ def facts(one: Stored) -> dict[str, Any]:
 
 def merge_stored(ws: Workspace, one: Stored, name: str) -> Artifact:
     """Stores the model that base and adapter are together, float32. Its card says how far its outputs lie from theirs;
-    what is further off than `MERGE_ERROR` is refused."""
+    what is further off than `MERGE_ERROR` is refused.
+
+    An adapter of a base in few bits is merged into the rounded weights that it was trained beside; the card also says
+    how far the outputs lie from them when it stands beside the weights as they were."""
     model, adapter = one.read()
+    bits = bits_of(one.adapter)
+    facts: dict[str, Any] = {}
+    whole = None
+    if bits is not None:
+        whole = one.read()[0]
+        attach_adapter(whole, adapter)
+        quantise(model, bits)
     attach_adapter(model, adapter)
     beside = _outputs(model)
+    if whole is not None:
+        facts = {"base_bits": bits, "error_beside_whole_base": _away(_outputs(whole), beside)}
+        del whole
     merge(model)
-    error = float((_outputs(model) - beside).abs().max() / beside.abs().max())
+    error = _away(_outputs(model), beside)
     if not error <= MERGE_ERROR:
         raise InputError(
             f"The merged model's outputs are {error:.1e} away from those of {one.base_name} with its adapter.",
@@ -136,7 +152,7 @@ def merge_stored(ws: Workspace, one: Stored, name: str) -> Artifact:
         for file in _BESIDE:
             if (one.base / file).is_file():
                 shutil.copyfile(one.base / file, draft.path / file)
-        draft.card.update({"description": f"{one.base_name} and an adapter in one", "merge_error": error})
+        draft.card.update({"description": f"{one.base_name} and an adapter in one", "merge_error": error, **facts})
     return draft.done
 
 
@@ -150,6 +166,12 @@ def combine_stored(
             f"{other.name} is for the base {other.base_name}, but {first.name} for {first.base_name}.",
             "Combine adapters of one base.",
         )
+    bits = {bits_of(one.adapter) for one, _ in ones}
+    if len(bits) > 1:
+        raise InputError(
+            "Some of the adapters were trained beside a base in few bits, others beside one in more.",
+            "Merge each into its base, or train them beside the same.",
+        )
     model, adapter = first.read()
     others = [(one.read()[1], weight) for one, weight in ones[1:]]
     found = combined([(adapter, ones[0][1]), *others], how, rank)
@@ -159,12 +181,17 @@ def combine_stored(
         for role, parent in sorted(parents):
             draft.add_parent(role, parent)
         task, state = task_of(first.adapter), model.state_dict()
-        write_adapter(draft.path, found.adapter, links, state, base=first.base_name, digest=digest, task=task)
+        own = bits.pop()
+        write_adapter(draft.path, found.adapter, links, state, base=first.base_name, digest=digest, bits=own, task=task)
         weights = {one.name: weight for one, weight in ones}
         draft.card.update(
             {"description": f"sum of {len(ones)} adapters", "how": how, "weights": weights, "lost": found.lost}
         )
     return draft.done
+
+
+def _away(outputs: Tensor, those: Tensor) -> float:
+    return float((outputs - those).abs().max() / those.abs().max())
 
 
 @torch.inference_mode()

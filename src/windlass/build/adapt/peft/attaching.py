@@ -14,6 +14,7 @@ from windlass.build.adapt.peft.choosing import in_layers, named
 from windlass.build.adapt.peft.dora import DoRALinear, begun_with_lengths
 from windlass.build.adapt.peft.ia3 import IA3Linear
 from windlass.build.adapt.peft.lora import LoRALinear, begun
+from windlass.build.adapt.peft.quantised import dequantise
 from windlass.build.adapt.settings import AdapterSettings
 from windlass.build.transformer.adapters.parts import Adapter, Part, Rescaled
 from windlass.build.transformer.attention import Attention
@@ -85,7 +86,8 @@ def adapter_of(model: nn.Module) -> Adapter:
 
 
 def merge(model: nn.Module) -> None:
-    """Makes plain float32 maps of all that was attached, in place. Raises `Unsupported` for what is no map."""
+    """Makes plain float32 maps of all that was attached or quantised, in place. Raises `Unsupported` for what
+    is no map."""
     if (before := virtual.virtual_of(model)) is not None:
         raise Unsupported(
             f"An adapter of kind '{before.kind}' cannot be merged: it is what stands before each text, and no weight.",
@@ -95,6 +97,7 @@ def merge(model: nn.Module) -> None:
         if isinstance(module, AdaptedLinear):
             owner, _, child = name.rpartition(".")
             setattr(model.get_submodule(owner), child, module.merged())
+    dequantise(model)
     for parameter in model.parameters():
         parameter.data = parameter.data.float()
 

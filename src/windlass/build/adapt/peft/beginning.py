@@ -9,9 +9,10 @@ from torch import nn
 
 from windlass.build.adapt.opening import Opened
 from windlass.build.adapt.peft.attaching import adapter_of, attach, attach_adapter, transformer_of
+from windlass.build.adapt.peft.quantised import quantise
 from windlass.build.training.settings import dtype_of
 from windlass.build.transformer.adapters import virtual_files
-from windlass.build.transformer.adapters.files import check_base, present, read_adapter
+from windlass.build.transformer.adapters.files import bits_of, check_base, present, read_adapter
 from windlass.build.transformer.adapters.parts import Adapter
 from windlass.build.transformer.adapters.recipe import CONFIG, Recipe
 from windlass.build.transformer.families.links import Link
@@ -29,15 +30,27 @@ def attached(model: nn.Module, opened: Opened, links: Sequence[Link] | None = No
     tied = tied_head(opened.base) if links is None else None
     links = load_links(opened.base) if links is None else links
     if opened.adapter is None:
+        quantise(model, settings.adapter.bits)
         attach(model, settings.adapter, settings.run.seed, dtype)
     else:
         check_base(opened.adapter, weights_digest(opened.base), opened.base_name)
+        _check_bits(opened.adapter, settings.adapter.bits)
         adapter = read_for(model, opened.adapter, links, tied)
         if adapter.virtual is not None and settings.adapter.merge:
             raise InputError(f"adapter.merge is on, but {opened.adapter} is no weight.", "Leave merge out.")
+        quantise(model, settings.adapter.bits)
         attach_adapter(model, adapter, settings.adapter.dropout, dtype)
     if settings.stores_adapter:
         _check_room(model, links)
+
+
+def _check_bits(folder: Path, asked: int | None) -> None:
+    """Raises `InputError` when the adapter made up for the rounding of a base that is not rounded so now."""
+    if (bits := bits_of(folder)) is not None and bits != asked:
+        raise InputError(
+            f"The adapter {folder} was trained beside a base in {bits} bits, but adapter.bits is {asked or 'not set'}.",
+            f"Set adapter.bits to {bits}.",
+        )
 
 
 def _check_room(model: nn.Module, links: Sequence[Link]) -> None:

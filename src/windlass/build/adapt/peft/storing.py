@@ -10,6 +10,7 @@ from torch import nn
 
 from windlass.build.adapt.opening import Opened
 from windlass.build.adapt.peft.attaching import adapter_of, attach_adapter, merge
+from windlass.build.adapt.peft.quantised import state_of
 from windlass.build.adapt.settings import TuneSettings
 from windlass.build.transformer.adapters.files import write_adapter
 from windlass.build.transformer.adapters.virtual_files import write_virtual
@@ -43,10 +44,21 @@ def save_adapter(
     if adapter.virtual is not None:
         write_virtual(folder, adapter.virtual, opened.config, base=base, digest=digest, task=task)
         return
-    state, dropout, tied = model.state_dict(), opened.settings.adapter.dropout, None
+    asked, tied = opened.settings.adapter, None
     if links is None:
         links, tied = load_links(opened.base), tied_head(opened.base)
-    write_adapter(folder, adapter, links, state, base=base, digest=digest, task=task, dropout=dropout, tied=tied)
+    write_adapter(
+        folder,
+        adapter,
+        links,
+        state_of(model),
+        base=base,
+        digest=digest,
+        bits=asked.bits,
+        task=task,
+        dropout=asked.dropout,
+        tied=tied,
+    )
 
 
 def merged(model: Model, opened: Opened) -> Model:

@@ -132,7 +132,7 @@ def _activations(settings: PretrainSettings, config: TransformerConfig, batch: B
 def counted_activations(model: nn.Module) -> Iterator[Callable[[], int]]:
     """Yields a function that tells the bytes which the passes within the block keep for their way back, the model's own
     weights aside."""
-    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
     kept: dict[int, Tensor] = {}  # holds the tensors too, or their storages' numbers would be given again
 
     def keep(tensor: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Adapters on disk as PEFT has them: `adapter_config.json` + `adapter_model.safetensors`, read strictly.
 
 A file that does not hold exactly what its configuration says is refused by name. Beside ours lies `base.json`, which
-PEFT passes over: the digest of the weights that the adapter was trained on. Of others only shapes can tell.
+PEFT passes over: the digest of the weights that the adapter was trained on, and in how many bits they were then, if in
+few. Of others only shapes can tell.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,6 +29,7 @@ from windlass.core.errors import InputError, Unsupported
 from windlass.core.files import disk_errors, write_json
 
 _PREFIX = "base_model.model."
+_T = TypeVar("_T")
 BASE = "base.json"
 """Not in the weights' metadata, of which safetensors writes several entries in an order that changes by chance."""
 
@@ -44,11 +46,22 @@ def size(folder: Path) -> int:
 def base_of(folder: Path) -> str | None:
     """Digest (`hf.weights_digest`) of the weights that the adapter was trained on; None where no file says so."""
     path = folder / BASE
-    if not path.is_file():
-        return None
+    return _told(path, lambda values: str(values["weights"])) if path.is_file() else None
+
+
+def bits_of(folder: Path) -> int | None:
+    """4 or 8: that of the base's maps as the adapter was trained beside them; None: they were whole, or nobody says."""
+    path = folder / BASE
+    bits = _told(path, lambda values: values.get("bits")) if path.is_file() else None
+    if bits not in (None, 4, 8):
+        raise InputError(f"{path}: bits is {bits!r}, which is neither 4 nor 8.", "Restore or delete it.")
+    return bits
+
+
+def _told(path: Path, what: Callable[[Any], _T]) -> _T:
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["weights"])
-    except (ValueError, KeyError, TypeError) as error:
+        return what(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({type(error).__name__}: {error}).", "Restore or delete it.") from error
 
 
@@ -267,14 +280,16 @@ def write_adapter(
     *,
     base: str,
     digest: str | None = None,
+    bits: int | None = None,
     task: str | None = None,
     dropout: float = 0.0,
     tied: str | None = None,
 ) -> None:
     """Writes the adapter of a model with these links and tensors; PEFT reads the folder.
 
-    `base` is the base's name, `digest` that of its weights, `task` PEFT's task_type, `tied` as in reading. `state` is
-    looked into only where several of our maps are one module elsewhere and not all of them are adapted.
+    `base` is the base's name, `digest` that of its weights, `bits` as in `bits_of`, `task` PEFT's task_type, `tied` as
+    in reading. `state` is looked into only where several of our maps are one module elsewhere and not all of them are
+    adapted.
     """
     tensors: dict[str, Tensor] = {}
     modules: dict[str, Part] = {}
@@ -296,7 +311,7 @@ def write_adapter(
     }
     if values["peft_type"] == "LORA":
         values |= {"lora_dropout": dropout, "bias": "none"}
-    write_folder(folder, values, tensors, base=base, digest=digest, task=task)
+    write_folder(folder, values, tensors, base=base, digest=digest, bits=bits, task=task)
 
 
 def whole_tensors(
@@ -321,6 +336,7 @@ def write_folder(
     *,
     base: str,
     digest: str | None,
+    bits: int | None = None,
     task: str | None,
 ) -> None:
     """Writes the files of an adapter of any kind: `values` of its configuration, and those that all kinds have."""
@@ -328,7 +344,7 @@ def write_folder(
     own = {"base_model_name_or_path": base, "task_type": task, "inference_mode": True}
     write_json(folder / CONFIG, {**values, **own})
     if digest is not None:
-        write_json(folder / BASE, {"name": base, "weights": digest})
+        write_json(folder / BASE, {"name": base, "weights": digest} | ({} if bits is None else {"bits": bits}))
     with disk_errors(folder):
         contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, folder / WEIGHTS, {"format": "pt"})

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
 
 from windlass.core.errors import InputError
+
+T = TypeVar("T")
 
 
 def split(
@@ -17,19 +20,9 @@ def split(
     Examples with equal keys stay together. `strata`: what of each example is to be as frequent on both sides, as far as
     that can be; none of them is held out as a whole. Raises `InputError` when there is too little for both.
     """
-    groups: dict[Hashable, list[int]] = {}
-    for number, key in enumerate(keys):
-        groups.setdefault(key, []).append(number)
-    order = list(groups.values())
-    random.Random(seed).shuffle(order)
+    order, count = _shuffled(keys, share, seed, "examples")
     if strata is not None:
         order.sort(key=lambda group: repr(strata[group[0]]))  # stable: at random within each
-    count = max(1, round(len(order) * share))
-    if len(order) - count < 1:
-        raise InputError(
-            f"There are {len(order)} different examples, too few to train on some and to measure others.",
-            "Give more examples.",
-        )
     # At equal distances in that order, so that each stratum gives its share.
     start = random.Random(f"{seed}/start").random()
     held = {int((place + start) * len(order) / count) for place in range(count)}
@@ -45,3 +38,29 @@ def split(
         )
     train = sorted(number for place, group in enumerate(order) if place not in held for number in group)
     return train, sorted(number for place in held for number in order[place])
+
+
+def split_off(
+    items: Sequence[T], key: Callable[[T], Hashable], share: float, seed: int, what: str = "examples"
+) -> tuple[list[T], list[T]]:
+    """The items to train on and those to measure, both at random; those with equal keys stay together. Raises
+    `InputError`, which calls them `what`, when there is too little for both."""
+    order, count = _shuffled([key(item) for item in items], share, seed, what)
+    train, held = ([items[number] for group in part for number in group] for part in (order[count:], order[:count]))
+    return train, held
+
+
+def _shuffled(keys: Sequence[Hashable], share: float, seed: int, what: str) -> tuple[list[list[int]], int]:
+    """Groups of equal keys at random, and how many of them are held out."""
+    groups: dict[Hashable, list[int]] = {}
+    for number, key in enumerate(keys):
+        groups.setdefault(key, []).append(number)
+    order = list(groups.values())
+    random.Random(seed).shuffle(order)
+    count = max(1, round(len(order) * share))
+    if len(order) - count < 1:
+        raise InputError(
+            f"There are {len(order)} different {what}, too few to train on some and to measure others.",
+            f"Give more {what}.",
+        )
+    return order, count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from windlass.build.adapt.data.formats import continuation_of, conversation_of
 from windlass.build.adapt.data.lengths import row_size
 from windlass.build.adapt.data.packing import PackedExamples
 from windlass.build.adapt.data.rows import Row, rows_of
+from windlass.build.adapt.data.splitting import split_off
 from windlass.build.adapt.objectives.preparing import LossOf, Prepared
 from windlass.build.adapt.opening import Opened
 from windlass.build.adapt.peft.beginning import attached
@@ -73,7 +73,9 @@ def conversation_rows(opened: Opened, given: Iterable[Row]) -> ConversationRows:
     settings = opened.settings
     whole = encoded_rows(opened, given)
     size, encoded, left_out = row_size(opened, whole)
-    train, heldout = _split(encoded, settings.data.heldout, settings.run.seed)
+    train, heldout = split_off(
+        encoded, lambda example: example.tokens.tobytes(), settings.data.heldout, settings.run.seed
+    )
     pad = opened.specials.separator if opened.specials.pad is None else opened.specials.pad
     examples = PackedExamples(train, size, pad=pad, packing=settings.data.packing)
     unseen = PackedExamples(heldout, size, pad=pad)
@@ -100,19 +102,3 @@ def encoded_rows(opened: Opened, rows: Iterable[Row]) -> list[Encoded]:
         return [plain.encode(*continuation_of(row), row.where) for row in rows]
     encoder = ConversationEncoder(opened.tokenizer, opened.template, end=opened.specials.eos)
     return [encoder.encode(conversation_of(row)) for row in rows]
-
-
-def _split(examples: Sequence[Encoded], share: float, seed: int) -> tuple[list[Encoded], list[Encoded]]:
-    """What is trained on, and what is held out; examples that are the same to the last token stay together."""
-    groups: dict[bytes, list[Encoded]] = {}
-    for example in examples:
-        groups.setdefault(example.tokens.tobytes(), []).append(example)
-    order = list(groups.values())
-    random.Random(seed).shuffle(order)
-    held = max(1, round(len(order) * share))
-    if len(order) - held < 1:
-        raise InputError(
-            f"There are {len(order)} different examples, too few to train on some and to measure others.",
-            "Give more examples.",
-        )
-    return [one for group in order[held:] for one in group], [one for group in order[:held] for one in group]

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from windlass.build.adapt.data.splitting import split_off
 from windlass.build.adapt.objectives.preparing import LossOf, Prepared
 from windlass.build.adapt.opening import Opened
 from windlass.build.adapt.peft.beginning import attached
@@ -23,7 +24,7 @@ from windlass.build.adapt.peft.storing import save_tuned, stored_kind
 from windlass.build.adapt.rl.batches import RLBatch
 from windlass.build.adapt.rl.losses import clipped, divergence, importance, value_loss
 from windlass.build.adapt.rl.practice import Practice, Score, seed_of
-from windlass.build.adapt.rl.prompts import Prompt, ends_of, prompts_of, split
+from windlass.build.adapt.rl.prompts import Prompt, ends_of, prompts_of
 from windlass.build.adapt.rl.rewards.known import REWARDS
 from windlass.build.adapt.rl.rewards.reward import chosen
 from windlass.build.adapt.rl.rollouts import PlainRollouts, Rollouts, Writing, twin
@@ -88,7 +89,9 @@ def prepare(opened: Opened) -> Prepared:
     for reward in rewards.values():
         for prompt in prompts:
             reward.check(prompt.row)
-    train, heldout = split(prompts, settings.data.heldout, settings.run.seed)
+    train, heldout = split_off(
+        prompts, lambda prompt: prompt.tokens, settings.data.heldout, settings.run.seed, "prompts"
+    )
     attached(decoder, opened)
     critic = settings.objective.kind == "ppo"
     model: nn.Module = Critic(decoder) if critic else decoder

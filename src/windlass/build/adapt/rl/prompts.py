@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -52,22 +51,6 @@ def ends_of(opened: Opened) -> frozenset[int]:
     if not ends:
         raise InputError(f"{opened.base_name} has no token that ends an answer.", "Its tokenizer needs an eos token.")
     return frozenset(ends)
-
-
-def split(prompts: Sequence[Prompt], share: float, seed: int) -> tuple[list[Prompt], list[Prompt]]:
-    """What is trained on, and what is held out; equal prompts stay together."""
-    groups: dict[tuple[int, ...], list[Prompt]] = {}
-    for prompt in prompts:
-        groups.setdefault(prompt.tokens, []).append(prompt)
-    order = list(groups.values())
-    random.Random(seed).shuffle(order)
-    held = max(1, round(len(order) * share))
-    if len(order) - held < 1:
-        raise InputError(
-            f"There are {len(order)} different prompts, too few to train on some and to measure others.",
-            "Give more of them.",
-        )
-    return [one for group in order[held:] for one in group], [one for group in order[:held] for one in group]
 
 
 def _tokens(opened: Opened, row: Row) -> tuple[int, ...]:

@@ -27,11 +27,15 @@ def split(
     start = random.Random(f"{seed}/start").random()
     held = {int((place + start) * len(order) / count) for place in range(count)}
     if strata is not None:
-        known = Counter(strata[group[0]] for place, group in enumerate(order) if place not in held)
-        held = {place for place in held if known[strata[order[place][0]]]}
+        kinds = [strata[group[0]] for group in order]
+        known = {kind for place, kind in enumerate(kinds) if place not in held}
+        for place in sorted(held):  # of a kind that would be held out whole, the first is trained on
+            if kinds[place] not in known:
+                held.remove(place)
+                known.add(kinds[place])
         if not held:  # only kinds that are there once were hit
-            held = {place for place, group in enumerate(order) if known[strata[group[0]]] > 1}
-            held = set(sorted(held)[:1])
+            many = Counter(kinds)
+            held = set([place for place, kind in enumerate(kinds) if many[kind] > 1][:1])
     if not held:
         raise InputError(
             "Every kind of example is there only once, so nothing can be held out.", "Give more examples of each."

@@ -6,6 +6,8 @@ import os
 import signal
 from pathlib import Path
 
+from hypothesis import HealthCheck, settings
+
 # As the command line does (see cli/main.py): where cores are shared, spinning threads make tests many times slower.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
@@ -15,3 +17,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (_SRC, os.environ.get("PYT
 
 # A shell starts background jobs with Ctrl-C ignored, and processes inherit that; tests interrupt what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says more about the machine's other work than about the code. Where CI is set, hypothesis
+# has a profile of its own, which allows the same and draws the same examples each time.
+settings.register_profile("desk", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+if not os.environ.get("CI"):
+    settings.load_profile("desk")

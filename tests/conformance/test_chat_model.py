@@ -10,8 +10,9 @@ import httpx2
 import pytest
 
 from windlass.apply.assistant import Assistant, AssistantSettings
+from windlass.apply.providers.chat_completions import ChatCompletions
 from windlass.apply.providers.http import Endpoint
-from windlass.apply.providers.openai_compatible import OpenAIChat
+from windlass.apply.providers.remote import RemoteChat
 from windlass.apply.rag.abstention import AbstentionRule
 from windlass.apply.rag.hashing import HashingEmbedder
 from windlass.apply.rag.index import HybridIndex, build_index
@@ -52,7 +53,8 @@ def openai_compatible(ws: Workspace) -> ChatModel:
         text = "".join(f"data: {json.dumps(line)}\n\n" for line in lines) + "data: [DONE]\n\n"
         return httpx2.Response(200, content=text.encode(), headers={"content-type": "text/event-stream"})
 
-    return OpenAIChat(Endpoint("http://model.example/v1", transport=httpx2.MockTransport(handle)), "remote")
+    endpoint = Endpoint("http://model.example/v1", transport=httpx2.MockTransport(handle))
+    return RemoteChat(endpoint, ChatCompletions("remote"))
 
 
 def local(ws: Workspace) -> ChatModel:

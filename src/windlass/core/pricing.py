@@ -41,6 +41,10 @@ class Price:
     cache_write: float | None = None
     reasoning: float | None = None
     """None: as output."""
+    input_audio: float | None = None
+    output_audio: float | None = None
+    input_image: float | None = None
+    output_image: float | None = None
     as_of: str = ""
     """The day on which this was the list price."""
     source: str = ""
@@ -56,6 +60,10 @@ class Price:
             (usage.cache_write, self.cache_write),
             (usage.output, self.output),
             (usage.reasoning, self.output if self.reasoning is None else self.reasoning),
+            (usage.input_audio, self.input_audio),
+            (usage.output_audio, self.output_audio),
+            (usage.input_image, self.input_image),
+            (usage.output_image, self.output_image),
         ):
             if tokens:
                 if dollars is None:

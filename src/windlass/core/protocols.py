@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -32,6 +32,23 @@ class ChatModel(Protocol):
 
     def stream(self, request: ChatRequest) -> Iterator[ChatDelta]:
         """Deltas whose texts concatenate to the message of the response that the last delta carries."""
+        ...
+
+
+@runtime_checkable
+class AsyncChatModel(Protocol):
+    """A chat model that many tasks of one event loop may ask at once. Cancelling the task cancels the call."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def digest(self) -> str | None: ...
+
+    async def acomplete(self, request: ChatRequest) -> ChatResponse: ...
+
+    def astream(self, request: ChatRequest) -> AsyncIterator[ChatDelta]:
+        """As `ChatModel.stream`."""
         ...
 
 

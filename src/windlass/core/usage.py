@@ -18,14 +18,26 @@ def usage_of(reported: Any) -> Usage:
         return Usage()
     prompt = _count(reported, "prompt_tokens", "input_tokens")
     completion = _count(reported, "completion_tokens", "output_tokens")
-    cached = _count(_details(reported, "prompt_tokens_details", "input_tokens_details"), "cached_tokens")
-    reasoning = _count(_details(reported, "completion_tokens_details", "output_tokens_details"), "reasoning_tokens")
+    prompted = _details(reported, "prompt_tokens_details", "input_tokens_details")
+    completed = _details(reported, "completion_tokens_details", "output_tokens_details")
+    cached, heard, seen = (_count(prompted, name) for name in ("cached_tokens", "audio_tokens", "image_tokens"))
+    thought, said, drawn = (_count(completed, name) for name in ("reasoning_tokens", "audio_tokens", "image_tokens"))
     return Usage(
-        input=None if prompt is None else prompt - (cached or 0),
+        input=_rest(prompt, cached, heard, seen),
         cache_read=cached,
-        output=None if completion is None else completion - (reasoning or 0),
-        reasoning=reasoning,
+        output=_rest(completion, thought, said, drawn),
+        reasoning=thought,
+        # Text-only answers report these as 0; only what was used is a class of its own.
+        input_audio=heard or None,
+        output_audio=said or None,
+        input_image=seen or None,
+        output_image=drawn or None,
     )
+
+
+def _rest(whole: int | None, *parts: int | None) -> int | None:
+    """What is left of a count without its parts. Cached sound or images stand in two of them: never below 0."""
+    return None if whole is None else max(0, whole - sum(part or 0 for part in parts))
 
 
 def _count(counts: Mapping[str, Any], *names: str) -> int | None:

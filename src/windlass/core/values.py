@@ -32,7 +32,29 @@ class ImagePart:
             raise ValueError("ImagePart takes exactly one of url and data")
 
 
-Part = TextPart | ImagePart
+@dataclass(frozen=True, slots=True)
+class AudioPart:
+    """Sound, as the bytes of a file."""
+
+    data: bytes
+    media_type: str = "audio/wav"
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A document by URL or as bytes; exactly one of the two is set."""
+
+    url: str | None = None
+    data: bytes | None = None
+    media_type: str = "application/pdf"
+    name: str = "document.pdf"
+
+    def __post_init__(self) -> None:
+        if (self.url is None) == (self.data is None):
+            raise ValueError("FilePart takes exactly one of url and data")
+
+
+Part = TextPart | ImagePart | AudioPart | FilePart
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +108,10 @@ class Usage:
     cache_write: int | None = None
     output: int | None = None
     reasoning: int | None = None
+    input_audio: int | None = None
+    output_audio: int | None = None
+    input_image: int | None = None
+    output_image: int | None = None
 
     def __add__(self, other: Usage) -> Usage:
         def plus(a: int | None, b: int | None) -> int | None:
@@ -96,20 +122,22 @@ class Usage:
     @property
     def total(self) -> int | None:
         """All tokens, or None when no class was reported."""
-        known = [v for f in fields(self) if (v := getattr(self, f.name)) is not None]
-        return sum(known) if known else None
+        return _known(*(getattr(self, f.name) for f in fields(self)))
 
     @property
     def prompt(self) -> int | None:
-        """Tokens on the prompt's side (input plus cache), as the OpenAI API counts them."""
-        known = [v for v in (self.input, self.cache_read, self.cache_write) if v is not None]
-        return sum(known) if known else None
+        """Tokens on the prompt's side (input of all kinds plus cache), as the OpenAI API counts them."""
+        return _known(self.input, self.cache_read, self.cache_write, self.input_audio, self.input_image)
 
     @property
     def completion(self) -> int | None:
-        """Tokens on the completion's side (output plus reasoning), as the OpenAI API counts them."""
-        known = [v for v in (self.output, self.reasoning) if v is not None]
-        return sum(known) if known else None
+        """Tokens on the completion's side (output of all kinds plus reasoning), as the OpenAI API counts them."""
+        return _known(self.output, self.reasoning, self.output_audio, self.output_image)
+
+
+def _known(*counts: int | None) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from windlass.apply.assistant import Assistant
-from windlass.apply.providers.openai_compatible import OpenAIChat
+from windlass.apply.providers import known
 from windlass.apply.rag.index_file import FILE, IndexFile
 from windlass.apply.rag.search import HybridIndex
 from windlass.apply.rag.vectors import CachedEmbedder, cache_path
@@ -146,7 +146,7 @@ def _writer(ws: Workspace, spec: VariantSpec) -> ChatModel | None:
             f"This variant of '{spec.task}' writes with '{spec.model}', but windlass.toml names no model.",
             "Set base_url and model under [model].",
         )
-    model = OpenAIChat.from_config(ws.config)
+    model = known.from_config(ws.config)
     if spec.model not in (None, model.name):
         raise ConfigError(
             f"This variant of '{spec.task}' writes with '{spec.model}', but windlass.toml names '{model.name}'.",

@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from windlass.apply.providers import known
 from windlass.apply.providers.http import Endpoint
-from windlass.apply.providers.openai_compatible import OpenAIChat
+from windlass.apply.providers.keys import ApiKey
 from windlass.core.errors import NotFound, ProviderError
 from windlass.core.protocols import ChatModel
 from windlass.core.workspace import Workspace
@@ -24,11 +25,9 @@ def chat_model(
     Raises `NotFound` and `InputError` for what is not there, `ProviderError` for a server that does not answer.
     """
     if which is not None and which.startswith(("http://", "https://")):
-        endpoint = Endpoint(
-            which if which.rstrip("/").endswith("/v1") else which.rstrip("/") + "/v1", api_key_env=key_env
-        )
-        with contextlib.closing(endpoint):
-            yield OpenAIChat(endpoint, name or _first(endpoint))
+        url = which if which.rstrip("/").endswith("/v1") else which.rstrip("/") + "/v1"
+        with contextlib.closing(known.at(url, name or _first(url, key_env), key_env)) as remote:
+            yield remote
         return
     model = _local(ws, which)
     try:
@@ -38,10 +37,11 @@ def chat_model(
             close()
 
 
-def _first(endpoint: Endpoint) -> str:
-    listed = endpoint.get("/models").get("data")
+def _first(base_url: str, key_env: str) -> str:
+    with contextlib.closing(Endpoint(base_url, ApiKey(key_env))) as endpoint:
+        listed = endpoint.get("/models").get("data")
     if not isinstance(listed, list) or not listed or not isinstance(listed[0], dict) or "id" not in listed[0]:
-        raise ProviderError(f"{endpoint.base_url}/models lists no model.", "Name it with --name.")
+        raise ProviderError(f"{base_url}/models lists no model.", "Name it with --name.")
     return str(listed[0]["id"])
 
 

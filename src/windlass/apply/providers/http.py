@@ -1,22 +1,30 @@
-"""One HTTP call to a model endpoint: timeouts by phase, retries with jitter that honour `Retry-After`, clear errors.
+"""One HTTP call to a model's endpoint: timeouts by phase, retries with jitter that honour `Retry-After`, clear errors.
 
-The key is read from the environment at each call, sent in one header, and struck out of every message.
+Each way to call stands here twice, for callers that wait and for those on an event loop; what they decide, and what
+they say when something fails, stands once.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import httpx2
 
 from windlass import __version__
-from windlass.core.config import secret
+from windlass.apply.providers.clock import Clock
+from windlass.apply.providers.dialect import Call, Frames, ServerSentEvents
+from windlass.apply.providers.keys import ApiKey, Auth
 from windlass.core.errors import ConfigError, ProviderError
 from windlass.core.retry import AGAIN, backoff, retry_after
+from windlass.core.sse import BadEvent
+from windlass.core.trace import current_span
 
 _LONGEST_WAIT = 60.0
 _HINTS: Mapping[int, str] = {
@@ -29,19 +37,34 @@ _HINTS: Mapping[int, str] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds by phase. How long the whole answer may take is for the request to say (`ChatRequest.timeout`)."""
+
+    connect: float = 10.0
+    write: float = 60.0
+    read: float = 60.0
+    """Between two pieces of the answer, and before the first."""
+
+
 class Endpoint:
-    """An OpenAI-compatible server. Safe to share between threads."""
+    """The address of an API. Safe to share between threads, tasks and event loops.
+
+    `proxy`: a URL; without one, the usual environment variables decide. `connections`: how many are open at once at
+    most; calls beyond that wait their turn.
+    """
 
     def __init__(
         self,
         base_url: str,
+        auth: Auth | None = None,
         *,
-        api_key_env: str = "OPENAI_API_KEY",
-        timeout: float = 60.0,
-        connect_timeout: float = 10.0,
+        timeouts: Timeouts | None = None,
         retries: int = 2,
         headers: Mapping[str, str] | None = None,
-        transport: httpx2.BaseTransport | None = None,
+        proxy: str | None = None,
+        connections: int = 100,
+        transport: httpx2.MockTransport | None = None,
     ) -> None:
         try:
             url = httpx2.URL(base_url)
@@ -52,145 +75,180 @@ class Endpoint:
         self.base_url = base_url.rstrip("/")
         self.host = url.host
         self.port = url.port
-        self.api_key_env = api_key_env
+        self.auth = auth or ApiKey("OPENAI_API_KEY")
         self.retries = retries
-        self._client = httpx2.Client(
-            timeout=httpx2.Timeout(timeout, connect=connect_timeout),
-            headers={"User-Agent": f"windlass/{__version__}", **(headers or {})},
-            transport=transport,
-        )
+        waits = timeouts or Timeouts()
+        self._options: dict[str, Any] = {
+            # Waiting for a free connection has no limit of its own: a thousand calls at once are no failure.
+            "timeout": httpx2.Timeout(connect=waits.connect, write=waits.write, read=waits.read, pool=None),
+            "limits": httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
+            "headers": {"User-Agent": f"windlass/{__version__}", **(headers or {})},
+            "proxy": proxy,
+            "transport": transport,
+        }
+        self._client: httpx2.Client | None = None
+        # A connection belongs to the event loop that opened it.
+        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient]
+        self._clients = weakref.WeakKeyDictionary()
 
     def close(self) -> None:
-        self._client.close()
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    async def aclose(self) -> None:
+        """Closes the connections of this event loop."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+
+    # callers that wait ----------------------------------------------------------------------------------------------
 
     def get(self, path: str) -> dict[str, Any]:
         """The JSON object at a path. Raises `ProviderError`."""
-        return self._object(path, None)
+        return self.post(Call(path, None))
 
-    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The JSON object that the server answers. Raises `ProviderError`."""
-        return self._object(path, body)
+    def post(self, call: Call, within: float | None = None) -> dict[str, Any]:
+        """The JSON object that the server answers. Raises `ProviderError`; `TimedOut` after `within` seconds."""
+        clock = Clock(within)
+        with self._sent(call, clock) as response, self._broken(call.path, response.status_code, clock):
+            pieces = [*clock.watched(response.iter_bytes())]
+        return self._object(call.path, response.status_code, b"".join(pieces))
 
-    def _object(self, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
-        with self._sent(path, body) as response:
-            content = self._read(response)
+    def events(self, call: Call, frames: Frames | None = None, within: float | None = None) -> Iterator[dict[str, Any]]:
+        """The JSON objects of a streamed answer as they come. Raises as `post`."""
+        clock, cutter = Clock(within), frames or ServerSentEvents()
+        with self._sent(call, clock) as response:
+            self._refuse_page(call.path, response, cutter)
+            with self._broken(call.path, response.status_code, clock):
+                for data in clock.watched(response.iter_bytes()):
+                    for text in cutter.feed(data):
+                        yield self._event(call.path, response.status_code, text)
+                for text in cutter.end():
+                    yield self._event(call.path, response.status_code, text)
+
+    @contextlib.contextmanager
+    def _sent(self, call: Call, clock: Clock) -> Iterator[httpx2.Response]:
+        """An open response with a good status; retries until one arrives or the tries are used up."""
+        if self._client is None:
+            self._client = httpx2.Client(**self._options)
+        client, tries = self._client, _Tries(self, call, clock)
+        while True:
+            try:
+                response = client.send(self._request(client, call, clock), stream=True)
+            except httpx2.TransportError as error:
+                time.sleep(tries.after(error))
+                continue
+            try:
+                if response.is_success:
+                    yield response
+                    return
+                with self._broken(call.path, response.status_code, clock):
+                    response.read()
+                wait = tries.after_status(response)
+            finally:
+                response.close()
+            time.sleep(wait)
+
+    # callers on an event loop -----------------------------------------------------------------------------------------
+
+    async def apost(self, call: Call, within: float | None = None) -> dict[str, Any]:
+        """As `post`. Cancelling the task ends the request."""
+        clock = Clock(within)
+        async with self._asent(call, clock) as response:
+            with self._broken(call.path, response.status_code, clock):
+                content = await clock.awaited(response.aread())
+        return self._object(call.path, response.status_code, content)
+
+    async def aevents(
+        self, call: Call, frames: Frames | None = None, within: float | None = None
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """As `events`."""
+        clock, cutter = Clock(within), frames or ServerSentEvents()
+        async with self._asent(call, clock) as response:
+            self._refuse_page(call.path, response, cutter)
+            with self._broken(call.path, response.status_code, clock):
+                pieces = response.aiter_bytes()
+                while (data := await clock.awaited(anext(pieces, None))) is not None:
+                    for text in cutter.feed(data):
+                        yield self._event(call.path, response.status_code, text)
+                for text in cutter.end():
+                    yield self._event(call.path, response.status_code, text)
+
+    @contextlib.asynccontextmanager
+    async def _asent(self, call: Call, clock: Clock) -> AsyncIterator[httpx2.Response]:
+        """As `_sent`."""
+        loop = asyncio.get_running_loop()
+        if (client := self._clients.get(loop)) is None:
+            client = self._clients[loop] = httpx2.AsyncClient(**self._options)
+        tries = _Tries(self, call, clock)
+        while True:
+            try:
+                response = await clock.awaited(client.send(self._request(client, call, clock), stream=True))
+            except httpx2.TransportError as error:
+                await asyncio.sleep(tries.after(error))
+                continue
+            try:
+                if response.is_success:
+                    yield response
+                    return
+                with self._broken(call.path, response.status_code, clock):
+                    await clock.awaited(response.aread())
+                wait = tries.after_status(response)
+            finally:
+                await response.aclose()
+            await asyncio.sleep(wait)
+
+    # what is sent -----------------------------------------------------------------------------------------------------
+
+    def _request(self, client: httpx2.Client | httpx2.AsyncClient, call: Call, clock: Clock) -> httpx2.Request:
+        url = f"{self.base_url}{call.path}"
+        method, content, headers = "GET", b"", dict(call.headers)
+        if call.body is not None:
+            method = "POST"
+            content = json.dumps(call.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+            headers["Content-Type"] = "application/json"
+        headers.update(self.auth.headers(method, url, content))
+        return client.build_request(method, url, content=content or None, headers=headers, **clock.limits(client))
+
+    # what comes back --------------------------------------------------------------------------------------------------
+
+    def _object(self, path: str, status: int, content: bytes) -> dict[str, Any]:
         try:
             value = json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             shown = self._clean(content[:200].decode("utf-8", "replace").strip())
             raise ProviderError(
-                f"{self.base_url}{path} answered status {response.status_code}, but not with JSON: {shown!r}.",
+                f"{self.base_url}{path} answered status {status}, but not with JSON: {shown!r}.",
                 "Is base_url right? It usually ends in /v1.",
-                status=response.status_code,
-            ) from error
-        if not isinstance(value, dict):
-            raise ProviderError(f"{self.base_url}{path} answered JSON that is no object.", status=response.status_code)
-        self._refuse_error(value, path, response.status_code)
-        return value
-
-    def events(self, path: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """The JSON objects of a server-sent event stream, up to `[DONE]`. Raises `ProviderError`."""
-        with self._sent(path, body) as response:
-            kind = response.headers.get("content-type", "")
-            if "text/event-stream" not in kind:
-                raise ProviderError(
-                    f"{self.base_url}{path} answered {kind or 'no content type'}, not a stream of events.",
-                    "Is base_url right? Does the server support streaming?",
-                    status=response.status_code,
-                )
-            with self._broken(path, response.status_code):
-                for line in response.iter_lines():
-                    if not line.startswith("data:"):
-                        continue
-                    data = line[5:].strip()
-                    if data == "[DONE]":
-                        return
-                    try:
-                        value = json.loads(data)
-                    except ValueError as error:
-                        raise ProviderError(
-                            f"{self.base_url}{path} sent an event that is not JSON: {self._clean(data[:200])!r}.",
-                            status=response.status_code,
-                        ) from error
-                    if not isinstance(value, dict):
-                        raise ProviderError(f"{self.base_url}{path} sent an event that is no object.")
-                    self._refuse_error(value, path, response.status_code)
-                    yield value
-
-    # sending --------------------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _sent(self, path: str, body: Mapping[str, Any] | None) -> Iterator[httpx2.Response]:
-        """An open response with a good status; retries until one arrives or the tries are used up."""
-        for attempt in range(self.retries + 1):
-            last = attempt == self.retries
-            response: httpx2.Response | None = None
-            try:
-                response = self._client.send(self._request(path, body), stream=True)
-            except httpx2.TimeoutException as error:
-                if last or isinstance(error, httpx2.ReadTimeout):  # it may be working on it: asking again pays twice
-                    raise ProviderError(
-                        f"{self.base_url}{path} did not answer in time ({type(error).__name__}).",
-                        "Raise timeout_s under [model] in windlass.toml, or check the server.",
-                    ) from error
-            except httpx2.TransportError as error:
-                if last:
-                    raise ProviderError(
-                        f"{self.base_url} cannot be reached ({self._clean(str(error))}).",
-                        "Check base_url, and that the server is running.",
-                    ) from error
-            if response is not None:
-                try:
-                    if response.is_success:
-                        yield response
-                        return
-                    if last or response.status_code not in AGAIN:
-                        raise self._failure(path, response)
-                finally:
-                    response.close()
-            time.sleep(_wait(attempt, response))
-
-    def _request(self, path: str, body: Mapping[str, Any] | None) -> httpx2.Request:
-        """Without a body it is a GET."""
-        key = secret(self.api_key_env)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        method = "GET" if body is None else "POST"
-        return self._client.build_request(method, f"{self.base_url}{path}", json=body, headers=headers)
-
-    def _read(self, response: httpx2.Response) -> bytes:
-        with self._broken("", response.status_code):
-            return response.read()
-        raise AssertionError("unreachable")
-
-    @contextlib.contextmanager
-    def _broken(self, path: str, status: int) -> Iterator[None]:
-        try:
-            yield
-        except (httpx2.TransportError, httpx2.StreamError, httpx2.DecodingError) as error:
-            raise ProviderError(
-                f"{self.base_url}{path} broke off its answer ({type(error).__name__}).",
-                "Ask again; if it happens often, check the server's log.",
                 status=status,
             ) from error
+        if not isinstance(value, dict):
+            raise ProviderError(f"{self.base_url}{path} answered JSON that is no object.", status=status)
+        self._refuse_error(value, path, status)
+        return value
 
-    # errors ---------------------------------------------------------------------------------------------------------
-
-    def _failure(self, path: str, response: httpx2.Response) -> ProviderError:
-        text = self._read(response)[:4000].decode("utf-8", "replace")
+    def _event(self, path: str, status: int, text: bytes) -> dict[str, Any]:
         try:
-            detail = json.loads(text)["error"]
-            message = str(detail["message"] if isinstance(detail, dict) else detail)
-        except (ValueError, KeyError, TypeError):
-            message = " ".join(text.split())[:300]
-        status = response.status_code
-        hint = _HINTS.get(status, "The fault is at the endpoint; try again later." if status >= 500 else "")
-        if status == 401 and secret(self.api_key_env) is None:
-            hint = "Set the environment variable {key} to your key."
-        return ProviderError(
-            f"{self.base_url}{path} answered status {status}: {self._clean(message) or 'no message'}",
-            hint.format(key=self.api_key_env),
-            status=status,
-        )
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            shown = self._clean(text[:200].decode("utf-8", "replace"))
+            raise ProviderError(
+                f"{self.base_url}{path} sent an event that is not JSON: {shown!r}.", status=status
+            ) from error
+        if not isinstance(value, dict):
+            raise ProviderError(f"{self.base_url}{path} sent an event that is no object.", status=status)
+        self._refuse_error(value, path, status)
+        return value
+
+    def _refuse_page(self, path: str, response: httpx2.Response, frames: Frames) -> None:
+        kind = response.headers.get("content-type", "")
+        if frames.media_type not in kind:
+            raise ProviderError(
+                f"{self.base_url}{path} answered {kind or 'no content type'}, not a stream of events.",
+                "Is base_url right? Does the server support streaming?",
+                status=response.status_code,
+            )
 
     def _refuse_error(self, value: Mapping[str, Any], path: str, status: int) -> None:
         """Some servers report an error with status 200, or inside a stream."""
@@ -199,12 +257,86 @@ class Endpoint:
             message = error.get("message", error) if isinstance(error, dict) else error
             raise ProviderError(f"{self.base_url}{path} reported: {self._clean(str(message))}", status=status)
 
+    @contextlib.contextmanager
+    def _broken(self, path: str, status: int, clock: Clock) -> Iterator[None]:
+        try:
+            yield
+        except (httpx2.TransportError, httpx2.StreamError, httpx2.DecodingError) as error:
+            if isinstance(error, httpx2.TimeoutException):
+                clock.left()
+            raise ProviderError(
+                f"{self.base_url}{path} broke off its answer ({type(error).__name__}).",
+                "Ask again; if it happens often, check the server's log.",
+                status=status,
+            ) from error
+        except BadEvent as error:
+            raise ProviderError(f"{self.base_url}{path}: {self._clean(str(error))}.", status=status) from error
+
+    def _failure(self, path: str, response: httpx2.Response) -> ProviderError:
+        text = response.content[:4000].decode("utf-8", "replace")
+        try:
+            value = json.loads(text)
+            value = value[0] if isinstance(value, list) else value  # Gemini puts its errors into a list
+            detail = value.get("error", value)
+            message = str(detail["message"] if isinstance(detail, dict) else detail)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            message = " ".join(text.split())[:300]
+        status = response.status_code
+        hint = _HINTS.get(status, "The fault is at the endpoint; try again later." if status >= 500 else "")
+        if status == 401 and not self.auth.secrets():
+            hint = "Set the environment variable {key} to your key."
+        return ProviderError(
+            f"{self.base_url}{path} answered status {status}: {self._clean(message) or 'no message'}",
+            hint.format(key=self.auth.named),
+            status=status,
+        )
+
     def _clean(self, text: str) -> str:
-        key = secret(self.api_key_env)
-        return text.replace(key, "[key]") if key else text
+        for key in self.auth.secrets():
+            text = text.replace(key, "[key]")
+        return text
 
 
-def _wait(attempt: int, response: httpx2.Response | None) -> float:
-    """Seconds until the next try: what the server asks for, unless that is very long."""
-    asked = None if response is None else retry_after(response.headers)
-    return asked if asked is not None and asked <= _LONGEST_WAIT else backoff(attempt)
+class _Tries:
+    """Counts the tries of one call, and says how long to wait before the next. The last failure is raised."""
+
+    def __init__(self, endpoint: Endpoint, call: Call, clock: Clock) -> None:
+        self._endpoint, self._path, self._clock = endpoint, call.path, clock
+        self._failed = 0
+
+    def after(self, error: httpx2.TransportError) -> float:
+        """No answer came."""
+        address = f"{self._endpoint.base_url}{self._path}"
+        if isinstance(error, httpx2.TimeoutException):
+            self._clock.left()
+            # It may be working on the first one: asking again would pay twice.
+            if self._last() or isinstance(error, httpx2.ReadTimeout):
+                raise ProviderError(
+                    f"{address} did not answer in time ({type(error).__name__}).",
+                    "Allow it more time (timeout_s under [model] in windlass.toml), or check the server.",
+                ) from error
+        elif self._last():
+            raise ProviderError(
+                f"{self._endpoint.base_url} cannot be reached ({self._endpoint._clean(str(error))}).",
+                "Check base_url, and that the server is running.",
+            ) from error
+        return self._again(type(error).__name__, None)
+
+    def after_status(self, response: httpx2.Response) -> float:
+        """An answer came, but no good one; it has been read."""
+        if response.status_code not in AGAIN or self._last():
+            raise self._endpoint._failure(self._path, response)
+        return self._again(f"status {response.status_code}", retry_after(response.headers))
+
+    def _last(self) -> bool:
+        return self._failed >= self._endpoint.retries
+
+    def _again(self, why: str, asked: float | None) -> float:
+        """What the server asks for, unless that is very long; and a line on the trace."""
+        wait = asked if asked is not None and asked <= _LONGEST_WAIT else backoff(self._failed)
+        self._failed += 1
+        if (span := current_span()) is not None:
+            span["windlass.retries"] = self._failed
+            span[f"windlass.retry.{self._failed}"] = f"{why}, asked again after {wait:.2f} s"
+        left = self._clock.left()
+        return wait if left is None else min(wait, left)

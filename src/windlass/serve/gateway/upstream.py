@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from windlass import __version__
+from windlass.core import sse
 from windlass.core.config import secret
 from windlass.core.errors import ProviderError
 from windlass.core.usage import usage_of
@@ -217,22 +218,22 @@ class Stream:
         self._buffer += piece
         passed: list[bytes] = []
         try:
-            for event in events.cut(self._buffer):
+            for event in sse.cut(self._buffer):
                 if self._passes(event):
                     passed.append(event)
                 if self._problem is not None:
                     break
-        except events.BadEvent as problem:
+        except sse.BadEvent as problem:
             self._problem = self._broken(f"sent a stream that is broken: {problem}")
         return b"".join(passed)
 
     def _passes(self, event: bytes) -> bool:
         try:
-            data = events.data_of(event)
+            data = sse.data_of(event)
             if data is None:
                 return True
             only_usage = self.watcher.see(data)
-        except events.BadEvent as problem:
+        except sse.BadEvent as problem:
             self._problem = self._broken(f"sent a stream that is broken: {problem}")
             return False
         return not (only_usage and self._drop_usage)

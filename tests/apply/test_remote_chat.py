@@ -3,77 +3,39 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from typing import Any
 
 import httpx2
 import numpy as np
 import openai
 import pytest
+from tests.apply.provider_world import KEY, Loopback, ask, events, piece, reply
 
 from windlass.apply.providers import http as http_module
-from windlass.apply.providers.http import Endpoint
-from windlass.apply.providers.openai_compatible import OpenAIChat, OpenAIEmbedder
+from windlass.apply.providers import known
+from windlass.apply.providers.chat_completions import ChatCompletions
+from windlass.apply.providers.embeddings import OpenAIEmbedder
+from windlass.apply.providers.http import Endpoint, Timeouts
+from windlass.apply.providers.keys import ApiKey
+from windlass.apply.providers.remote import RemoteChat
 from windlass.core.config import Config, ModelConfig
 from windlass.core.errors import ConfigError, ProviderError, Unsupported
 from windlass.core.pricing import Price, prices_at
 from windlass.core.values import ChatRequest, ImagePart, Message, TextPart, TokenLogprob, ToolCall, ToolSpec, Usage
 
-KEY = "sk-very-secret-key"
-Answer = Callable[[dict[str, Any]], tuple[int, dict[str, str], bytes]]
-
-
-class Loopback:
-    """A server that keeps what it was sent and answers what the test says, one answer after the other."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
-        self.answers: list[tuple[int, dict[str, str], bytes]] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                outer.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
-                status, headers, content = outer.answers.pop(0) if len(outer.answers) > 1 else outer.answers[0]
-                if status == 0:  # a server that never answers
-                    time.sleep(1.0)
-                    return
-                self.send_response(status)
-                for name, value in {"content-type": "application/json", **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def answer(self, *answers: tuple[int, dict[str, str], bytes]) -> None:
-        self.answers = list(answers)
-
-    def bodies(self) -> list[dict[str, Any]]:
-        return [body for _, _, body in self.requests]
-
 
 @pytest.fixture
 def server() -> Iterator[Loopback]:
-    loopback = Loopback()
-    yield loopback
-    loopback.server.shutdown()
-    loopback.server.server_close()
+    with Loopback() as loopback:
+        yield loopback
 
 
 @pytest.fixture
 def endpoint(server: Loopback, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     monkeypatch.setenv("WINDLASS_TEST_KEY", KEY)
-    made = Endpoint(server.url, api_key_env="WINDLASS_TEST_KEY", timeout=0.5)
+    made = Endpoint(server.url, ApiKey("WINDLASS_TEST_KEY"), timeouts=Timeouts(read=0.5))
     yield made
     made.close()
 
@@ -85,46 +47,11 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waits
 
 
-def reply(text: str = "Hello!", **more: Any) -> tuple[int, dict[str, str], bytes]:
-    usage = {
-        "prompt_tokens": 20,
-        "completion_tokens": 9,
-        "total_tokens": 29,
-        "prompt_tokens_details": {"cached_tokens": 8},
-        "completion_tokens_details": {"reasoning_tokens": 4},
-    }
-    message = {"role": "assistant", "content": text, **more}
-    value = {
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "created": 1,
-        "model": "m-2026",
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-        "usage": usage,
-    }
-    return 200, {}, json.dumps(value).encode()
-
-
-def events(*values: Any, done: bool = True) -> tuple[int, dict[str, str], bytes]:
-    lines = [f"data: {json.dumps(value)}\n\n" for value in values] + (["data: [DONE]\n\n"] if done else [])
-    return 200, {"content-type": "text/event-stream; charset=utf-8"}, "".join([": ping\n\n", *lines]).encode()
-
-
-def piece(text: str | None = None, finish: str | None = None, **delta: Any) -> dict[str, Any]:
-    content = {"content": text} if text is not None else {}
-    choice = {"index": 0, "delta": {**content, **delta}, "finish_reason": finish}
-    return {"id": "c-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
-
-
-def ask(text: str = "Hi", **parameters: Any) -> ChatRequest:
-    return ChatRequest([Message("user", text)], **parameters)
-
-
 def test_a_completion(server: Loopback, endpoint: Endpoint) -> None:
     server.answer(reply())
-    response = OpenAIChat(endpoint, "m", price_of=lambda model, usage: 0.5 if model == "m-2026" else None).complete(
-        ask()
-    )
+    response = RemoteChat(
+        endpoint, ChatCompletions("m"), price_of=lambda model, usage: 0.5 if model == "m-2026" else None
+    ).complete(ask())
     assert response.message.text == "Hello!" and response.model == "m-2026" and response.finish_reason == "stop"
     assert response.usage == Usage(input=12, cache_read=8, output=5, reasoning=4)
     assert response.usage.prompt == 20 and response.usage.completion == 9
@@ -138,14 +65,14 @@ def test_unknown_usage_and_price_stay_unknown(server: Loopback, endpoint: Endpoi
     value = json.loads(reply()[2])
     del value["usage"]
     server.answer((200, {}, json.dumps(value).encode()))
-    response = OpenAIChat(endpoint, "m").complete(ask())
+    response = RemoteChat(endpoint, ChatCompletions("m")).complete(ask())
     assert response.usage == Usage() and response.usage.total is None and response.cost_usd is None
 
 
 def test_a_stream(server: Loopback, endpoint: Endpoint) -> None:
     usage = {"id": "c-1", "model": "m", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
     server.answer(events(piece("", role="assistant"), piece("Gr"), piece("üße 🎈"), piece(finish="length"), usage))
-    deltas = list(OpenAIChat(endpoint, "m").stream(ask()))
+    deltas = list(RemoteChat(endpoint, ChatCompletions("m")).stream(ask()))
     assert [d.text for d in deltas[:-1]] == ["Gr", "üße 🎈"]
     response = deltas[-1].response
     assert response is not None and response.message.text == "Grüße 🎈"
@@ -163,7 +90,7 @@ def test_streamed_tool_calls_are_put_together(server: Loopback, endpoint: Endpoi
         piece(finish="tool_calls"),
     ]
     server.answer(events(*parts))
-    response = list(OpenAIChat(endpoint, "m").stream(ask()))[-1].response
+    response = list(RemoteChat(endpoint, ChatCompletions("m")).stream(ask()))[-1].response
     assert response is not None and response.message.tool_calls == (ToolCall("t1", "add", '{"a": 1}'),)
 
 
@@ -174,7 +101,7 @@ def test_logprobs_and_reasoning_come_back(server: Loopback, endpoint: Endpoint) 
     chunk = piece("é", reasoning_content="Hm.")
     chunk["choices"][0]["logprobs"] = {"content": [found]}
     server.answer((200, {}, json.dumps(value).encode()), events(chunk, piece(finish="stop")))
-    chat = OpenAIChat(endpoint, "m")
+    chat = RemoteChat(endpoint, ChatCompletions("m"))
     whole = chat.complete(ask(logprobs=1))
     *_, last = chat.stream(ask(logprobs=1))
     expected = TokenLogprob("é", -0.5, bytes="é".encode(), top=(TokenLogprob("a", -1.0),))
@@ -183,7 +110,7 @@ def test_logprobs_and_reasoning_come_back(server: Loopback, endpoint: Endpoint) 
 
 
 def test_shapes_of_what_is_asked_beyond_text() -> None:
-    chat = OpenAIChat(Endpoint("https://model.example/v1"), "m")
+    chat = ChatCompletions("m")
     body = chat.body(ask(tools=[ToolSpec("add")], tool_choice="add", schema={"type": "integer"}, logprobs=0))
     assert body["tools"] == [{"type": "function", "function": {"name": "add", "parameters": {}}}]
     assert body["tool_choice"] == {"type": "function", "function": {"name": "add"}}
@@ -218,7 +145,7 @@ def test_our_requests_are_the_official_sdks(
     server: Loopback, endpoint: Endpoint, request_: ChatRequest, streamed: bool
 ) -> None:
     server.answer(events(piece("x"), piece(finish="stop")) if streamed else reply())
-    chat = OpenAIChat(endpoint, "m")
+    chat = RemoteChat(endpoint, ChatCompletions("m"))
     if streamed:
         list(chat.stream(request_))
     else:
@@ -226,7 +153,7 @@ def test_our_requests_are_the_official_sdks(
     known = {"temperature": request_.temperature, "top_p": request_.top_p, "max_tokens": request_.max_tokens}
     known |= {"seed": request_.seed, "stop": list(request_.stop) or None}
     arguments = {key: value for key, value in known.items() if value is not None} | dict(request_.extra)
-    body: dict[str, Any] = chat.body(request_)
+    body: dict[str, Any] = ChatCompletions("m").body(request_)
     messages: list[Any] = body["messages"]
     shaped = ("tools", "tool_choice", "response_format", "logprobs", "top_logprobs")
     arguments |= {name: body[name] for name in shaped if name in body}
@@ -243,29 +170,30 @@ def test_our_requests_are_the_official_sdks(
 
 
 def test_openai_itself_gets_the_new_name_of_the_limit() -> None:
-    chat = OpenAIChat(Endpoint("https://api.openai.com/v1"), "m")
-    assert chat.body(ask(max_tokens=5))["max_completion_tokens"] == 5
+    chat = known.at("https://api.openai.com/v1", "m")
+    body = chat.dialect.call(ask(max_tokens=5), stream=False).body
+    assert body is not None and body["max_completion_tokens"] == 5
 
 
 def test_an_unknown_parameter_is_refused_before_anything_is_sent(server: Loopback, endpoint: Endpoint) -> None:
     with pytest.raises(Unsupported, match="no parameter 'top_k'"):
-        OpenAIChat(endpoint, "m").complete(ask(extra={"top_k": 5}))
+        RemoteChat(endpoint, ChatCompletions("m")).complete(ask(extra={"top_k": 5}))
     assert server.requests == []
 
 
 def test_the_servers_wish_to_wait_is_honoured(server: Loopback, endpoint: Endpoint, slept: list[float]) -> None:
     busy = b'{"error": {"message": "slow down"}}'
     server.answer((429, {"retry-after": "3"}, busy), (503, {"retry-after-ms": "250"}, busy), reply())
-    assert OpenAIChat(endpoint, "m").complete(ask()).message.text == "Hello!"
+    assert RemoteChat(endpoint, ChatCompletions("m")).complete(ask()).message.text == "Hello!"
     assert slept == [3.0, 0.25] and len(server.requests) == 3
     server.answer((500, {}, b""), (502, {}, b""), reply())
     slept.clear()
-    OpenAIChat(endpoint, "m").complete(ask())
+    RemoteChat(endpoint, ChatCompletions("m")).complete(ask())
     assert 0.375 <= slept[0] <= 0.625 and 0.75 <= slept[1] <= 1.25
     later = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 20))
     server.answer((429, {"retry-after": later}, busy), reply())
     slept.clear()
-    OpenAIChat(endpoint, "m").complete(ask())
+    RemoteChat(endpoint, ChatCompletions("m")).complete(ask())
     assert 17 < slept[0] <= 20
 
 
@@ -284,7 +212,7 @@ def test_errors_have_status_and_hint_and_never_the_key(
 ) -> None:
     server.answer((status, {}, body))
     with pytest.raises(ProviderError) as caught:
-        OpenAIChat(endpoint, "m").complete(ask())
+        RemoteChat(endpoint, ChatCompletions("m")).complete(ask())
     assert caught.value.status == status and hint in caught.value.hint and len(server.requests) == tries
     assert KEY not in str(caught.value)
 
@@ -292,9 +220,9 @@ def test_errors_have_status_and_hint_and_never_the_key(
 def test_a_missing_key_is_named(server: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WINDLASS_TEST_KEY", raising=False)
     server.answer((401, {}, b'{"error": {"message": "no key"}}'))
-    endpoint = Endpoint(server.url, api_key_env="WINDLASS_TEST_KEY")
+    endpoint = Endpoint(server.url, ApiKey("WINDLASS_TEST_KEY"))
     with pytest.raises(ProviderError) as caught:
-        OpenAIChat(endpoint, "m").complete(ask())
+        RemoteChat(endpoint, ChatCompletions("m")).complete(ask())
     assert caught.value.hint == "Set the environment variable WINDLASS_TEST_KEY to your key."
     assert "authorization" not in server.requests[0][1]
     endpoint.close()
@@ -314,7 +242,7 @@ def test_a_missing_key_is_named(server: Loopback, monkeypatch: pytest.MonkeyPatc
 def test_a_useless_answer_is_an_error(server: Loopback, endpoint: Endpoint, answer: Any) -> None:
     server.answer(answer)
     with pytest.raises(ProviderError):
-        OpenAIChat(endpoint, "m").complete(ask())
+        RemoteChat(endpoint, ChatCompletions("m")).complete(ask())
 
 
 @pytest.mark.parametrize(
@@ -330,26 +258,26 @@ def test_a_useless_answer_is_an_error(server: Loopback, endpoint: Endpoint, answ
 def test_a_stream_that_breaks_off_is_an_error(server: Loopback, endpoint: Endpoint, answer: Any) -> None:
     server.answer(answer)
     with pytest.raises(ProviderError):
-        list(OpenAIChat(endpoint, "m").stream(ask()))
+        list(RemoteChat(endpoint, ChatCompletions("m")).stream(ask()))
 
 
 def test_a_server_that_never_answers(server: Loopback, endpoint: Endpoint) -> None:
     server.answer((0, {}, b""))
     with pytest.raises(ProviderError, match="did not answer in time"):
-        OpenAIChat(endpoint, "m").complete(ask())
+        RemoteChat(endpoint, ChatCompletions("m")).complete(ask())
     assert len(server.requests) == 1, "it may have been working on the first one"
 
 
 def test_nobody_there(slept: list[float]) -> None:
     with pytest.raises(ProviderError, match="cannot be reached"):
-        OpenAIChat(Endpoint("http://127.0.0.1:9/v1"), "m").complete(ask())
+        RemoteChat(Endpoint("http://127.0.0.1:9/v1"), ChatCompletions("m")).complete(ask())
     assert len(slept) == 2
 
 
 def test_the_key_is_never_logged(server: Loopback, endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     server.answer(reply())
-    OpenAIChat(endpoint, "m").complete(ask())
+    RemoteChat(endpoint, ChatCompletions("m")).complete(ask())
     assert KEY not in caplog.text and KEY not in repr(endpoint)
 
 
@@ -361,8 +289,8 @@ def test_a_wrong_base_url_is_refused(url: str) -> None:
 
 def test_from_config_names_what_is_missing() -> None:
     with pytest.raises(ConfigError, match="no model"):
-        OpenAIChat.from_config(Config(ModelConfig(base_url="http://127.0.0.1:1/v1")))
-    assert OpenAIChat.from_config(Config(ModelConfig("http://127.0.0.1:1/v1", "m"))).name == "m"
+        known.from_config(Config(ModelConfig(base_url="http://127.0.0.1:1/v1")))
+    assert known.from_config(Config(ModelConfig("http://127.0.0.1:1/v1", "m"))).name == "m"
 
 
 def test_a_price_belongs_to_the_seller_not_to_the_name(server: Loopback) -> None:
@@ -371,7 +299,7 @@ def test_a_price_belongs_to_the_seller_not_to_the_name(server: Loopback) -> None
     assert prices_at("127.0.0.1")("gpt-4o", usage) is None
     mine = Config(ModelConfig(server.url, "m"), prices={"m-2026": Price(input=1e6, output=1e6, cache_read=0.0)})
     server.answer(reply())
-    assert OpenAIChat.from_config(mine).complete(ask()).cost_usd == 12 + 5 + 4
+    assert known.from_config(mine).complete(ask()).cost_usd == 12 + 5 + 4
 
 
 def embeddings(count: int, *, plain: bool = False) -> tuple[int, dict[str, str], bytes]:
@@ -410,4 +338,4 @@ def test_a_transport_can_be_given() -> None:
         return httpx2.Response(200, content=reply("from the test")[2])
 
     endpoint = Endpoint("http://model.example/v1", transport=httpx2.MockTransport(handle))
-    assert OpenAIChat(endpoint, "m").complete(ask()).message.text == "from the test"
+    assert RemoteChat(endpoint, ChatCompletions("m")).complete(ask()).message.text == "from the test"

@@ -1,0 +1,47 @@
+"""How a request shows who sends it: a key from the environment, in one header.
+
+The key is read at each call, never stored, and struck out of every message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from windlass.core.config import secret
+
+
+class Auth(Protocol):
+    def headers(self, method: str, url: str, body: bytes) -> Mapping[str, str]:
+        """What is added to one request."""
+        ...
+
+    def secrets(self) -> Sequence[str]:
+        """What must never be shown."""
+        ...
+
+    @property
+    def named(self) -> str:
+        """Where the key comes from, for messages: the environment variable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    variable: str
+    """Name of the environment variable. Unset: nothing is added, as servers of one's own need no key."""
+    header: str = "Authorization"
+    prefix: str = "Bearer "
+
+    def headers(self, method: str, url: str, body: bytes) -> Mapping[str, str]:
+        key = secret(self.variable)
+        return {self.header: f"{self.prefix}{key}"} if key else {}
+
+    def secrets(self) -> Sequence[str]:
+        key = secret(self.variable)
+        return (key,) if key else ()
+
+    @property
+    def named(self) -> str:
+        return self.variable

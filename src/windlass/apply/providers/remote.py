@@ -1,0 +1,104 @@
+"""A model at a provider: its dialect says what to send, its endpoint sends it, its seller's prices say what it cost."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from windlass.apply.providers.dialect import Dialect, OnUnsupported, Reading, fitted
+from windlass.apply.providers.http import Endpoint
+from windlass.core.errors import ProviderError
+from windlass.core.pricing import PriceOf, prices_at
+from windlass.core.values import ChatDelta, ChatRequest, ChatResponse
+
+
+class RemoteChat:
+    """Implements `ChatModel` and `AsyncChatModel`. Raises `Unsupported` for what the provider's API cannot say,
+    `ProviderError` for what goes wrong there, `TimedOut` when `ChatRequest.timeout` is over."""
+
+    digest: str | None = None
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        dialect: Dialect,
+        *,
+        price_of: PriceOf | None = None,
+        on_unsupported: OnUnsupported = "error",
+    ) -> None:
+        self.endpoint = endpoint
+        self.dialect = dialect
+        self._price = price_of or prices_at(endpoint.host)
+        self._on_unsupported: OnUnsupported = on_unsupported
+
+    @property
+    def name(self) -> str:
+        return self.dialect.model
+
+    def complete(self, request: ChatRequest) -> ChatResponse:
+        request = fitted(request, self.dialect, self._on_unsupported)
+        value = self.endpoint.post(self.dialect.call(request, stream=False), request.timeout)
+        return self._answer(value)
+
+    def stream(self, request: ChatRequest) -> Iterator[ChatDelta]:
+        request = fitted(request, self.dialect, self._on_unsupported)
+        reading = self.dialect.reading()
+        call = self.dialect.call(request, stream=True)
+        for event in self.endpoint.events(call, self.dialect.frames(), request.timeout):
+            with self._understood():
+                deltas = reading.feed(event)
+            yield from deltas
+        yield ChatDelta(response=self._end(reading))
+
+    async def acomplete(self, request: ChatRequest) -> ChatResponse:
+        request = fitted(request, self.dialect, self._on_unsupported)
+        value = await self.endpoint.apost(self.dialect.call(request, stream=False), request.timeout)
+        return self._answer(value)
+
+    async def astream(self, request: ChatRequest) -> AsyncIterator[ChatDelta]:
+        request = fitted(request, self.dialect, self._on_unsupported)
+        reading = self.dialect.reading()
+        call = self.dialect.call(request, stream=True)
+        events = self.endpoint.aevents(call, self.dialect.frames(), request.timeout)
+        async with contextlib.aclosing(events):  # whoever stops reading ends the request with it
+            async for event in events:
+                with self._understood():
+                    deltas = reading.feed(event)
+                for delta in deltas:
+                    yield delta
+        yield ChatDelta(response=self._end(reading))
+
+    def close(self) -> None:
+        self.endpoint.close()
+
+    async def aclose(self) -> None:
+        await self.endpoint.aclose()
+
+    def _answer(self, value: Mapping[str, Any]) -> ChatResponse:
+        with self._understood():
+            return self._priced(self.dialect.answer(value))
+
+    def _end(self, reading: Reading) -> ChatResponse:
+        with self._understood():
+            response = reading.end()
+        if response is None:
+            raise ProviderError(
+                f"{self.endpoint.base_url} ended its stream before the answer was finished.",
+                "What arrived so far is not a whole answer; ask again.",
+            )
+        return self._priced(response)
+
+    def _priced(self, response: ChatResponse) -> ChatResponse:
+        return replace(response, cost_usd=self._price(response.model, response.usage))
+
+    @contextlib.contextmanager
+    def _understood(self) -> Iterator[None]:
+        try:
+            yield
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise ProviderError(
+                f"{self.endpoint.base_url} answered without a usable answer ({error!r}).",
+                f"The server does not follow {self.dialect.api} here.",
+            ) from error

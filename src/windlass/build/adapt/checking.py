@@ -57,7 +57,8 @@ def open_uncompiled(ws: Workspace, settings: TuneSettings) -> Opened:
 def describe_dataset(ws: Workspace, opened: Opened) -> DatasetReport:
     """What was given, before curation. Raises the error that training would raise for a row it cannot read."""
     rows = renamed(rows_of(given_rows(ws, opened.settings)), opened.settings.data.columns)
-    limit = opened.settings.model.context or opened.context
+    whole = opened.settings.objective.kind != "continue"  # else documents go on from row to row
+    limit = opened.settings.model.context or opened.context if whole else None
     return describe(rows, _lengths(opened, rows), limit=limit, evaluation=evaluation_of(ws, opened.settings))
 
 

@@ -15,6 +15,7 @@ from windlass.build.adapt.data.templates import named_template
 from windlass.build.adapt.rl.rewards.reward import Reward
 from windlass.build.adapt.rl.rollouts import OpenRollouts
 from windlass.build.adapt.settings import CurateSettings, TuneSettings
+from windlass.build.corpus.reading import DOCUMENTS
 from windlass.build.tokenizer import Specials, load_specials, load_tokenizer
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.hf import load_config, load_model
@@ -42,9 +43,9 @@ class Opened:
     template: ChatTemplate | None
     """How a conversation is written for it; None: it only knows how to go on with a text."""
     rows: Path
-    """A file of rows."""
+    """A file of rows, or the documents of a corpus."""
     dataset: Artifact | None
-    """None for a file outside the workspace."""
+    """None for a file outside the workspace; a corpus where documents are read."""
     adapter: Path | None = None
     """The folder of an adapter that is trained further."""
     adapter_artifact: Artifact | None = None
@@ -53,6 +54,10 @@ class Opened:
     """The folder of a model that is learned from."""
     teacher_artifact: Artifact | None = None
     """None for a folder outside the workspace."""
+    replay: Path | None = None
+    """A file of rows, or the documents of a corpus: what the base knows already."""
+    replay_artifact: Artifact | None = None
+    """None for a file outside the workspace."""
     notes: Sequence[str] = ()
     """What was done to the rows, for the person who watches."""
     rollouts: OpenRollouts | None = None
@@ -78,9 +83,10 @@ class Opened:
 def open_inputs(ws: Workspace, settings: TuneSettings) -> Opened:
     """Raises `InputError` or `NotFound` for what is not there or not of the right kind."""
     base, artifact = _model(ws, settings.model.base, "model.base")
-    rows, dataset, notes = _curated(ws, settings, *_rows(ws, settings.data.dataset))
+    rows, dataset, notes = _curated(ws, settings, *_learned(ws, settings))
     adapter, adapter_artifact = _adapter(ws, settings)
-    asked = settings.objective.teacher
+    asked, old = settings.objective.teacher, settings.data.replay
+    replay, replay_artifact = (None, None) if old is None else _texts(ws, old, "data.replay")
     teacher, teacher_artifact = (None, None) if asked is None else _model(ws, asked, "objective.teacher")
     tokenizer = load_tokenizer(base)
     tokenizer.encode_special_tokens = False  # a template writes special tokens, and means them
@@ -100,13 +106,15 @@ def open_inputs(ws: Workspace, settings: TuneSettings) -> Opened:
         adapter_artifact,
         teacher,
         teacher_artifact,
+        replay,
+        replay_artifact,
         notes,
     )
 
 
 def given_rows(ws: Workspace, settings: TuneSettings) -> Path:
     """The file that the settings name, whatever curation makes of it. Raises `InputError` and `NotFound`."""
-    return _rows(ws, settings.data.dataset)[0]
+    return _learned(ws, settings)[0]
 
 
 def evaluation_of(ws: Workspace, settings: TuneSettings) -> Evaluation | None:
@@ -151,7 +159,19 @@ def _adapter(ws: Workspace, settings: TuneSettings) -> tuple[Path | None, Artifa
     return artifact.path, artifact
 
 
-def _rows(ws: Workspace, name: str, key: str = "data.dataset") -> tuple[Path, Artifact | None]:
+def _learned(ws: Workspace, settings: TuneSettings) -> tuple[Path, Artifact | None]:
+    read = _texts if settings.objective.kind == "continue" else _rows
+    return read(ws, settings.data.dataset, "data.dataset")
+
+
+def _texts(ws: Workspace, name: str, key: str) -> tuple[Path, Artifact | None]:
+    """Rows as `_rows` finds them, or a corpus."""
+    if not Path(name).is_file() and (artifact := ws.artifacts.get(name)).kind == "corpus":
+        return artifact.path / DOCUMENTS, artifact
+    return _rows(ws, name, key)
+
+
+def _rows(ws: Workspace, name: str, key: str) -> tuple[Path, Artifact | None]:
     if Path(name).is_file():
         return Path(name), None
     artifact = ws.artifacts.get(name)
@@ -169,6 +189,11 @@ def _curated(
     asked, evaluation = settings.data.curate, evaluation_of(ws, settings)
     if evaluation is None and asked == CurateSettings():
         return rows, dataset, ()
+    if dataset is not None and dataset.kind == "corpus":
+        raise InputError(
+            f"data.dataset: {dataset.ref} is a corpus, but data.curate and data.evaluation are about rows.",
+            "A corpus is curated and kept apart from evaluation sets when it is made: `windlass corpus --help`.",
+        )
     found = curate(rows_of(rows), asked, evaluation)
     stored = store_curated(ws, found, asked, dataset, "curated")
     return stored.path / "items.jsonl", stored, [*found.lines(), f"  {stored.ref} holds them and what was left out"]

@@ -22,7 +22,7 @@ from windlass.core.errors import InputError
 
 AdapterKind = Literal["none", "lora", "rslora", "dora", "ia3", "prompt", "prefix"]
 ObjectiveKind = Literal[
-    "sft", "distil", "dpo", "kto", "orpo", "simpo", "reward", "grpo", "ppo",
+    "sft", "continue", "distil", "dpo", "kto", "orpo", "simpo", "reward", "grpo", "ppo",
     "classify", "regress", "tag", "extract", "rank", "embed",
 ]  # fmt: skip
 
@@ -89,6 +89,11 @@ class TuneDataSettings:
     evaluation: tuple[str, ...] = ()
     """What is evaluated on, as files of rows or dataset artifacts: rows that these hold too are not learned from."""
     curate: CurateSettings = field(default_factory=CurateSettings)
+    replay: str | None = None
+    """`continue`: old documents, such as the base has read, on which forgetting is measured and of which some are read
+    again: rows with a `text`, or a corpus."""
+    replay_share: float | None = None
+    """`continue`: how much of what is trained on is old; None: 0.25. 0 only measures."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """What the file calls a column that is called otherwise here, as in `label = "topic"`."""
     truncate: bool = False
@@ -212,6 +217,7 @@ class TuneSettings:
         check_ends(self.schedule, self.run)
         check_ranges(self)
         _check_objective(self.objective)
+        _check_replay(self.data, self.objective.kind)
         if not 0 <= self.data.heldout < 1:
             raise InputError(f"data.heldout is {self.data.heldout:g}, but must be at least 0 and less than 1.")
         if not self.run.watts > 0 or not (self.run.price_per_hour or 0) >= 0:
@@ -332,6 +338,22 @@ def _check_objective(objective: TuneObjectiveSettings) -> None:
                 f"objective.beta is {objective.beta:g}, but must be the teacher's share of the mixture of 'jsd'.",
                 "Set objective.divergence to 'jsd' and beta to less than 1, or leave beta out.",
             )
+
+
+def _check_replay(data: TuneDataSettings, kind: ObjectiveKind) -> None:
+    if kind != "continue":
+        for key in ("replay", "replay_share"):
+            if getattr(data, key) is not None:
+                raise InputError(
+                    f"data.{key} is set, but objective.kind '{kind}' has no use for it.", "It is for continue."
+                )
+    elif data.replay is None:
+        raise InputError(
+            "objective.kind is 'continue', but data.replay names no old documents, on which forgetting is measured.",
+            "Name text of the kind that the base knows; with data.replay_share=0 none of it is trained on.",
+        )
+    elif not 0 <= (data.replay_share or 0.0) < 1:
+        raise InputError(f"data.replay_share is {data.replay_share:g}, but must be at least 0 and less than 1.")
 
 
 _RANGES = {"label_smoothing": (0.0, 0.5), "margin": (0.0, math.inf), "label_weight": (0.0, 1.0)}

@@ -13,6 +13,7 @@ from windlass.build.adapt.card import model_card
 from windlass.build.adapt.effort import Stopwatch
 from windlass.build.adapt.objectives import (
     classification,
+    continuing,
     distillation,
     embedding,
     extraction,
@@ -52,6 +53,7 @@ from windlass.core.workspace import Workspace
 KIND = "tune"
 OBJECTIVES: Mapping[ObjectiveKind, Callable[[Opened], Prepared]] = {
     "sft": sft.prepare,
+    "continue": continuing.prepare,
     "distil": distillation.prepare,
     "classify": classification.prepare,
     "regress": regression.prepare,
@@ -107,7 +109,7 @@ def tune(
         prepared = OBJECTIVES[settings.objective.kind](opened)
         job = job_of(prepared, settings, workers, parallel)
         what = f"tuning {opened.base_name} by {settings.objective.kind}"
-        for line in (what, *opened.notes, *prepared.lines, _trained(prepared)):
+        for line in (what, *opened.notes, *prepared.lines, _trained(prepared), _paced(settings, job)):
             heard(f"  {line}")
         if opened.adapter is not None:
             heard(f"  trains {settings.model.adapter_from} further, in its own shape")
@@ -141,9 +143,12 @@ def config_of(opened: Opened) -> dict[str, Any]:
     adapter = {} if opened.adapter is None else {"adapter": sha256_file(opened.adapter / WEIGHTS)}
     teacher = opened.teacher_artifact
     taught = {} if opened.teacher is None else {"teacher": teacher.digest if teacher else str(opened.teacher)}
+    old = opened.replay_artifact
+    replayed = {} if opened.replay is None else {"replay": old.digest if old else sha256_file(opened.replay)}
     return (
         adapter
         | taught
+        | replayed
         | {
             "base": str(opened.base) if opened.base_artifact is None else opened.base_artifact.digest,
             "rows": sha256_file(opened.rows) if opened.dataset is None else opened.dataset.digest,
@@ -181,6 +186,12 @@ def _trained(prepared: Prepared) -> str:
     return f"{trained:,} of {every:,} parameters are trained ({trained / every:.2%}){where}{told(prepared.model)}"
 
 
+def _paced(settings: TuneSettings, job: Fit[Measurement]) -> str:
+    schedule, rate = job.schedule, settings.rate
+    shape = "by a cosine" if schedule.kind == "cosine" else f"over the last {schedule.cooldown:.0%} of the run"
+    return f"the rate rises to {rate:g} in {job.sizes.warmup_steps:,} steps, and falls {shape} to {schedule.floor:.0%}"
+
+
 def _store(
     ws: Workspace, run: str, opened: Opened, prepared: Prepared, job: Fit[Measurement], heldout: Measurement
 ) -> Artifact:
@@ -193,7 +204,9 @@ def _store(
         if opened.teacher_artifact is not None:
             draft.add_parent("teacher", opened.teacher_artifact)
         if opened.dataset is not None:
-            draft.add_parent("dataset", opened.dataset)
+            draft.add_parent(opened.dataset.kind, opened.dataset)
+        if opened.replay_artifact is not None:
+            draft.add_parent("replay", opened.replay_artifact)
         prepared.save(draft.path)
         before = {point.name: point.value for point in ws.store.metrics(run) if point.step == 0}
         card = model_card(opened, prepared, job.state.step, job.loss, before, heldout.metrics())

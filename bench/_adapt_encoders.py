@@ -268,7 +268,7 @@ def _settings(base: str, data: dict[str, Any], kind: str) -> TuneSettings:
     from windlass.build.adapt.recipe import TUNING
 
     changes = {f"data.{name}": value for name, value in data.items()}
-    fixed = {"optimizer.matrix_rate": RATE, "run.precision": "fp32", "model.base": base, "data.truncate": True}
+    fixed = {"optimizer.matrix_rate": RATE, "run.precision": "fp32", "model.base": base, "data.overlong": "cut"}
     return TUNING.read(kind, changes | fixed)
 
 

@@ -24,7 +24,6 @@ from bench._data import data_folder
 
 from windlass.build.adapt.data.columns import text_in
 from windlass.build.adapt.data.labels import labels_of
-from windlass.build.adapt.data.rows import rows_of
 from windlass.build.adapt.data.splitting import split
 from windlass.build.adapt.data.texts import TextReader
 from windlass.build.adapt.objectives.measures import macro_f1, wilson
@@ -63,7 +62,7 @@ def probe(ws: Workspace, settings: Any) -> tuple[float, float, int, int]:
 
     began = time.perf_counter()
     opened = open_inputs(ws, settings)
-    rows = rows_of(opened.rows)
+    rows = opened.rows()
     labels, texts = labels_of(rows), [text_in(row) for row in rows]
     tokens, _ = TextReader.of(opened).read(texts, rows)
     keys = [one.ids.tobytes() for one in tokens]
@@ -90,7 +89,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder, Workspace(Path(folder)) as ws:
             path = Path(folder) / "rows.jsonl"
             path.write_text("".join(json.dumps(row) + "\n" for row in rows_in(name, args.most)), encoding="utf-8")
-            common = {"data.dataset": str(path), "data.epochs": args.epochs, "data.truncate": True, "run.seed": SEED}
+            common = {"data.dataset": str(path), "data.epochs": args.epochs, "data.overlong": "cut", "run.seed": SEED}
             for method in args.methods:
                 if method == "probe":
                     seconds, macro, good, count = probe(ws, TUNING.read("classify", common))

@@ -95,7 +95,7 @@ def test_what_stands_beside_the_texts_is_none() -> None:
 
 def test_a_leak_is_found_whole_or_by_a_run_of_words(tmp_path: Path) -> None:
     tests = write_rows(tmp_path / "test.jsonl", [{"question": "What is red?", "answer": "4"}, {"text": LONG}])
-    evaluation = Evaluation([tests])
+    evaluation = Evaluation(rows_of(tests))
     leaks = [
         row(1, prompt="what is RED", completion="4"),
         row(2, prompt="Please: " + " ".join(LONG.split()[:14]), completion="x"),

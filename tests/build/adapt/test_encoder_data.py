@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from windlass.build.adapt.data.labels import labels_of
-from windlass.build.adapt.data.questions import question_of, question_rows, windows
-from windlass.build.adapt.data.rows import Row
+from windlass.build.adapt.data.questions import question_of, windows
+from windlass.build.adapt.data.rows import Row, rows_of
 from windlass.build.adapt.data.splitting import split
+from windlass.build.adapt.data.texts import TextReader
 from windlass.build.adapt.data.words import aligned, tagged_rows
 from windlass.build.adapt.settings import TuneDataSettings, TuneObjectiveSettings, TuneScheduleSettings
 from windlass.build.adapt.tuning import tune
@@ -179,7 +180,7 @@ def test_a_tag_stands_at_the_first_token_of_its_word(base, kind):
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json")) if kind == "word pieces" else byte_level()
     rows = [Row("row 1", {"tokens": ["old", "cat", "don't", "Zürich", "cat"], "tags": [0, 1, 2, 1, 0]})]
     tagged, names = tagged_rows(rows, ("O", "A", "B"))
-    ((tokens, tags),), cut = aligned(tokenizer, tagged, rows, 40, False)
+    ((tokens, tags),), cut = aligned(TextReader(tokenizer, 40, "refuse"), tagged, rows)
     assert names == ("O", "A", "B") and cut == 0
     assert tags[tags != -100].tolist() == [0, 1, 2, 1, 0] and tags[0] == tags[-1] == -100
     text = " ".join(tagged[0].words)
@@ -194,7 +195,7 @@ def test_a_word_without_a_token_is_named(base):
     rows = [Row("row 7", {"tokens": ["old", "\u200b\u200b", "cat"], "tags": ["O", "A", "O"]})]
     tagged, _ = tagged_rows(rows)
     with pytest.raises(InputError, match="row 7: the tokenizer reads nothing of word 2"):
-        aligned(tokenizer, tagged, rows, 40, False)
+        aligned(TextReader(tokenizer, 40, "refuse"), tagged, rows)
 
 
 def test_a_long_text_of_tags_is_refused_or_cut(base):
@@ -202,8 +203,8 @@ def test_a_long_text_of_tags_is_refused_or_cut(base):
     rows = [Row("row 1", {"tokens": ["cat"] * 60, "tags": ["O", "A"] * 30})]
     tagged, _ = tagged_rows(rows)
     with pytest.raises(InputError, match="row 1: the text has 62 tokens, but the model reads 40"):
-        aligned(tokenizer, tagged, rows, 40, False)
-    ((tokens, tags),), cut = aligned(tokenizer, tagged, rows, 40, True)
+        aligned(TextReader(tokenizer, 40, "refuse"), tagged, rows)
+    ((tokens, tags),), cut = aligned(TextReader(tokenizer, 40, "cut"), tagged, rows)
     assert cut == 1 and len(tokens.ids) == 40 and (tags != -100).sum() == 38
 
 
@@ -232,11 +233,11 @@ def test_files_of_squad_are_read(tmp_path, name):
     content = {"version": "2", "data": [{"paragraphs": [{"context": "the old cat", "qas": asked_ + without}]}]}
     path = tmp_path / name
     path.write_bytes((gzip.compress if name.endswith("gz") else bytes)(json.dumps(content).encode()))
-    first, second = (question_of(row) for row in question_rows(path))
+    first, second = (question_of(row) for row in rows_of(path))
     assert first.answers == (("cat", 8),) and not second.answers
     path.write_bytes((gzip.compress if name.endswith("gz") else bytes)(b'{"data": [{}]}'))
     with pytest.raises(InputError, match="is no file of questions"):
-        question_rows(path)
+        rows_of(path)
 
 
 def test_a_row_of_texts_holds_nothing_else(base, tmp_path):

@@ -227,30 +227,3 @@ def test_a_decoder_and_what_cannot_be_done_are_refused(bases, tmp_path):
         tuned(tmp_path, bases / "Bert", "classify", run=replace(settings.run, compile="yes"))
     with pytest.raises(InputError, match=r"micro_batch is set, but the wrong answers"):
         tuned(tmp_path, bases / "Bert", "embed", data=TuneDataSettings(str(tmp_path / "embed.jsonl"), micro_batch=2))
-
-
-def test_a_long_text_is_refused_or_cut_and_counted(bases, tmp_path):
-    rows = [*rows_for("classify"), {"text": "cat " * 50, "label": "animal"}]
-    path = written(tmp_path / "rows.jsonl", rows)
-    with Workspace(tmp_path) as ws:
-        with pytest.raises(InputError, match=r"row 121: the text has 52 tokens, but the model reads 40; 1 of 121"):
-            tune(ws, asked(bases / "Bert", path, "classify"), say=quiet)
-        said: list[str] = []
-        data = TuneDataSettings(str(path), batch=8, truncate=True)
-        model = tune(ws, asked(bases / "Bert", path, "classify", data=data), say=said.append)
-    assert any("1 texts are longer than the model reads, and were cut" in line for line in said)
-    assert model.card["cut"] == 1
-
-
-def test_columns_of_other_names_are_found(bases, tmp_path):
-    rows = [{"question": row["text"], "coarse": row["label"]} for row in rows_for("classify")]
-    path = written(tmp_path / "rows.jsonl", rows)
-    with Workspace(tmp_path) as ws:
-        data = TuneDataSettings(str(path), columns={"text": "question", "label": "coarse"})
-        assert tune(ws, asked(bases / "Bert", path, "classify", data=data), say=quiet).card["labels"] == [
-            "animal",
-            "thing",
-        ]
-        with pytest.raises(InputError, match=r"data\.columns\.label names 'topic', which no row has"):
-            data = TuneDataSettings(str(path), columns={"label": "topic"})
-            tune(ws, asked(bases / "Bert", path, "classify", data=data), say=quiet)

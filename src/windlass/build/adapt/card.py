@@ -30,7 +30,7 @@ def model_card(
 |---|---|
 | base | {_named(opened.base_artifact, opened.base.name)} |
 | licence of the base | {_licence(opened.base_artifact)} |
-| data | {_named(opened.dataset, opened.rows.name)} |
+| data | {_named(opened.dataset, opened.file.name)} |
 | licence of the data | {_licence(opened.dataset)} |
 | trained | {trained:,} of {every:,} parameters ({trained / every:.2%}) |
 | training | {steps:,} steps, peak rate {settings.rate:g}, {settings.run.precision}, seed {settings.run.seed} |

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from windlass.build.adapt.data.columns import renamed
 from windlass.build.adapt.data.describing import DatasetReport, Lengths, describe
-from windlass.build.adapt.data.rows import Row, rows_of
+from windlass.build.adapt.data.rows import Row
 from windlass.build.adapt.data.wording import text_of
 from windlass.build.adapt.objectives.preparing import Prepared
 from windlass.build.adapt.objectives.sft import encoded_rows
@@ -56,7 +55,7 @@ def open_uncompiled(ws: Workspace, settings: TuneSettings) -> Opened:
 
 def describe_dataset(ws: Workspace, opened: Opened) -> DatasetReport:
     """What was given, before curation. Raises the error that training would raise for a row it cannot read."""
-    rows = renamed(rows_of(given_rows(ws, opened.settings)), opened.settings.data.columns)
+    rows = given_rows(ws, opened.settings)
     whole = opened.settings.objective.kind != "continue"  # else documents go on from row to row
     limit = opened.settings.model.context or opened.context if whole else None
     return describe(rows, _lengths(opened, rows), limit=limit, evaluation=evaluation_of(ws, opened.settings))

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from windlass.build.adapt.data.columns import moved, renamed
 from windlass.build.adapt.data.curating import curate, store_curated
 from windlass.build.adapt.data.leaks import Evaluation
-from windlass.build.adapt.data.rows import rows_of
+from windlass.build.adapt.data.rows import Row, rows_of
 from windlass.build.adapt.data.templates import named_template
 from windlass.build.adapt.rl.rewards.reward import Reward
 from windlass.build.adapt.rl.rollouts import OpenRollouts
@@ -42,8 +43,8 @@ class Opened:
     specials: Specials
     template: ChatTemplate | None
     """How a conversation is written for it; None: it only knows how to go on with a text."""
-    rows: Path
-    """A file of rows, or the documents of a corpus."""
+    file: Path
+    """Of rows, or the documents of a corpus."""
     dataset: Artifact | None
     """None for a file outside the workspace; a corpus where documents are read."""
     adapter: Path | None = None
@@ -58,6 +59,8 @@ class Opened:
     """A file of rows, or the documents of a corpus: what the base knows already."""
     replay_artifact: Artifact | None = None
     """None for a file outside the workspace."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """What the file calls columns that are called otherwise here; nothing once it was curated."""
     notes: Sequence[str] = ()
     """What was done to the rows, for the person who watches."""
     rollouts: OpenRollouts | None = None
@@ -75,6 +78,11 @@ class Opened:
         adapter = self.settings.adapter
         return self.config.context - (adapter.virtual_tokens if adapter.kind in ("prompt", "prefix") else 0)
 
+    def rows(self) -> list[Row]:
+        """What is learned from, under the names that objectives know. Raises `InputError` as `rows_of` and
+        `renamed`."""
+        return renamed(rows_of(self.file), self.columns)
+
     def model(self) -> Model:
         """The base, newly read. Raises `InputError` naming a tensor that is missing or misshapen."""
         return load_model(self.base).train()
@@ -83,7 +91,7 @@ class Opened:
 def open_inputs(ws: Workspace, settings: TuneSettings) -> Opened:
     """Raises `InputError` or `NotFound` for what is not there or not of the right kind."""
     base, artifact = _model(ws, settings.model.base, "model.base")
-    rows, dataset, notes = _curated(ws, settings, *_learned(ws, settings))
+    file, dataset, columns, notes = _curated(ws, settings, *_learned(ws, settings))
     adapter, adapter_artifact = _adapter(ws, settings)
     asked, old = settings.objective.teacher, settings.data.replay
     replay, replay_artifact = (None, None) if old is None else _texts(ws, old, "data.replay")
@@ -100,7 +108,7 @@ def open_inputs(ws: Workspace, settings: TuneSettings) -> Opened:
         tokenizer,
         specials,
         template,
-        rows,
+        file,
         dataset,
         adapter,
         adapter_artifact,
@@ -108,19 +116,22 @@ def open_inputs(ws: Workspace, settings: TuneSettings) -> Opened:
         teacher_artifact,
         replay,
         replay_artifact,
+        columns,
         notes,
     )
 
 
-def given_rows(ws: Workspace, settings: TuneSettings) -> Path:
-    """The file that the settings name, whatever curation makes of it. Raises `InputError` and `NotFound`."""
-    return _learned(ws, settings)[0]
+def given_rows(ws: Workspace, settings: TuneSettings) -> list[Row]:
+    """What the settings name, whatever curation makes of it. Raises `InputError` and `NotFound`."""
+    return renamed(rows_of(_learned(ws, settings)[0]), settings.data.columns)
 
 
 def evaluation_of(ws: Workspace, settings: TuneSettings) -> Evaluation | None:
     """What is evaluated on, indexed; None where the settings name nothing. Raises `InputError` and `NotFound`."""
-    files = [_rows(ws, name, "data.evaluation")[0] for name in settings.data.evaluation]
-    return Evaluation(files) if files else None
+    files = [_file(ws, name, "data.evaluation")[0] for name in settings.data.evaluation]
+    # Such a file may be in the form of the data, or in one of its own.
+    rows = [moved(row, settings.data.columns) for file in files for row in rows_of(file)]
+    return Evaluation(rows) if files else None
 
 
 def _model(ws: Workspace, name: str, key: str) -> tuple[Path, Artifact | None]:
@@ -128,9 +139,7 @@ def _model(ws: Workspace, name: str, key: str) -> tuple[Path, Artifact | None]:
         return Path(name), None
     if name == MINILM and (spec := importlib.util.find_spec(_MINILM_PACKAGE)) and spec.submodule_search_locations:
         return Path(spec.submodule_search_locations[0]) / "model", None
-    artifact = ws.artifacts.get(name)
-    if artifact.kind != "model":
-        raise InputError(f"{key}: {artifact.ref} is of kind '{artifact.kind}', not a model.", "Name a model.")
+    artifact = _of_kind(ws, name, key, "model")
     return artifact.path, artifact
 
 
@@ -151,49 +160,56 @@ def _adapter(ws: Workspace, settings: TuneSettings) -> tuple[Path | None, Artifa
             )
     if Path(name).is_dir():
         return Path(name), None
-    artifact = ws.artifacts.get(name)
-    if artifact.kind != "adapter":
-        raise InputError(
-            f"model.adapter_from: {artifact.ref} is of kind '{artifact.kind}', not an adapter.", "Name an adapter."
-        )
+    artifact = _of_kind(ws, name, "model.adapter_from", "adapter")
     return artifact.path, artifact
 
 
 def _learned(ws: Workspace, settings: TuneSettings) -> tuple[Path, Artifact | None]:
-    read = _texts if settings.objective.kind == "continue" else _rows
+    read = _texts if settings.objective.kind == "continue" else _file
     return read(ws, settings.data.dataset, "data.dataset")
 
 
 def _texts(ws: Workspace, name: str, key: str) -> tuple[Path, Artifact | None]:
-    """Rows as `_rows` finds them, or a corpus."""
-    if not Path(name).is_file() and (artifact := ws.artifacts.get(name)).kind == "corpus":
+    """Rows as `_file` finds them, or a corpus."""
+    if not Path(name).exists() and (artifact := ws.artifacts.get(name)).kind == "corpus":
         return artifact.path / DOCUMENTS, artifact
-    return _rows(ws, name, key)
+    return _file(ws, name, key)
 
 
-def _rows(ws: Workspace, name: str, key: str) -> tuple[Path, Artifact | None]:
+def _file(ws: Workspace, name: str, key: str) -> tuple[Path, Artifact | None]:
     if Path(name).is_file():
         return Path(name), None
-    artifact = ws.artifacts.get(name)
-    if artifact.kind != "dataset":
-        raise InputError(
-            f"{key}: {artifact.ref} is of kind '{artifact.kind}', not a dataset.", "Name a dataset, or a file."
-        )
+    if Path(name).is_dir():
+        raise InputError(f"{key}: {name} is a folder, not a file of rows.", "Name one of the files in it.")
+    artifact = _of_kind(ws, name, key, "dataset")
     return artifact.path / "items.jsonl", artifact
 
 
+def _of_kind(ws: Workspace, name: str, key: str, kind: str) -> Artifact:
+    """Raises `InputError` where `key` of the settings names an artifact of another kind, and `NotFound`."""
+    artifact = ws.artifacts.get(name)
+    if artifact.kind != kind:
+        raise InputError(
+            f"{key}: {artifact.ref} is of kind '{artifact.kind}', but must be of kind '{kind}'.",
+            "`windlass artifacts` lists what there is.",
+        )
+    return artifact
+
+
 def _curated(
-    ws: Workspace, settings: TuneSettings, rows: Path, dataset: Artifact | None
-) -> tuple[Path, Artifact | None, Sequence[str]]:
-    """What is left of the rows as a dataset of its own, where the settings ask for less than all of them."""
+    ws: Workspace, settings: TuneSettings, file: Path, dataset: Artifact | None
+) -> tuple[Path, Artifact | None, Mapping[str, str], Sequence[str]]:
+    """What is left of the rows as a dataset of its own, where the settings ask for less than all of them, and what it
+    calls columns otherwise."""
     asked, evaluation = settings.data.curate, evaluation_of(ws, settings)
     if evaluation is None and asked == CurateSettings():
-        return rows, dataset, ()
+        return file, dataset, settings.data.columns, ()
     if dataset is not None and dataset.kind == "corpus":
         raise InputError(
             f"data.dataset: {dataset.ref} is a corpus, but data.curate and data.evaluation are about rows.",
             "A corpus is curated and kept apart from evaluation sets when it is made: `windlass corpus --help`.",
         )
-    found = curate(rows_of(rows), asked, evaluation)
+    found = curate(renamed(rows_of(file), settings.data.columns), asked, evaluation)
     stored = store_curated(ws, found, asked, dataset, "curated")
-    return stored.path / "items.jsonl", stored, [*found.lines(), f"  {stored.ref} holds them and what was left out"]
+    told = [*found.lines(), f"  {stored.ref} holds them and what was left out"]
+    return stored.path / "items.jsonl", stored, {}, told

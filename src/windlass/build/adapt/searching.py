@@ -64,7 +64,8 @@ def search(ws: Workspace, settings: TuneSettings, trials: int, *, say: Say = pri
             changed(plain, {name: value})
     opened = open_inputs(ws, plain)
     if opened.notes:  # curated once, and not again for each trial
-        plain = changed(plain, {"data.dataset": _digest(opened), "data.evaluation": [], "data.curate": {}})
+        over: dict[str, Any] = {"data.evaluation": [], "data.curate": {}, "data.columns": {}}
+        plain = changed(plain, {"data.dataset": _digest(opened), **over})
     plain = _measured_often(plain, opened)
     config = config_of(replace(opened, settings=plain)) | {
         "ranges": {name: one.as_json() for name, one in ranges.items()}

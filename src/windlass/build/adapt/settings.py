@@ -25,6 +25,7 @@ ObjectiveKind = Literal[
     "sft", "continue", "distil", "dpo", "kto", "orpo", "simpo", "reward", "grpo", "ppo",
     "classify", "regress", "tag", "extract", "rank", "embed",
 ]  # fmt: skip
+Overlong = Literal["refuse", "drop", "cut"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +97,13 @@ class TuneDataSettings:
     """`continue`: how much of what is trained on is old; None: 0.25. 0 only measures."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """What the file calls a column that is called otherwise here, as in `label = "topic"`."""
-    truncate: bool = False
-    """Encoders: cut examples that are longer than the model reads, and count them, instead of refusing them."""
     heldout: float = 0.1
     """Share of the examples that are measured and not trained on."""
     epochs: float = 3.0
     """How often each example is seen, where the schedule names neither steps nor minutes."""
-    overlong: Literal["refuse", "drop"] = "refuse"
-    """Examples longer than a row: an error, or left out and counted. None is cropped."""
+    overlong: Overlong = "refuse"
+    """Examples that are longer than the model reads, or than a row: an error, or left out and counted. With `cut` texts
+    that are judged or embedded as a whole lose their end, and are counted too; what is written is never cropped."""
     unusable: Literal["refuse", "drop"] = "refuse"
     """Preferences between equal or empty answers, or answers to different prompts: refused, or left out and counted."""
     packing: bool = True
@@ -227,6 +227,16 @@ class TuneSettings:
             raise InputError(f"data.curate.near is {near:g}, but must lie between 0.5 and 1.", "0.8 is usual.")
         if most is not None and most < 2:
             raise InputError(f"data.curate.most is {most}, but some rows are trained on and others measured.")
+        if self.data.overlong == "cut" and self.objective.kind not in _CUTS:
+            raise InputError(
+                f"data.overlong is 'cut', but objective.kind '{self.objective.kind}' crops nothing: "
+                + (
+                    "it reads long texts through several windows."
+                    if self.objective.kind == "extract"
+                    else "half an answer teaches to stop, or to go on, in the wrong place."
+                ),
+                "Choose 'drop', which leaves such examples out and counts them, or 'refuse'.",
+            )
         _check(self.adapter)
         if self.adapter.bits is not None and self.objective.kind in ("grpo", "ppo"):
             raise InputError(
@@ -263,6 +273,10 @@ class TuneSettings:
 
 
 _RATES: dict[AdapterKind, float] = {"none": 2e-5, "ia3": 3e-3, "prompt": 1e-2, "prefix": 1e-2}
+
+
+_CUTS: tuple[ObjectiveKind, ...] = ("classify", "regress", "tag", "rank", "embed")
+"""Objectives that learn something right of a text's beginning alone."""
 
 
 def _check(adapter: AdapterSettings) -> None:

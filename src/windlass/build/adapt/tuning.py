@@ -151,7 +151,7 @@ def config_of(opened: Opened) -> dict[str, Any]:
         | replayed
         | {
             "base": str(opened.base) if opened.base_artifact is None else opened.base_artifact.digest,
-            "rows": sha256_file(opened.rows) if opened.dataset is None else opened.dataset.digest,
+            "rows": sha256_file(opened.file) if opened.dataset is None else opened.dataset.digest,
             "settings": opened.settings.as_json(),
         }
     )

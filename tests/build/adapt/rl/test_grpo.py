@@ -329,5 +329,5 @@ def test_a_chat_template_says_where_an_answer_ends(base, tmp_path):
     with Workspace(tmp_path) as ws:
         opened = open_inputs(ws, asked(folder, rows))
         assert ends_of(opened) == {11, 12}
-        (prompt,) = prompts_of(opened, 3)
+        (prompt,), _ = prompts_of(opened, 3)
     assert prompt.tokens == (1, 2, 10)  # without what was answered

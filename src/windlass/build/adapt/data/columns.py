@@ -16,16 +16,24 @@ _SINGLE = ("text", "sentence", "input")
 
 
 def renamed(rows: Sequence[Row], columns: Mapping[str, str]) -> list[Row]:
-    """The rows with the columns that the settings name, under their names here. Raises `InputError` naming a column
-    that no row has."""
+    """The rows with the columns that the settings name, under their names here only. Raises `InputError` naming a
+    column that no row has."""
     for ours, theirs in columns.items():
         if rows and not any(theirs in row.values for row in rows):
             there = ", ".join(map(str, rows[0].values))
             raise InputError(f"data.columns.{ours} names '{theirs}', which no row has.", f"There are: {there}.")
-    return [
-        Row(where, {**values, **{ours: values[theirs] for ours, theirs in columns.items() if theirs in values}})
-        for where, values in rows
-    ]
+    return [moved(row, columns) for row in rows]
+
+
+def moved(row: Row, columns: Mapping[str, str]) -> Row:
+    """The row with those of the columns that it has under their names here. What stood under such a name before is
+    gone: a row must not be read by one column here and by another there."""
+    if not any(theirs in row.values for theirs in columns.values()):
+        return row
+    gone = {*columns, *columns.values()}
+    kept = {name: value for name, value in row.values.items() if name not in gone}
+    found = {ours: row.values[theirs] for ours, theirs in columns.items() if theirs in row.values}
+    return Row(row.where, kept | found)
 
 
 def text_in(row: Row) -> Text:

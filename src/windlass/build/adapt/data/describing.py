@@ -110,7 +110,11 @@ def _length_rows(lengths: Lengths, limit: int | None) -> list[tuple[str, str, st
     if limit is not None:
         over = int((lengths.tokens > limit).sum())
         rows.append(
-            (f"longer than {limit:,} tokens", f"{over:,}", "refused, unless data.overlong is 'drop'" if over else "")
+            (
+                f"longer than {limit:,} tokens",
+                f"{over:,}",
+                "refused, unless data.overlong says otherwise" if over else "",
+            )
         )
     return rows
 

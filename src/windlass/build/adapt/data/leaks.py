@@ -7,19 +7,17 @@ A row leaks when it is a row of the set, whatever case and punctuation, or when 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from windlass.build.adapt.data.rows import Row, rows_of
+from windlass.build.adapt.data.rows import Row
 from windlass.build.adapt.data.wording import pieces_of, text_of
 from windlass.build.corpus.decontamination import SHORTEST, Contamination, EvaluationText
 from windlass.build.corpus.shingles import words
 
 
 class Evaluation:
-    """What is evaluated on, indexed. Raises `InputError` for a file that cannot be read whole."""
+    """What is evaluated on, indexed."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
-        rows = [row for file in files for row in rows_of(file)]
+    def __init__(self, rows: Sequence[Row]) -> None:
         self._whole = {_key(row): row.where for row in rows}
         texts = [EvaluationText(row.where, row.where, text) for row in rows for text in pieces_of(row)]
         long = [text for text in texts if len(words(text.text)) >= SHORTEST]

@@ -1,4 +1,4 @@
-"""Questions about texts, with the stretches that answer them or none: SQuAD's files, and rows of the same.
+"""Questions about texts, with the stretches that answer them or none.
 
 A text that is longer than the model reads is read through several windows, each of which overlaps the one before; a
 window that does not hold the whole answer is an example of a text without one (Devlin et al., arXiv 1810.04805).
@@ -6,19 +6,18 @@ window that does not hold the whole answer is an example of a text without one (
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from windlass.build.adapt.data.columns import words_in
-from windlass.build.adapt.data.rows import Row, rows_of
+from windlass.build.adapt.data.rows import Row
 from windlass.build.adapt.data.texts import Tokens
+from windlass.build.adapt.settings import Overlong
 from windlass.core.errors import InputError
 
 _OVERLAP = 128
@@ -48,21 +47,6 @@ class Window:
     """First and last token of the answer; the window's first token twice where it holds none."""
 
 
-def question_rows(path: Path) -> list[Row]:
-    """Of SQuAD's nested JSON, packed or not, or of any file of rows. Raises `InputError` as `rows_of`, and naming the
-    place in a nested file that is not as it should be."""
-    if path.name.lower().endswith((".json", ".json.gz")):
-        opener = gzip.open if path.suffix == ".gz" else open
-        try:
-            with opener(path, "rt", encoding="utf-8") as file:
-                values = json.load(file)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{path} is not readable JSON ({error}).", "Mend the place it names.") from error
-        if isinstance(values, dict):
-            return list(_nested(values, path))
-    return rows_of(path)
-
-
 def question_of(row: Row) -> Question:
     """Raises `InputError` naming the row whose answer does not stand where it says."""
     text, context = words_in(row, "question"), words_in(row, "context")
@@ -77,16 +61,25 @@ def question_of(row: Row) -> Question:
     return Question(text, context, tuple(answers), row.where)
 
 
-def windows(tokenizer: Any, questions: Sequence[Question], limit: int) -> list[Window]:
-    """All windows of all texts. Raises `InputError` naming the row whose question leaves too little room."""
+def brief(tokenizer: Any, questions: Sequence[Question], limit: int, overlong: Overlong) -> list[Question]:
+    """The questions that leave room for what they are about. Raises `InputError` naming the row of the first one that
+    does not, unless such are to be left out, and when none is left."""
     tokenizer.no_truncation()
-    for question, asked in zip(questions, tokenizer.encode_batch([one.text for one in questions]), strict=True):
-        if len(asked.ids) > limit // 2:
-            raise InputError(
-                f"{question.where}: the question has {len(asked.ids):,} tokens, more than half of the {limit:,} that "
-                "the model reads.",
-                "Leave it out.",
-            )
+    read = tokenizer.encode_batch_fast([one.text for one in questions])
+    lengths = [len(encoding.ids) for encoding in read]
+    kept = [question for question, length in zip(questions, lengths, strict=True) if length <= limit // 2]
+    if len(kept) < len(questions) and (overlong == "refuse" or not kept):
+        question, length = next(one for one in zip(questions, lengths, strict=True) if one[1] > limit // 2)
+        raise InputError(
+            f"{question.where}: the question has {length:,} tokens, more than half of the {limit:,} that the model "
+            "reads.",
+            "Leave it out, or have all such left out and counted with --set data.overlong=drop.",
+        )
+    return kept
+
+
+def windows(tokenizer: Any, questions: Sequence[Question], limit: int) -> list[Window]:
+    """All windows of all texts, whose questions must leave room for them (`brief`)."""
     tokenizer.enable_truncation(limit, stride=min(_OVERLAP, limit // 4), strategy="only_second")
     read = tokenizer.encode_batch([(one.text, one.context) for one in questions])
     tokenizer.no_truncation()
@@ -137,16 +130,3 @@ def _answers(row: Row, context: str) -> Iterator[tuple[str, int]]:
         if not isinstance(text, str) or not isinstance(start, int) or start < 0:
             raise InputError(f"{row.where}: answers[{place}] has no text and no answer_start.")
         yield text, start
-
-
-def _nested(values: Any, path: Path) -> Iterator[Row]:
-    try:
-        for article in values["data"]:
-            for paragraph in article["paragraphs"]:
-                for asked in paragraph["qas"]:
-                    yield Row(f"{path}, question {asked.get('id')}", {**asked, "context": paragraph["context"]})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path} is no file of questions ({type(error).__name__}: {error}).",
-            "Give SQuAD's JSON, or rows with `question`, `context` and `answers`.",
-        ) from error

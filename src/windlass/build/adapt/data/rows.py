@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,8 @@ class Row(NamedTuple):
 
 
 def rows_of(path: Path) -> list[Row]:
-    """The rows of JSON lines, a JSON array, CSV, TSV or Parquet, packed or not, without the columns that are empty.
+    """The rows of JSON lines, a JSON array, CSV, TSV or Parquet, packed or not, without the columns that are empty; of
+    SQuAD's nested JSON its questions, each with its context.
 
     Raises `InputError` naming the first row that cannot be read, and for a file without rows.
     """
@@ -49,9 +50,24 @@ def _array(path: Path) -> list[Row]:
             values = json.load(file)
     except (OSError, ValueError, RecursionError, *UNPACKING_ERRORS) as error:
         raise InputError(f"{path} is not readable JSON ({error}).", "Mend the place it names.") from error
+    if isinstance(values, dict) and "data" in values:
+        return list(_questions(values["data"], path))
     if not isinstance(values, list):
         raise InputError(f"{path} holds no array.", "Give an array of objects, or JSON lines.")
     for number, row in enumerate(values, start=1):
         if not isinstance(row, dict):
             raise InputError(f"{path}, row {number} is no object but {json.dumps(row)[:80]}.", "Mend it.")
     return [Row(f"{path}, row {number}", row) for number, row in enumerate(values, start=1)]
+
+
+def _questions(articles: Any, path: Path) -> Iterator[Row]:
+    try:
+        for article in articles:
+            for paragraph in article["paragraphs"]:
+                for asked in paragraph["qas"]:
+                    yield Row(f"{path}, question {asked.get('id')}", {**asked, "context": paragraph["context"]})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} is no file of questions ({type(error).__name__}: {error}).",
+            "Give SQuAD's JSON, or rows with `question`, `context` and `answers`.",
+        ) from error

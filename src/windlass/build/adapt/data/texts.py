@@ -6,7 +6,7 @@ What a text gives does not depend on its neighbours (`Encoder.hidden`), so a ste
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from torch import Tensor
 from windlass.build.adapt.data.columns import Text
 from windlass.build.adapt.data.rows import Row
 from windlass.build.adapt.opening import Opened
+from windlass.build.adapt.settings import Overlong
 from windlass.build.training.data.batches import IGNORE, Batch, Number
 from windlass.core.errors import InputError
 
@@ -36,8 +37,8 @@ class TextReader:
     tokenizer: Any
     limit: int
     """Tokens of a text that the model reads, or is asked to read."""
-    truncate: bool
-    """Whether longer texts are cut instead of refused."""
+    overlong: Overlong
+    """What happens to longer ones."""
 
     @classmethod
     def of(cls, opened: Opened, *, whole: bool = False) -> TextReader:
@@ -49,29 +50,54 @@ class TextReader:
             raise InputError(
                 f"model.context is {limit:,}, but {opened.base_name} reads {most:,} tokens.", "Make it smaller."
             )
-        return cls(opened.tokenizer, limit, settings.data.truncate)
+        return cls(opened.tokenizer, limit, settings.data.overlong)
+
+    def fitting(self, rows: Sequence[Row], texts_of: Callable[[Row], Sequence[Text]]) -> tuple[list[Row], list[str]]:
+        """The rows none of whose texts is too long, where such are to be left out, else all; and a line about those
+        that were left out. Raises `InputError` when all are too long."""
+        if self.overlong != "drop":
+            return list(rows), []
+        self.tokenizer.no_truncation()
+        lengths = [max(len(one.ids) for one in self.tokenizer.encode_batch_fast(list(texts_of(row)))) for row in rows]
+        kept = [row for row, length in zip(rows, lengths, strict=True) if length <= self.limit]
+        if not kept:
+            raise InputError(f"All {len(rows):,} rows are longer than the {self.limit:,} tokens that the model reads.")
+        line = (
+            f"left out: {len(rows) - len(kept):,} of {len(rows):,} rows, longer than {self.limit:,} tokens (the "
+            f"longest has {max(lengths):,})"
+        )
+        return kept, [line] if len(kept) < len(rows) else []
 
     def read(self, texts: Sequence[Text], rows: Sequence[Row]) -> tuple[list[Tokens], int]:
         """The texts as tokens, and how many of them were cut. Raises `InputError` naming the row of the first text that
         is too long, or of which no token is read."""
-        self.tokenizer.no_truncation()
-        encodings = self.tokenizer.encode_batch_fast(list(texts))
-        long = [number for number, encoding in enumerate(encodings) if len(encoding.ids) > self.limit]
-        if long and not self.truncate:
-            raise InputError(
-                f"{rows[long[0]].where}: the text has {len(encodings[long[0]].ids):,} tokens, but the model reads "
-                f"{self.limit:,}; {len(long):,} of {len(texts):,} are too long.",
-                "Leave them out, or set data.truncate=true to have them cut.",
-            )
-        if long:
-            self.tokenizer.enable_truncation(self.limit)
-            for number, encoding in zip(long, self.tokenizer.encode_batch_fast([texts[n] for n in long]), strict=True):
-                encodings[number] = encoding
-            self.tokenizer.no_truncation()
+        encodings, cut = self.encodings(texts, rows)
         for encoding, row in zip(encodings, rows, strict=True):
             if not encoding.ids:
                 raise InputError(f"{row.where}: the tokenizer reads nothing of the text.", "Leave the row out.")
-        return [Tokens(np.array(one.ids, np.int64), np.array(one.type_ids, np.int64)) for one in encodings], len(long)
+        return [Tokens(np.array(one.ids, np.int64), np.array(one.type_ids, np.int64)) for one in encodings], len(cut)
+
+    def encodings(
+        self, texts: Sequence[Text], rows: Sequence[Row], *, offsets: bool = False
+    ) -> tuple[list[Any], set[int]]:
+        """What the tokenizer makes of the texts, and the numbers of those that were cut. Raises `InputError` naming the
+        row of the first text that is too long."""
+        encode = self.tokenizer.encode_batch if offsets else self.tokenizer.encode_batch_fast
+        self.tokenizer.no_truncation()
+        found = encode(list(texts))
+        long = [number for number, encoding in enumerate(found) if len(encoding.ids) > self.limit]
+        if long and self.overlong != "cut":
+            raise InputError(
+                f"{rows[long[0]].where}: the text has {len(found[long[0]].ids):,} tokens, but the model reads "
+                f"{self.limit:,}; {len(long):,} of {len(texts):,} are too long.",
+                "Leave them out with --set data.overlong=drop, or have them cut with data.overlong=cut.",
+            )
+        if long:
+            self.tokenizer.enable_truncation(self.limit)
+            for number, encoding in zip(long, encode([texts[number] for number in long]), strict=True):
+                found[number] = encoding
+            self.tokenizer.no_truncation()
+        return found, set(long)
 
 
 def _made_for(folder: Path, whole: bool) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from windlass.build.adapt.data.labels import names_of, number_of
 from windlass.build.adapt.data.rows import Row
-from windlass.build.adapt.data.texts import Tokens
+from windlass.build.adapt.data.texts import TextReader, Tokens
 from windlass.build.training.data.batches import IGNORE
 from windlass.core.errors import InputError
 
@@ -27,6 +27,11 @@ _COLUMNS = (("tokens", "tags"), ("tokens", "ner_tags"), ("words", "tags"), ("wor
 class Tagged:
     words: tuple[str, ...]
     tags: tuple[int, ...]
+
+
+def words_of(row: Row) -> str:
+    """As the tokenizer reads them. Raises `InputError` as `tagged_rows`."""
+    return " ".join(_pair(row)[0])
 
 
 def tagged_rows(rows: Sequence[Row], given: Sequence[str] = ()) -> tuple[list[Tagged], tuple[str, ...]]:
@@ -47,33 +52,18 @@ def tagged_rows(rows: Sequence[Row], given: Sequence[str] = ()) -> tuple[list[Ta
 
 
 def aligned(
-    tokenizer: Any, examples: Sequence[Tagged], rows: Sequence[Row], limit: int, truncate: bool
+    reader: TextReader, examples: Sequence[Tagged], rows: Sequence[Row]
 ) -> tuple[list[tuple[Tokens, NDArray[np.int64]]], int]:
     """Tokens of each example and the tag of each token, `IGNORE` behind the first one of a word; and how many examples
     were cut, which then lack their last words.
 
     Raises `InputError` naming the row that is too long, or of which a word leaves no token.
     """
-    tokenizer.no_truncation()
-    texts = [" ".join(example.words) for example in examples]
-    encodings = tokenizer.encode_batch(texts)
-    long = [number for number, encoding in enumerate(encodings) if len(encoding.ids) > limit]
-    if long and not truncate:
-        raise InputError(
-            f"{rows[long[0]].where}: the text has {len(encodings[long[0]].ids):,} tokens, but the model reads "
-            f"{limit:,}; {len(long):,} of {len(texts):,} are too long.",
-            "Split them, or set data.truncate=true to have them cut.",
-        )
-    if long:
-        tokenizer.enable_truncation(limit)
-        for number, encoding in zip(long, tokenizer.encode_batch([texts[number] for number in long]), strict=True):
-            encodings[number] = encoding
-        tokenizer.no_truncation()
-    cut = set(long)
+    encodings, cut = reader.encodings([" ".join(example.words) for example in examples], rows, offsets=True)
     return [
         _one(encoding, example, row, number in cut)
         for number, (encoding, example, row) in enumerate(zip(encodings, examples, rows, strict=True))
-    ], len(long)
+    ], len(cut)
 
 
 def _one(encoding: Any, example: Tagged, row: Row, cut: bool) -> tuple[Tokens, NDArray[np.int64]]:

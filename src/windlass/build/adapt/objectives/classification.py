@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from windlass.build.adapt.data.columns import renamed, text_in
+from windlass.build.adapt.data.columns import text_in
 from windlass.build.adapt.data.labels import Labels, labels_of
-from windlass.build.adapt.data.rows import rows_of
 from windlass.build.adapt.data.splitting import split
 from windlass.build.adapt.data.texts import Example, TextBatch, TextExamples, TextReader, reads_types
 from windlass.build.adapt.objectives.figures import Figures, looked
@@ -32,9 +31,10 @@ def prepare(opened: Opened) -> Prepared:
     """Raises `InputError` for a base that is no encoder, and for rows whose texts or labels nothing can be learned
     from."""
     settings = opened.settings
-    rows = renamed(rows_of(opened.rows), settings.data.columns)
+    reader = TextReader.of(opened)
+    rows, left_out = reader.fitting(opened.rows(), lambda row: [text_in(row)])
     labels = labels_of(rows, settings.objective.labels)
-    texts, cut = TextReader.of(opened).read([text_in(row) for row in rows], rows)
+    texts, cut = reader.read([text_in(row) for row in rows], rows)
     keys = [text.ids.tobytes() for text in texts]
     strata = None if labels.several else labels.chosen
     train, heldout = split(keys, settings.data.heldout, settings.run.seed, strata)
@@ -51,6 +51,7 @@ def prepare(opened: Opened) -> Prepared:
         return judged(loss_of, unseen, labels, most, tick)
 
     lines = [
+        *left_out,
         f"{len(train):,} texts to train on, {len(heldout):,} held out; {learned.tokens:,} tokens, none of them padding",
         *_about(labels, train, keys, cut),
         *judging.lines,

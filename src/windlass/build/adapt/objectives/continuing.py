@@ -137,7 +137,7 @@ def read(opened: Opened) -> tuple[Kind, Kind, list[str]]:
     """New and old documents as tokens, and lines about them."""
     data, seed, specials = opened.settings.data, opened.settings.run.seed, opened.specials
     assert opened.replay is not None, "the settings demand old documents"
-    new = texts_of(opened.rows, opened.dataset, data, seed, data.columns)
+    new = texts_of(opened.file, opened.dataset, data, seed, opened.columns)
     old = texts_of(opened.replay, opened.replay_artifact, data, seed)
     known = {*new.train, *new.heldout}
     apart = Texts(*([text for text in texts if text not in known] for texts in old))

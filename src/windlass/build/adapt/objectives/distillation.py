@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from windlass.build.adapt.data.rows import rows_of
 from windlass.build.adapt.objectives.comparing import decoder_of
 from windlass.build.adapt.objectives.distillation_losses import Divergence, divergence
 from windlass.build.adapt.objectives.preparing import LossOf, Prepared
@@ -98,7 +97,7 @@ def prepare(opened: Opened) -> Prepared:
     reads shorter rows, and for rows as `sft` does."""
     settings, lesson = opened.settings, lesson_of(opened.settings.objective)
     model, teacher = decoder_of(opened), teacher_of(opened)
-    rows = conversation_rows(opened, rows_of(opened.rows))
+    rows = conversation_rows(opened, opened.rows())
     if rows.size > teacher.config.context:
         raise InputError(
             f"objective.teacher: {settings.objective.teacher} reads {teacher.config.context:,} tokens, but a row has "

@@ -12,7 +12,7 @@ vectors may be cut short.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from windlass.build.adapt.data.columns import renamed, several_in, text_in, words_in
-from windlass.build.adapt.data.rows import Row, rows_of
+from windlass.build.adapt.data.columns import several_in, text_in, words_in
+from windlass.build.adapt.data.rows import Row
 from windlass.build.adapt.data.splitting import split
-from windlass.build.adapt.data.texts import Example, TextBatch, TextExamples, TextReader, Tokens
+from windlass.build.adapt.data.texts import Example, TextBatch, TextExamples, TextReader
 from windlass.build.adapt.objectives.figures import Figures, looked
 from windlass.build.adapt.objectives.judging import only_encoders, uncompiled
 from windlass.build.adapt.objectives.measures import ndcg, pearson, reciprocal_rank, spearman
@@ -68,10 +68,11 @@ def prepare(opened: Opened) -> Prepared:
     settings = opened.settings
     only_encoders(opened)
     _check(opened)
-    rows = renamed(rows_of(opened.rows), settings.data.columns)
-    recipe, reader = read_recipe(opened.base), TextReader.of(opened, whole=True)
+    rows, recipe, reader = opened.rows(), read_recipe(opened.base), TextReader.of(opened, whole=True)
     scored = next((name for name in _QUERIES if name in rows[0].values), None) is None
-    found, cut = _scored(rows, reader, recipe) if scored else _searched(rows, reader, recipe)
+    grouped = _scored if scored else _searched
+    rows, left_out = reader.fitting(rows, lambda row: [text for texts in grouped(row, recipe) for text in texts])
+    found, cut = _examples(rows, grouped, reader, recipe)
     keys = [example.texts[0].ids.tobytes() for example in found]  # a query is on one side
     train, heldout = split(keys, settings.data.heldout, settings.run.seed)
     learned, unseen = (TextExamples([found[number] for number in numbers]) for numbers in (train, heldout))
@@ -96,6 +97,7 @@ def prepare(opened: Opened) -> Prepared:
 
     texts = sum(len(example.texts) for example in found)
     lines = [
+        *left_out,
         f"{len(train):,} {'pairs' if scored else 'queries'} to train on, {len(heldout):,} held out, with {texts:,} "
         f"texts; {learned.tokens:,} tokens, none of them padding",
         *([f"{cut:,} texts are longer than the model reads, and were cut"] if cut else []),
@@ -233,56 +235,52 @@ def _check(opened: Opened) -> None:
         )
 
 
-def _searched(rows: Sequence[Row], reader: TextReader, recipe: Recipe) -> tuple[list[Example], int]:
+Grouped = Callable[[Row, Recipe], list[list[str]]]
+"""The texts of each example that a row gives, as the model is to read them."""
+
+
+def _searched(row: Row, recipe: Recipe) -> list[list[str]]:
     """A query, its passage, and hard negatives; a row with several passages is an example of each."""
-    texts: list[str] = []
-    owners: list[Row] = []
-    sizes: list[int] = []
+    column = next((name for name in _QUERIES if name in row.values), None)
+    if column is None or "positive" not in row.values:
+        raise InputError(
+            f"{row.where}: the columns are {', '.join(map(str, row.values)) or 'none'}.",
+            "Give `query` and `positive`, and perhaps `negatives`; or two texts and a `score`.",
+        )
+    query, right = words_in(row, column), several_in(row, "positive")
+    named = next((name for name in _NEGATIVES if name in row.values), None)
+    wrong = several_in(row, named) if named else []
+    if not right or set(right) & set(wrong):
+        raise InputError(f"{row.where}: " + ("a positive is a negative too." if right else "positive is empty."))
     before, behind = recipe.prompt(True), recipe.prompt(False)
-    for row in rows:
-        column = next((name for name in _QUERIES if name in row.values), None)
-        if column is None or "positive" not in row.values:
-            raise InputError(
-                f"{row.where}: the columns are {', '.join(map(str, row.values)) or 'none'}.",
-                "Give `query` and `positive`, and perhaps `negatives`; or two texts and a `score`.",
-            )
-        query, right = words_in(row, column), several_in(row, "positive")
-        named = next((name for name in _NEGATIVES if name in row.values), None)
-        wrong = several_in(row, named) if named else []
-        if not right or set(right) & set(wrong):
-            raise InputError(f"{row.where}: " + ("a positive is a negative too." if right else "positive is empty."))
-        for one in right:
-            texts += [before + query, *(behind + text for text in (one, *wrong))]
-            sizes.append(2 + len(wrong))
-            owners += [row] * sizes[-1]
-    return _examples(texts, owners, sizes, reader, None)
+    return [[before + query, *(behind + text for text in (one, *wrong))] for one in right]
 
 
-def _scored(rows: Sequence[Row], reader: TextReader, recipe: Recipe) -> tuple[list[Example], int]:
-    texts: list[str] = []
-    for row in rows:
-        pair = text_in(row)
-        if isinstance(pair, str):
-            raise InputError(
-                f"{row.where}: there is one text, but an embedder learns from two.",
-                "Give `query` and `positive`, and perhaps `negatives`; or `sentence1`, `sentence2` and `score`.",
-            )
-        texts += [recipe.prompt(False) + text for text in pair]
+def _scored(row: Row, recipe: Recipe) -> list[list[str]]:
+    pair = text_in(row)
+    if isinstance(pair, str):
+        raise InputError(
+            f"{row.where}: there is one text, but an embedder learns from two.",
+            "Give `query` and `positive`, and perhaps `negatives`; or `sentence1`, `sentence2` and `score`.",
+        )
+    return [[recipe.prompt(False) + text for text in pair]]
+
+
+def _scores(rows: Sequence[Row]) -> list[float]:
     scores_NL = numbers_of(rows)
     if scores_NL.shape[1] != 1 or (scores_NL == scores_NL[0]).all():
         raise InputError("The scores are all the same, or several in a row, so they order nothing.")
-    return _examples(texts, [row for row in rows for _ in range(2)], [2] * len(rows), reader, scores_NL[:, 0])
+    found: list[float] = scores_NL[:, 0].tolist()
+    return found
 
 
-def _examples(
-    texts: Sequence[str], owners: Sequence[Row], sizes: Sequence[int], reader: TextReader,
-    scores: NDArray[np.float64] | None,
-) -> tuple[list[Example], int]:  # fmt: skip
-    tokens, cut = reader.read(texts, owners)
-    found, start = [], 0
-    for number, size in enumerate(sizes):
-        value = 1.0 if scores is None else scores[number]
-        group: list[Tokens] = tokens[start : start + size]
-        found.append(Example(group, np.array([value], np.float32)))
-        start += size
-    return found, cut
+def _examples(rows: Sequence[Row], grouped: Grouped, reader: TextReader, recipe: Recipe) -> tuple[list[Example], int]:
+    groups = [(row, texts) for row in rows for texts in grouped(row, recipe)]
+    tokens, cut = reader.read(
+        [text for _, texts in groups for text in texts], [row for row, texts in groups for _ in texts]
+    )
+    read, values = iter(tokens), _scores(rows) if grouped is _scored else [1.0] * len(groups)
+    return [
+        Example([next(read) for _ in texts], np.array([value], np.float32))
+        for (_, texts), value in zip(groups, values, strict=True)
+    ], cut

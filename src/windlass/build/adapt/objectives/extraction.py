@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 
-from windlass.build.adapt.data.columns import renamed
-from windlass.build.adapt.data.questions import Question, Window, question_of, question_rows, windows
+from windlass.build.adapt.data.questions import Question, Window, brief, question_of, windows
 from windlass.build.adapt.data.splitting import split
 from windlass.build.adapt.data.texts import Example, TextBatch, TextExamples, TextReader, reads_types
 from windlass.build.adapt.objectives.figures import Figures, looked
@@ -37,11 +36,10 @@ from windlass.core.errors import InputError
 def prepare(opened: Opened) -> Prepared:
     """Raises `InputError` for a base that is no encoder, and for answers that do not stand where they should."""
     settings = opened.settings
-    rows = renamed(question_rows(opened.rows), settings.data.columns)
-    questions = [question_of(row) for row in rows]
+    reader, given = TextReader.of(opened), [question_of(row) for row in opened.rows()]
+    questions = brief(reader.tokenizer, given, reader.limit, settings.data.overlong)
     if not any(one.answers for one in questions):
         raise InputError("No question has an answer, so there is nothing to find.", "Look at the column `answers`.")
-    reader = TextReader.of(opened)
     parts = windows(reader.tokenizer, questions, reader.limit)
     # By context: the sentences around a held-out answer shall be new too.
     train, heldout = split([one.context for one in questions], settings.data.heldout, settings.run.seed)
@@ -55,7 +53,9 @@ def prepare(opened: Opened) -> Prepared:
         return answered(loss_of, unseen, others, questions, most, tick)
 
     without = sum(not one.answers for one in questions)
+    long = len(given) - len(questions)
     lines = [
+        *([f"left out: {long:,} of {len(given):,} questions, too long to leave room for a text"] if long else []),
         f"{len(train):,} questions to train on, {len(heldout):,} held out with their contexts; {without:,} have no "
         f"answer",
         f"{len(mine):,} windows of at most {reader.limit} tokens, of which "

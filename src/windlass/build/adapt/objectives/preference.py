@@ -31,7 +31,6 @@ from windlass.build.adapt.data.answers import (
     Look,
 )
 from windlass.build.adapt.data.preferences import Judged, feedback_of, pairs_of
-from windlass.build.adapt.data.rows import rows_of
 from windlass.build.adapt.data.splitting import split
 from windlass.build.adapt.objectives import preference_losses as losses
 from windlass.build.adapt.objectives.comparing import decoder_of, described, encoded, uncompiled
@@ -93,7 +92,7 @@ def prepare(opened: Opened) -> Prepared:
     from or that do not fit."""
     settings, asked = opened.settings, opened.settings.objective
     method, model = METHODS[asked.kind], decoder_of(opened)
-    judged, left_out = (pairs_of if method.paired else feedback_of)(rows_of(opened.rows), settings.data.unusable)
+    judged, left_out = (pairs_of if method.paired else feedback_of)(opened.rows(), settings.data.unusable)
     examples, overlong = encoded(opened, judged, None if method.paired else mismatched(judged))
     sides = split([one.asked for one, _ in examples], settings.data.heldout, settings.run.seed)
     train, heldout = (AnswerExamples([examples[number][1] for number in side]) for side in sides)

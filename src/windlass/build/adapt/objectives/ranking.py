@@ -15,8 +15,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from windlass.build.adapt.data.columns import renamed, several_in, words_in
-from windlass.build.adapt.data.rows import Row, rows_of
+from windlass.build.adapt.data.columns import Text, several_in, words_in
+from windlass.build.adapt.data.rows import Row
 from windlass.build.adapt.data.splitting import split
 from windlass.build.adapt.data.texts import Example, TextBatch, TextExamples, TextReader, reads_types
 from windlass.build.adapt.objectives.classification import scores
@@ -41,12 +41,13 @@ _SIGMOID = {"sentence_transformers": {"activation_fn": "torch.nn.modules.activat
 def prepare(opened: Opened) -> Prepared:
     """Raises `InputError` for a base that is no encoder, and for rows that put no document before another."""
     settings = opened.settings
-    rows = renamed(rows_of(opened.rows), settings.data.columns)
+    rows, reader = opened.rows(), TextReader.of(opened)
     lists = "positive" in rows[0].values
+    rows, left_out = reader.fitting(rows, _several if lists else _single)
     queries, groups = _lists(rows) if lists else _pairs(rows)
-    pairs = [(query, text) for query, group in zip(queries, groups, strict=True) for text, _ in group]
+    pairs = _paired(queries, groups)
     owners = [row for row, group in zip(rows, groups, strict=True) for _ in group]
-    tokens, cut = TextReader.of(opened).read(pairs, owners)
+    tokens, cut = reader.read(pairs, owners)
     read = iter(tokens)
     found = [
         Example([next(read) for _ in group], np.array([gain for _, gain in group], np.float32)) for group in groups
@@ -61,6 +62,7 @@ def prepare(opened: Opened) -> Prepared:
         return ordered(loss_of, unseen, asked, most, tick)
 
     lines = [
+        *left_out,
         f"{len(set(queries)):,} queries, {len(set(asked)):,} of them held out, with {len(pairs):,} documents; "
         f"{learned.tokens:,} tokens to train on, none of them padding",
         "the documents of a query compete" if listwise else "each document is judged by itself",
@@ -111,6 +113,19 @@ def ordered(
         values["ndcg_10"] = float(np.mean([ndcg(gains, logits) for gains, logits in judged]))
         said = f"MRR {values['mrr']:.3f}, nDCG@10 {values['ndcg_10']:.3f} over {len(judged):,} queries, {said}"
     return Figures(nats / count, values, said)
+
+
+def _paired(queries: Sequence[str], groups: Sequence[Sequence[tuple[str, float]]]) -> list[Text]:
+    """Each query with each of its documents."""
+    return [(query, text) for query, group in zip(queries, groups, strict=True) for text, _ in group]
+
+
+def _several(row: Row) -> list[Text]:
+    return _paired(*_lists([row]))
+
+
+def _single(row: Row) -> list[Text]:
+    return [(words_in(row, "query"), words_in(row, "document"))]
 
 
 def _lists(rows: Sequence[Row]) -> tuple[list[str], list[list[tuple[str, float]]]]:

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from windlass.build.adapt.data.columns import renamed, text_in
-from windlass.build.adapt.data.rows import Row, rows_of
+from windlass.build.adapt.data.columns import text_in
+from windlass.build.adapt.data.rows import Row
 from windlass.build.adapt.data.splitting import split
 from windlass.build.adapt.data.texts import Example, TextBatch, TextExamples, TextReader, reads_types
 from windlass.build.adapt.objectives.classification import scores
@@ -41,12 +41,13 @@ from windlass.core.errors import InputError
 def prepare(opened: Opened) -> Prepared:
     """Raises `InputError` for a base that is no encoder, and for rows without a text or a finite number."""
     settings = opened.settings
-    rows = renamed(rows_of(opened.rows), settings.data.columns)
+    reader = TextReader.of(opened)
+    rows, left_out = reader.fitting(opened.rows(), lambda row: [text_in(row)])
     numbers_NL = numbers_of(rows)
     names = settings.objective.labels or tuple(f"LABEL_{place}" for place in range(numbers_NL.shape[1]))
     if len(names) != numbers_NL.shape[1]:
         raise InputError(f"objective.labels has {len(names)} names, but rows hold {numbers_NL.shape[1]} numbers.")
-    texts, cut = TextReader.of(opened).read([text_in(row) for row in rows], rows)
+    texts, cut = reader.read([text_in(row) for row in rows], rows)
     train, heldout = split([text.ids.tobytes() for text in texts], settings.data.heldout, settings.run.seed)
     mean_L, deviation_L = numbers_NL[train].mean(0), numbers_NL[train].std(0)
     if not (deviation_L > 0).all():
@@ -72,6 +73,7 @@ def prepare(opened: Opened) -> Prepared:
             judging.save(folder)
 
     lines = [
+        *left_out,
         f"{len(train):,} texts to train on, {len(heldout):,} held out; {learned.tokens:,} tokens, none of them padding",
         f"the mean is {', '.join(f'{value:.4g}' for value in mean_L)}, the standard deviation "
         f"{', '.join(f'{value:.4g}' for value in deviation_L)}: what always saying the mean would miss by",

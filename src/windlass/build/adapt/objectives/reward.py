@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from windlass.build.adapt.data.answers import CHOSEN, REJECTED, SIDES, AnswerBatch, AnswerExamples, Answers
 from windlass.build.adapt.data.conversations import Encoded
 from windlass.build.adapt.data.preferences import pairs_of
-from windlass.build.adapt.data.rows import rows_of
 from windlass.build.adapt.data.splitting import split
 from windlass.build.adapt.objectives.comparing import decoder_of, described, encoded, uncompiled
 from windlass.build.adapt.objectives.judgement import Judgement, judged_on, sums_of
@@ -47,7 +46,7 @@ def prepare(opened: Opened) -> Prepared:
     model = _begun(opened)
     links = reward_links(load_links(opened.base))
     pad = opened.specials.separator if opened.specials.pad is None else opened.specials.pad
-    judged, left_out = pairs_of(rows_of(opened.rows), settings.data.unusable)
+    judged, left_out = pairs_of(opened.rows(), settings.data.unusable)
     examples, overlong = encoded(opened, judged)
     sides = split([one.asked for one, _ in examples], settings.data.heldout, settings.run.seed)
     train, heldout = (AnswerExamples([_unpadded(examples[number][1], pad) for number in side]) for side in sides)

@@ -12,7 +12,7 @@ from windlass.build.adapt.data.conversations import ConversationEncoder, Encoded
 from windlass.build.adapt.data.formats import continuation_of, conversation_of
 from windlass.build.adapt.data.lengths import row_size
 from windlass.build.adapt.data.packing import PackedExamples
-from windlass.build.adapt.data.rows import Row, rows_of
+from windlass.build.adapt.data.rows import Row
 from windlass.build.adapt.data.splitting import split_off
 from windlass.build.adapt.objectives.preparing import LossOf, Prepared
 from windlass.build.adapt.opening import Opened
@@ -50,7 +50,7 @@ def prepare(opened: Opened) -> Prepared:
             f"objective.kind is 'sft', which trains decoders, but {opened.base_name} is none.",
             "Name a decoder, or another objective.",
         )
-    rows = conversation_rows(opened, rows_of(opened.rows))
+    rows = conversation_rows(opened, opened.rows())
     attached(model, opened)
     compiler, how = prepare_blocks(model, settings.run, settings.schedule)
     math = arithmetic(model, dtype=dtype_of(settings.run), accuracy=True, compiler=compiler)

@@ -9,11 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from windlass.build.adapt.data.columns import renamed
-from windlass.build.adapt.data.rows import rows_of
 from windlass.build.adapt.data.splitting import split
 from windlass.build.adapt.data.texts import Example, TextBatch, TextExamples, TextReader
-from windlass.build.adapt.data.words import aligned, tagged_rows
+from windlass.build.adapt.data.words import aligned, tagged_rows, words_of
 from windlass.build.adapt.objectives.figures import Figures, looked
 from windlass.build.adapt.objectives.judging import begun
 from windlass.build.adapt.objectives.measures import entities, macro_f1
@@ -30,10 +28,10 @@ from windlass.build.transformer.classifier import Classifier
 def prepare(opened: Opened) -> Prepared:
     """Raises `InputError` for a base that is no encoder, and for rows whose words or tags do not fit."""
     settings = opened.settings
-    rows = renamed(rows_of(opened.rows), settings.data.columns)
-    tagged, names = tagged_rows(rows, settings.objective.labels)
     reader = TextReader.of(opened)
-    read, cut = aligned(reader.tokenizer, tagged, rows, reader.limit, reader.truncate)
+    rows, left_out = reader.fitting(opened.rows(), lambda row: [words_of(row)])
+    tagged, names = tagged_rows(rows, settings.objective.labels)
+    read, cut = aligned(reader, tagged, rows)
     found = [Example([tokens], tags) for tokens, tags in read]
     train, heldout = split([one.words for one in tagged], settings.data.heldout, settings.run.seed)
     judging = begun(opened, names, "one of", "tokens")
@@ -45,6 +43,7 @@ def prepare(opened: Opened) -> Prepared:
     words = sum(len(tagged[number].words) for number in train)
     counts = np.bincount([tag for one in tagged for tag in one.tags], minlength=len(names))
     lines = [
+        *left_out,
         f"{len(train):,} texts of {words:,} words to train on, {len(heldout):,} held out; {learned.tokens:,} tokens, "
         "none of them padding",
         f"{len(names)} tags; the most frequent is '{names[counts.argmax()]}' ({counts.max() / counts.sum():.1%} of the "

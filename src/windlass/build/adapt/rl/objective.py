@@ -85,7 +85,7 @@ def prepare(opened: Opened) -> Prepared:
             "Name a decoder, or another objective.",
         )
     rewards = chosen(asked.rewards, {**REWARDS, **opened.rewards})
-    prompts = prompts_of(opened, asked.answer_tokens)
+    prompts, left_out = prompts_of(opened, asked.answer_tokens)
     for reward in rewards.values():
         for prompt in prompts:
             reward.check(prompt.row)
@@ -128,6 +128,7 @@ def prepare(opened: Opened) -> Prepared:
     positions = max(len(prompt.tokens) for prompt in prompts) + asked.answer_tokens
     notes = [note for reward in rewards.values() if (note := reward.note())]
     lines = [
+        *left_out,
         f"{len(train):,} prompts to train on, {len(heldout):,} held out; {asked.group} answers to each, of at most "
         f"{asked.answer_tokens:,} tokens, judged by {', '.join(rewards)}",
         *dict.fromkeys(notes),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from windlass.build.adapt.data.conversations import Turn
 from windlass.build.adapt.data.formats import conversation_of
-from windlass.build.adapt.data.rows import Row, rows_of
+from windlass.build.adapt.data.rows import Row
 from windlass.build.adapt.opening import Opened
 from windlass.core.errors import InputError
 
@@ -23,21 +23,26 @@ class Prompt(NamedTuple):
     """What rewards judge an answer by."""
 
 
-def prompts_of(opened: Opened, most: int) -> list[Prompt]:
-    """Every row as a prompt: all of it that stands before what the assistant says last. `most`: tokens of an answer.
+def prompts_of(opened: Opened, most: int) -> tuple[list[Prompt], list[str]]:
+    """Every row as a prompt: all of it that stands before what the assistant says last; and a line about those that
+    were left out, if any. `most`: tokens of an answer.
 
-    Raises `InputError` naming a row that asks nothing, or whose prompt and answer do not fit what the model reads.
+    Raises `InputError` naming a row that asks nothing, or whose prompt and answer do not fit what the model reads,
+    unless the settings say to leave such rows out.
     """
-    found = [Prompt(_tokens(opened, row), row) for row in rows_of(opened.rows)]
+    found = [Prompt(_tokens(opened, row), row) for row in opened.rows()]
     room = min(opened.settings.model.context or opened.context, opened.context)
-    for prompt in found:
-        if len(prompt.tokens) + most > room:
-            raise InputError(
-                f"{prompt.row.where}: the prompt has {len(prompt.tokens):,} tokens, which with {most:,} of an answer "
-                f"are more than the {room:,} that {opened.base_name} reads here.",
-                "Leave that row out, or choose a smaller rl.answer_tokens or another base: nothing is cropped.",
-            )
-    return found
+    long = [prompt for prompt in found if len(prompt.tokens) + most > room]
+    if long and (opened.settings.data.overlong == "refuse" or len(long) == len(found)):
+        raise InputError(
+            f"{long[0].row.where}: the prompt has {len(long[0].tokens):,} tokens, which with {most:,} of an answer "
+            f"are more than the {room:,} that {opened.base_name} reads here.",
+            "Leave such rows out with --set data.overlong=drop, or choose a smaller rl.answer_tokens or another base: "
+            "nothing is cropped.",
+        )
+    kept = [prompt for prompt in found if len(prompt.tokens) + most <= room]
+    told = f"left out: {len(long):,} of {len(found):,} prompts, which with {most:,} tokens of an answer do not fit"
+    return kept, [told] if long else []
 
 
 def ends_of(opened: Opened) -> frozenset[int]:

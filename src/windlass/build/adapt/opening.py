@@ -139,7 +139,7 @@ def _model(ws: Workspace, name: str, key: str) -> tuple[Path, Artifact | None]:
         return Path(name), None
     if name == MINILM and (spec := importlib.util.find_spec(_MINILM_PACKAGE)) and spec.submodule_search_locations:
         return Path(spec.submodule_search_locations[0]) / "model", None
-    artifact = _of_kind(ws, name, key, "model")
+    artifact = _of_kind(ws, name, key, "a model")
     return artifact.path, artifact
 
 
@@ -160,7 +160,7 @@ def _adapter(ws: Workspace, settings: TuneSettings) -> tuple[Path | None, Artifa
             )
     if Path(name).is_dir():
         return Path(name), None
-    artifact = _of_kind(ws, name, "model.adapter_from", "adapter")
+    artifact = _of_kind(ws, name, "model.adapter_from", "an adapter")
     return artifact.path, artifact
 
 
@@ -181,16 +181,16 @@ def _file(ws: Workspace, name: str, key: str) -> tuple[Path, Artifact | None]:
         return Path(name), None
     if Path(name).is_dir():
         raise InputError(f"{key}: {name} is a folder, not a file of rows.", "Name one of the files in it.")
-    artifact = _of_kind(ws, name, key, "dataset")
+    artifact = _of_kind(ws, name, key, "a dataset")
     return artifact.path / "items.jsonl", artifact
 
 
-def _of_kind(ws: Workspace, name: str, key: str, kind: str) -> Artifact:
+def _of_kind(ws: Workspace, name: str, key: str, what: str) -> Artifact:
     """Raises `InputError` where `key` of the settings names an artifact of another kind, and `NotFound`."""
     artifact = ws.artifacts.get(name)
-    if artifact.kind != kind:
+    if artifact.kind != what.split()[1]:
         raise InputError(
-            f"{key}: {artifact.ref} is of kind '{artifact.kind}', but must be of kind '{kind}'.",
+            f"{key}: {artifact.ref} is of kind '{artifact.kind}', not {what}.",
             "`windlass artifacts` lists what there is.",
         )
     return artifact

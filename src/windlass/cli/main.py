@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "tokenizer": "train, measure or import a tokenizer",
     "train": "train a model from random weights by a recipe or one dial, beside honest baselines",
     "tune": "make a model better at one job, by examples",
+    "merge": "one model of several that were trained from the same base, by their weights",
     "adapters": "look into adapters; make one model of adapter and base, or one adapter of several",
     "scaling": "fit a scaling law to a few small runs, predict a larger one and check it",
     "chat": "talk with a model in the terminal",

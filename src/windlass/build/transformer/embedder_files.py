@@ -81,6 +81,13 @@ def read_recipe(folder: Path) -> Recipe:
     return Recipe(pooling, prompts, settings.get("default_prompt_name"))
 
 
+def read_limit(folder: Path) -> int | None:
+    """Tokens of a text that are read, where settings of sentence-transformers say so."""
+    path = folder / "sentence_bert_config.json"
+    limit = _json(path).get("max_seq_length") if path.is_file() else None
+    return limit if isinstance(limit, int) else None
+
+
 def save_embedder(
     model: Embedder,
     folder: Path,

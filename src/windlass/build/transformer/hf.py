@@ -122,11 +122,11 @@ def save_model(
 
 
 @contextmanager
-def tensors_of(folder: Path, renamed: Callable[[str], str | None]) -> Iterator[_Tensors]:
+def tensors_of(folder: Path, renamed: Callable[[str], str | None]) -> Iterator[Tensors]:
     """The tensors of a folder's weight files, each read when asked for, under the names that `renamed` gives them
     (None: left out)."""
     with ExitStack() as stack:
-        yield _Tensors(_weight_files(folder), renamed, stack)
+        yield Tensors(_weight_files(folder), renamed, stack)
 
 
 def load_config(folder: Path) -> TransformerConfig:
@@ -187,7 +187,7 @@ def load_encoder(folder: Path) -> Encoder:
     return model
 
 
-def _with_own_head(config: TransformerConfig, family: Family, tensors: _Tensors) -> TransformerConfig:
+def _with_own_head(config: TransformerConfig, family: Family, tensors: Tensors) -> TransformerConfig:
     """A tied model's file may hold a second copy of its head, which is dropped; one that differs unties the model, as
     it does in transformers 5 (whose T5 1.1 says that it is tied, and is not)."""
     if not config.tied:
@@ -241,7 +241,7 @@ def _weight_files(folder: Path) -> list[Path]:
     return sorted(folder / name for name in names)
 
 
-class _Tensors(Mapping[str, Tensor]):
+class Tensors(Mapping[str, Tensor]):
     """The tensors of several files, each read only when asked for, so that no second copy of the model is held."""
 
     def __init__(self, paths: Sequence[Path], renamed: Callable[[str], str | None], stack: ExitStack) -> None:
@@ -273,5 +273,12 @@ class _Tensors(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._where)
 
+    def measure(self, name: str) -> tuple[list[int], str]:
+        """Shape, and type as safetensors calls it (`BF16`), from the file's header."""
+        file, written = self._where[name]
+        part = file.get_slice(written)
+        return list(part.get_shape()), str(part.get_dtype())
+
     def drop(self, name: str) -> None:
+        """Leaves a tensor out."""
         del self._where[name]

@@ -13,37 +13,27 @@ from torch import Tensor
 
 from windlass.build.adapt.peft.attaching import attach_adapter, merge, transformer_of
 from windlass.build.adapt.peft.beginning import read_for
+from windlass.build.adapt.peft.bodies import Body, Whole, body_of
 from windlass.build.adapt.peft.composing import How, combined
 from windlass.build.adapt.peft.quantised import quantise
 from windlass.build.transformer.adapters.files import bits_of, check_base, task_of, write_adapter
 from windlass.build.transformer.adapters.parts import Adapter, LowRank
-from windlass.build.transformer.classifier import Classifier, Task
-from windlass.build.transformer.classifier_files import (
-    begun_classifier,
-    classifier_links,
-    load_head,
-    save_classifier,
-)
+from windlass.build.transformer.classifier import Classifier
+from windlass.build.transformer.embedder_files import Embedder
 from windlass.build.transformer.encoder_decoder import EncoderDecoder
-from windlass.build.transformer.hf import (
-    CONFIG,
-    load_links,
-    load_model,
-    read_config,
-    save_model,
-    tied_head,
-    weights_digest,
-)
-from windlass.build.transformer.model import Model
+from windlass.build.transformer.hf import weights_digest
+from windlass.build.transformer.reward_model import RewardModel
 from windlass.core.artifacts import Artifact
+from windlass.core.chat_template import TEMPLATE_FILE
 from windlass.core.errors import InputError
-from windlass.core.files import write_json
 from windlass.core.workspace import Workspace
 
 MERGE_ERROR = 1e-3
 """Above this a merge is refused: float32 gives about a hundredth of it."""
-_TASKS: dict[str, Task] = {"SEQ_CLS": "texts", "TOKEN_CLS": "tokens", "QUESTION_ANS": "spans"}
-_BESIDE = ("generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+_BESIDE = (
+    "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", TEMPLATE_FILE
+)  # fmt: skip
+_STEPS = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "1_Pooling/config.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +46,18 @@ class Stored:
     base_name: str
     parents: tuple[tuple[str, Artifact], ...]
 
-    def read(self) -> tuple[Model | Classifier, Adapter]:
-        """The base as it is, with the adapter's head where it has one, and the adapter. Raises `InputError` when they
-        do not belong together."""
+    def read(self) -> tuple[Body, Adapter]:
+        """The base as the adapter was trained in it, and the adapter. Raises `InputError` when they do not belong
+        together."""
         check_base(self.adapter, weights_digest(self.base), self.base_name)
-        task = _TASKS.get(task_of(self.adapter) or "")
-        if task is not None and (self.adapter / CONFIG).is_file():  # which names the labels
-            head = load_head(self.adapter, task)
-            judge, _ = begun_classifier(self.base, head)
-            return judge, read_for(judge, self.adapter, classifier_links(self.base, head))
-        model = load_model(self.base)
-        return model, read_for(model, self.adapter, load_links(self.base), tied_head(self.base))
+        body = body_of(self.base, self.adapter)
+        adapter = read_for(body.model, self.adapter, body.links, body.tied)
+        if body.needs is not None and body.needs not in adapter.whole:
+            raise InputError(
+                f"{self.name} was trained with a head, but holds none ('{body.needs}').",
+                "Train it with modules_to_save, or save it again.",
+            )
+        return body, adapter
 
 
 def stored(ws: Workspace, adapter: str, base: str | None = None) -> Stored:
@@ -119,12 +110,12 @@ def merge_stored(ws: Workspace, one: Stored, name: str) -> Artifact:
 
     An adapter of a base in few bits is merged into the rounded weights that it was trained beside; the card also says
     how far the outputs lie from them when it stands beside the weights as they were."""
-    model, adapter = one.read()
-    bits = bits_of(one.adapter)
+    body, adapter = one.read()
+    model, bits = body.model, bits_of(one.adapter)
     facts: dict[str, Any] = {}
     whole = None
     if bits is not None:
-        whole = one.read()[0]
+        whole = one.read()[0].model
         attach_adapter(whole, adapter)
         quantise(model, bits)
     attach_adapter(model, adapter)
@@ -139,19 +130,14 @@ def merge_stored(ws: Workspace, one: Stored, name: str) -> Artifact:
             f"The merged model's outputs are {error:.1e} away from those of {one.base_name} with its adapter.",
             "Keep the two apart: `windlass serve BASE --lora NAME=ADAPTER`.",
         )
-    values = read_config(one.adapter if isinstance(model, Classifier) else one.base)
     with ws.artifacts.build("model", name) as draft:
         for role, parent in one.parents:
             draft.add_parent(role, parent)
-        if isinstance(model, Classifier):
-            save_classifier(model, draft.path, values["model_type"])
-        else:
-            save_model(model, draft.path, family=values["model_type"])
-        kept = {name: value for name, value in values.items() if name != "dtype"}  # special tokens among them
-        write_json(draft.path / CONFIG, {**kept, "torch_dtype": "float32"})
+        body.save(draft.path)
         for file in _BESIDE:
-            if (one.base / file).is_file():
-                shutil.copyfile(one.base / file, draft.path / file)
+            places = [folder / file for folder in (one.adapter, one.base)]  # a template may come with the adapter
+            if (found := next((place for place in places if place.is_file()), None)) is not None:
+                shutil.copyfile(found, draft.path / file)
         draft.card.update({"description": f"{one.base_name} and an adapter in one", "merge_error": error, **facts})
     return draft.done
 
@@ -172,17 +158,23 @@ def combine_stored(
             "Some of the adapters were trained beside a base in few bits, others beside one in more.",
             "Merge each into its base, or train them beside the same.",
         )
-    model, adapter = first.read()
+    body, adapter = first.read()
     others = [(one.read()[1], weight) for one, weight in ones[1:]]
     found = combined([(adapter, ones[0][1]), *others], how, rank)
-    links, digest = load_links(first.base), weights_digest(first.base)
+    digest = weights_digest(first.base)
     with ws.artifacts.build("adapter", name) as draft:
         parents = {(role, parent.digest) for one, _ in ones for role, parent in one.parents}
         for role, parent in sorted(parents):
             draft.add_parent(role, parent)
-        task, state = task_of(first.adapter), model.state_dict()
+        task, state = task_of(first.adapter), body.model.state_dict()
         own = bits.pop()
-        write_adapter(draft.path, found.adapter, links, state, base=first.base_name, digest=digest, bits=own, task=task)
+        for file in _STEPS:
+            if (first.adapter / file).is_file():
+                (draft.path / file).parent.mkdir(exist_ok=True)
+                shutil.copyfile(first.adapter / file, draft.path / file)
+        write_adapter(
+            draft.path, found.adapter, body.links, state, base=first.base_name, digest=digest, bits=own, task=task
+        )
         weights = {one.name: weight for one, weight in ones}
         draft.card.update(
             {"description": f"sum of {len(ones)} adapters", "how": how, "weights": weights, "lost": found.lost}
@@ -195,12 +187,14 @@ def _away(outputs: Tensor, those: Tensor) -> float:
 
 
 @torch.inference_mode()
-def _outputs(model: Model | Classifier) -> Tensor:
+def _outputs(model: Whole) -> Tensor:
     """What a model makes of tokens drawn by chance."""
     config = transformer_of(model).config
     count = min(64, config.context)
     tokens_1T = torch.randint(config.vocab_size, (1, count), generator=torch.Generator().manual_seed(0))
-    if isinstance(model, Classifier):
+    if isinstance(model, RewardModel):
+        return model(tokens_1T.repeat(1, 2)[0, : count + count // 2], [count, count // 2])
+    if isinstance(model, Classifier | Embedder):
         return model(tokens_1T, [count])
     return model.hidden(tokens_1T, tokens_1T) if isinstance(model, EncoderDecoder) else model.hidden(tokens_1T)
 

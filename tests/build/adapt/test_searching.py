@@ -42,6 +42,18 @@ def test_the_best_trial_is_kept_and_all_are_runs(home: Path) -> None:
     assert "held-out loss" in found.render()
 
 
+def test_trials_are_compared_by_what_the_run_goes_by(home: Path) -> None:
+    settings = asked(home / "rows.jsonl", **ranged("right"), run__best_by="accuracy")
+    with Workspace(home) as ws:
+        found = search(ws, settings, 3, say=lambda line: None)
+        figures = [float(row[3]) for row in found.rows if row[3] != "given up"]
+        assert figures == sorted(figures, reverse=True)
+        assert found.best.card["heldout_accuracy"] == pytest.approx(figures[0], abs=1e-4)
+        (record,) = [run for run in ws.runs.list("search") if run.name == "right"]
+        assert ws.store.metrics(record.id, "best_accuracy")[-1].value == found.best.card["heldout_accuracy"]
+    assert found.headers[3] == "held-out accuracy"
+
+
 def test_a_search_that_was_stopped_goes_on_with_the_same_trials(home: Path) -> None:
     with Workspace(home) as ws:
         straight = search(ws, asked(home / "rows.jsonl", **ranged("straight")), 3, say=lambda line: None)

@@ -156,7 +156,7 @@ def test_patience_counts_measurements_since_the_best():
     best = Best()
     for step, loss in enumerate((3.0, 2.0, 2.5, 2.1)):
         best.see(step, loss)
-    assert (best.loss, best.step, best.since) == (2.0, 1, 2)
+    assert (best.score, best.step, best.since) == (2.0, 1, 2)
     assert best.exhausted(2)
     assert not best.exhausted(3)
     assert not best.exhausted(None)

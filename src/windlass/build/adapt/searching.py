@@ -1,9 +1,9 @@
-"""A search for settings: tunings with different rates, ranks and epochs, of which the one with the least loss is kept.
+"""A search for settings: tunings with different rates, ranks and epochs, of which the one that measures best is kept.
 
 Which settings come next is told by Optuna's tree of Parzen estimators (Bergstra et al. 2011), seeded for each trial by
-its number; a trial whose held-out loss is worse than the median of the others at the same step is given up. Every trial
-is a run of its own. The list of trials is a SQLite file in the folder of the search's run, so that the same command
-goes on where it was stopped.
+its number; a trial that measures worse than the median of the others at the same step is given up. Every trial is a
+run of its own. The list of trials is a SQLite file in the folder of the search's run, so that the same command goes on
+where it was stopped.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from windlass.build.adapt.opening import Opened, open_inputs
 from windlass.build.adapt.settings import RangeSettings, TuneSettings
 from windlass.build.adapt.tuning import OBJECTIVES, config_of, job_of, tune
 from windlass.build.training.distributed.workers import ALONE
-from windlass.build.training.fitting import Measurement, Say
+from windlass.build.training.fitting import Measurement, Say, score_of
 from windlass.build.training.guard import Diverged
+from windlass.build.training.measuring.standing import PREFIX, standing
 from windlass.core.artifacts import Artifact
 from windlass.core.config import strict
 from windlass.core.errors import InputError, MissingExtra
@@ -79,9 +80,9 @@ def search(ws: Workspace, settings: TuneSettings, trials: int, *, say: Say = pri
         while (done := len(_ended(study))) < trials:
             study.sampler = optuna.samplers.TPESampler(seed=settings.run.seed + done)
             _try(optuna, ws, study, plain, ranges, say)
-            losses = [trial.value for trial in _ended(study) if trial.state.name == "COMPLETE"]
-            run.log(done + 1, trials=done + 1, **({"best_loss": min(losses)} if losses else {}))
-        return _found(ws, study, tuple(ranges))
+            figures = {f"best_{_figure(plain)}": _measured(ws, plain, trial) for trial in _best_first(study)[:1]}
+            run.log(done + 1, trials=done + 1, **figures)
+        return _found(ws, study, plain, tuple(ranges))
 
 
 def default_ranges(settings: TuneSettings) -> dict[str, RangeSettings]:
@@ -119,9 +120,10 @@ def _try(
     say(f"trial {trial.number + 1}: {', '.join(f'{name} {_short(value)}' for name, value in asked.items())}")
 
     def look(step: int, found: Measurement) -> None:
-        trial.report(found.loss, step)
+        score = score_of(found, plain.run)
+        trial.report(score, step)
         if trial.should_prune():
-            raise _GivenUp(f"at step {step:,}: its loss of {found.loss:.4f} is worse than the median")
+            raise _GivenUp(f"at step {step:,}: its {_figure(plain)} of {abs(score):.4f} is worse than the median")
 
     try:
         model = tune(ws, settings, say=lambda line: say(f"  {line}"), after_look=look)
@@ -130,7 +132,8 @@ def _try(
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         return
     trial.set_user_attr(_ARTIFACT, model.digest)
-    study.tell(trial, model.card["heldout_loss"])
+    metrics = {name: value for name, value in model.card.items() if name.startswith(PREFIX)}
+    study.tell(trial, standing(metrics, _figure(plain)))
 
 
 def _suggested(trial: Any, name: str, one: RangeSettings) -> Any:
@@ -184,22 +187,39 @@ def _digest(opened: Opened) -> str:
     return opened.dataset.digest
 
 
-def _found(ws: Workspace, study: Any, names: tuple[str, ...]) -> Found:
-    ended = sorted(_ended(study), key=lambda trial: (trial.state.name, trial.value or 0.0, trial.number))
-    kept = [trial for trial in ended if trial.state.name == "COMPLETE"]
+def _figure(settings: TuneSettings) -> str:
+    """What trials are compared by."""
+    default = "reward" if settings.objective.kind in ("grpo", "ppo") else "loss"
+    return (settings.run.best_by or default).removeprefix(PREFIX)
+
+
+def _measured(ws: Workspace, settings: TuneSettings, trial: Any) -> float:
+    """The figure of a trial that came to its end."""
+    return float(ws.artifacts.get(trial.user_attrs[_ARTIFACT]).card[PREFIX + _figure(settings)])
+
+
+def _best_first(study: Any) -> list[Any]:
+    """Trials that came to their end."""
+    kept = [trial for trial in _ended(study) if trial.state.name == "COMPLETE"]
+    return sorted(kept, key=lambda trial: (trial.value, trial.number))
+
+
+def _found(ws: Workspace, study: Any, settings: TuneSettings, names: tuple[str, ...]) -> Found:
+    kept = _best_first(study)
     if not kept:
         raise InputError("No trial came to its end.", "Ask for more of them.")
+    given_up = [trial for trial in _ended(study) if trial.state.name == "PRUNED"]
     rows = [
         (
             f"{trial.number + 1}",
             *(_short(trial.params[name]) for name in names),
-            f"{trial.value:.4f}" if trial.state.name == "COMPLETE" else "given up",
-            ws.artifacts.get(trial.user_attrs[_ARTIFACT]).ref if trial.state.name == "COMPLETE" else "",
+            f"{_measured(ws, settings, trial):.4f}" if trial in kept else "given up",
+            ws.artifacts.get(trial.user_attrs[_ARTIFACT]).ref if trial in kept else "",
         )
-        for trial in ended
+        for trial in [*kept, *given_up]
     ]
     best = ws.artifacts.get(kept[0].user_attrs[_ARTIFACT])
-    return Found(best, rows, ("trial", *names, "held-out loss", "artifact"))
+    return Found(best, rows, ("trial", *names, f"held-out {_figure(settings).replace('_', ' ')}", "artifact"))
 
 
 def _short(value: Any) -> str:

@@ -24,6 +24,7 @@ from windlass.build.training.guard import Best, NotFinite
 from windlass.build.training.interrupt import deferred_interrupt
 from windlass.build.training.loop import StepReport, StepSizes, TrainState, steps
 from windlass.build.training.measuring.meters import Meter, Speed, peak
+from windlass.build.training.measuring.standing import standing
 from windlass.build.training.pace import UNPLANNED, Pace
 from windlass.build.training.settings import RunSettings, ScheduleSettings, budget_seconds, dtype_of
 from windlass.core.progress import Progress
@@ -39,7 +40,8 @@ class Measurement(Protocol):
 
     @property
     def loss(self) -> float:
-        """What early stopping and the best checkpoint go by: smaller is better."""
+        """What early stopping and the best checkpoint go by, where the settings name nothing else: smaller is
+        better."""
         ...
 
     def metrics(self) -> dict[str, float]:
@@ -144,13 +146,16 @@ def fit(run: Run | Following, job: Fit[M], *, say: Say, after_look: Callable[[M]
 
     def look() -> float:
         found = job.measured(asked.evaluate_tokens)
-        job.best.see(state.step, found.loss)
+        score = score_of(found, asked)
+        job.best.see(state.step, score)
         run.log(state.step, **found.metrics())
         say(f"  step {state.step:,}: held-out {found}")
         if after_look is not None:
             after_look(found)
-        return found.loss
+        return score
 
+    if asked.best_by is not None and state.step == 0:
+        score_of(job.measured(asked.evaluate_tokens), asked)  # better now than after hours
     saved_at = looked_at = time.monotonic()
     with (
         deferred_interrupt() as interrupt,
@@ -177,7 +182,7 @@ def fit(run: Run | Following, job: Fit[M], *, say: Say, after_look: Callable[[M]
                     keep = False  # a slow disk sets the pace of the checkpoints, not of the training
                 stop, due, keep = workers.any(interrupt.requested, due and workers.leads, keep and workers.leads)
                 score = None
-                if due:
+                if due or (asked.keep_best and report.step == state.plan.steps):  # the last may be the best
                     score = look()
                     looked_at = time.monotonic()
                 if stop:
@@ -200,6 +205,11 @@ def fit(run: Run | Following, job: Fit[M], *, say: Say, after_look: Callable[[M]
         assert best is not None
         state.take_up(best)
         say(f"  taking the weights of step {state.step:,}, where the measurement was best")
+
+
+def score_of(found: Measurement, asked: RunSettings) -> float:
+    """How good it is, by what the run goes by: smaller is better. Raises `InputError` where that is not measured."""
+    return found.loss if asked.best_by is None else standing(found.metrics(), asked.best_by)
 
 
 def evaluate(run: Run | Following, job: Fit[M]) -> M:

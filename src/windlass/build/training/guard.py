@@ -64,14 +64,15 @@ class Guard:
 class Best:
     """The best of the measurements during training. Its fields are its whole state, for a checkpoint."""
 
-    loss: float = math.inf
+    score: float = math.inf
+    """Of its measurement: the loss, or whatever else the run goes by, so turned that smaller is better."""
     step: int = 0
     since: int = 0
     """Measurements after it, none of which was better."""
 
-    def see(self, step: int, loss: float) -> None:
-        if loss < self.loss:
-            self.loss, self.step, self.since = loss, step, 0
+    def see(self, step: int, score: float) -> None:
+        if score < self.score:
+            self.score, self.step, self.since = score, step, 0
         else:
             self.since += 1
 

@@ -128,6 +128,9 @@ class RunSettings:
     evaluate_steps: int | None = None
     evaluate_tokens: int = 32_768
     """Of held-out text, for each measurement during training; the last one takes all."""
+    best_by: str | None = None
+    """The held-out figure by which a measurement is better, such as `macro_f1`: for `patience`, `keep_best` and a
+    search; None: the loss."""
     patience: int | None = None
     """Stop when so many measurements in a row brought no better one."""
 

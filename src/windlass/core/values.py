@@ -235,6 +235,8 @@ class ChatResponse:
     """One for each token of the answer, where the request asked for them."""
     prompt_logprobs: Sequence[TokenLogprob] = ()
     """One for each token of the prompt, where the request asked for them (`prompt_logprobs`)."""
+    refused: bool = False
+    """The model, or its provider, declined; the message's text says why, where it says so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,8 @@ class ChatCompletions:
         text = said.get("content") or said.get("refusal") or ""
         message = Message("assistant", text, calls, reasoning=_thought(said))
         logprobs = _logprobs(choice.get("logprobs"))
-        return _response(self.model, value, message, choice.get("finish_reason"), value.get("usage"), logprobs)
+        refused = bool(said.get("refusal"))
+        return _response(self.model, value, message, choice.get("finish_reason"), value.get("usage"), logprobs, refused)
 
     def reading(self) -> _Reading:
         return _Reading(self.model)
@@ -116,6 +117,7 @@ class _Reading:
         self._last: Mapping[str, Any] = {}
         self._usage: Any = None
         self._finish: str | None = None
+        self._refused = False
 
     def feed(self, event: Mapping[str, Any]) -> list[ChatDelta]:
         self._last = event if event.get("id") or not self._last else self._last
@@ -125,6 +127,7 @@ class _Reading:
             delta = choice.get("delta") or {}
             calls = [_add_call(self._calls, call) for call in delta.get("tool_calls") or ()]
             text = delta.get("content") or delta.get("refusal") or ""
+            self._refused = self._refused or bool(delta.get("refusal"))
             thought, logprobs = _thought(delta), _logprobs(choice.get("logprobs"))
             if text or thought or logprobs or calls:
                 self._texts.append(text)
@@ -139,12 +142,12 @@ class _Reading:
             return None
         calls = tuple(ToolCall(*self._calls[index]) for index in sorted(self._calls))
         message = Message("assistant", "".join(self._texts), calls, reasoning="".join(self._thoughts))
-        return _response(self._model, self._last, message, self._finish, self._usage, self._logprobs)
+        return _response(self._model, self._last, message, self._finish, self._usage, self._logprobs, self._refused)
 
 
 def _response(
     model: str, value: Mapping[str, Any], message: Message, finish: str | None, usage: Any,
-    logprobs: Sequence[TokenLogprob],
+    logprobs: Sequence[TokenLogprob], refused: bool,
 ) -> ChatResponse:  # fmt: skip
     return ChatResponse(
         str(value.get("id") or ""),
@@ -152,6 +155,7 @@ def _response(
         message,
         _FINISH.get(finish or "stop", "stop"),
         usage_of(usage),
+        refused=refused or finish == "content_filter",
         logprobs=tuple(logprobs),
     )
 

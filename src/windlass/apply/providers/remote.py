@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from windlass.apply.providers.dialect import Dialect, OnUnsupported, Reading, fitted
 from windlass.apply.providers.http import Endpoint
@@ -36,6 +36,12 @@ class RemoteChat:
     @property
     def name(self) -> str:
         return self.dialect.model
+
+    @property
+    def structured(self) -> Literal["schema", "tool", "prompt"]:
+        """The best way that this API has of keeping an answer to a schema."""
+        knows = self.dialect.knows
+        return "schema" if "schema" in knows else "tool" if "tools" in knows else "prompt"
 
     def complete(self, request: ChatRequest) -> ChatResponse:
         request = fitted(request, self.dialect, self._on_unsupported)

@@ -1,0 +1,12 @@
+"""Typed AI functions. Importing this is cheap: pydantic comes with the first task, HTTP with the first call."""
+
+from windlass.apply.tasks.absent import Absent
+from windlass.apply.tasks.outcome import Attempt, NoAnswer, Outcome, Refused
+from windlass.apply.tasks.prompt import Example
+from windlass.apply.tasks.surroundings import Surroundings, surrounded
+from windlass.apply.tasks.task import Settings, Task, task
+
+__all__ = [
+    "Absent", "Attempt", "Example", "NoAnswer", "Outcome", "Refused", "Settings", "Surroundings", "Task",
+    "surrounded", "task",
+]  # fmt: skip

@@ -1,0 +1,54 @@
+"""The messages of a task: what to do, how it was done before, and now this.
+
+What stays the same from call to call stands first and is the same to the byte, so that providers can keep it in their
+caches; what changes comes last.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from windlass.apply.tasks.schema import Shape
+from windlass.core.values import AudioPart, FilePart, ImagePart, Message, Part, TextPart
+
+_MEDIA = (ImagePart, AudioPart, FilePart)
+SCHEMA_NOTE = "Answer with one JSON value that obeys this schema, and nothing else:\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Inputs by name, and the answer that is right for them."""
+
+    inputs: Mapping[str, Any]
+    answer: Any
+
+
+def messages(instructions: str, examples: Sequence[tuple[str | Sequence[Part], str]], last: Any) -> list[Message]:
+    """`examples`: what was said, and what was answered."""
+    said = [Message("system", instructions)]
+    for question, answer in examples:
+        said += [Message("user", question), Message("assistant", answer)]
+    return [*said, Message("user", last)]
+
+
+def content(inputs: Mapping[str, Any], types: Mapping[str, Any]) -> str | tuple[Part, ...]:
+    """The inputs of a call as the content of a message. One text stands as it is; several stand between tags."""
+    texts = {name: value for name, value in inputs.items() if not isinstance(value, _MEDIA)}
+    media = [value for value in inputs.values() if isinstance(value, _MEDIA)]
+    if len(texts) == 1 and isinstance(only := next(iter(texts.values())), str):
+        text = only
+    else:
+        text = "\n".join(f"<{name}>\n{_text(value, types.get(name, Any))}\n</{name}>" for name, value in texts.items())
+    if not media:
+        return text
+    return (*media, TextPart(text)) if text else tuple(media)
+
+
+def _text(value: Any, kind: Any) -> str:
+    if isinstance(value, str):
+        return value
+    plain = Shape(kind if kind is not Any else type(value), where="an input").plain(value)
+    return json.dumps(plain, ensure_ascii=False, indent=1)

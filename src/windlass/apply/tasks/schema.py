@@ -1,0 +1,62 @@
+"""A Python type as a JSON schema, and JSON as a value of that type: pydantic's work, imported when first needed.
+
+Pydantic models, dataclasses, TypedDicts, `Literal`, enums, unions, lists and plain types are all understood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from windlass.core.errors import InputError
+
+T = TypeVar("T")
+
+
+class Unfit(Exception):
+    """A value that is not of the type. The lines say what is wrong, and where."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+
+
+class Shape(Generic[T]):
+    """A type with its schema. Raises `InputError` for a type that JSON cannot hold."""
+
+    def __init__(self, kind: Any, *, where: str = "the answer") -> None:
+        from pydantic import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
+        from pydantic_core import SchemaError
+
+        self.kind = kind
+        try:
+            self._adapter: TypeAdapter[T] = TypeAdapter(kind)
+            self.schema: Mapping[str, Any] = self._adapter.json_schema()
+        except (PydanticSchemaGenerationError, PydanticInvalidForJsonSchema, PydanticUserError, SchemaError) as error:
+            raise InputError(
+                f"The type of {where}, {kind!r}, has no JSON schema: {str(error).splitlines()[0].rstrip('.')}.",
+                "Use a pydantic model, a dataclass, a TypedDict, Literal, an enum, or plain types.",
+            ) from error
+
+    def value(self, plain: Any, context: Mapping[str, Any] | None = None) -> T:
+        """The value of plain JSON. Raises `Unfit`. `context` reaches the type's validators."""
+        from pydantic import ValidationError
+        from pydantic_core import to_json
+
+        try:
+            # JSON's rules: a date is a text there, and a tuple a list.
+            return self._adapter.validate_json(to_json(plain), context=dict(context or {}))
+        except ValidationError as error:
+            raise Unfit([_line(detail) for detail in error.errors(include_url=False, include_context=False)]) from error
+
+    def plain(self, value: T) -> Any:
+        """The value as plain JSON."""
+        return self._adapter.dump_python(value, mode="json")
+
+
+def _line(detail: Mapping[str, Any]) -> str:
+    """`items.0.price: Input should be a valid number (got "abc")`"""
+    place = ".".join(map(str, detail["loc"])) or "the whole"
+    got = detail.get("input")
+    shown = "" if detail["type"] == "missing" else f" (got {str(got)[:80]!r})"
+    return f"{place}: {detail['msg']}{shown}"

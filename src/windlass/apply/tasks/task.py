@@ -1,0 +1,249 @@
+"""A typed AI function: a Python function whose signature and docstring are its body.
+
+@task(model="openai:gpt-5-mini")
+def sentiment(review: str) -> Literal["good", "bad", "mixed"]:
+    \"\"\"Say how the writer of this review felt.\"\"\"
+
+sentiment("Lovely hinges, shame about the door.")        # -> "mixed"
+sentiment.run("…").cost_usd                              # the same, with attempts, tokens and price
+await sentiment.arun("…")                                # on an event loop
+sentiment.using(model="ollama:qwen3")                    # another variant of the same task
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, ParamSpec, TypeVar, cast, get_args, overload
+
+from windlass.apply.tasks.absent import Absent
+from windlass.apply.tasks.asking import Mode, Question, asking, checked, shaped
+from windlass.apply.tasks.codec import Strict
+from windlass.apply.tasks.outcome import Outcome
+from windlass.apply.tasks.prompt import SCHEMA_NOTE, Example, content, messages
+from windlass.apply.tasks.reading import Reader
+from windlass.apply.tasks.running import Model, arun, run
+from windlass.apply.tasks.schema import Shape
+from windlass.apply.tasks.signature import Signature, signature_of
+from windlass.apply.tasks.surroundings import Surroundings, here
+from windlass.core.errors import InputError
+from windlass.core.trace import Span
+from windlass.core.values import ChatRequest
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a task is carried out: one variant of it."""
+
+    model: str | Model | None = None
+    """`provider:name`, or a model itself. None: the `[model]` of windlass.toml."""
+    prompt: str | Path | None = None
+    """Instructions in place of the docstring: a text, or a file that holds it."""
+    examples: Sequence[Example] | Callable[[Mapping[str, Any]], Sequence[Example]] = ()
+    """Shown before the question: always the same, or chosen for its inputs."""
+    checks: Sequence[Callable[..., Any]] = ()
+    """Each takes the value, and by name any inputs it wants; `ValueError` says what is wrong, and the model is asked
+    again."""
+    think: bool = False
+    """Let the model write down its reasoning before the answer; the result does not hold it."""
+    attempts: int = 3
+    tokens: int | None = None
+    """How many all attempts of one call may take together."""
+    mode: Mode | None = None
+    """How the form of the answer is asked for. None: the best that the model's provider has."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Of `ChatRequest`: temperature, max_tokens, seed, timeout, extra, and so on."""
+
+
+class Task(Generic[P, R]):
+    """See the module. Safe to share between threads and tasks; `using` makes another one."""
+
+    def __init__(self, function: Callable[P, R], settings: Settings | None = None) -> None:
+        self.function = function
+        self.settings = settings or Settings()
+        self.signature: Signature = signature_of(function)
+        self.__name__ = self.signature.name
+        self.__doc__ = self.signature.instructions
+
+    def __repr__(self) -> str:
+        return f"<task {self.signature.name}{self.signature.python}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The answer; awaitable if the function is `async`. Raises `NoAnswer`, `Refused`, and what the model raises."""
+        if inspect.iscoroutinefunction(self.function):
+            return cast(R, self._awaited(args, kwargs))
+        return self.run(*args, **kwargs).value
+
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> Outcome[R]:
+        """The answer with its attempts, tokens, cost and trace."""
+        around = here()
+        with self._span(around, args, kwargs) as (span, inputs):
+            model = self._model(around)
+            outcome = run(asking(self._question(inputs, model)), model, around.recorder)
+            return self._noted(span, outcome)
+
+    async def arun(self, *args: P.args, **kwargs: P.kwargs) -> Outcome[R]:
+        """As `run`. Cancelling the task cancels the call."""
+        around = here()
+        with self._span(around, args, kwargs) as (span, inputs):
+            model = self._model(around)
+            outcome = await arun(asking(self._question(inputs, model)), model, around.recorder)
+            return self._noted(span, outcome)
+
+    async def _awaited(self, args: Any, kwargs: Any) -> Any:
+        return (await self.arun(*args, **kwargs)).value
+
+    def using(self, **settings: Any) -> Task[P, R]:
+        """The same task carried out otherwise. Names are those of `Settings`, or parameters of a request."""
+        return Task(self.function, _changed(self.settings, settings))
+
+    # what is asked --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def instructions(self) -> str:
+        """Raises `InputError` for a file that is not there."""
+        prompt = self.settings.prompt
+        if isinstance(prompt, Path):
+            try:
+                prompt = prompt.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise InputError(f"The prompt {prompt} of '{self.__name__}' cannot be read: {error}.") from error
+        return self.signature.instructions if prompt is None else prompt
+
+    @cached_property
+    def digest(self) -> str:
+        """Of everything that decides what is asked, save the inputs: instructions, types and settings."""
+        settings = self.settings
+        model = (
+            settings.model if isinstance(settings.model, str | None) else [settings.model.name, settings.model.digest]
+        )
+        shown = settings.examples
+        said = {
+            "instructions": self.instructions,
+            "inputs": {name: str(kind) for name, kind in self.signature.inputs.items()},
+            "answer": "text" if self._shape is None else self._shape.schema,
+            "examples": inspect.getsource(shown) if callable(shown) else [[e.inputs, e.answer] for e in shown],
+            "settings": [model, settings.think, settings.attempts, settings.tokens, settings.mode],
+            "parameters": settings.parameters,
+        }
+        return hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()
+
+    @cached_property
+    def _shape(self) -> Shape[Any] | None:
+        """None: the answer is free text."""
+        output = self.signature.output
+        if output is str and not self.settings.think:
+            return None
+        return Shape(_thinking(output) if self.settings.think else output, where=f"'{self.__name__}'")
+
+    @cached_property
+    def _readers(self) -> Mapping[bool, Reader[Any]]:
+        assert self._shape is not None
+        return {True: Reader(self._shape, Strict(self._shape.schema)), False: Reader(self._shape)}
+
+    def request(self, model: Model, /, **inputs: Any) -> ChatRequest:
+        """What would be sent for these inputs, to be looked at."""
+        return self._question(inputs, model).request
+
+    def _question(self, inputs: Mapping[str, Any], model: Model) -> Question[Any]:
+        settings, shape = self.settings, self._shape
+        best: Mode = getattr(model, "structured", "schema")
+        mode = "text" if shape is None else settings.mode or best
+        reader = None if shape is None else self._readers[mode in ("schema", "tool")]
+        instructions = self.instructions
+        if reader is not None and mode == "prompt":
+            instructions += f"\n\n{SCHEMA_NOTE}{json.dumps(reader.schema, ensure_ascii=False)}"
+        types = self.signature.inputs
+        shown = settings.examples(inputs) if callable(settings.examples) else settings.examples
+        examples = [
+            (content(e.inputs, types), str(e.answer) if reader is None else reader.written(e.answer)) for e in shown
+        ]
+        asked = ChatRequest(messages(instructions, examples, content(inputs, types)), **settings.parameters)
+
+        def read(text: str) -> Any:
+            if reader is None:
+                return text
+            value = reader.value(text, inputs)
+            return value.answer if settings.think else value
+
+        absent = Absent in (self.signature.output, *get_args(self.signature.output))
+        return Question(
+            shaped(asked, mode, reader),
+            mode,
+            checked(read, settings.checks, inputs) if settings.checks else read,
+            Absent if absent else None,
+            settings.attempts,
+            settings.tokens,
+        )
+
+    # who answers, and what is recorded ------------------------------------------------------------------------------
+
+    def _model(self, around: Surroundings) -> Model:
+        wanted = self.settings.model
+        return around.model(wanted) if wanted is None or isinstance(wanted, str) else wanted
+
+    def _span(self, around: Surroundings, args: Any, kwargs: Any) -> _Calling:
+        return _Calling(around, self.signature, self.digest, args, kwargs)
+
+    def _noted(self, span: Span, outcome: Outcome[Any]) -> Outcome[Any]:
+        span.output = outcome.value if self._shape is None or self.settings.think else self._shape.plain(outcome.value)
+        span["windlass.attempts"] = len(outcome.attempts)
+        return replace(outcome, trace_id=span.trace_id)
+
+
+class _Calling:
+    """The span of one call, with its inputs."""
+
+    def __init__(self, around: Surroundings, signature: Signature, digest: str, args: Any, kwargs: Any) -> None:
+        self._inputs = signature.bound(args, kwargs)
+        self._span = around.recorder.span(signature.name, "invoke_workflow")
+        self._span.input = self._inputs
+        self._span["windlass.task"] = signature.name
+        self._span["windlass.task.digest"] = digest
+
+    def __enter__(self) -> tuple[Span, dict[str, Any]]:
+        return self._span.__enter__(), self._inputs
+
+    def __exit__(self, *error: Any) -> None:
+        self._span.__exit__(*error)
+
+
+@overload
+def task(function: Callable[P, R]) -> Task[P, R]: ...
+@overload
+def task(**settings: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(function: Callable[P, R] | None = None, **settings: Any) -> Any:
+    """Makes a task of a function. Keywords are those of `Settings`, or parameters of a request (`temperature=0`)."""
+    if function is not None:
+        return Task(function)
+    made = _changed(Settings(), settings)
+    return lambda function: Task(function, made)
+
+
+def _changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    own = {name: value for name, value in changes.items() if name in Settings.__dataclass_fields__}
+    asked = {name: value for name, value in changes.items() if name not in own}
+    known = ChatRequest.__dataclass_fields__.keys() - {"messages", "tools", "tool_choice", "schema"}
+    unknown = sorted(asked.keys() - known)
+    if unknown:
+        raise InputError(
+            f"A task has no setting '{unknown[0]}'.",
+            f"Known: {', '.join([*Settings.__dataclass_fields__, *sorted(known)])}.",
+        )
+    parameters = {**settings.parameters, **own.pop("parameters", {}), **asked}
+    return replace(settings, parameters=parameters, **own)
+
+
+def _thinking(output: Any) -> Any:
+    from pydantic import Field, create_model
+
+    thought = Field(description="Think here, step by step, before you answer.")
+    return create_model("Thought", reasoning=(str, thought), answer=(output, ...))

@@ -23,13 +23,10 @@ def numbers(count: int, pause: float) -> Iterator[int]:
         time.sleep(pause)
 
 
-async def read(count: int, pause: float, *, seconds: float, reader: float = 0.0) -> list[int]:
+async def read(count: int, pause: float, *, seconds: float) -> list[int]:
     workers, got = Workers(2, 0, Metrics()), []
     try:
-        async with workers.items([lambda: numbers(count, pause)], forever, seconds) as items:
-            async for _, number in items:
-                got.append(number)
-                await asyncio.sleep(reader)
+        await workers.run([lambda: numbers(count, pause)], lambda _, number: got.append(number), forever, seconds)
     except TimeoutError:
         got.append(-1)
     finally:
@@ -37,13 +34,27 @@ async def read(count: int, pause: float, *, seconds: float, reader: float = 0.0)
     return got
 
 
+def test_what_blocks_is_read_in_order_and_whole() -> None:
+    assert asyncio.run(read(500, 0.0, seconds=30.0)) == list(range(500))
+
+
 def test_what_takes_too_long_ends_with_what_there_is() -> None:
     got = asyncio.run(read(1_000, 0.01, seconds=0.2))
     assert got[:2] == [0, 1] and got[-1] == -1 and len(got) < 100
 
 
-def test_the_time_that_a_reader_takes_does_not_count() -> None:
-    assert asyncio.run(read(4, 0.0, seconds=0.3, reader=0.15)) == [0, 1, 2, 3]
+def test_what_takes_is_to_blame_where_it_fails() -> None:
+    def take(index: int, number: int) -> None:
+        raise ValueError("not this one")
+
+    async def go() -> Workers:
+        workers = Workers(1, 0, Metrics())
+        with pytest.raises(ValueError, match="not this one"):
+            await workers.run([lambda: numbers(1_000, 0.001)], take, forever, 30.0)
+        await workers.close()
+        return workers
+
+    assert not asyncio.run(go())._taken
 
 
 class Ticker:
@@ -98,11 +109,21 @@ class Ticker:
 async def polled(*tickers: Ticker, leave_after: int | None = None) -> tuple[list[list[int]], Workers]:
     workers = Workers(1, len(tickers), Metrics())
     got: list[list[int]] = [[] for _ in tickers]
-    async with workers.items([lambda ticker=ticker: ticker for ticker in tickers], forever, 5.0) as items:
-        async for index, number in items:
-            got[index].append(number)
-            if leave_after is not None and sum(map(len, got)) >= leave_after:
-                break
+    leaving = asyncio.Event()
+
+    def take(index: int, number: int) -> None:
+        got[index].append(number)
+        if leave_after is not None and sum(map(len, got)) >= leave_after:
+            leaving.set()
+
+    run = workers.run([lambda ticker=ticker: ticker for ticker in tickers], take, forever, 30.0)
+    reading = asyncio.ensure_future(run)
+    if leave_after is not None:
+        await leaving.wait()
+        reading.cancel()
+        await asyncio.wait([reading])
+    else:
+        await reading
     return got, workers
 
 

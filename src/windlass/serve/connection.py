@@ -1,4 +1,4 @@
-"""One HTTP connection, with limits on how long a request's head may take and how large it may be.
+"""One HTTP connection, with limits on how long a request's head may take and how large it may be, and a short way out.
 
 uvicorn limits how long a connection may be idle after an answer, but a client that never finishes its first request
 line would hold one for ever (the Slowloris attack), and one that never ends a header would fill the memory.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from windlass.serve.errors import HttpError, error_json
 
@@ -18,6 +19,22 @@ HEAD_SECONDS = 20.0
 """From the connection, or from the first byte of a further request, to the end of that request's head."""
 
 HEAD_BYTES = 64 << 10
+
+WRITE = "windlass.write"
+"""Extension of an ASGI scope: `write(data)` sends a part of a body at once, without a coroutine. False: it cannot, as
+the client has not read what came before, and `send` is to be awaited. For what comes often and is small: the ways of
+`send` through the application, the middleware and the server take as long as the write itself."""
+
+SENT = "windlass.sent"
+"""In a scope: bytes of the body that were sent so, which no middleware has seen."""
+
+
+def write(cycle: RequestResponseCycle, data: bytes) -> bool:
+    if cycle.flow.write_paused or not cycle.chunked_encoding:
+        return False
+    if not cycle.disconnected:
+        cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+    return True
 
 
 class Connection(HttpToolsProtocol):
@@ -47,6 +64,9 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         super().on_headers_complete()
+        if self.cycle is not None and self.cycle.scope is self.scope:
+            extensions: dict[str, Any] = {WRITE: partial(write, self.cycle)}
+            self.scope["extensions"] = extensions
 
     def on_message_complete(self) -> None:
         super().on_message_complete()

@@ -24,6 +24,7 @@ from typing import IO
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from windlass.serve.connection import SENT
 from windlass.serve.errors import HttpError, error_response
 from windlass.serve.keys import Key, Keys, Refusal
 from windlass.serve.metrics import Metrics
@@ -90,7 +91,8 @@ class Gate:
                 key = key_of(scope)
                 line = {
                     "time": time.time(), "id": identity, "method": scope["method"], "path": route, "status": status,
-                    "seconds": round(seconds, 4), "bytes": sent, "key": None if key is None else key.name,
+                    "seconds": round(seconds, 4), "bytes": sent + scope.get(SENT, 0),
+                    "key": None if key is None else key.name,
                 }  # fmt: skip
                 print(json.dumps(line), file=self._log, flush=True)
 

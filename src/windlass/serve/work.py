@@ -2,7 +2,8 @@
 
 An iterator that blocks keeps its thread until it ends. One that can be polled has a thread only until its work has
 begun; what it gives then is read on the event loop, that of all requests together: sixteen threads that wake up for a
-token each would take the processor from the engine that writes the next ones.
+token each would take the processor from the engine that writes the next ones. For the same reason what was read goes
+to a function, and wakes no task.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -38,7 +39,7 @@ class ClientGone(Exception):
 class _End:
     """An iterator's end; `error` is what it raised."""
 
-    error: BaseException | None = None
+    error: BaseException | None
 
 
 class Workers:
@@ -57,30 +58,49 @@ class Workers:
         metrics.add(IN_PROGRESS, 0)
         metrics.add(CANCELLED, 0)
 
-    @contextlib.asynccontextmanager
-    async def items(
-        self, makes: Sequence[Callable[[], Iterator[T]]], receive: Receive, seconds: float
-    ) -> AsyncIterator[AsyncIterator[tuple[int, T]]]:
-        """(index, item) of what the iterators of `makes` yield, as it comes, while the client stays connected.
+    async def run(
+        self,
+        makes: Sequence[Callable[[], Iterator[T]]],
+        take: Callable[[int, T], None],
+        receive: Receive,
+        seconds: float,
+    ) -> None:
+        """Hands what the iterators of `makes` yield to `take`, with the number of the iterator: on the event loop, as
+        it comes, until all have ended.
 
-        When the block ends, for whatever reason, the iterators are cancelled, if they can be, or closed after the step
-        they are in. Raises `HttpError` (429) when there is not a place for each of them, `ClientGone` when the client
-        has left, and `TimeoutError` behind what they have yielded in so many `seconds`.
+        When it returns, for whatever reason, nothing more is taken, and the iterators are cancelled, if they can be, or
+        closed after the step they are in. Raises `HttpError` (429) when there is not a place for each of them,
+        `ClientGone` when the client has left, `TimeoutError` after so many `seconds`, and what an iterator or `take`
+        raises.
         """
         if self._taken + len(makes) > self._places:
             raise HttpError(429, "The server is busy: all places are taken.", "Try again soon.", code="busy")
-        inbox: _Inbox[tuple[int, T | _End]] = _Inbox()
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        left = len(makes)
+
+        def given(index: int, item: T) -> None:
+            if not ended.done():
+                take(index, item)
+
+        def end(error: BaseException | None) -> None:
+            nonlocal left
+            left -= 1
+            if error is not None and not ended.done():
+                ended.set_exception(error)
+            elif not left and not ended.done():
+                ended.set_result(None)
+
+        def gone(watcher: asyncio.Task[None]) -> None:
+            if not watcher.cancelled():
+                end(watcher.exception() or ClientGone())
+
         watcher = asyncio.create_task(_disconnected(receive))
-
-        def gone(task: asyncio.Task[None]) -> None:
-            if not task.cancelled():
-                inbox.put((0, _End(ClientGone())))
-
         watcher.add_done_callback(gone)
-        late = asyncio.get_running_loop().call_later(seconds, inbox.put, (0, _End(TimeoutError())))
-        jobs = [self._start(index, make, inbox) for index, make in enumerate(makes)]
+        late = loop.call_later(seconds, lambda: end(TimeoutError()))
+        jobs = [self._start(make, partial(given, index), end) for index, make in enumerate(makes)]
         try:
-            yield _until_end(inbox, len(makes))
+            await ended
         except ClientGone:
             self._metrics.add(CANCELLED)
             raise
@@ -91,15 +111,14 @@ class Workers:
             late.cancel()
 
     async def call(self, function: Callable[[], T], receive: Receive, seconds: float) -> T:
-        """The result of one blocking call, made in a thread. Raises what `items` raises."""
+        """The result of one blocking call, made in a thread. Raises what `run` raises."""
+        results: list[T] = []
 
         def once() -> Iterator[T]:
             yield function()
 
-        async with self.items([once], receive, seconds) as items:
-            async for _, result in items:
-                return result
-        raise AssertionError("a call gives one result or an error")
+        await self.run([once], lambda _, result: results.append(result), receive, seconds)
+        return results[0]
 
     async def close(self, patience: float = 2.0) -> None:
         """Ends what is running after its current step, and waits so many seconds for it, so that what was done can
@@ -113,7 +132,9 @@ class Workers:
         if self._round is not None:
             self._round.close()
 
-    def _start(self, index: int, make: Callable[[], Iterator[T]], inbox: _Inbox[tuple[int, T | _End]]) -> _Job[T]:
+    def _start(
+        self, make: Callable[[], Iterator[T]], take: Callable[[T], None], end: Callable[[BaseException | None], None]
+    ) -> _Job[T]:
         loop = asyncio.get_running_loop()
         if self._round is None or self._round.loop is not loop:
             if self._round is not None:
@@ -131,7 +152,7 @@ class Workers:
             else:
                 self._line.remove(job)
 
-        job = _Job(make, lambda item: inbox.put((index, item)), leave, self._round)
+        job = _Job(make, take, end, leave, self._round)
         self._taken += 1
         self._jobs.add(job)
         self._metrics.add(IN_PROGRESS)
@@ -150,13 +171,22 @@ class _Job(Generic[T]):
     """One iterator, from its place in the line to its end."""
 
     def __init__(
-        self, make: Callable[[], Iterator[T]], put: Callable[[T | _End], None], leave: Callable[[], None], round: _Round
+        self,
+        make: Callable[[], Iterator[T]],
+        take: Callable[[T], None],
+        end: Callable[[BaseException | None], None],
+        leave: Callable[[], None],
+        round: _Round,
     ) -> None:
-        self._make, self._put, self._left, self._round = make, put, leave, round
-        self.begun = self._ended = False
+        """On the event loop, `take` gets what there is, `end` what it ended with, and `leave` is called when its place
+        is free."""
+        self._make, self._take, self._end, self._left, self._round = make, take, end, leave, round
+        self.begun = self._over = False
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._iterator: object = None
+        self._made: deque[T | _End] = deque()
+        """By the thread."""
         self._polled: Polled | None = None
         """What is read on the event loop from now on."""
         self._due = False
@@ -176,19 +206,12 @@ class _Job(Generic[T]):
         if self.begun:
             self._read()
         else:
-            self._leave()
-
-    def _leave(self) -> None:
-        """On the event loop."""
-        if not self._ended:
-            self._ended = True
-            self._left()
+            self._finish(None)
 
     # in a thread
 
-    def _work(self) -> bool:
-        """Whether the rest is to be read on the event loop."""
-        end = _End()
+    def _work(self) -> None:
+        end = _End(None)
         try:
             if not self._stopped.is_set():
                 made: Any = self._make()
@@ -201,9 +224,10 @@ class _Job(Generic[T]):
                         made.listen(self.wake)
                         self._give(made.poll())
                         self._polled = made
-                        return True
+                        return
                     for item in made:
-                        self._put(item)
+                        self._made.append(item)
+                        self.wake()
                         if self._stopped.is_set():
                             break
                 finally:
@@ -213,48 +237,58 @@ class _Job(Generic[T]):
             pass
         except BaseException as error:  # noqa: BLE001 - whatever it is, the one who waits must hear of it
             end = _End(error)
-        self._put(end)
-        return False
+        self._made.append(end)
 
-    def _worked(self, future: Future[bool]) -> None:
-        if not future.cancelled() and future.result():
-            self.wake()  # what came meanwhile
-        else:
-            self._round.call(self._leave)
-
-    def _give(self, item: Any) -> bool:
-        """Whether there was one."""
+    def _give(self, item: Any) -> None:
         if item is not None:
-            self._put(item)
-        return item is not None
+            self._made.append(item)
 
-    # for what is polled
+    def _worked(self, future: Future[None]) -> None:
+        if future.cancelled():
+            self._round.call(lambda: self._finish(None))
+        else:
+            self.wake()
+
+    # on the event loop
 
     def wake(self) -> None:
         """From any thread: there may be more to read."""
-        if self._polled is not None and not self._due:
+        if not self._due:
             self._due = True
             self._round.add(self._read)
 
     def _read(self) -> None:
-        """On the event loop."""
         self._due = False
-        if (polled := self._polled) is None:
-            return
         try:
-            if not self._stopped.is_set():
-                while self._give(polled.poll()):
-                    pass
+            while self._made:
+                item = self._made.popleft()
+                if isinstance(item, _End):
+                    self._finish(item.error)
+                    return
+                self._take(item)
+            if self._polled is None:
                 return
-            polled.close()
-            end = _End()
+            while not self._stopped.is_set():
+                piece: Any = self._polled.poll()
+                if piece is None:
+                    return
+                self._take(piece)
+            self._finish(None)
         except StopIteration:
-            end = _End()
+            self._finish(None)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the one who waits must hear of it
-            end = _End(error)
-        self._polled = None
-        self._put(end)
-        self._leave()
+            self._finish(error)
+
+    def _finish(self, error: BaseException | None) -> None:
+        polled, self._polled = self._polled, None
+        try:
+            if polled is not None:
+                polled.close()
+        finally:
+            if not self._over:
+                self._over = True
+                self._end(error)
+                self._left()
 
 
 class _Round:
@@ -293,45 +327,6 @@ class _Round:
 def _all(actions: Sequence[Callable[[], None]]) -> None:
     for act in actions:
         act()
-
-
-class _Inbox(Generic[T]):
-    """Items from threads to the event loop. A burst of them wakes the loop once, not once each."""
-
-    def __init__(self) -> None:
-        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
-        self._items: deque[T] = deque()
-        self._ready = asyncio.Event()
-        self._woken = False
-
-    def put(self, item: T) -> None:
-        """From any thread."""
-        self._items.append(item)
-        if threading.get_ident() == self._thread:
-            self._ready.set()
-        elif not self._woken:
-            self._woken = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to take it
-                self._loop.call_soon_threadsafe(self._ready.set)
-
-    async def get(self) -> T:
-        while not self._items:
-            self._ready.clear()
-            self._woken = False
-            if not self._items:  # else it came between, and nobody was woken for it
-                await self._ready.wait()
-        return self._items.popleft()
-
-
-async def _until_end(inbox: _Inbox[tuple[int, T | _End]], count: int) -> AsyncIterator[tuple[int, T]]:
-    while count:
-        index, item = await inbox.get()
-        if isinstance(item, _End):
-            if item.error is not None:
-                raise item.error
-            count -= 1
-        else:
-            yield index, item
 
 
 async def _disconnected(receive: Receive) -> None:

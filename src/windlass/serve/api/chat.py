@@ -7,14 +7,14 @@ What an answer carries beyond OpenAI's fields (trace id, citations, whether the 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from starlette.responses import Response
 
 from windlass.core.values import ChatDelta, ChatResponse, TokenLogprob
-from windlass.serve.api.context import Context
+from windlass.serve.api.context import Answers, Context
 from windlass.serve.api.envelope import Envelope, envelope_schema
 from windlass.serve.api.fields import BadField, Json, Table, array, by_type, flag, integer, mapping, only, record, text
 from windlass.serve.api.fields import one_of as one
@@ -40,7 +40,7 @@ from windlass.serve.api.messages import (
     message_json,
 )
 from windlass.serve.api.operation import Caller, Operation, obj
-from windlass.serve.api.sse import DONE, EventStream
+from windlass.serve.api.sse import DONE, EventStream, Put, Template
 
 JSON_SCHEMA: Table = {"name": text(empty=False), "description": text(), "schema": mapping, "strict": flag}
 FORMAT = by_type(
@@ -76,8 +76,8 @@ def operation(context: Context) -> Operation:
         call = chat_call(fields)
         made = _Chat(call)
         if call.stream:
-            return EventStream(made.chunks(context.answers(call, caller)))
-        return made.whole(await context.collect(call, caller))
+            return EventStream(lambda put: made.chunks(partial(context.answers, call, caller), put))
+        return made.whole(await context.answers(call, caller))
 
     return Operation(
         method="POST",
@@ -144,28 +144,29 @@ class _Chat:
         ]
         return self._envelope.whole(choices, [responses], responses[0].id)
 
-    async def chunks(self, answers: AsyncGenerator[tuple[int, ChatDelta]]) -> AsyncGenerator[bytes]:
-        opened: set[int] = set()
+    async def chunks(self, answers: Answers, put: Put) -> None:
+        templates: dict[int, Template] = {}
+        """Of the answers that have begun."""
         calling: set[int] = set()
         """Answers whose calls were streamed."""
-        responses: dict[int, ChatResponse] = {}
-        async with contextlib.aclosing(answers):
-            async for index, delta in answers:
-                if index not in opened:
-                    opened.add(index)
-                    yield self._chunk(index, {"role": "assistant", "content": ""})
-                piece: Json = {"content": delta.text} if delta.text else {}
-                if delta.reasoning:
-                    piece["reasoning_content"] = delta.reasoning
-                if delta.calls:
-                    calling.add(index)
-                    piece["tool_calls"] = call_deltas_json(delta.calls)
-                if piece or delta.logprobs:
-                    yield self._chunk(index, piece, logprobs=delta.logprobs)
-                if delta.response is not None:
-                    responses[index] = delta.response
-                    yield self._closing(index, delta.response, told=index in calling)
-        yield self._envelope.usage([[responses[i] for i in sorted(responses)]]) + DONE
+
+        def take(index: int, delta: ChatDelta) -> None:
+            told = b""
+            if index not in templates:
+                templates[index] = Template(self._chunk(index, {"content": Template.BLANK}))
+                told = self._chunk(index, {"role": "assistant", "content": ""})
+            if delta.calls:
+                calling.add(index)
+            if delta.text and not (delta.reasoning or delta.calls or delta.logprobs):
+                told += templates[index].filled(delta.text)
+            elif (piece := _piece(delta)) or delta.logprobs:
+                told += self._chunk(index, piece, logprobs=delta.logprobs)
+            if delta.response is not None:
+                told += self._closing(index, delta.response, told=index in calling)
+            put(told)
+
+        responses = await answers(take)
+        put(self._envelope.usage([responses]) + DONE)
 
     def _closing(self, index: int, response: ChatResponse, *, told: bool) -> bytes:
         """The last chunk of an answer. `told`: its calls were streamed."""
@@ -179,6 +180,15 @@ class _Chat:
         scored = _logprobs(logprobs) if logprobs else None
         choice = {"index": index, "delta": delta, "logprobs": scored, "finish_reason": finish}
         return self._envelope.chunk(choice, **more)
+
+
+def _piece(delta: ChatDelta) -> Json:
+    piece: Json = {"content": delta.text} if delta.text else {}
+    if delta.reasoning:
+        piece["reasoning_content"] = delta.reasoning
+    if delta.calls:
+        piece["tool_calls"] = call_deltas_json(delta.calls)
+    return piece
 
 
 def _logprobs(logprobs: Sequence[TokenLogprob]) -> Json:

@@ -6,16 +6,16 @@ which scores the prompt itself (its first token follows nothing and has no log-p
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from starlette.responses import Response
 
 from windlass.core.protocols import Tokenizing
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Message, TokenLogprob
-from windlass.serve.api.context import Context
+from windlass.serve.api.context import Answers, Context
 from windlass.serve.api.envelope import Envelope, envelope_schema
 from windlass.serve.api.fields import BadField, Check, Json, Table, array, flag, integer, kind, only, text
 from windlass.serve.api.generate import (
@@ -30,7 +30,7 @@ from windlass.serve.api.generate import (
 )
 from windlass.serve.api.messages import extension_json
 from windlass.serve.api.operation import TEXT_, Caller, Operation
-from windlass.serve.api.sse import DONE, EventStream
+from windlass.serve.api.sse import DONE, EventStream, Put, Template
 
 Prompt = str | list[int]
 _TOKENS = array(integer(0, VOCABULARY), least=1, most=MAX_TOKENS)
@@ -73,8 +73,8 @@ def operation(context: Context) -> Operation:
     async def handle(caller: Caller, fields: Json) -> Json | Response:
         made = _Completions(fields, context)
         if made.call.stream:
-            return EventStream(made.chunks(context.answers(made.call, caller)))
-        return made.whole(await context.collect(made.call, caller))
+            return EventStream(lambda put: made.chunks(partial(context.answers, made.call, caller), put))
+        return made.whole(await context.answers(made.call, caller))
 
     return Operation(
         method="POST",
@@ -157,30 +157,35 @@ class _Completions:
 
     # stream ----------------------------------------------------------------------------------------------------------
 
-    async def chunks(self, answers: AsyncGenerator[tuple[int, ChatDelta]]) -> AsyncGenerator[bytes]:
-        responses: dict[int, ChatResponse] = {}
+    async def chunks(self, answers: Answers, put: Put) -> None:
         sent = [0] * len(self.call.requests)
-        opened: set[int] = set()
-        async with contextlib.aclosing(answers):
-            async for index, delta in answers:
-                if index not in opened:
-                    opened.add(index)
-                    before = self._texts[index // self._n] if self._echo else ""
-                    sent[index] = len(before)
-                    yield self._chunk(index, before)
-                if (delta.text or delta.logprobs) and not self._nothing_new:
-                    yield self._chunk(index, delta.text, logprobs=_legacy(delta.logprobs, sent[index]))
-                    sent[index] += len(delta.text)
-                if delta.response is not None:
-                    responses[index] = delta.response
-                    scored = None
-                    if self._echo and self._logprobs is not None:
-                        scored = _legacy(delta.response.prompt_logprobs, 0)
-                    finish = "length" if self._nothing_new else delta.response.finish_reason
-                    more = {"windlass": extension_json(delta.response)}
-                    yield self._chunk(index, "", finish=finish, logprobs=scored, **more)
-        prompts = [[responses[at + i] for i in range(self._n)] for at in range(0, len(responses), self._n)]
-        yield self._envelope.usage(prompts) + DONE
+        templates: dict[int, Template] = {}
+        """Of the answers that have begun."""
+
+        def take(index: int, delta: ChatDelta) -> None:
+            told = b""
+            if index not in templates:
+                templates[index] = Template(self._chunk(index, Template.BLANK))
+                before = self._texts[index // self._n] if self._echo else ""
+                sent[index] = len(before)
+                told = self._chunk(index, before)
+            if not self._nothing_new and delta.logprobs:
+                told += self._chunk(index, delta.text, logprobs=_legacy(delta.logprobs, sent[index]))
+            elif not self._nothing_new and delta.text:
+                told += templates[index].filled(delta.text)
+            sent[index] += len(delta.text)
+            if delta.response is not None:
+                scored = None
+                if self._echo and self._logprobs is not None:
+                    scored = _legacy(delta.response.prompt_logprobs, 0)
+                finish = "length" if self._nothing_new else delta.response.finish_reason
+                about = extension_json(delta.response)
+                told += self._chunk(index, "", finish=finish, logprobs=scored, windlass=about)
+            put(told)
+
+        responses = await answers(take)
+        prompts = [responses[at : at + self._n] for at in range(0, len(responses), self._n)]
+        put(self._envelope.usage(prompts) + DONE)
 
     def _chunk(
         self, index: int, text: str, *, finish: str | None = None, logprobs: Json | None = None, **more: Any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeVar
 
@@ -29,6 +29,9 @@ FIRST = "windlass_time_to_first_chunk_seconds"
 _GRACE = 0.5
 """Seconds after its deadline in which a model may end by itself, and say what became of the answer."""
 T = TypeVar("T")
+Take = Callable[[int, ChatDelta], None]
+Answers = Callable[[Take], Awaitable[list[ChatResponse]]]
+"""`Context.answers` of one call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +95,11 @@ class Context:
 
     # work ------------------------------------------------------------------------------------------------------------
 
-    async def answers(self, call: Call, caller: Caller) -> AsyncGenerator[tuple[int, ChatDelta]]:
-        """(which request, delta) of all requests of a call as they come; the last delta of each carries its response.
+    async def answers(self, call: Call, caller: Caller, take: Take = lambda index, delta: None) -> list[ChatResponse]:
+        """The responses to all requests of a call, in order. `take` gets every delta as it comes, with the number of
+        its request, on the event loop; the last of each carries its response.
 
-        When the reader stops early, or the caller leaves, the models are stopped. What was used is counted and
+        When the caller leaves, or nobody waits for this any more, the models are stopped. What was used is counted and
         charged to the caller's key, in every case.
         """
         model = self.named(self.models, call.model)
@@ -109,32 +113,28 @@ class Context:
             asked, background = call.requests[index], caller.request is None
             return lambda: model.stream(replace(asked, timeout=deadline - time.monotonic(), background=background))
 
+        def come(index: int, delta: ChatDelta) -> None:
+            nonlocal waiting
+            if waiting:
+                waiting = False
+                self.metrics.observe(FIRST, time.monotonic() - started, model=call.model)
+            pieces[index] += 1
+            if delta.response is not None:
+                responses[index] = delta.response
+            take(index, delta)
+
         try:
             makes = [run(i) for i in range(len(call.requests))]
             # The clock of the workers is for models that have none of their own.
-            async with self.workers.items(makes, caller.receive, self.limits.request_seconds + _GRACE) as deltas:
-                async for index, delta in deltas:
-                    if waiting:
-                        waiting = False
-                        self.metrics.observe(FIRST, time.monotonic() - started, model=call.model)
-                    pieces[index] += 1
-                    if delta.response is not None:
-                        responses[index] = delta.response
-                    yield index, delta
-                if None in responses:
-                    raise WindlassError(f"The model '{call.model}' ended without a response.")
+            await self.workers.run(makes, come, caller.receive, self.limits.request_seconds + _GRACE)
+            whole = [response for response in responses if response is not None]
+            if len(whole) < len(responses):
+                raise WindlassError(f"The model '{call.model}' ended without a response.")
+            return whole
         except (Unsupported, InputError) as error:
             raise _naming_the_field(error, call) from error
         finally:
             self._charge(call.model, caller, responses, pieces)
-
-    async def collect(self, call: Call, caller: Caller) -> list[ChatResponse]:
-        """The responses to all requests of a call, in order."""
-        responses: dict[int, ChatResponse] = {}
-        async for index, delta in self.answers(call, caller):
-            if delta.response is not None:
-                responses[index] = delta.response
-        return [responses[i] for i in range(len(call.requests))]
 
     async def blocking(self, function: Callable[[], T], caller: Caller) -> T:
         """The result of one blocking call, within the time a request may take."""

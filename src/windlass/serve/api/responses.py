@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from starlette.responses import Response
@@ -157,8 +158,8 @@ def operation(context: Context) -> Operation:
         call, answer = responses_call(fields)
         if call.stream:
             events = Events(answer)
-            return EventStream(events.of(context.answers(call, caller)), events.failed)
-        return answer.whole((await context.collect(call, caller))[0])
+            return EventStream(lambda put: events.of(partial(context.answers, call, caller), put), events.failed)
+        return answer.whole((await context.answers(call, caller))[0])
 
     return Operation(
         method="POST",

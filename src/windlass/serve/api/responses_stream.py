@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from windlass.core.values import ChatDelta, ChatResponse, TokenLogprob, ToolCall, ToolCallDelta
+from windlass.serve.api.context import Answers
 from windlass.serve.api.fields import Json
 from windlass.serve.api.messages import at_once, logprob_json
 from windlass.serve.api.responses_answer import Answer, call_item, message_item, new_id, reasoning_item, text_part
-from windlass.serve.api.sse import event
+from windlass.serve.api.sse import Put, event
 from windlass.serve.errors import error_json
 
 
@@ -34,25 +34,25 @@ class Events:
         self._told = 0
         """Calls that were opened."""
 
-    async def of(self, answers: AsyncGenerator[tuple[int, ChatDelta]]) -> AsyncGenerator[bytes]:
-        started = False
-        async with contextlib.aclosing(answers):
-            async for _, delta in answers:
-                if not started:
-                    started = True
-                    yield self._event("response.created", response=self._answer.unfinished())
-                    yield self._event("response.in_progress", response=self._answer.unfinished())
-                for data in self._piece(delta):
-                    yield data
-                if delta.response is not None:
-                    for data in self._end(delta.response):
-                        yield data
+    async def of(self, answers: Answers, put: Put) -> None:
+        def take(index: int, delta: ChatDelta) -> None:
+            put(b"".join(self._told_of(delta)))
+
+        await answers(take)
 
     def failed(self, error: Exception) -> bytes:
         """The event of a failure in the middle."""
         said = error_json(error)["error"]
         wrong = {"code": said["code"] or "server_error", "message": said["message"]}
         return self._event("response.failed", response=self._answer.unfinished("failed", wrong))
+
+    def _told_of(self, delta: ChatDelta) -> Iterator[bytes]:
+        if not self._number:
+            yield self._event("response.created", response=self._answer.unfinished())
+            yield self._event("response.in_progress", response=self._answer.unfinished())
+        yield from self._piece(delta)
+        if delta.response is not None:
+            yield from self._end(delta.response)
 
     def _piece(self, delta: ChatDelta) -> Iterator[bytes]:
         if delta.reasoning:

@@ -121,8 +121,8 @@ def _compose(
     for name, model in lineup.models.items():
         if arithmetic := getattr(model, "arithmetic", None):
             print(f"{name}: {arithmetic}", flush=True)
-    if lineup.lacks:
-        print(lineup.lacks)
+    for line in lineup.lacks:
+        print(line)
     app = create_app(
         lineup.models,
         lineup.embedders,

@@ -85,6 +85,8 @@ def load_models(ws: Workspace, only: Sequence[str] = (), **engine: Any) -> dict[
     model's folder. Raises `NotFound` for any other name. `engine`: how local models are run, as for `LocalModel.load`;
     a task runs as it was released.
     """
+    from windlass.serve.encoders.opening import holds_encoder
+
     models: dict[str, ChatModel] = {}
     for asked in only:
         name, model = _named(ws, asked, engine)
@@ -93,12 +95,20 @@ def load_models(ws: Workspace, only: Sequence[str] = (), **engine: Any) -> dict[
         models[name] = model
     if only:
         return models
-    for record in ws.store.artifacts("model"):  # newest first
-        if record.name not in models:
-            models[record.name] = _local(ws, ws.artifacts.get(record.digest), engine)
+    for artifact in newest_models(ws):
+        if not holds_encoder(artifact.path):
+            models[artifact.record.name] = _local(ws, artifact, engine)
     if live(ws, TASK) is not None:
         models[TASK] = Served(ws, TASK, lambda: load_assistant(ws))
     return models
+
+
+def newest_models(ws: Workspace) -> list[Artifact]:
+    """The last version of each model of the workspace, newest first."""
+    found: dict[str, str] = {}
+    for record in ws.store.artifacts("model"):  # newest first
+        found.setdefault(record.name, record.digest)
+    return [ws.artifacts.get(digest) for digest in found.values()]
 
 
 def _named(ws: Workspace, name: str, engine: Mapping[str, Any]) -> tuple[str, ChatModel]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from windlass.core.errors import ConfigError, InputError, MissingExtra
+from windlass.core.errors import ConfigError, InputError, MissingExtra, Unsupported
 from windlass.core.protocols import Adaptable, ChatModel, Classifying, Embedder, Reranker
 from windlass.core.workspace import Workspace
-from windlass.loop.assemble import load_models
+from windlass.loop.assemble import load_models, newest_models
+from windlass.loop.release import live
 
 
 @dataclass(slots=True)
@@ -23,7 +24,7 @@ class Lineup:
     rerankers: dict[str, Reranker] = field(default_factory=dict)
     classifiers: dict[str, Classifying] = field(default_factory=dict)
     adapters: list[str] = field(default_factory=list)
-    lacks: str = ""
+    lacks: list[str] = field(default_factory=list)
     """What could not be offered, and why."""
 
     @property
@@ -52,20 +53,42 @@ def load_lineup(
     that is given twice, `ConfigError` where it is not clear which model an adapter is for, and what loading raises.
     """
     lineup = Lineup()
-    others = [name for name in names if not _add_encoder(lineup, Path(name))]
+    others = [name for name in names if not _add_encoder(lineup, *_encoder_place(ws, name))]
     if speculate is not None:
         engine["speculate"] = speculate if speculate == "lookup" else _place(ws, speculate)
     if others or not names:
         for name, model in load_models(ws, others, **engine).items():
             lineup.check_free(name)
             lineup.models[name] = model
+    if not names:
+        _add_workspace_encoders(ws, lineup)
     for name, place in adapters:
         _adapt(ws, lineup, name, place)
     _add_minilm(lineup)
     return lineup
 
 
-def _add_encoder(lineup: Lineup, folder: Path) -> bool:
+def _encoder_place(ws: Workspace, name: str) -> tuple[Path, str | None]:
+    """The folder of that name, or that of the model artifact, and what it is called."""
+    artifact = None if Path(name).is_dir() or live(ws, name) is not None else ws.artifacts.find(name)
+    if artifact is None or artifact.kind != "model":
+        return Path(name), None
+    return artifact.path, artifact.record.name
+
+
+def _add_workspace_encoders(ws: Workspace, lineup: Lineup) -> None:
+    """The newest of each name that an endpoint is for; which are left out is told."""
+    from windlass.serve.encoders.opening import holds_encoder
+
+    for artifact in newest_models(ws):
+        if holds_encoder(artifact.path):
+            try:
+                _add_encoder(lineup, artifact.path, artifact.record.name)
+            except Unsupported as why:
+                lineup.lacks.append(f"Without {artifact.ref}: {why.message}")
+
+
+def _add_encoder(lineup: Lineup, folder: Path, name: str | None = None) -> bool:
     """Whether the folder holds one."""
     if not folder.is_dir():
         return False
@@ -73,7 +96,7 @@ def _add_encoder(lineup: Lineup, folder: Path) -> bool:
         raise InputError(f"The folder {folder} may not be read by this user.")
     from windlass.serve.encoders.opening import encoder_in
 
-    if (made := encoder_in(folder)) is None:
+    if (made := encoder_in(folder, name)) is None:
         return False
     lineup.check_free(made.name)
     if isinstance(made, Embedder):
@@ -91,7 +114,7 @@ def _add_minilm(lineup: Lineup) -> None:
 
         minilm = MiniLM.load()
     except MissingExtra as missing:
-        lineup.lacks = f"Without embeddings: {missing.message} {missing.hint}"
+        lineup.lacks.append(f"Without embeddings: {missing.message} {missing.hint}")
         return
     if minilm.name not in lineup.names:
         lineup.embedders[minilm.name] = minilm

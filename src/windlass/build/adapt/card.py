@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from windlass.build.adapt.objectives.preparing import Prepared
 from windlass.build.adapt.opening import Opened
@@ -28,7 +29,7 @@ def model_card(
 
 | | |
 |---|---|
-| base | {_named(opened.base_artifact, opened.base.name)} |
+| base | {_named(opened.base_artifact, Path(settings.model.base).name)} |
 | licence of the base | {_licence(opened.base_artifact)} |
 | data | {_named(opened.dataset, opened.file.name)} |
 | licence of the data | {_licence(opened.dataset)} |
@@ -63,7 +64,7 @@ from it, `watt_hours`, at an assumed {settings.run.watts:g} W for a core at work
 
 
 def _base(opened: Opened) -> str:
-    return opened.base.name if opened.base_artifact is None else opened.base_artifact.ref
+    return Path(opened.settings.model.base).name if opened.base_artifact is None else opened.base_artifact.ref
 
 
 def _named(artifact: Artifact | None, otherwise: str) -> str:
@@ -84,7 +85,24 @@ def _fact(value: object) -> str:
 
 
 def _use(opened: Opened, prepared: Prepared) -> str:
-    name = opened.settings.run.name
-    if prepared.kind == "adapter":
-        return f"Beside its base: `windlass serve {_base(opened)} --lora {name}={name}`. PEFT reads it too."
-    return f"`windlass serve {name}`; other tools read the folder in Hugging Face layout."
+    settings = opened.settings
+    name, adapter = settings.run.name, settings.adapter
+    if prepared.kind == "model":
+        if settings.objective.kind in _UNSERVED:
+            return "transformers reads the folder; no endpoint of `windlass serve` is for it."
+        return f"`windlass serve {name}`; other tools read the folder in Hugging Face layout."
+    if adapter.kind in ("prompt", "prefix"):
+        return "PEFT reads it beside its base. It is what stands before a text, which `windlass serve` does not add."
+    base = "" if opened.base_artifact is not None else f" --base {settings.model.base}"
+    whole = f"`windlass adapters merge {name} --name {name}-whole{base}`"
+    if opened.config.causal and not adapter.also and settings.objective.kind != "reward":
+        served = settings.model.base if opened.base_artifact is None else opened.base_artifact.ref
+        return (
+            f"Beside its base: `windlass serve {served} --lora {name}={name}`. As one model with it: {whole}. PEFT "
+            "reads it too."
+        )
+    then = "which transformers reads" if settings.objective.kind in _UNSERVED else f"then `windlass serve {name}-whole`"
+    return f"As one model with its base: {whole}, {then}. PEFT reads it too."
+
+
+_UNSERVED = ("regress", "tag", "extract", "reward")

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 from windlass.build.adapt.settings import TuneRunSettings
+from windlass.build.training.distributed.workers import Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +14,7 @@ class Effort:
     seconds: float
     """By the clock, earlier parts of the run included."""
     core_seconds: float
-    """Time of the processor, of all threads of this process together."""
+    """Time of the processor, of all threads of all processes together."""
     watts: float
     price: float | None
 
@@ -43,8 +44,8 @@ class Stopwatch:
     def __init__(self, asked: TuneRunSettings) -> None:
         self._asked, self._clock, self._core = asked, time.monotonic(), time.process_time()
 
-    def effort(self, before: float) -> Effort:
-        """`before`: seconds of training in earlier processes."""
-        clock, core = time.monotonic() - self._clock, time.process_time() - self._core
+    def effort(self, before: float, workers: Workers) -> Effort:
+        """`before`: seconds of training before this run was taken up. All workers must call it together."""
+        clock, (core,) = time.monotonic() - self._clock, workers.total(time.process_time() - self._core)
         whole = before + clock
         return Effort(whole, core * whole / max(clock, 1e-9), self._asked.watts, self._asked.price_per_hour)

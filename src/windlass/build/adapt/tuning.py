@@ -125,7 +125,7 @@ def tune(
         fit(run, job, say=heard, after_look=None if after_look is None else lambda m: after_look(job.state.step, m))
         after = evaluate(run, job)
         heard(f"held-out: {after}")
-        effort = watch.effort(job.elapsed_before)
+        effort = watch.effort(job.elapsed_before, workers)
         run.log(job.state.step, **effort.metrics())
         run.flush()
         heard(f"energy: {effort}")

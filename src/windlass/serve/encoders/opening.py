@@ -6,20 +6,37 @@ from pathlib import Path
 
 from windlass.build.transformer.classifier_files import load_head
 from windlass.build.transformer.hf import CONFIG, from_hf, read_config
+from windlass.core.errors import Unsupported
 from windlass.serve.encoders.cross_encoder import CrossEncoder, TextClassifier
 from windlass.serve.encoders.embedder import SentenceEncoder
 
 _POOLED = "modules.json"
 """Of sentence-transformers: it may keep the encoder in a folder of its own."""
+_INSTEAD = "transformers reads it, and windlass.serve.encoders.span_reader one that finds answers."
 
 
-def encoder_in(folder: Path) -> SentenceEncoder | CrossEncoder | TextClassifier | None:
-    """The encoder in `folder`, by the folder's name; None where there is another kind of model, or no folder. A
-    sequence classification model of one label gives a score, and so is a reranker.
+_UNSERVED = {"ForTokenClassification": "tags words", "ForQuestionAnswering": "finds answers in texts"}
+"""Endings of architectures that no endpoint is for."""
 
-    Raises `InputError` naming the file at fault.
+
+def holds_encoder(folder: Path) -> bool:
+    """Whether a model's folder is for `encoder_in`; only its configuration is read. Raises `InputError` naming what is
+    wrong with that."""
+    if (folder / _POOLED).is_file() and not (folder / CONFIG).is_file():
+        return True
+    if not (folder / CONFIG).is_file():
+        return False
+    config = from_hf(read_config(folder), str(folder / CONFIG))
+    return not (config.causal or config.decoder_layers)
+
+
+def encoder_in(folder: Path, name: str | None = None) -> SentenceEncoder | CrossEncoder | TextClassifier | None:
+    """The encoder in `folder`, called `name` or else as the folder; None where there is another kind of model, or no
+    folder. A sequence classification model of one label gives a score, and so is a reranker.
+
+    Raises `InputError` naming the file at fault, and `Unsupported` for an encoder that no endpoint is for.
     """
-    name = folder.resolve().name
+    name = name or folder.resolve().name
     if (folder / _POOLED).is_file() and not (folder / CONFIG).is_file():
         return SentenceEncoder.from_folder(folder, name=name)
     if not (folder / CONFIG).is_file():
@@ -28,5 +45,7 @@ def encoder_in(folder: Path) -> SentenceEncoder | CrossEncoder | TextClassifier 
     if any(str(one).endswith("ForSequenceClassification") for one in values.get("architectures") or ()):
         judge = CrossEncoder if len(load_head(folder).labels) == 1 else TextClassifier
         return judge.from_folder(folder, name=name)
-    config = from_hf(values, str(folder / CONFIG))
-    return None if config.causal or config.decoder_layers else SentenceEncoder.from_folder(folder, name=name)
+    for ending, does in _UNSERVED.items():
+        if any(str(one).endswith(ending) for one in values.get("architectures") or ()):
+            raise Unsupported(f"{folder} holds an encoder that {does}, for which there is no endpoint.", _INSTEAD)
+    return SentenceEncoder.from_folder(folder, name=name) if holds_encoder(folder) else None

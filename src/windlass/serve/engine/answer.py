@@ -100,11 +100,12 @@ class _Work:
 
     def _prepare(self) -> None:
         model, request, span, adapted = self._model, self._request, self._span, self._adapted
+        prompt = model.prompt if adapted is None else adapted.prompt
         self._asked, self._parts = generation(
             request,
-            model.prompt,
+            prompt,
             model.defaults,
-            lambda: model.grammars,
+            lambda: model.grammars(prompt.dialect.marks),
             model=self._name,
             context=model.context,
             apart=isinstance(model.engine, SourceEngine),
@@ -112,7 +113,7 @@ class _Work:
         )
         asked = self._asked
         self._beams = beams(request, asked)
-        self._text = Text(model.shown, request.stop, include_stop=bool(request.extra.get(INCLUDE_STOP, False)))
+        self._text = Text(prompt.shown, request.stop, include_stop=bool(request.extra.get(INCLUDE_STOP, False)))
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._output = 0
         self._thought = 0

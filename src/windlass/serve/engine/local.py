@@ -61,6 +61,9 @@ class LocalModel:
         self.defaults = defaults
         self._recorder = recorder
         self._weights = weights
+        self._prompts: dict[str, Prompt] = {}
+        """Of adapters."""
+        self._grammars: dict[frozenset[str], Grammars] = {}
 
     @classmethod
     def load(
@@ -151,16 +154,23 @@ class LocalModel:
     def adapters(self) -> Mapping[str, AdaptedModel]:
         """Each adapter that is loaded now, as a model of its own, by name."""
         loaded = self.engine.adapters if isinstance(self.engine, Engine) else {}
-        return {name: AdaptedModel(self, name, digest) for name, digest in loaded.items()}
+        return {
+            name: AdaptedModel(self, name, digest, self._prompts.get(name, self.prompt))
+            for name, digest in loaded.items()
+        }
 
     def load_adapter(self, name: str, folder: Path) -> AdaptedModel:
-        """Reads a PEFT folder while requests run. Raises `InputError` naming what is wrong with the name or the folder,
-        or that it was trained on another base, `Unsupported` for adapters of another kind and for encoder-decoders."""
+        """Reads a PEFT folder while requests run; conversations with it are written by the chat template that lies
+        there, if one does. Raises `InputError` naming what is wrong with the name or the folder, or that it was trained
+        on another base, `Unsupported` for adapters of another kind and for encoder-decoders."""
         if not isinstance(self.engine, Engine):
             raise Unsupported(f"The model '{self.name}' is an encoder-decoder, which takes no adapters.")
         if self._weights is not None and base_of(folder) is not None:
             check_base(folder, self._weights(), self.name)
-        return AdaptedModel(self, name, self.engine.load_adapter(name, folder))
+        prompt = self.prompt.beside(folder)
+        digest = self.engine.load_adapter(name, folder)
+        self._prompts[name] = prompt
+        return AdaptedModel(self, name, digest, prompt)
 
     def unload_adapter(self, name: str) -> None:
         """Requests that were accepted with it finish with it. Raises `NotFound`."""
@@ -191,17 +201,13 @@ class LocalModel:
         """`bos_token`, `eos_token`, `pad_token` and `chat_template`, as texts or None."""
         return self.prompt.facts()
 
-    @functools.cached_property
-    def grammars(self) -> Grammars:
-        """Makes constraints for this model's tokens."""
+    def grammars(self, visible: frozenset[str]) -> Grammars:
+        """Makes constraints for this model's tokens, of which the special ones in `visible` may be written."""
         from windlass.serve.engine.constraints.grammars import Grammars
 
-        return Grammars(self.prompt.tokenizer, self.defaults.eos, visible=self.prompt.dialect.marks)
-
-    @functools.cached_property
-    def shown(self) -> Callable[[Sequence[int]], str]:
-        """Text of the tokens of an answer."""
-        return self.prompt.dialect.decoder(self.prompt.tokenizer)
+        if visible not in self._grammars:
+            self._grammars[visible] = Grammars(self.prompt.tokenizer, self.defaults.eos, visible=visible)
+        return self._grammars[visible]
 
     @functools.cached_property
     def _bytes(self) -> Sequence[bytes] | None:

@@ -6,8 +6,10 @@ knows how to go on with a text: it takes exactly one user message and continues 
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,23 @@ class Prompt:
         self._template = ChatTemplate.load(folder)
         self.dialect = Dialect.of(self._template)
         self._special = special_tokens(folder)
+
+    def beside(self, folder: Path) -> Prompt:
+        """With the same tokenizer, and the chat template that an adapter's folder brings, by which it was trained;
+        itself where it brings none."""
+        brought = ChatTemplate.load(folder)
+        if brought is None or (self._template is not None and brought.source == self._template.source):
+            return self
+        other = copy.copy(self)
+        other._template = ChatTemplate(brought.source, self._special, where=str(folder))
+        other.dialect = Dialect.of(other._template)
+        other.__dict__.pop("shown", None)
+        return other
+
+    @functools.cached_property
+    def shown(self) -> Callable[[Sequence[int]], str]:
+        """Text of the tokens of an answer."""
+        return self.dialect.decoder(self.tokenizer)
 
     @property
     def is_base(self) -> bool:

@@ -15,6 +15,7 @@ from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Message
 
 if TYPE_CHECKING:
     from windlass.serve.engine.local import LocalModel
+    from windlass.serve.engine.prompt import Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class AdaptedModel:
     name: str
     adapter: str
     """The adapter's digest."""
+    prompt: Prompt
+    """The base's, or with the chat template that the adapter brings."""
 
     @property
     def digest(self) -> str:
@@ -47,10 +50,10 @@ class AdaptedModel:
         return self.base.encode(text, special=special)
 
     def encode_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
-        return self.base.encode_chat(messages, add_generation_prompt=add_generation_prompt)
+        return self.prompt.tokens(messages, opening=add_generation_prompt)
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self.base.decode(tokens)
 
     def token_facts(self) -> Mapping[str, Any]:
-        return self.base.token_facts()
+        return self.prompt.facts()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from windlass.build.transformer.linear import fused
 from windlass.build.transformer.ragged import Parts
 from windlass.core.errors import InputError, NotFound, Unsupported
 from windlass.serve.engine.adapters.lora import Adapters
-from windlass.serve.engine.adapters.lora_files import CONFIG, WEIGHTS, LoRA
+from windlass.serve.engine.adapters.lora_files import CONFIG, WEIGHTS, LoRA, read_lora
 from windlass.serve.engine.arithmetic.linears import POLICIES, prepare
 from windlass.serve.engine.engine import Engine
 from windlass.serve.engine.request import Generation, Running
@@ -323,3 +326,37 @@ def test_a_missing_or_damaged_file_is_named(world, tmp_path: Path, gone: str) ->
     (folder / gone).unlink()
     with pytest.raises(InputError, match=f"{gone} is missing"):
         adapters.load("x", folder)
+
+
+def test_adapters_that_come_and_go_leave_nothing_behind(world) -> None:
+    base, folders, _ = world
+    adapters = Adapters(load_decoder(base))
+
+    def come_and_go(times: int) -> int:
+        for _ in range(times):
+            adapters.load("x", folders["all"])
+            adapters.unload("x")
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    before = come_and_go(30)  # until what Python itself keeps is there
+    tensors = len(load_file(folders["all"] / WEIGHTS))
+    assert come_and_go(30) - before < 30 * tensors, "objects of each tensor stay behind"
+
+
+def test_adapters_are_read_in_one_thread_whoever_asks(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, folders, _ = world
+    adapters, threads = Adapters(load_decoder(base)), []
+
+    def reading(*args: Any) -> LoRA:
+        threads.append(threading.get_ident())
+        return read_lora(*args)
+
+    monkeypatch.setattr("windlass.serve.engine.adapters.lora.read_lora", reading)
+    askers = [threading.Thread(target=adapters.load, args=(name, folders["all"])) for name in "abc"]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    adapters.load("d", folders["mlp"])
+    assert len(threads) == 4 and len(set(threads)) == 1 and threading.get_ident() not in threads

@@ -7,6 +7,7 @@ each text, or pair of texts, the probabilities of the model's labels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Encoding
+from torch import Tensor
 
 from windlass.build.transformer.classifier import Classifier, Task
 from windlass.build.transformer.classifier_files import load_classifier
@@ -23,6 +25,7 @@ from windlass.core.files import sha256_file, sha256_json
 from windlass.core.protocols import Classes, Relevance
 from windlass.serve.encoders.embedder import Precision
 from windlass.serve.encoders.reading import Reader, Text, batches, longest_text, present, read_json
+from windlass.serve.one_thread import in_one_thread
 
 _IDENTITY, _SIGMOID = "torch.nn.modules.linear.Identity", "torch.nn.modules.activation.Sigmoid"
 
@@ -72,15 +75,18 @@ class Judge:
 
     def _passes(self, encodings: Sequence[Encoding]) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
         """What the model says of them, some at a time: their positions, and its logits."""
-        device = self._model.encoder.embedding.device
         for batch in batches(encodings):
-            rows = [encodings[i] for i in batch]
-            tokens_1T = torch.tensor([[token for row in rows for token in row.ids]], device=device)
-            types_1T = torch.tensor([[kind for row in rows for kind in row.type_ids]], device=device)
-            types, lengths = types_1T if self._typed else None, [len(row.ids) for row in rows]
-            with torch.inference_mode():
-                found = self._model(tokens_1T, lengths, types_BT=types, dtype=self._dtype)
-            yield batch, found.float().cpu().numpy()
+            yield batch, in_one_thread(partial(self._pass, [encodings[i] for i in batch]))
+
+    @torch.inference_mode()
+    def _pass(self, rows: Sequence[Encoding]) -> NDArray[np.float32]:
+        device = self._model.encoder.embedding.device
+        tokens_1T = torch.tensor([[token for row in rows for token in row.ids]], device=device)
+        types_1T = torch.tensor([[kind for row in rows for kind in row.type_ids]], device=device)
+        types, lengths = types_1T if self._typed else None, [len(row.ids) for row in rows]
+        found: Tensor = self._model(tokens_1T, lengths, types_BT=types, dtype=self._dtype)
+        logits: NDArray[np.float32] = found.float().cpu().numpy()
+        return logits
 
 
 class CrossEncoder(Judge):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ try:
     from windlass.build.transformer.linear import Linear
     from windlass.serve.encoders.reading import Reader, batches, longest_text, present
     from windlass.serve.encoders.sentence_pipeline import Pipeline
+    from windlass.serve.one_thread import in_one_thread
 except ImportError as missing:
     raise MissingExtra("The embedder", "rag") from missing
 
@@ -100,11 +102,11 @@ class SentenceEncoder:
         """
         encodings = self.reader.read(texts, self._pipeline.prompt(kind))
         vectors = np.empty((len(encodings), self.dimension), dtype=np.float32)
-        with torch.inference_mode():
-            for batch in batches(encodings):
-                vectors[batch] = self._forward([encodings[i].ids for i in batch])
+        for batch in batches(encodings):
+            vectors[batch] = in_one_thread(partial(self._forward, [encodings[i].ids for i in batch]))
         return Embeddings(vectors, sum(len(e.ids) for e in encodings), self.reader.cut(encodings))
 
+    @torch.inference_mode()
     def _forward(self, rows: Sequence[list[int]]) -> np.ndarray[Any, np.dtype[np.float32]]:
         lengths = [len(row) for row in rows]
         tokens_1T = torch.tensor([[token for row in rows for token in row]], device=self._encoder.embedding.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from windlass.build.transformer.adapters.files import opened, present, write_folder
+from windlass.build.transformer.adapters.files import present, tensors_of, write_folder
 from windlass.build.transformer.adapters.parts import Virtual, VirtualKind
 from windlass.build.transformer.adapters.recipe import CONFIG, WEIGHTS, Recipe
 from windlass.build.transformer.config import TransformerConfig
@@ -24,8 +24,7 @@ _KEY = "prompt_embeddings"
 def read_virtual(folder: Path, recipe: Recipe, config: TransformerConfig) -> Virtual:
     """Raises `InputError` naming the key or number that does not fit the model, and for a file that holds more."""
     path, kind = present(folder, WEIGHTS), KINDS[recipe.kind]
-    with opened(path) as file:
-        tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    tensors = tensors_of(path)
     if list(tensors) != [_KEY]:
         raise InputError(f"{path} holds {sorted(tensors)[:4]}, but an adapter of this kind holds '{_KEY}' alone.")
     wanted = [recipe.values.get("num_virtual_tokens"), _width(kind, config)]

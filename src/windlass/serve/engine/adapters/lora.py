@@ -18,6 +18,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -30,6 +31,7 @@ from windlass.build.transformer.linear import Linear
 from windlass.build.transformer.mlp import MLP
 from windlass.core.errors import InputError, NotFound
 from windlass.serve.engine.adapters.lora_files import Factors, LoRA, Thin, read_lora, size
+from windlass.serve.one_thread import in_one_thread
 
 MAX_BYTES = 2**30
 
@@ -76,7 +78,8 @@ class Adapters:
                     f"{held:,} are taken.",
                     "Unload another one, or allow more.",
                 )
-            lora = read_lora(folder, self._decoder.config, weight.dtype, weight.device, self._bases)
+            read = partial(read_lora, folder, self._decoder.config, weight.dtype, weight.device, self._bases)
+            lora = in_one_thread(read)
             self._loaded[name] = lora
             return lora
 

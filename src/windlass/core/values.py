@@ -86,6 +86,9 @@ class Message:
     name: str | None = None
     reasoning: str = ""
     """What a reasoning model thought before it answered; not part of the answer."""
+    sealed: tuple[str, Any] | None = None
+    """An API's name, and what only it understands and wants back unchanged with the next request: its message with
+    signed or encrypted reasoning. Other APIs are told text and calls alone."""
 
     @property
     def text(self) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from windlass.apply.providers.anthropic import HEADERS, Anthropic
 from windlass.apply.providers.chat_completions import ChatCompletions
 from windlass.apply.providers.dialect import Dialect, OnUnsupported
 from windlass.apply.providers.http import Endpoint, Timeouts
@@ -46,6 +47,7 @@ def _local(model: str) -> Dialect:
 
 PROVIDERS: Mapping[str, Provider] = {
     "openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", _openai),
+    "anthropic": Provider("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", Anthropic, headers=HEADERS),
     "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
     "groq": Provider("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
     "together": Provider("https://api.together.xyz/v1", "TOGETHER_API_KEY", _local),

@@ -13,9 +13,11 @@ from typing import Any
 from windlass.apply.providers.anthropic import HEADERS, Anthropic
 from windlass.apply.providers.chat_completions import ChatCompletions
 from windlass.apply.providers.dialect import Dialect, OnUnsupported
+from windlass.apply.providers.gemini import Gemini
 from windlass.apply.providers.http import Endpoint, Timeouts
 from windlass.apply.providers.keys import ApiKey, Auth
 from windlass.apply.providers.remote import RemoteChat
+from windlass.apply.providers.responses import Responses
 from windlass.core.config import Config, secret
 from windlass.core.errors import ConfigError
 from windlass.core.pricing import Price, prices_at
@@ -47,6 +49,13 @@ def _local(model: str) -> Dialect:
 
 PROVIDERS: Mapping[str, Provider] = {
     "openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", _openai),
+    "openai-responses": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", Responses),
+    "gemini": Provider(
+        "https://generativelanguage.googleapis.com/v1beta",
+        "GEMINI_API_KEY",
+        Gemini,
+        lambda variable: ApiKey(variable, "x-goog-api-key", ""),
+    ),
     "anthropic": Provider("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", Anthropic, headers=HEADERS),
     "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
     "groq": Provider("https://api.groq.com/openai/v1", "GROQ_API_KEY"),

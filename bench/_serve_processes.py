@@ -72,8 +72,15 @@ class Server:
 
     def resident(self) -> int:
         """Bytes of memory, without pages of files, which the kernel takes back when it likes."""
+        return self._status("RssAnon") << 10
+
+    def threads(self) -> int:
+        """Those of PyTorch and of the libraries beneath it included."""
+        return self._status("Threads")
+
+    def _status(self, what: str) -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("RssAnon:"))
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{what}:"))
 
 
 @contextlib.contextmanager

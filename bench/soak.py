@@ -7,9 +7,10 @@ come and go meanwhile; they leave in the middle, and send what is no request. Ev
 with a seed) and was answered once before, by the quiet server: each answer is compared with that one. The model is the
 tests' small random one, so that most of the work is the server's own: some thousand requests a minute.
 
-Resident memory is read every second. Its slope is a regression over the second half, when allocator, caches and
-interpreter have grown to what they need. In the end nothing may be left: no request in progress, none in the engine,
-no position of the cache held. The exit status is 1 where anything of this failed; growth is for the reader to judge.
+Resident memory is read every second. Its growth is told over the second half, when allocator, caches and interpreter
+have grown to what they need, with an interval that knows of steps. In the end nothing may be left: no request in
+progress, none in the engine, no position of the cache held. The exit status is 1 where anything of this failed; growth
+is for the reader to judge: flat is what has an interval around zero that is narrow.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import http.client
 import json
 import random
 import re
-import statistics
 import sys
 import tempfile
 import threading
@@ -27,11 +27,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 from urllib.parse import urlsplit
 
 from bench._serve_processes import ROOT, Server, windlass_serve
+
+from windlass.evaluate.statistics.intervals import Interval, mean_interval
 
 Json = dict[str, Any]
 ADAPTERS = ("first", "second")
@@ -42,6 +46,8 @@ OPTIONS = (
 )  # fmt: skip
 PATIENCE = 60.0
 """Seconds without an answer after which a request is stuck."""
+STRETCHES = 12
+"""Of the second half, between which growth is measured."""
 
 
 @dataclass(frozen=True)
@@ -312,14 +318,14 @@ def soak(server: Server, adapters: Path, *, minutes: float, clients: int) -> int
     swapper = threading.Thread(target=swap, args=(server.url, adapters, tally, stop))
     for thread in (*visitors, swapper):
         thread.start()
-    memory = watch(server, tally, minutes * 60)
+    memory, threads = watch(server, tally, minutes * 60), server.threads()
     stop.set()
     for thread in (*visitors, swapper):
         thread.join(2 * PATIENCE)
     stuck = sum(thread.is_alive() or isinstance(thread.failed, TimeoutError) for thread in visitors)
     failures = [repr(one.failed) for one in visitors if one.failed is not None]
     left = left_over(server.url)
-    return report(tally, memory, stuck, failures, left)
+    return report(tally, memory, threads, stuck, failures, left)
 
 
 def quiet_answers(url: str, asked: Sequence[Case], adapters: Path) -> dict[int, Any]:
@@ -369,23 +375,46 @@ def left_over(url: str) -> dict[str, float]:
         time.sleep(0.2)
 
 
-def report(
-    tally: Tally, memory: Sequence[tuple[float, int]], stuck: int, failures: Sequence[str], left: Mapping[str, float]
-) -> int:
+def growth(memory: Sequence[tuple[float, int]]) -> Interval:
+    """Bytes a minute over the second half: the mean of what came from each stretch to the next, between their means.
+
+    Memory grows in steps, such as the first work of a further thread. A regression over the seconds takes the hundreds
+    of readings behind one step for as many independent ones, and its interval would be far too narrow.
+    """
     half = memory[len(memory) // 2 :]
-    slope = statistics.linear_regression([t for t, _ in half], [b for _, b in half]).slope * 60
+    count = min(STRETCHES, len(half))
+    edges = [len(half) * number // count for number in range(count + 1)]
+    means = [fmean(there for _, there in half[first:end]) for first, end in pairwise(edges)]
+    minutes = (half[-1][0] - half[0][0]) / 60 / count
+    return mean_interval([(later - before) / minutes for before, later in pairwise(means)])
+
+
+def report(
+    tally: Tally,
+    memory: Sequence[tuple[float, int]],
+    threads: int,
+    stuck: int,
+    failures: Sequence[str],
+    left: Mapping[str, float],
+) -> int:
+    grown, resident = growth(memory), memory[-1][1]
     print("\nanswered: " + ", ".join(f"{name} {count}" for name, count in sorted(tally.answers.items())))
     print("refused:  " + ", ".join(f"{status} {count}" for status, count in sorted(tally.errors.items())))
     for line in (*tally.wrong[:10], *failures[:10]):
         print(f"WRONG     {line}")
     if left:
         print(f"LEFT      {dict(left)}")
+    slope, *around = (bytes / 1024 for bytes in (grown.estimate, grown.low, grown.high))
+    minutes = memory[-1][0] / 120
+    print(f"memory:   {slope:+.0f} KiB a minute over the last {minutes:.0f} [{around[0]:+.0f}, {around[1]:+.0f}]")
     result = {
         "bench": "soak",
-        "ratio": round(slope / half[-1][1], 6),
+        "ratio": round(grown.estimate / resident, 6),
         "against": "resident memory: growth a minute over the second half",
-        "slope_kb_min": round(slope / 1024, 1),
-        "resident_mb": round(half[-1][1] / 2**20, 1),
+        "slope_kb_min": round(slope, 1),
+        "slope_interval": [round(end, 1) for end in around],
+        "resident_mb": round(resident / 2**20, 1),
+        "threads": threads,
         "requests": tally.answers.total() + tally.errors.total(),
         "answers": dict(tally.answers),
         "errors": dict(tally.errors),

@@ -71,7 +71,7 @@ def test_approval_correction_and_rejection(ws: Workspace) -> None:
     assert items[a.question].cluster == a.cluster
     assert dataset.card["how"] == {"approved": 1, "corrected": 1}
     assert dataset.card["skipped"] == {}
-    assert "ann: 1 scores" in (dataset.path / "README.md").read_text()
+    assert "- 1 by ann\n" in (dataset.path / "README.md").read_text()
     assert {role for role, _ in dataset.record.parents} == {"corpus", "exam"}
 
 

@@ -14,10 +14,9 @@ The model is stored in Hugging Face layout.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from typing import Any
 
+from windlass.cli import workers
 from windlass.cli.workspace import add_option, opened
 from windlass.core.errors import InputError
 
@@ -49,23 +48,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-baselines", action="store_true", help="do not measure what compressors or counts make of the same text"
     )
-    parser.add_argument("--workers", type=int, help="train on so many processes of this machine; default: 1")
-    parser.add_argument(
-        "--parallel",
-        choices=("ddp", "fsdp"),
-        default="ddp",
-        help="several workers: each a whole copy of the model (ddp) or a part of it (fsdp); default: ddp",
-    )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    workers.add_options(parser)
     add_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    workers.quieten()
     from windlass.build.training.checks.checking import check_run
-
-    if "RANK" in os.environ:  # before torch is loaded: a lost worker is reported in words, not by traces of C++
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from windlass.build.training.distributed.launch import launch
     from windlass.build.training.distributed.workers import joined
     from windlass.build.training.pretrain import pretrain
     from windlass.build.training.recipe import parse_change, read_recipe, shipped_recipes
@@ -78,16 +67,16 @@ def run(args: argparse.Namespace) -> int:
         return 0
     recipe, given = _what(args)
     settings = read_recipe(recipe, given | dict(map(parse_change, args.set)))
-    if args.workers is not None and args.workers != 1 and not args.check and "RANK" not in os.environ:
-        return launch(args.workers, [sys.executable, "-m", "windlass", *sys.argv[1:]])
-    with joined(args.device) as workers, workers.one_voice(), opened(args) as ws:
+    if (status := workers.launched(args)) is not None:
+        return status
+    with joined(args.device) as team, team.one_voice(), opened(args) as ws:
         corpus, tokenizer = ws.artifacts.get(settings.data.corpus), ws.artifacts.get(settings.data.tokenizer)
         if args.check:
             found = check_run(ws, corpus, tokenizer, settings, args.workers or 1)
             print(found.render())
             return 0 if found.fits else 1
-        model = pretrain(ws, corpus, tokenizer, settings, workers=workers, parallel=args.parallel)
-        if not workers.leads:
+        model = pretrain(ws, corpus, tokenizer, settings, workers=team, parallel=args.parallel)
+        if not team.leads:
             return 0
         record = ws.store.artifact(model.digest)
         if record is not None and record.run is not None:

@@ -19,11 +19,10 @@ Data: JSON lines, JSON, CSV or Parquet with `messages`, `conversations`, `instru
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from windlass.cli import workers
 from windlass.cli.workspace import add_option, opened
 from windlass.core.errors import InputError
 
@@ -61,14 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     traces.add_argument("--teacher", metavar="MODEL", help="what this model answered, scored or not")
     traces.add_argument("--exam", help="nothing of its dev and test questions is learned; default: the one called exam")
     parser.add_argument("--list", action="store_true", help="show the recipes that come with windlass")
-    parser.add_argument("--workers", type=int, help="train on so many processes of this machine; default: 1")
-    parser.add_argument(
-        "--parallel",
-        choices=("ddp", "fsdp"),
-        default="ddp",
-        help="several workers: each a whole copy of the model (ddp) or a part of it (fsdp); default: ddp",
-    )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    workers.add_options(parser)
     add_option(parser)
 
 
@@ -81,11 +73,9 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         print(table(("recipe", "what it makes"), TUNING.shipped().items()))
         return 0
-    if "RANK" in os.environ:  # before torch is loaded: a lost worker is reported in words, not by traces of C++
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    workers.quieten()
     from windlass.build.adapt.checking import check_tuning, describe_dataset, open_uncompiled
     from windlass.build.adapt.tuning import tune
-    from windlass.build.training.distributed.launch import launch
     from windlass.build.training.distributed.workers import joined
     from windlass.loop.rollouts import EngineRollouts
     from windlass.loop.runs import summary, tracked
@@ -101,11 +91,11 @@ def run(args: argparse.Namespace) -> int:
     }
     given = {name: value for name, value in options.items() if value is not None}
     settings = TUNING.read(args.recipe, given | dict(map(parse_change, args.set)))
-    if args.workers is not None and args.workers != 1 and not args.check and "RANK" not in os.environ:
-        return launch(args.workers, [sys.executable, "-m", "windlass", *sys.argv[1:]])
-    with joined(args.device) as workers, workers.one_voice(), opened(args) as ws:
+    if (status := workers.launched(args)) is not None:
+        return status
+    with joined(args.device) as team, team.one_voice(), opened(args) as ws:
         if args.source is not None:
-            dataset = workers.told("traces", _from_traces(ws, args, settings) if workers.leads else None)
+            dataset = team.told("traces", _from_traces(ws, args, settings) if team.leads else None)
             settings = replace(settings, data=replace(settings.data, dataset=dataset))
         if args.check:
             inputs = open_uncompiled(ws, settings)
@@ -119,8 +109,8 @@ def run(args: argparse.Namespace) -> int:
             outcome = search(ws, settings, args.search)
             print(f"\n{outcome.render()}\n\nbest: {outcome.best.ref}  {outcome.best.digest[:12]}\n{outcome.best.path}")
             return 0
-        model = tune(ws, settings, workers=workers, parallel=args.parallel, rollouts=EngineRollouts)
-        if not workers.leads:
+        model = tune(ws, settings, workers=team, parallel=args.parallel, rollouts=EngineRollouts)
+        if not team.leads:
             return 0
         record = ws.store.artifact(model.digest)
         if record is not None and record.run is not None:

@@ -25,6 +25,7 @@ from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError, NotFound
 from windlass.core.records import ScoreRecord, SpanRecord
 from windlass.core.workspace import Workspace
+from windlass.loop.data_card import data_card
 from windlass.loop.harvest import CORRECTION, FEEDBACK, Guarded, clusters_of, question_key
 from windlass.loop.lineage import citations_of
 from windlass.loop.spoken import NotSpoken, Spoken, Turn, answered_by, spoken
@@ -126,7 +127,7 @@ def harvest_conversations(
             "teacher": wanted.teacher,
             "licence": None,
         }
-        (draft.path / "README.md").write_text(_data_card(draft.card), encoding="utf-8")
+        (draft.path / "README.md").write_text(_readme(draft.card), encoding="utf-8")
     return draft.done
 
 
@@ -282,11 +283,7 @@ def find_exam(ws: Workspace, name: str | None) -> Artifact | None:
     return exam
 
 
-def _data_card(card: Mapping[str, Any]) -> str:
-    skipped = "\n".join(f"- {count:,} {reason}" for reason, count in card["skipped"].items()) or "- nothing"
-    how = "\n".join(f"- {count:,} {what}" for what, count in card["how"].items())
-    return (
-        f"# Conversations from traces\n\n{card['description']}\n\n{card['items']:,} examples:\n\n{how}\n\nTraces that "
-        f"were left out:\n\n{skipped}\n\nIntended use: tuning a model on this task. The rows hold what users wrote, "
-        "word for word, after secrets were struck out.\n"
-    )
+def _readme(card: Mapping[str, Any]) -> str:
+    counted = {f"{card['items']:,} examples:": card["how"], "Traces that were left out:": card["skipped"]}
+    use = "tuning a model on this task. The rows hold what users wrote, word for word, after secrets were struck out."
+    return data_card("Conversations from traces", card, counted, use)

@@ -24,6 +24,7 @@ from windlass.core.errors import InputError
 from windlass.core.records import ScoreRecord
 from windlass.core.workspace import Workspace
 from windlass.evaluate.questions import load_items
+from windlass.loop.data_card import data_card
 from windlass.loop.lineage import asked, citations_of
 
 FEEDBACK = "feedback"
@@ -90,7 +91,7 @@ def harvest(
             "skipped": dict(skipped.most_common()),
             "authors": _authors(ws),
         }
-        (draft.path / "README.md").write_text(_data_card(draft.card), encoding="utf-8")
+        (draft.path / "README.md").write_text(_readme(draft.card), encoding="utf-8")
     return draft.done
 
 
@@ -255,11 +256,10 @@ def _authors(ws: Workspace) -> dict[str, int]:
     return dict(Counter(score.author for score in ws.store.scores(name=FEEDBACK)).most_common())
 
 
-def _data_card(card: Mapping[str, Any]) -> str:
-    skipped = "\n".join(f"- {count:,} {reason}" for reason, count in card["skipped"].items()) or "- nothing"
-    authors = "\n".join(f"- {author}: {count:,} scores" for author, count in card["authors"].items())
-    return (
-        f"# Harvested feedback\n\n{card['description']}\n\n{card['items']:,} questions from {card['scored_traces']:,} "
-        f"scored traces. Left out:\n\n{skipped}\n\nWho gave the feedback:\n\n{authors}\n\nIntended use: training "
-        "retrieval on these documents. The items hold users' questions word for word.\n"
-    )
+def _readme(card: Mapping[str, Any]) -> str:
+    counted = {
+        f"{card['items']:,} questions from {card['scored_traces']:,} scored traces. Left out:": card["skipped"],
+        "Scores that were given:": {f"by {author}": count for author, count in card["authors"].items()},
+    }
+    use = "training retrieval on these documents. The items hold users' questions word for word."
+    return data_card("Harvested feedback", card, counted, use)

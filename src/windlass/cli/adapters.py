@@ -4,6 +4,7 @@ windlass adapters show echo                          kind, rank, places, base; a
 windlass adapters merge echo --name whole            base and adapter as one model
 windlass adapters combine french=0.5 legal=0.5       their weighted sum, of the same base
 windlass adapters combine a=1 b=-0.5 --how svd --rank 8
+windlass adapters combine a=1 b=1 --how ties_svd --density 0.3
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ import argparse
 import json
 
 from windlass.cli.workspace import add_option, opened
+
+_HOWS = (
+    "cat", "svd", "linear", "ties", "dare_linear", "dare_ties", "ties_svd", "dare_linear_svd", "dare_ties_svd"
+)  # fmt: skip
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,12 +31,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     combine.add_argument("adapters", nargs="+", type=_weighed, metavar="ADAPTER=WEIGHT")
     combine.add_argument(
         "--how",
-        choices=("cat", "svd", "linear"),
+        choices=_HOWS,
         default="cat",
+        metavar="WAY",
         help="cat: the exact sum, ranks side by side; svd: the nearest of a smaller rank; linear: what PEFT calls so, "
-        "which is not the sum",
+        "which is not the sum; ties, dare_linear, dare_ties: of the thin matrices, as PEFT has them; ties_svd, "
+        "dare_linear_svd, dare_ties_svd: of what they add, as the papers mean it",
     )
     combine.add_argument("--rank", type=int, help="with svd; default: the largest of the adapters")
+    combine.add_argument("--density", type=float, help="share of the numbers that stay, with ties and dare")
+    combine.add_argument("--seed", type=int, default=0, help="of what dare drops; default: 0")
     combine.add_argument("--name", default="combined", help="of the adapter; default: combined")
     for action in (show, merge, combine):
         action.add_argument("--base", help="the model it was trained on; default: the one that the artifact names")
@@ -55,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
                 )
         else:
             ones = [(artifacts.stored(ws, name, args.base), weight) for name, weight in args.adapters]
-            made = artifacts.combine_stored(ws, ones, args.name, args.how, args.rank)
+            made = artifacts.combine_stored(ws, ones, args.name, args.how, args.rank, args.density, args.seed)
             print(f"At worst over all maps, {made.card['lost']:.1%} off the exact sum.")
         print(f"{made.ref}  {made.digest[:12]}\n{made.path}")
     return 0

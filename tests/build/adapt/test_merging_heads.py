@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tuned_world import make_home
 
 from windlass.build.adapt.peft.artifacts import combine_stored, facts, merge_stored, stored
-from windlass.build.adapt.settings import AdapterSettings
+from windlass.build.adapt.settings import AdapterSettings, BaseSettings
 from windlass.build.adapt.tuning import tune
 from windlass.build.transformer.embedder_files import Embedder, read_limit, read_recipe
 from windlass.build.transformer.hf import load_encoder
@@ -140,3 +140,25 @@ def test_a_reward_adapter_is_merged_as_training_would_have(tmp_path) -> None:
     texts = torch.arange(5, 12)
     scores = [load_reward_model(one.path)(texts, [4, 3]) for one in (later, at_once)]
     assert torch.allclose(*scores, atol=1e-5) and scores[0][0] != scores[0][1]
+
+
+@pytest.mark.parametrize("kind", ["classify", "embed"])
+def test_marks_of_words_become_tokens_of_an_encoder(base, tmp_path, kind: str) -> None:
+    rows = rows_for(kind, 40)
+    for row in rows:
+        name = "text" if kind == "classify" else "query"
+        row[name] = f"[A] {row[name]} [/A]"
+    path = written(tmp_path / "rows.jsonl", rows)
+    model = BaseSettings(str(base), new_tokens=("[A]", "[/A]"))
+    with Workspace(tmp_path) as ws:
+        beside = tune(ws, asked(base, path, kind, adapter=LORA, model=model), say=quiet)
+        at_once = tune(ws, asked(base, path, kind, adapter=replace(LORA, merge=True), model=model), say=quiet)
+        later = merge_stored(ws, stored(ws, beside.ref), "later")
+        grown = load_encoder(ws.artifacts.get(beside.parent("base")).path).embedding
+    same(later.path, at_once.path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(later.path)
+    marks = tokenizer.convert_tokens_to_ids(["[A]", "[/A]"])
+    assert set(marks) < set(tokenizer("[A] the cat [/A]")["input_ids"])
+    table = next(tensor for name, tensor in load_file(later.path / "model.safetensors").items() if "word_emb" in name)
+    moved = [number for number in range(len(grown)) if not torch.allclose(table[number], grown[number], atol=1e-7)]
+    assert moved == sorted(marks)

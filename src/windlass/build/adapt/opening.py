@@ -16,6 +16,7 @@ from windlass.build.adapt.data.templates import named_template
 from windlass.build.adapt.rl.rewards.reward import Reward
 from windlass.build.adapt.rl.rollouts import OpenRollouts
 from windlass.build.adapt.settings import CurateSettings, TuneSettings
+from windlass.build.adapt.vocabulary import with_tokens
 from windlass.build.corpus.reading import DOCUMENTS
 from windlass.build.tokenizer import Specials, load_specials, load_tokenizer
 from windlass.build.transformer.config import TransformerConfig
@@ -91,6 +92,9 @@ class Opened:
 def open_inputs(ws: Workspace, settings: TuneSettings) -> Opened:
     """Raises `InputError` or `NotFound` for what is not there or not of the right kind."""
     base, artifact = _model(ws, settings.model.base, "model.base")
+    grown: Sequence[str] = ()
+    if settings.model.new_tokens:
+        base, artifact, grown = with_tokens(ws, base, artifact, settings.model.new_tokens)
     file, dataset, columns, notes = _curated(ws, settings, *_learned(ws, settings))
     adapter, adapter_artifact = _adapter(ws, settings)
     asked, old = settings.objective.teacher, settings.data.replay
@@ -117,7 +121,7 @@ def open_inputs(ws: Workspace, settings: TuneSettings) -> Opened:
         replay,
         replay_artifact,
         columns,
-        notes,
+        (*grown, *notes),
     )
 
 
@@ -152,7 +156,7 @@ def _adapter(ws: Workspace, settings: TuneSettings) -> tuple[Path | None, Artifa
             f"model.adapter_from names {name}, but adapter.kind is 'none', which trains the base itself.",
             "Leave one of the two out.",
         )
-    for setting in ("targets", "layers", "also"):
+    for setting in ("targets", "layers", "also", "tokens"):
         if getattr(settings.adapter, setting):
             raise InputError(
                 f"model.adapter_from names {name}, which says itself what is trained, but adapter.{setting} does too.",

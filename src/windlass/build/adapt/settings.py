@@ -36,6 +36,9 @@ class BaseSettings:
     """An adapter of this base that is trained further, in its own shape: an artifact, or a folder as PEFT writes it."""
     template: str | None = None
     """How a conversation is written: `plain`, `chatml`, or a file with a Jinja template; None: as the base says."""
+    new_tokens: tuple[str, ...] = ()
+    """Tokens that the base's vocabulary lacks, such as the marks of a chat template. The base becomes one that has
+    them, their rows of embedding and head the mean of the others, and they are trained, also beside an adapter."""
     context: int | None = None
     """Tokens of one row; None: as many as the longest example has, and at most what the model reads."""
 
@@ -59,6 +62,9 @@ class AdapterSettings:
     """Only in these layers: `last 2`, `first 2`, or numbers from 0 such as `0,4-7`; empty: in all."""
     also: tuple[str, ...] = ()
     """What of the base is trained as it is beside the adapter: `embedding`, `head`, or norms such as `*.mlp_norm.*`."""
+    tokens: tuple[str, ...] = ()
+    """Tokens whose own rows of embedding and head are trained beside the adapter, which then holds these rows alone;
+    those of `model.new_tokens` always are."""
     virtual_tokens: int = 20
     """Positions before every text, with `prompt` and `prefix`."""
     bits: int | None = None
@@ -238,6 +244,7 @@ class TuneSettings:
                 "Choose 'drop', which leaves such examples out and counts them, or 'refuse'.",
             )
         _check(self.adapter)
+        _check_tokens(self)
         if self.adapter.bits is not None and self.objective.kind in ("grpo", "ppo"):
             raise InputError(
                 f"adapter.bits is {self.adapter.bits}, but with objective.kind '{self.objective.kind}' an engine "
@@ -259,7 +266,8 @@ class TuneSettings:
         """Nested tables as JSON brings them back."""
         values = asdict(self)
         values["optimizer"]["betas"] = list(self.optimizer.betas)
-        for field_ in ("targets", "also"):
+        values["model"]["new_tokens"] = list(self.model.new_tokens)
+        for field_ in ("targets", "also", "tokens"):
             values["adapter"][field_] = list(values["adapter"][field_])
         values["search"] = {
             section: {key: one.as_json() for key, one in ranges.items()} for section, ranges in self.search.items()
@@ -306,12 +314,32 @@ def _check(adapter: AdapterSettings) -> None:
             )
 
 
+def _check_tokens(settings: TuneSettings) -> None:
+    """New tokens that nobody trains would stay what they begin as."""
+    adapter, new = settings.adapter, settings.model.new_tokens
+    if len(set(new)) < len(new) or not all(new):
+        raise InputError(f"model.new_tokens is {list(new)}, with a token that is empty or named twice.")
+    whole = adapter.kind == "none" and not adapter.targets and not adapter.layers
+    named = any(name in ("embedding", "*") for name in (*adapter.also, *adapter.targets))
+    if new and not whole and not named and adapter.kind not in _HEEDED["tokens"]:
+        raise InputError(
+            f"model.new_tokens names {new[0]!r}, but nothing would train it with adapter.kind '{adapter.kind}'.",
+            f"Choose one of {', '.join(_HEEDED['tokens'])}, or name 'embedding' in adapter.also or adapter.targets.",
+        )
+    if (new or adapter.tokens) and settings.objective.kind in ("grpo", "ppo"):
+        raise InputError(
+            f"objective.kind is '{settings.objective.kind}', beside which rows of tokens cannot be trained.",
+            "Teach the base its new tokens by 'sft' first, and merge them.",
+        )
+
+
 _HEEDED: dict[str, tuple[AdapterKind, ...]] = {
     "dropout": ("lora", "rslora", "dora"),
     "targets": ("lora", "rslora", "dora", "ia3", "none"),
     "layers": ("lora", "rslora", "dora", "ia3", "none"),
     "also": ("lora", "rslora", "dora", "ia3"),
     "bits": ("lora", "rslora", "dora"),
+    "tokens": ("lora", "rslora", "dora"),
 }
 """Settings that would mean nothing with the other kinds."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields as fields_of
@@ -27,6 +28,8 @@ from windlass.core.files import disk_errors, sha256_file, sha256_json, write_jso
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+SHARD = 1_000_000_000
+"""Bytes of a file of weights that is written piece by piece, unless one tensor alone has more."""
 
 
 def from_hf(values: Mapping[str, Any], where: str) -> TransformerConfig:
@@ -119,6 +122,29 @@ def save_model(
     tensors = export({name: tensor.float() for name, tensor in model.state_dict().items()}, links)
     with disk_errors(folder):
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def write_shards(folder: Path, sizes: Mapping[str, int], tensor_of: Callable[[str], Tensor], limit: int = SHARD) -> int:
+    """Writes tensors, each made when its turn comes, as `model.safetensors`, or as files of at most `limit` bytes with
+    their index where there are more. `sizes`: bytes by name. Returns how many files."""
+    groups: list[list[str]] = []
+    held = 0
+    for name, size in sizes.items():
+        if not groups or held + size > limit:
+            groups.append([])
+            held = 0
+        groups[-1].append(name)
+        held += size
+    where: dict[str, str] = {}
+    for number, names in enumerate(groups, 1):
+        file = WEIGHTS if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+        with disk_errors(folder):
+            save_file({name: tensor_of(name) for name in names}, folder / file, metadata={"format": "pt"})
+        where |= dict.fromkeys(names, file)
+    if len(groups) > 1:
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where}
+        write_json(folder / f"{WEIGHTS}.index.json", index)
+    return len(groups)
 
 
 @contextmanager
@@ -278,6 +304,12 @@ class Tensors(Mapping[str, Tensor]):
         file, written = self._where[name]
         part = file.get_slice(written)
         return list(part.get_shape()), str(part.get_dtype())
+
+    def nbytes(self, name: str) -> int:
+        """As it is stored."""
+        shape, kind = self.measure(name)
+        bits = 8 if kind == "BOOL" else int("".join(filter(str.isdigit, kind.partition("_")[0])))
+        return math.prod(shape) * bits // 8
 
     def drop(self, name: str) -> None:
         """Leaves a tensor out."""

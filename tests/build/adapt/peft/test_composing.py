@@ -10,10 +10,11 @@ import pytest
 import torch
 import transformers
 
+from windlass.build.adapt.merging.methods import chance, dropped
 from windlass.build.adapt.peft.artifacts import combine_stored, merge_stored, stored
 from windlass.build.adapt.peft.attaching import adapter_of, attach, attach_adapter, merge
 from windlass.build.adapt.peft.beginning import read_for
-from windlass.build.adapt.peft.composing import combined
+from windlass.build.adapt.peft.composing import HOWS, How, combined
 from windlass.build.adapt.settings import AdapterSettings
 from windlass.build.transformer.adapters.files import write_adapter
 from windlass.build.transformer.adapters.parts import Adapter, LowRank
@@ -21,6 +22,7 @@ from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.hf import load_links, load_model, save_model, weights_digest
 from windlass.build.transformer.init import initialise
+from windlass.cli.adapters import _HOWS
 from windlass.cli.main import main
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError, Unsupported
@@ -106,6 +108,65 @@ def test_sums_are_those_of_peft(base, tmp_path, how: str, settings, weights) -> 
         assert torch.allclose(said(base, found.adapter), wrapped.eval()(TOKENS).logits, atol=5e-4)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("weights", [(0.5, 0.5), (1.2, -0.4)])
+@pytest.mark.parametrize("how", [way for way in HOWS if way not in ("cat", "linear", "svd")])
+def test_what_is_thinned_is_that_of_peft(base, tmp_path, monkeypatch, how: How, weights) -> None:
+    peft = pytest.importorskip("peft")
+    merging = pytest.importorskip("peft.utils.merge_utils")
+    ones = [random_adapter(base, "lora", seed, rank=3, alpha=4 + seed) for seed in range(2)]
+    found = combined(list(zip(ones, weights)), how, 3 if how.endswith("svd") else None, 0.6, seed=7)
+    masks = [  # the same chance for both: module by module, A before B, adapter by adapter
+        (name + side, number)
+        for name in _in_their_order(ones[0])
+        for side in ([""] if how.endswith("svd") else [" A", " B"])
+        for number in range(2)
+    ]
+
+    def as_here(tensor: torch.Tensor, density: float, rescale: bool) -> torch.Tensor:
+        name, number = masks.pop(0)
+        return dropped(tensor, density, chance(7, name, number))
+
+    monkeypatch.setattr(merging, "random_pruning", as_here)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(base)
+    wrapped = peft.PeftModel.from_pretrained(theirs, saved(base, tmp_path / "0", ones[0]), adapter_name="0")
+    wrapped.load_adapter(saved(base, tmp_path / "1", ones[1]), adapter_name="1")
+    rank = {"svd_rank": 3} if how.endswith("svd") else {}
+    wrapped.add_weighted_adapter(["0", "1"], list(weights), "sum", combination_type=how, density=0.6, **rank)
+    wrapped.set_adapter("sum")
+    assert not masks or not how.startswith("dare")
+    with torch.inference_mode():
+        assert torch.allclose(said(base, found.adapter), wrapped.eval()(TOKENS).logits, atol=5e-4)
+
+
+def _in_their_order(adapter: Adapter) -> list[str]:
+    """Our maps in the order in which transformers' model has its modules."""
+    places = [
+        "attention.query",
+        "attention.key",
+        "attention.value",
+        "attention.output",
+        "mlp.gate",
+        "mlp.up",
+        "mlp.down",
+    ]
+    return [f"blocks.{layer}.{place}" for layer in range(SHAPE["layers"]) for place in places]
+
+
+def test_thinning_is_of_no_use_to_some_and_needed_by_others(base) -> None:
+    lora, other = (random_adapter(base, "lora", seed, rank=2) for seed in (0, 1))
+    pair = [(lora, 0.5), (other, 0.5)]
+    ia3 = [(random_adapter(base, "ia3", seed), 0.5) for seed in (0, 1)]
+    for how, density in (("cat", 0.5), ("ties", None), ("dare_ties_svd", 0.0), ("ties", 1.5)):
+        with pytest.raises(InputError, match=f"With '{how}'"):
+            combined(pair, how, density=density)
+    with pytest.raises(Unsupported, match="rescale, which 'ties' cannot combine"):
+        combined(ia3, "ties", density=0.5)
+    same = combined([(lora, 0.5), (lora, 0.5)], "ties_svd", density=1.0)
+    assert abs(same.lost - 0.5) < 1e-4  # PEFT's mean is of weighted tensors: weights of 1 give the adapter back
+    assert combined([(lora, 1.0), (lora, 1.0)], "ties_svd", density=1.0).adapter.parts.keys() == lora.parts.keys()
+
+
 def test_cat_is_the_sum_and_the_others_say_what_they_lose(base) -> None:
     ones = [random_adapter(base, "lora", 0, rank=2), random_adapter(base, "rslora", 1, rank=3, alpha=4)]
     weighed = list(zip(ones, (0.7, 0.3)))
@@ -168,6 +229,7 @@ def test_stored_adapters_are_merged_and_combined(base, home, capsys) -> None:
     assert shown["kind"] == "lora" and shown["ranks"] == [4] and shown["base"] == parent.ref
     with Workspace(folder) as ws:
         both, whole = ws.artifacts.get("both"), ws.artifacts.get("whole")
+        assert set(_HOWS) == set(HOWS)
         assert both.parent("base") == whole.parent("base") == parent.digest
         assert [role for role, _ in both.record.parents].count("adapter") == 2
         assert both.card["weights"] == {"french": 0.5, "legal": 0.5}

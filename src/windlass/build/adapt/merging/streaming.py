@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from windlass.build.adapt.merging.methods import agreed, chance, dropped, slerp, trimmed, weighted
 from windlass.build.adapt.merging.settings import Merging
 from windlass.build.adapt.merging.sources import Opened, Source, opened_together
-from windlass.build.transformer.hf import WEIGHTS
+from windlass.build.transformer.hf import SHARD, write_shards
 from windlass.core.errors import InputError
-from windlass.core.files import disk_errors, write_json
 
 Say = Callable[[str], None]
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-_FILE = 1_000_000_000
-"""Bytes of a file of weights, unless one tensor alone has more."""
 _EVERY = 10.0
 """Seconds between two signs of life."""
 
@@ -63,7 +59,7 @@ def merge_folders(
     folder: Path,
     *,
     dtype: str | None = None,
-    file_bytes: int = _FILE,
+    file_bytes: int = SHARD,
     say: Say = print,
 ) -> Outcome:
     """Writes the weights of the merge to `folder`, in files of at most `file_bytes`. `dtype`: what they are stored in;
@@ -76,26 +72,23 @@ def merge_folders(
     weights = asked.shares(len(models))
     tally = _Tally(len(models))
     with opened_together([*models, *([] if base is None else [base])]) as opened:
-        files = list(_files(opened, dtype, file_bytes))
         began = said = time.monotonic()
-        where: dict[str, str] = {}
-        for number, names in enumerate(files, 1):
-            file = WEIGHTS if len(files) == 1 else f"model-{number:05d}-of-{len(files):05d}.safetensors"
-            held: dict[str, Tensor] = {}
-            for name in names:
-                held[name] = _merged(opened, name, weights, asked, tally).to(_type(opened, name, dtype)).contiguous()
-                _check_finite(name, held[name])
-                if time.monotonic() - said > _EVERY:
-                    said = time.monotonic()
-                    share = (len(where) + len(held)) / len(opened.names)
-                    say(f"  {share:.0%} merged, {(said - began) * (1 / share - 1):.0f} s to go")
-            with disk_errors(folder):
-                save_file(held, folder / file, {"format": "pt"})
-            where |= dict.fromkeys(names, file)
-        if len(files) > 1:
-            size = sum((folder / file).stat().st_size for file in set(where.values()))
-            write_json(folder / f"{WEIGHTS}.index.json", {"metadata": {"total_size": size}, "weight_map": where})
-    return tally.outcome(len(where), len(files), base is not None)
+        done = 0
+
+        def tensor_of(name: str) -> Tensor:
+            nonlocal said, done
+            made = _merged(opened, name, weights, asked, tally).to(_type(opened, name, dtype)).contiguous()
+            _check_finite(name, made)
+            done += 1
+            if time.monotonic() - said > _EVERY:
+                said, share = time.monotonic(), done / len(opened.names)
+                say(f"  {share:.0%} merged, {(said - began) * (1 / share - 1):.0f} s to go")
+            return made
+
+        files = write_shards(
+            folder, {name: _bytes(opened, name, dtype) for name in opened.names}, tensor_of, file_bytes
+        )
+    return tally.outcome(done, files, base is not None)
 
 
 def _merged(opened: Opened, name: str, weights: Sequence[float], asked: Merging, tally: _Tally) -> Tensor:
@@ -131,19 +124,8 @@ def _merged(opened: Opened, name: str, weights: Sequence[float], asked: Merging,
     return base.add_(agreed(deltas, deltas, weights), alpha=asked.scale)
 
 
-def _files(opened: Opened, dtype: str | None, limit: int) -> Iterable[list[str]]:
-    """Which tensors go into which file."""
-    names: list[str] = []
-    size = 0
-    for name in opened.names:
-        own = math.prod(opened.tensors[0].measure(name)[0]) * _type(opened, name, dtype).itemsize
-        if names and size + own > limit:
-            yield names
-            names, size = [], 0
-        names.append(name)
-        size += own
-    if names:
-        yield names
+def _bytes(opened: Opened, name: str, dtype: str | None) -> int:
+    return math.prod(opened.tensors[0].measure(name)[0]) * _type(opened, name, dtype).itemsize
 
 
 def _type(opened: Opened, name: str, dtype: str | None) -> torch.dtype:

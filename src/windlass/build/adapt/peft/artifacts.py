@@ -98,6 +98,8 @@ def facts(one: Stored) -> dict[str, Any]:
         found["scales"] = sorted({part.scale for part in low})
     elif adapter.parts:
         found["kind"] = "ia3"
+    if adapter.rows:
+        found["tokens"] = sorted({number for rows in adapter.rows.values() for number in rows.ids})
     return found | {
         "places": sorted({name.rpartition(".")[2] for name in adapter.parts}),
         "whole": sorted(adapter.whole),
@@ -143,9 +145,16 @@ def merge_stored(ws: Workspace, one: Stored, name: str) -> Artifact:
 
 
 def combine_stored(
-    ws: Workspace, ones: Sequence[tuple[Stored, float]], name: str, how: How = "cat", rank: int | None = None
+    ws: Workspace,
+    ones: Sequence[tuple[Stored, float]],
+    name: str,
+    how: How = "cat",
+    rank: int | None = None,
+    density: float | None = None,
+    seed: int = 0,
 ) -> Artifact:
-    """Stores the weighted sum of adapters of one base; the card says what it lost. Raises as `combined` does."""
+    """Stores the weighted sum of adapters of one base; the card says how far it lies from the exact one. Raises as
+    `combined` does."""
     first = ones[0][0]
     if other := next((one for one, _ in ones if one.base.resolve() != first.base.resolve()), None):
         raise InputError(
@@ -160,7 +169,7 @@ def combine_stored(
         )
     body, adapter = first.read()
     others = [(one.read()[1], weight) for one, weight in ones[1:]]
-    found = combined([(adapter, ones[0][1]), *others], how, rank)
+    found = combined([(adapter, ones[0][1]), *others], how, rank, density, seed)
     digest = weights_digest(first.base)
     with ws.artifacts.build("adapter", name) as draft:
         parents = {(role, parent.digest) for one, _ in ones for role, parent in one.parents}
@@ -176,9 +185,11 @@ def combine_stored(
             draft.path, found.adapter, body.links, state, base=first.base_name, digest=digest, bits=own, task=task
         )
         weights = {one.name: weight for one, weight in ones}
-        draft.card.update(
-            {"description": f"sum of {len(ones)} adapters", "how": how, "weights": weights, "lost": found.lost}
-        )
+        thinned = {} if density is None else {"density": density}
+        if how.startswith("dare"):
+            thinned["seed"] = seed
+        told = {"how": how, "weights": weights, **thinned, "lost": found.lost}
+        draft.card.update({"description": f"sum of {len(ones)} adapters", **told})
     return draft.done
 
 

@@ -15,6 +15,7 @@ from windlass.build.adapt.peft.dora import DoRALinear, begun_with_lengths
 from windlass.build.adapt.peft.ia3 import IA3Linear
 from windlass.build.adapt.peft.lora import LoRALinear, begun
 from windlass.build.adapt.peft.quantised import dequantise
+from windlass.build.adapt.peft.rows import begun_rows, merge_rows, put_rows, rows_of
 from windlass.build.adapt.settings import AdapterSettings
 from windlass.build.transformer.adapters.parts import Adapter, Part, Rescaled
 from windlass.build.transformer.attention import Attention
@@ -29,10 +30,17 @@ _DEFAULT = {"ia3": ("key", "value", "down")}
 """What the paper rescales; the other kinds take every map."""
 
 
-def attach(model: nn.Module, settings: AdapterSettings, seed: int, dtype: torch.dtype | None = None) -> None:
+def attach(
+    model: nn.Module,
+    settings: AdapterSettings,
+    seed: int,
+    dtype: torch.dtype | None = None,
+    tokens: Sequence[int] = (),
+) -> None:
     """Freezes the transformer and puts a new adapter's trained numbers into it, in place; a head of its own that the
     model has behind the transformer stays trained. `dtype`: what the frozen weights are kept in, that of the
-    activations, so that no pass has to cast them.
+    activations, so that no pass has to cast them. `tokens`: those whose own rows of embedding and head are trained
+    too.
 
     Without an adapter, what the settings do not name is frozen, and nothing where they name nothing. Raises
     `InputError` when they name a map that no block has.
@@ -55,6 +63,7 @@ def attach(model: nn.Module, settings: AdapterSettings, seed: int, dtype: torch.
         dtype,
     )
     _train_also(transformer_of(model), settings.also)
+    put_rows(model, begun_rows(model, tokens))
 
 
 def attach_adapter(model: nn.Module, adapter: Adapter, dropout: float = 0.0, dtype: torch.dtype | None = None) -> None:
@@ -72,6 +81,7 @@ def attach_adapter(model: nn.Module, adapter: Adapter, dropout: float = 0.0, dty
     for name, part in adapter.parts.items():
         owner, _, child = name.rpartition(".")
         setattr(model.get_submodule(owner), child, _with(places[name], part, dropout))
+    put_rows(model, adapter.rows)
 
 
 def adapter_of(model: nn.Module) -> Adapter:
@@ -80,9 +90,12 @@ def adapter_of(model: nn.Module) -> Adapter:
     before = virtual.virtual_of(model)
     own = {id(parameter) for module in adapted.values() for parameter in module.parameters(recurse=False)}
     own |= set() if before is None else {id(before.vectors)}
+    rows = rows_of(model)
+    own |= {id(one.vectors_NC) for one in rows.values()}
     whole = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad and id(p) not in own}
     parts = {name: module.part() for name, module in adapted.items()}
-    return Adapter(parts, whole, None if before is None else before.value())
+    values = {name: one.value() for name, one in rows.items()}
+    return Adapter(parts, whole, None if before is None else before.value(), values)
 
 
 def merge(model: nn.Module) -> None:
@@ -98,6 +111,7 @@ def merge(model: nn.Module) -> None:
             owner, _, child = name.rpartition(".")
             setattr(model.get_submodule(owner), child, module.merged())
     dequantise(model)
+    merge_rows(model)
     for parameter in model.parameters():
         parameter.data = parameter.data.float()
 

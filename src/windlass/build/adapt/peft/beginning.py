@@ -15,6 +15,7 @@ from windlass.build.transformer.adapters import virtual_files
 from windlass.build.transformer.adapters.files import bits_of, check_base, present, read_adapter
 from windlass.build.transformer.adapters.parts import Adapter
 from windlass.build.transformer.adapters.recipe import CONFIG, Recipe
+from windlass.build.transformer.adapters.row_files import FIELD
 from windlass.build.transformer.families.links import Link
 from windlass.build.transformer.hf import load_links, tied_head, weights_digest
 from windlass.core.errors import InputError
@@ -31,7 +32,7 @@ def attached(model: nn.Module, opened: Opened, links: Sequence[Link] | None = No
     links = load_links(opened.base) if links is None else links
     if opened.adapter is None:
         quantise(model, settings.adapter.bits)
-        attach(model, settings.adapter, settings.run.seed, dtype)
+        attach(model, settings.adapter, settings.run.seed, dtype, _tokens(opened))
     else:
         check_base(opened.adapter, weights_digest(opened.base), opened.base_name)
         _check_bits(opened.adapter, settings.adapter.bits)
@@ -42,6 +43,21 @@ def attached(model: nn.Module, opened: Opened, links: Sequence[Link] | None = No
         attach_adapter(model, adapter, settings.adapter.dropout, dtype)
     if settings.stores_adapter:
         _check_room(model, links)
+
+
+def _tokens(opened: Opened) -> list[int]:
+    """The tokens whose rows are trained. Raises `InputError` for one that is none."""
+    adapter, new = opened.settings.adapter, opened.settings.model.new_tokens
+    if adapter.kind not in ("lora", "rslora", "dora"):  # other kinds train all rows, or none
+        return []
+    names = dict.fromkeys((*adapter.tokens, *new))
+    numbers = {name: opened.tokenizer.token_to_id(name) for name in names}
+    if missing := [name for name, number in numbers.items() if number is None]:
+        raise InputError(
+            f"adapter.tokens names {missing[0]!r}, which is no token of {opened.base_name}.",
+            "Add it to the vocabulary: model.new_tokens.",
+        )
+    return [numbers[name] for name in names]
 
 
 def _check_bits(folder: Path, asked: int | None) -> None:
@@ -67,7 +83,9 @@ def _check_room(model: nn.Module, links: Sequence[Link]) -> None:
 
 def read_for(model: nn.Module, folder: Path, links: Sequence[Link], tied: str | None = None) -> Adapter:
     """The adapter in a PEFT folder, which fits the model. Raises `InputError` and `Unsupported` as `read_adapter`."""
-    more = ("use_dora", "modules_to_save", "ensure_weight_tying", "feedforward_modules", *virtual_files.FIELDS)
+    more = (
+        "use_dora", "modules_to_save", "ensure_weight_tying", "feedforward_modules", FIELD, *virtual_files.FIELDS
+    )  # fmt: skip
     recipe = Recipe(present(folder, CONFIG), kinds=("LORA", "IA3", *virtual_files.KINDS), more=more)
     if recipe.kind in virtual_files.KINDS:
         return Adapter({}, virtual=virtual_files.read_virtual(folder, recipe, transformer_of(model).config))

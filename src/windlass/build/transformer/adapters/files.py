@@ -25,6 +25,7 @@ from torch import Tensor
 from windlass.build.transformer.adapters.modules import adaptable, short
 from windlass.build.transformer.adapters.parts import Adapter, LowRank, Part, Rescaled, divided, joined
 from windlass.build.transformer.adapters.recipe import CONFIG, WEIGHTS, Recipe
+from windlass.build.transformer.adapters.row_files import FIELD, SUFFIX, read_rows, written_rows
 from windlass.build.transformer.families.links import Link
 from windlass.core.errors import InputError, Unsupported
 from windlass.core.files import disk_errors, write_json
@@ -104,6 +105,7 @@ def read_adapter(
     for key, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise InputError(f"{path}: '{key}' holds numbers that are not finite.", "Its training diverged.")
+    rows = {key: tensors.pop(key) for key in [key for key in tensors if key.endswith(SUFFIX)]}
     modules, others = _modules_of(tensors, recipe, str(path))
     links = _meant(tables, modules, str(path))
     targets = adaptable(links)
@@ -122,7 +124,9 @@ def read_adapter(
         parts |= _parts(module, targets[module], shapes, recipe, tensors, str(path))
     if tied is not None:
         others = _without_copy(others, links, tensors, tied, recipe)
-    return Adapter(parts, read_whole(others, links, shapes, tensors, str(path)))
+    whole = read_whole(others, links, shapes, tensors, str(path))
+    by_module = {key.removeprefix(_PREFIX).removesuffix(SUFFIX): tensor for key, tensor in rows.items()}
+    return Adapter(parts, whole, rows=read_rows(by_module, recipe, links, shapes))
 
 
 def _modules_of(tensors: Mapping[str, Tensor], recipe: Recipe, where: str) -> tuple[set[str], set[str]]:
@@ -248,7 +252,14 @@ def read_whole(
         own = {name: torch.empty(tuple(shapes[name])) for name in link.ours}
         (wanted,) = link.shapes(own).values()
         if list(tensors[key].shape) != wanted:
-            raise InputError(f"{where}: '{key}' has shape {list(tensors[key].shape)}, but this model needs {wanted}.")
+            table = {link.ours[0], link.ours[0].rpartition(".")[2]} & {"embedding", "head.weight"}
+            raise InputError(
+                f"{where}: '{key}' has shape {list(tensors[key].shape)}, but this model needs {wanted}.",
+                "Its base had another vocabulary: name the one that has the adapter's tokens, such as the one that "
+                "model.new_tokens made."
+                if table
+                else "Is it an adapter of another base model?",
+            )
         link.fill(own, {link.theirs[0]: tensors[key]})
         found |= own
     return found
@@ -313,7 +324,8 @@ def write_adapter(
             modules[module] = part = _of_module(parts, link, state)
             tensors |= {_key(module, kind): tensor for kind, tensor in _tensors(part).items()}
     whole, saved = whole_tensors(adapter, links, state, tied)
-    tensors |= whole
+    rows, tokens = written_rows(adapter.rows, links)
+    tensors |= whole | {_PREFIX + name: tensor for name, tensor in rows.items()}
     known = {name.rpartition(".")[0] for link in links for name in link.theirs}
     values: dict[str, Any] = {
         **_described(modules, known),
@@ -322,7 +334,7 @@ def write_adapter(
         "modules_to_save": saved,
     }
     if values["peft_type"] == "LORA":
-        values |= {"lora_dropout": dropout, "bias": "none"}
+        values |= {"lora_dropout": dropout, "bias": "none", FIELD: tokens}
     write_folder(folder, values, tensors, base=base, digest=digest, bits=bits, task=task)
 
 

@@ -64,12 +64,23 @@ class Virtual:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Rows of a table that were trained each by itself: those of a few tokens."""
+
+    ids: tuple[int, ...]
+    vectors_NC: Tensor
+    """What stands in these rows."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Adapter:
     parts: Mapping[str, Part]
     """By the name of our map: `blocks.0.attention.query`."""
     whole: Mapping[str, Tensor] = field(default_factory=dict)
     """Tensors of the model that were trained as they are, such as a new head, by our names."""
     virtual: Virtual | None = None
+    rows: Mapping[str, Rows] = field(default_factory=dict)
+    """By our names: `embedding`, `head.weight`."""
 
 
 def joined(parts: Sequence[LowRank | None], outputs: Sequence[int]) -> LowRank:

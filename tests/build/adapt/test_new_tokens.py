@@ -75,7 +75,8 @@ def disturbed(model: torch.nn.Module) -> None:
     [(False, 61, torch.float32), (True, 61, torch.bfloat16), (True, 50, torch.float32), (False, 60, torch.bfloat16)],
 )
 def test_a_base_with_more_tokens_is_the_same_for_all_others(tied: bool, known: int, dtype, tmp_path: Path) -> None:
-    theirs = base_of(tmp_path / "base", tied, known, dtype).float()
+    base_of(tmp_path / "base", tied, known, dtype)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32).eval()
     told = grow(tmp_path / "base", tmp_path / "grown", MARKS)
     size = max(61, known + 2)
     assert told == {"tokens": {MARKS[0]: known, MARKS[1]: known + 1}, "known": known, "vocabulary": size}
@@ -224,7 +225,9 @@ def test_a_chat_format_of_new_tokens_is_learned_merged_and_served(home, tmp_path
     assert set(marks) <= set(moved) and (also or set(moved) == set(marks))
     prompt = [marks[0], *tokenizer.encode("user\nred blue", add_special_tokens=False).ids, marks[1]]
     engine = Engine(model)
-    found = [step.id for step in engine.submit(Generation(prompt, 6, Sampling(temperature=0.0)))]
+    found = [
+        step.id for step in engine.submit(Generation(prompt=prompt, max_tokens=6, sampling=Sampling(temperature=0.0)))
+    ]
     engine.close()
     text = list(prompt)
     with torch.inference_mode():

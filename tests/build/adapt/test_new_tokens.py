@@ -208,6 +208,7 @@ def test_a_chat_format_of_new_tokens_is_learned_merged_and_served(home, tmp_path
         assert ws.artifacts.get(grown.parent("base")).record.name == "base"
         one = stored(ws, made.ref)
         assert facts(one)["tokens"] if not also else facts(one)["whole"]
+        assert "--lora" not in (made.path / "README.md").read_text(encoding="utf-8")  # one table for all adapters
         whole = merge_stored(ws, one, "whole")
         before = len(ws.store.artifacts())
         again = tune(ws, chat(rows, adapter__also=list(also), adapter__merge=True), say=quiet)

@@ -95,7 +95,8 @@ def _use(opened: Opened, prepared: Prepared) -> str:
         return "PEFT reads it beside its base. It is what stands before a text, which `windlass serve` does not add."
     base = "" if opened.base_artifact is not None else f" --base {settings.model.base}"
     whole = f"`windlass adapters merge {name} --name {name}-whole{base}`"
-    if opened.config.causal and not adapter.also and settings.objective.kind != "reward":
+    tables = adapter.also or adapter.tokens or settings.model.new_tokens  # which the engine cannot put beside a base
+    if opened.config.causal and not tables and settings.objective.kind != "reward":
         served = settings.model.base if opened.base_artifact is None else opened.base_artifact.ref
         return (
             f"Beside its base: `windlass serve {served} --lora {name}={name}`. As one model with it: {whole}. PEFT "

@@ -4,7 +4,7 @@
     Pool([here, there], balance=True, weights=[3, 1])                       # three calls of four go here first
 
 A model that failed `failures` times in a row is left out for `pause` seconds; then one call tries it, and the others
-follow if it answers (the circuit breaker of Nygard, "Release It!"). A request that is itself wrong is not tried elsewhere.
+follow if it answers (the circuit breaker of Nygard, "Release It!"). A request that is itself wrong goes nowhere else.
 """
 
 from __future__ import annotations

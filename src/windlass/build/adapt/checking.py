@@ -122,7 +122,7 @@ def planned_memory(prepared: Prepared, job: Fit[Any], micro: int, process: int) 
     batch = _batch(prepared, micro)
     head = 0
     if isinstance(model, Decoder):
-        head = min(batch.counted, chunk_size(model.config.vocab_size)) * model.config.vocab_size * bytes_of_logit(width)
+        head = min(batch.counted, _chunk(model)) * model.config.vocab_size * bytes_of_logit(width)
     return Memory(
         process=process,
         weights=weights,
@@ -132,6 +132,12 @@ def planned_memory(prepared: Prepared, job: Fit[Any], micro: int, process: int) 
         activations=one + max(two - one, 0) * (micro - 1),
         head=head,
     )
+
+
+def _chunk(model: Decoder) -> int:
+    """Positions whose logits are there at once."""
+    trained = model.output_weight.requires_grad
+    return chunk_size(model.config.vocab_size, trained=trained)
 
 
 def _kept(prepared: Prepared, rows: int) -> int:

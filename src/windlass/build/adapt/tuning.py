@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from windlass.build.adapt.objectives import (
     sft,
     tagging,
 )
-from windlass.build.adapt.objectives.preparing import Prepared
+from windlass.build.adapt.objectives.preparing import Prepared, batch_of, scheduled
 from windlass.build.adapt.opening import Opened, open_inputs
 from windlass.build.adapt.peft.adapted import AdaptedLinear
 from windlass.build.adapt.peft.quantised import numbers, told
@@ -66,8 +65,6 @@ OBJECTIVES: Mapping[ObjectiveKind, Callable[[Opened], Prepared]] = {
     **dict.fromkeys(preference.METHODS, preference.prepare),
     "reward": reward.prepare,
 }
-_BATCH = 8
-"""Rows of a step."""
 _WARMUP = 0.03
 """Share of the steps."""
 
@@ -158,10 +155,8 @@ def config_of(opened: Opened) -> dict[str, Any]:
 
 
 def job_of(prepared: Prepared, settings: TuneSettings, workers: Workers, parallel: Kind) -> Fit[Measurement]:
-    rows, schedule, optimizer = len(prepared.examples), settings.schedule, settings.optimizer
-    batch = min(settings.data.batch or _BATCH, rows)
-    if schedule.steps is None and schedule.minutes is None:
-        schedule = replace(schedule, steps=max(1, math.ceil(settings.data.epochs * rows / batch)))
+    rows, optimizer = len(prepared.examples), settings.optimizer
+    batch, schedule = batch_of(settings, rows), scheduled(settings, rows)
     warmup = schedule.warmup_steps
     if warmup is None:
         warmup = round((schedule.steps or 0) * _WARMUP)

@@ -27,6 +27,7 @@ LogitsOf = Callable[[Tensor], Tensor]
 
 _LOGITS = 1 << 25
 """Numbers that the logits of one chunk may hold: 64 MB in bfloat16."""
+_CACHED = 1 << 22
 _PAD = 128
 
 
@@ -37,15 +38,18 @@ def head_of(model: nn.Module, *, accuracy: bool = False) -> Head:
     def head(x_NC: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
         logits_NV = logits_of(x_NC).float()
         nats = F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORE, reduction="sum")
-        right = (logits_NV.detach().argmax(-1) == targets_N).sum() if accuracy else torch.zeros((), device=x_NC.device)
-        return nats, right
+        if not accuracy or torch.is_grad_enabled():  # a training step asks for the loss only
+            return nats, torch.zeros((), device=x_NC.device)
+        return nats, (logits_NV.argmax(-1) == targets_N).sum()
 
     return head
 
 
-def chunk_size(vocabulary: int) -> int:
-    """Positions in a chunk: as many as fit, since each chunk reads the head's matrix and writes its gradient."""
-    return max(256, _LOGITS // vocabulary)
+def chunk_size(vocabulary: int, *, trained: bool = True) -> int:
+    """Positions in a chunk. Of a head that is trained as many as fit, since each chunk reads its matrix and writes its
+    gradient; of a frozen one on a CPU few, whose logits stay in its cache between one pass over them and the next.
+    """
+    return max(256, (_LOGITS if trained or torch.cuda.is_available() else _CACHED) // vocabulary)
 
 
 def cross_entropy(
@@ -58,7 +62,7 @@ def cross_entropy(
     x_NC, targets_N = x_BTC.flatten(0, -2), targets_BT.flatten()
     counted = targets_N != IGNORE
     count = int(counted.sum())
-    if count < 0.9 * len(targets_N):
+    if count < 0.9 * len(targets_N) or len(targets_N) % _PAD:
         # Filled up to a multiple, so that a compiled head meets few shapes.
         places = torch.nonzero(counted).flatten()
         filling = -count % _PAD

@@ -47,6 +47,9 @@ class Arithmetic:
     """Of the balancing loss of experts. This and the next are part of what is learned."""
     temperature: float = 0.05
     """Of the contrastive softmax."""
+    by_text: bool = False
+    """Each text of a row looks at itself alone, instead of a row at all of itself through a mask: for decoders whose
+    blocks are not compiled, since the shapes are others in every pass."""
 
 
 def arithmetic(
@@ -58,6 +61,7 @@ def arithmetic(
     routing_weight: float = 0.0,
     temperature: float = 0.05,
     compiler: Callable[[Head], Head] | None = None,
+    by_text: bool = False,
 ) -> Arithmetic:
     """The usual arithmetic of a model. `accuracy` also counts how often the likeliest token was right."""
 
@@ -69,18 +73,25 @@ def arithmetic(
     return Arithmetic(
         head if compiler is None else compiler(head),
         weights,
-        chunk or chunk_size(model.config.vocab_size),
+        chunk or chunk_size(model.config.vocab_size, trained=bool(weights())),
         dtype,
         routing_weight,
         temperature,
+        by_text,
     )
 
 
 def causal(model: Decoder, batch: Batch, math: Arithmetic) -> Loss:
     """Negative log-likelihood of each token given those before it."""
     routing = routing_of(model)
-    x_BTC = model.hidden(batch.inputs_BT, documents_BT=batch.documents_BT, dtype=math.dtype, routing=routing)
-    nats, right = cross_entropy(math.head, x_BTC, batch.targets_BT, math.weights(), math.chunk)
+    if math.by_text and batch.documents_BT is not None:
+        order_N, lengths = texts_of(batch.documents_BT)
+        tokens_N, targets = batch.inputs_BT.flatten()[order_N], batch.targets_BT.flatten()[order_N]
+        x = model.hidden_of_texts(tokens_N, lengths, dtype=math.dtype, routing=routing)
+    else:
+        targets = batch.targets_BT
+        x = model.hidden(batch.inputs_BT, documents_BT=batch.documents_BT, dtype=math.dtype, routing=routing)
+    nats, right = cross_entropy(math.head, x, targets, math.weights(), math.chunk)
     return balanced(Loss(nats, batch.counted, {"right": right}), routing, math)
 
 
@@ -123,6 +134,21 @@ def contrastive(model: Encoder, batch: Batch, math: Arithmetic) -> Loss:
         F.cross_entropy(scores_BB, own_B, reduction="sum") + F.cross_entropy(scores_BB.T, own_B, reduction="sum")
     ) / 2
     return Loss(nats, batch.counted, {"right": (scores_BB.detach().argmax(-1) == own_B).sum()})
+
+
+def texts_of(documents_BT: Tensor) -> tuple[Tensor, list[int]]:
+    """The texts that rows hold, shortest first: where their tokens stand in all rows one behind the other, (tokens),
+    and how many each has. Positions of negative documents are padding, and none of them is there."""
+    rows, positions = documents_BT.shape
+    first_BT = F.pad(documents_BT[:, 1:] != documents_BT[:, :-1], (1, 0), value=True)
+    starts_D = torch.nonzero(first_BT.flatten()).flatten()
+    lengths_D = torch.diff(starts_D, append=starts_D.new_tensor([rows * positions]))
+    there_D = documents_BT.flatten()[starts_D] >= 0
+    lengths_D, by_length_D = torch.sort(lengths_D[there_D], stable=True)
+    starts_D = starts_D[there_D][by_length_D]
+    before_D = lengths_D.cumsum(0) - lengths_D
+    within_N = torch.arange(int(lengths_D.sum()), device=documents_BT.device)
+    return within_N + torch.repeat_interleave(starts_D - before_D, lengths_D), lengths_D.tolist()
 
 
 def needed(tensor: Tensor | None) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from windlass.build.transformer.cache import KVCache
 from windlass.build.transformer.config import TransformerConfig
+from windlass.build.transformer.gradients import by_hand, looked
 from windlass.build.transformer.linear import Linear, fused
 from windlass.build.transformer.norm import RMSNorm
 from windlass.build.transformer.ragged import Together
@@ -21,6 +22,8 @@ from windlass.build.transformer.rope import rotate
 
 _SHORT = 512
 """Up to this many tokens the explicit formula, compiled, is faster on a CPU than the fused kernel."""
+_TINY = 64
+"""Up to this many tokens PyTorch's kernel in float32 is faster on the way back than anything in bfloat16."""
 _STRIPE = 128
 """So many queries at a time, where none looks ahead: more and smaller stripes save little and cost time to compile."""
 
@@ -143,15 +146,13 @@ class Attention(nn.Module):
 
     def _look_by_stretch(self, q_1HTD: Tensor, k_1KTD: Tensor, v_1KTD: Tensor, sight: Sight) -> Tensor:
         """The same, (1, H, T, D), where neighbours of equal length are a batch of their own: no mask, no padding."""
-        out, start = [], 0
-        for rows, length, own in sight.stretches:
-            end = start + rows * length
-            q, k, v = (
-                x[0, :, start:end].view(x.shape[1], rows, length, self.head_dim).transpose(0, 1)
-                for x in (q_1HTD, k_1KTD, v_1KTD)
-            )
+        out = []
+        # Split at once: the way back of a slice fills as much memory as all stretches have, that of a split its own.
+        sizes = [rows * length for rows, length, _ in sight.stretches]
+        parts = zip(*(torch.split(x[0], sizes, dim=1) for x in (q_1HTD, k_1KTD, v_1KTD)), strict=True)
+        for (rows, length, own), qkv in zip(sight.stretches, parts, strict=True):
+            q, k, v = (x.view(x.shape[0], rows, length, self.head_dim).transpose(0, 1) for x in qkv)
             out.append(self._look(q, k, v, own).transpose(1, 2).flatten(0, 1))
-            start = end
         return (out[0] if len(out) == 1 else torch.cat(out)).transpose(0, 1)[None]
 
     def _attend(self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, sight: Sight) -> Tensor:
@@ -160,6 +161,9 @@ class Attention(nn.Module):
         explicit = self.cap is not None or (
             on_cpu and torch.compiler.is_compiling() and max(q_BHTD.shape[2], k_BKSD.shape[2]) <= _SHORT
         )
+        learning = on_cpu and not explicit and q_BHTD.dtype == torch.bfloat16 and by_hand()
+        if learning and max(q_BHTD.shape[2], k_BKSD.shape[2]) <= _TINY:
+            return self._attend(q_BHTD.float(), k_BKSD.float(), v_BKSD.float(), sight).to(torch.bfloat16)
         # The kernel can share key/value heads by itself, which halves the time of reading a cache (docs/lab.md). When
         # training, repeating them is faster; and on a GPU a mask would then rule the fast kernels out.
         shares = not explicit and not torch.is_grad_enabled() and (on_cpu or mask is None)
@@ -167,6 +171,9 @@ class Attention(nn.Module):
             k_BKSD, v_BKSD = (x.repeat_interleave(group, dim=1) for x in (k_BKSD, v_BKSD))
         if explicit:
             return _explicit(q_BHTD, k_BKSD, v_BKSD, sight, self.scale, self.cap)
+        if learning and q_BHTD.shape[2] == k_BKSD.shape[2] and not (mask is not None and mask.requires_grad):
+            ordered = sight.causal or sight.ordered
+            return looked(q_BHTD * self.scale, k_BKSD, v_BKSD, _added(mask, q_BHTD), ordered)
         if mask is not None and mask.is_floating_point():
             mask = mask.to(q_BHTD.dtype)
         return F.scaled_dot_product_attention(
@@ -201,6 +208,13 @@ def _rows(sight: Sight, start: int, stop: int, end: int, device: torch.device) -
         return None
     rows = sight.mask if sight.mask.shape[-2] == 1 else sight.mask[..., start:stop, :]
     return rows[..., :end]
+
+
+def _added(mask: Tensor | None, q_BHTD: Tensor) -> Tensor | None:
+    """A mask as numbers of four dimensions."""
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, float("-inf"))
+    return None if mask is None else mask.to(q_BHTD.dtype).view(*[1] * (4 - mask.ndim), *mask.shape)
 
 
 def _formula(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, cap: float | None) -> Tensor:

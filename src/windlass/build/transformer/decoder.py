@@ -95,7 +95,7 @@ class Decoder(Stack):
     ) -> Tensor:
         """As `hidden`, (T, C), of whole texts that stand one behind the other: without padding, and without masks."""
         x_1TC = embed(tokens_T[None], self.embedding, self.config, dtype)
-        return self.through(*self.enter(x_1TC, lengths=lengths), routing)[0]
+        return self.through(*self.enter(x_1TC, lengths=lengths), routing)[0, : len(tokens_T)]
 
     def hidden_of_parts(self, tokens_T: Tensor, parts: Parts, *, dtype: torch.dtype | None = None) -> Tensor:
         """As `hidden`, (T, C), of a row that holds the next parts of several texts."""

@@ -74,7 +74,7 @@ class Encoder(Stack):
         """
         x_BTC = embed(tokens_BT, self.embedding, self.config, dtype)
         x_BTC, sights = self.enter(x_BTC, documents_BT, types_BT=types_BT, lengths=lengths)
-        return self.through(x_BTC, sights, routing)
+        return self.through(x_BTC, sights, routing)[:, : tokens_BT.shape[1]]
 
     def logits(self, x_BTC: Tensor) -> Tensor:
         """The masked-LM head: scores of every token of the vocabulary at every position, in the dtype of `x_BTC`."""

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from windlass.build.transformer.config import TransformerConfig
+from windlass.build.transformer.gradients import by_hand, gated_silu
 from windlass.build.transformer.linear import Linear, fused
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -41,4 +42,4 @@ class MLP(nn.Module):
 
 
 def _gated(activation: Callable[[Tensor], Tensor], gate: Tensor, up: Tensor) -> Tensor:
-    return activation(gate) * up
+    return gated_silu(gate, up) if activation is F.silu and by_hand() else activation(gate) * up

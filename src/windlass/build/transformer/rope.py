@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from windlass.build.transformer.config import RopeScaling
+from windlass.build.transformer.gradients import by_hand
+from windlass.build.transformer.gradients import turned as turn
 
 
 def frequencies(dims: int, theta: float, scaling: RopeScaling | None, long: bool = False) -> tuple[Tensor, float]:
@@ -49,6 +51,8 @@ def rotate(x_BHTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     turned = cos.shape[-1]
     if turned < x_BHTD.shape[-1]:
         return torch.cat([rotate(x_BHTD[..., :turned], cos, sin), x_BHTD[..., turned:]], dim=-1)
+    if by_hand():
+        return turn(x_BHTD, cos, sin)
     first, second = x_BHTD.chunk(2, dim=-1)
     quarter = torch.cat([-second, first], dim=-1)
     return x_BHTD * cos.to(x_BHTD.dtype) + quarter * sin.to(x_BHTD.dtype)

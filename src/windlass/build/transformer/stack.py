@@ -7,6 +7,7 @@ from functools import lru_cache
 from itertools import groupby
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from windlass.build.transformer.attention import KeysValues, Sight, as_mask, visible
@@ -14,6 +15,7 @@ from windlass.build.transformer.block import Block
 from windlass.build.transformer.branches import Branches
 from windlass.build.transformer.cache import KVCache
 from windlass.build.transformer.config import RopeScaling, TransformerConfig
+from windlass.build.transformer.gradients import by_hand, rounded
 from windlass.build.transformer.norm import norm_of
 from windlass.build.transformer.positions import (
     alibi_slopes,
@@ -68,9 +70,10 @@ class Stack(nn.Module):
         """What the first block reads, and each block's sight: the parts of a pass that do not repeat.
 
         `documents_BT` (int64) keeps attention inside each document and counts positions from its start; `lengths` says
-        the same of a single row that holds nothing but whole documents, `parts` of one that holds the next parts of
-        several texts, and `branches` of one that continues different places of the cache. `types_BT` (int64): kinds of
-        segments. Raises `InputError` when the sequence is longer than the model reads.
+        the same of a single row that holds nothing but whole documents (behind which there may then be padding),
+        `parts` of one that holds the next parts of several texts, and `branches` of one that continues different places
+        of the cache. `types_BT` (int64): kinds of segments. Raises `InputError` when the sequence is longer than the
+        model reads.
         """
         start = cache.length if cache is not None else 0
         end = start + x_BTC.shape[1] if lengths is None else longest(lengths, x_BTC)
@@ -114,9 +117,19 @@ class Stack(nn.Module):
             sights = {local: self._sight_of_branches(local, branches, cache) for local in set(kinds)}
         elif lengths is not None:
             sights = {local: self._sight_by_stretch(local, lengths, x_BTC.device) for local in set(kinds)}
+            filling = self._filling(x_BTC)
+            if filling:
+                real = x_BTC.shape[1]
+                x_BTC = F.pad(x_BTC, (0, 0, 0, filling))
+                sights = {local: sight._replace(real=real) for local, sight in sights.items()}
         else:
             sights = {local: self._sight(local, positions, documents_BT, cache, end) for local in set(kinds)}
         return x_BTC, [sights[local] for local in kinds]
+
+    def _filling(self, x_BTC: Tensor) -> int:
+        """Positions of padding behind the texts of a row; whoever calls `enter` with lengths leaves them out again."""
+        costly = x_BTC.dtype == torch.bfloat16 and x_BTC.device.type == "cpu" and by_hand()
+        return rounded(x_BTC.shape[1]) - x_BTC.shape[1] if costly and self.config.experts is None else 0
 
     def through(
         self,

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from windlass.build.adapt.objectives.comparing import decoder_of
 from windlass.build.adapt.objectives.distillation_losses import Divergence, divergence
-from windlass.build.adapt.objectives.preparing import LossOf, Prepared
+from windlass.build.adapt.objectives.preparing import LossOf, Prepared, scheduled
 from windlass.build.adapt.objectives.sft import conversation_rows
 from windlass.build.adapt.opening import Opened
 from windlass.build.adapt.peft.beginning import attached
@@ -105,8 +105,9 @@ def prepare(opened: Opened) -> Prepared:
             f"Set model.context to {teacher.config.context}, or choose another teacher.",
         )
     attached(model, opened)
-    compiler, how = prepare_blocks(model, settings.run, settings.schedule)
-    prepare_blocks(teacher, replace(settings.run, recompute=False), settings.schedule)
+    schedule = scheduled(settings, len(rows.train))
+    compiler, how = prepare_blocks(model, settings.run, schedule)
+    prepare_blocks(teacher, replace(settings.run, recompute=False), schedule)
     head = head_of_both(model, teacher, lesson)
     both = chunk_size(model.config.vocab_size + teacher.config.vocab_size)
     math = arithmetic(model, dtype=dtype_of(settings.run), chunk=both)

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from torch import nn
 
+from windlass.build.adapt.settings import TuneSettings
 from windlass.build.training.data.batches import Batch, Examples, OnPolicy
 from windlass.build.training.distributed.parallel import Spread, Survey
 from windlass.build.training.fitting import Measurement, Tick
 from windlass.build.training.objectives import Loss
+from windlass.build.training.settings import ScheduleSettings
 
 LossOf = Callable[[Batch], Loss]
+_BATCH = 8
+"""Rows of a step."""
+
+
+def batch_of(settings: TuneSettings, rows: int) -> int:
+    """Rows of a step."""
+    return min(settings.data.batch or _BATCH, rows)
+
+
+def scheduled(settings: TuneSettings, rows: int) -> ScheduleSettings:
+    """The schedule with the steps that the epochs come to, where it says of itself neither steps nor minutes."""
+    schedule = settings.schedule
+    if schedule.steps is not None or schedule.minutes is not None:
+        return schedule
+    return replace(schedule, steps=max(1, math.ceil(settings.data.epochs * rows / batch_of(settings, rows))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from windlass.build.adapt.data.lengths import row_size
 from windlass.build.adapt.data.packing import PackedExamples
 from windlass.build.adapt.data.rows import Row
 from windlass.build.adapt.data.splitting import split_off
-from windlass.build.adapt.objectives.preparing import LossOf, Prepared
+from windlass.build.adapt.objectives.preparing import LossOf, Prepared, scheduled
 from windlass.build.adapt.opening import Opened
 from windlass.build.adapt.peft.beginning import attached
 from windlass.build.adapt.peft.storing import save_tuned, stored_kind
@@ -52,8 +52,9 @@ def prepare(opened: Opened) -> Prepared:
         )
     rows = conversation_rows(opened, opened.rows())
     attached(model, opened)
-    compiler, how = prepare_blocks(model, settings.run, settings.schedule)
-    math = arithmetic(model, dtype=dtype_of(settings.run), accuracy=True, compiler=compiler)
+    compiler, how = prepare_blocks(model, settings.run, scheduled(settings, len(rows.train)))
+    by_text = compiler is None and settings.adapter.kind not in ("prompt", "prefix")  # what is before a text, repeats
+    math = arithmetic(model, dtype=dtype_of(settings.run), accuracy=True, compiler=compiler, by_text=by_text)
 
     def measure(loss_of: LossOf, most: int | None, tick: Tick | None) -> HeldOut:
         return score_examples(loss_of, rows.unseen, batch=settings.data.micro_batch or 8, most=most, tick=tick)

@@ -168,6 +168,28 @@ def test_good_and_bad_answers_to_one_question_become_pairs(ws: Workspace) -> Non
     assert (form_of("dpo"), form_of("kto"), form_of("sft")) == ("pairs", "labels", "conversations")
 
 
+def test_exercises_and_labelled_texts_have_the_best_answer(ws: Workspace) -> None:
+    said = {
+        "my parcel?": "delivery",
+        "money back!": '{"label": "refund"}',
+        "both?": '{"a": 1, "b": 2}',
+        "how many?": "7",
+    }
+    for question, answer in said.items():
+        give_feedback(ws, ask(ws, question, answer), good=True)
+    give_feedback(ws, ask(ws, "too late?", "refund"), good=False, correct_answer="delivery")
+    give_feedback(ws, ask(ws, "never said?", "x"), good=False)
+    dataset = made(ws, "texts")
+    labels = {row["text"]: row["label"] for row in rows(dataset)}
+    assert labels == {"my parcel?": "delivery", "money back!": "refund", "how many?": 7, "too late?": "delivery"}
+    assert dataset.card["skipped"] == {"rejected without a better answer": 1, "whose answer is not one value": 1}
+    exercises = {row["prompt"][-1]["content"]: row["answer"] for row in rows(made(ws, "exercises"))}
+    assert exercises == {**said, "too late?": "delivery"}
+    for objective in ("embed", "rank", "tag", "extract", "continue"):
+        with pytest.raises(InputError, match="cannot be drawn from questions"):
+            form_of(objective)
+
+
 def test_tool_calls_are_kept_as_values(ws: Workspace) -> None:
     call = {"id": "c1", "name": "paint", "arguments": '{"colour": "red"}'}
     messages = [

@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         if args.search is not None:
             from windlass.build.adapt.searching import search
 
-            outcome = search(ws, settings, args.search)
+            outcome = search(ws, settings, args.search, rollouts=EngineRollouts)
             print(f"\n{outcome.render()}\n\nbest: {outcome.best.ref}  {outcome.best.digest[:12]}\n{outcome.best.path}")
             return 0
         model = tune(ws, settings, workers=team, parallel=args.parallel, rollouts=EngineRollouts)

@@ -81,6 +81,15 @@ class Draft:
         return self.artifact
 
 
+def check_name(text: str, what: str = "name") -> None:
+    """Raises `InputError` for what cannot be the name of an artifact; work of hours asks before it begins."""
+    if not _NAME.fullmatch(text):
+        raise InputError(
+            f"'{text}' cannot be the {what} of an artifact.",
+            "Use letters, digits, '-', '_' and '.', at most 100, and begin with a letter or digit.",
+        )
+
+
 class Artifacts:
     """The artifacts of a workspace: their folders under `folder`, their records in `store`."""
 
@@ -95,12 +104,8 @@ class Artifacts:
         Identical content under the same parents yields the artifact that exists already. Raises `InputError` for a
         name that cannot be used and for a draft without files or with links; `DiskFull` leaves nothing behind.
         """
-        for what, text in (("name", name), ("kind", kind)):
-            if not _NAME.fullmatch(text):
-                raise InputError(
-                    f"'{text}' cannot be the {what} of an artifact.",
-                    "Use letters, digits, '-', '_' and '.', at most 100, and begin with a letter or digit.",
-                )
+        check_name(name)
+        check_name(kind, "kind")
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._remove_dead_drafts()

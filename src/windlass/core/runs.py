@@ -129,12 +129,18 @@ class Runs:
         self, kind: str, name: str, *, config: Mapping[str, Any] | None = None, seed: int | None = None
     ) -> Run:
         """The newest unfinished run of the same kind, name, configuration and seed, or else a new one."""
-        wanted = json.loads(json.dumps(dict(config or {})))  # as it comes back from the store
-        for record in self.list(kind):
-            same = (record.name, record.config, record.seed) == (name, wanted, seed)
-            if same and record.status in ("interrupted", "failed"):
+        for record in self.alike(kind, name, config, seed):
+            if record.status in ("interrupted", "failed"):
                 return self.resume(record.id)
         return self.start(kind, name, config=config, seed=seed)
+
+    def alike(
+        self, kind: str, name: str, config: Mapping[str, Any] | None = None, seed: int | None = None
+    ) -> list[RunRecord]:
+        """The runs of this kind, name, configuration and seed, newest first."""
+        wanted = json.loads(json.dumps(dict(config or {})))  # as it comes back from the store
+        found = self.list(kind)
+        return [one for one in found if (one.name, one.config, one.seed) == (name, wanted, seed)]
 
     def get(self, identifier: str) -> RunRecord | None:
         """The run as it really stands: "interrupted" when its process died without saying so."""

@@ -30,11 +30,14 @@ from windlass.loop.harvest import CORRECTION, FEEDBACK, Guarded, clusters_of, qu
 from windlass.loop.lineage import citations_of
 from windlass.loop.spoken import NotSpoken, Spoken, Turn, answered_by, spoken
 
-Form = Literal["conversations", "pairs", "labels"]
+Form = Literal["conversations", "pairs", "labels", "exercises", "texts"]
 _PAGE = 500
 _FORMS: Mapping[str, Form] = {
-    "kto": "labels",
+    **dict.fromkeys(("sft", "distil"), "conversations"),
     **dict.fromkeys(("dpo", "orpo", "simpo", "reward"), "pairs"),
+    "kto": "labels",
+    **dict.fromkeys(("grpo", "ppo"), "exercises"),
+    **dict.fromkeys(("classify", "regress"), "texts"),
 }
 
 
@@ -91,8 +94,13 @@ class _Question:
 
 
 def form_of(objective: str) -> Form:
-    """What an objective learns from."""
-    return _FORMS.get(objective, "conversations")
+    """What an objective learns from. Raises `InputError` for one that needs what no trace holds."""
+    if objective not in _FORMS:
+        raise InputError(
+            f"objective.kind is '{objective}', whose examples cannot be drawn from questions and their answers.",
+            f"Give --data. From traces learn: {', '.join(_FORMS)}.",
+        )
+    return _FORMS[objective]
 
 
 def harvest_conversations(
@@ -104,7 +112,13 @@ def harvest_conversations(
     """
     skipped: Counter[str] = Counter()
     questions = _listen(ws, wanted, _Guard(ws, exam), skipped)
-    compose = {"conversations": _conversations, "pairs": _pairs, "labels": _labels}[wanted.form]
+    compose = {
+        "conversations": _conversations,
+        "pairs": _pairs,
+        "labels": _labels,
+        "exercises": _exercises,
+        "texts": _texts,
+    }[wanted.form]
     rows = sorted(compose(questions.values(), skipped), key=lambda row: str(row["id"]))
     if not rows:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in skipped.most_common()) or "there are none"
@@ -222,6 +236,39 @@ def _hear(questions: dict[str, _Question], said: Spoken, score: ScoreRecord | No
 
 
 def _conversations(questions: Iterable[_Question], skipped: Counter[str]) -> Iterator[dict[str, Any]]:
+    for question, best in _settled(questions, skipped):
+        yield _row(question, best, best.how, messages=[*question.prompt, best.answer])
+
+
+def _exercises(questions: Iterable[_Question], skipped: Counter[str]) -> Iterator[dict[str, Any]]:
+    """Prompts with what a reward compares answers with."""
+    for question, best in _settled(questions, skipped):
+        yield _row(question, best, best.how, prompt=question.prompt, answer=str(best.answer["content"]))
+
+
+def _texts(questions: Iterable[_Question], skipped: Counter[str]) -> Iterator[dict[str, Any]]:
+    """What was asked last, with what was said of it: one word, or the one value of an object."""
+    for question, best in _settled(questions, skipped):
+        label = _value(str(best.answer["content"]))
+        if label is None:
+            skipped["whose answer is not one value"] += len(best.traces)
+        else:
+            yield _row(question, best, best.how, text=question.prompt[-1]["content"], label=label)
+
+
+def _value(answer: str) -> Any:
+    """The label that an answer is, or the one that it holds as JSON; None where it holds several things or none."""
+    try:
+        found = json.loads(answer)
+    except ValueError:
+        return answer.strip() or None
+    if isinstance(found, dict):
+        found = next(iter(found.values())) if len(found) == 1 else None
+    return found if isinstance(found, str | int | float) else None
+
+
+def _settled(questions: Iterable[_Question], skipped: Counter[str]) -> Iterator[tuple[_Question, _Voices]]:
+    """The questions that have a best answer, with it; all else is counted."""
     for question in questions:
         best = question.best
         if best is None:
@@ -232,7 +279,7 @@ def _conversations(questions: Iterable[_Question], skipped: Counter[str]) -> Ite
             skipped["with another answer to a question that has a better one"] += len(others)
         if len(best.traces) > 1:
             skipped["that repeat a question and its answer"] += len(best.traces) - 1
-        yield _row(question, best, best.how, messages=[*question.prompt, best.answer])
+        yield question, best
 
 
 def _pairs(questions: Iterable[_Question], skipped: Counter[str]) -> Iterator[dict[str, Any]]:

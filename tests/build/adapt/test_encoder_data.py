@@ -139,7 +139,7 @@ def test_labels_are_names_numbers_or_lists():
     assert labels_of(rows_with(["a", "b"] * 3)).targets([1])[0].tolist() == [1]
 
 
-@example([0, 1, 3], 0.5, 0, True)
+@example([0, 1, 3, 6], 0.5, 0, True)
 @given(st.lists(st.integers(0, 12), min_size=3, max_size=80), st.floats(0, 0.6), st.integers(0, 5), st.booleans())
 def test_what_is_the_same_stays_together(keys, share, seed, stratified):
     strata = [key % 3 for key in keys] if stratified else None
@@ -148,7 +148,7 @@ def test_what_is_the_same_stays_together(keys, share, seed, stratified):
     except InputError:
         groups = set(keys)
         alone = strata is not None and len({key % 3 for key in groups}) == len(groups)
-        assert alone or round(len(groups) * share) >= len(groups) or len(groups) == 1
+        assert alone or round(len(groups) * share) >= len(groups) or len(groups) < 4
         return
     assert sorted(train + heldout) == list(range(len(keys))) and train and heldout
     assert not {keys[number] for number in train} & {keys[number] for number in heldout}

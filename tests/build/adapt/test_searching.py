@@ -9,6 +9,7 @@ import pytest
 from tuned_world import asked, echoes, make_home, write_rows
 
 from windlass.build.adapt import searching
+from windlass.build.adapt.rl.rollouts import PlainRollouts
 from windlass.build.adapt.searching import default_ranges, search
 from windlass.core.errors import ConfigError, InputError
 from windlass.core.workspace import Workspace
@@ -67,6 +68,38 @@ def test_a_search_that_was_stopped_goes_on_with_the_same_trials(home: Path) -> N
             search(ws, settings, 3, say=stop)
         again = search(ws, settings, 3, say=lambda line: None)
     assert [row[1:4] for row in again.rows] == [row[1:4] for row in straight.rows]
+
+
+def test_a_search_that_came_to_its_end_is_extended(home: Path) -> None:
+    """With the very trials that it would have made at once, and without making the first ones again."""
+    with Workspace(home) as ws:
+        straight = search(ws, asked(home / "rows.jsonl", **ranged("at-once")), 3, say=lambda line: None)
+        settings = asked(home / "rows.jsonl", **ranged("extended"))
+        search(ws, settings, 2, say=lambda line: None)
+        said: list[str] = []
+        again = search(ws, settings, 3, say=said.append)
+        assert (
+            "  goes on from 2 trials" in said
+            and len([run for run in ws.runs.list("tune") if run.name == "extended"]) == 3
+        )
+        assert search(ws, settings, 1, say=said.append).rows == again.rows  # fewer than there are: as it stands
+    assert [row[1:4] for row in again.rows] == [row[1:4] for row in straight.rows]
+
+
+def test_trials_of_reinforcement_learning_are_answered_by_the_engine_that_serves(home: Path) -> None:
+    path = write_rows(home / "sums.jsonl", [{"question": f"red {n}", "answer": f"{n}"} for n in range(8)])
+    more = {"rl__rewards": ["number"], "rl__answer_tokens": 3, "rl__group": 2, "schedule__steps": 2}
+    settings = asked(path, **(ranged("answered") | more), objective__kind="grpo")
+    asked_of: list[int] = []
+
+    class Counted(PlainRollouts):
+        def sample(self, prompts: Any, seeds: Any) -> Any:
+            asked_of.append(len(prompts))
+            return super().sample(prompts, seeds)
+
+    with Workspace(home) as ws:
+        search(ws, settings, 1, rollouts=Counted, say=lambda line: None)
+    assert asked_of
 
 
 def test_a_trial_worse_than_the_median_is_given_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

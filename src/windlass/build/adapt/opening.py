@@ -19,12 +19,14 @@ from windlass.build.adapt.settings import CurateSettings, TuneSettings
 from windlass.build.adapt.vocabulary import with_tokens
 from windlass.build.corpus.reading import DOCUMENTS
 from windlass.build.tokenizer import Specials, load_specials, load_tokenizer
+from windlass.build.transformer.adapters.files import present
+from windlass.build.transformer.adapters.recipe import CONFIG, WEIGHTS
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.hf import load_config, load_model
 from windlass.build.transformer.model import Model
 from windlass.core.artifacts import Artifact
 from windlass.core.chat_template import ChatTemplate
-from windlass.core.errors import InputError
+from windlass.core.errors import InputError, NotFound
 from windlass.core.workspace import Workspace
 
 MINILM = "all-MiniLM-L6-v2"
@@ -163,6 +165,8 @@ def _adapter(ws: Workspace, settings: TuneSettings) -> tuple[Path | None, Artifa
                 f"Leave adapter.{setting} out.",
             )
     if Path(name).is_dir():
+        for file in (CONFIG, WEIGHTS):
+            present(Path(name), file)
         return Path(name), None
     artifact = _of_kind(ws, name, "model.adapter_from", "an adapter")
     return artifact.path, artifact
@@ -191,7 +195,12 @@ def _file(ws: Workspace, name: str, key: str) -> tuple[Path, Artifact | None]:
 
 def _of_kind(ws: Workspace, name: str, key: str, what: str) -> Artifact:
     """Raises `InputError` where `key` of the settings names an artifact of another kind, and `NotFound`."""
-    artifact = ws.artifacts.get(name)
+    artifact = ws.artifacts.find(name)
+    if artifact is None:
+        place = "file" if what == "a dataset" else "folder"
+        raise NotFound(
+            f"{key}: there is neither a {place} nor an artifact '{name}'.", "`windlass artifacts` lists what there is."
+        )
     if artifact.kind != what.split()[1]:
         raise InputError(
             f"{key}: {artifact.ref} is of kind '{artifact.kind}', not {what}.",

@@ -3,18 +3,20 @@
 Which settings come next is told by Optuna's tree of Parzen estimators (Bergstra et al. 2011), seeded for each trial by
 its number; a trial that measures worse than the median of the others at the same step is given up. Every trial is a
 run of its own. The list of trials is a SQLite file in the folder of the search's run, so that the same command goes on
-where it was stopped.
+where it was stopped, and adds to a search that came to its end when it asks for more trials.
 """
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from windlass.build.adapt.opening import Opened, open_inputs
+from windlass.build.adapt.rl.rollouts import OpenRollouts
 from windlass.build.adapt.settings import RangeSettings, TuneSettings
 from windlass.build.adapt.tuning import OBJECTIVES, config_of, job_of, tune
 from windlass.build.training.distributed.workers import ALONE
@@ -24,6 +26,8 @@ from windlass.build.training.measuring.standing import PREFIX, standing
 from windlass.core.artifacts import Artifact
 from windlass.core.config import strict
 from windlass.core.errors import InputError, MissingExtra
+from windlass.core.files import atomic_write
+from windlass.core.runs import Run
 from windlass.core.tables import table
 from windlass.core.workspace import Workspace
 
@@ -33,6 +37,7 @@ _LOOKS = 4
 _UNPRUNED = 4
 """Trials that run to their end before any is compared with the median."""
 _ARTIFACT = "artifact"
+_TRIALS = "trials.db"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +54,11 @@ class _GivenUp(Exception):
     """The trial is worse than the median of those before it."""
 
 
-def search(ws: Workspace, settings: TuneSettings, trials: int, *, say: Say = print) -> Found:
-    """Tunes until `trials` trials have ended; the best one's artifact is stored, as all the others' are.
+def search(
+    ws: Workspace, settings: TuneSettings, trials: int, *, rollouts: OpenRollouts | None = None, say: Say = print
+) -> Found:
+    """Tunes until `trials` trials have ended, those of an equal search before this one included; the best one's
+    artifact is stored, as all the others' are. `rollouts`: as of `tune`.
 
     Raises `InputError` for a range that names no setting or holds values that it cannot have, before the first trial;
     `MissingExtra` without Optuna. Ctrl-C stops; the same call goes on.
@@ -73,13 +81,15 @@ def search(ws: Workspace, settings: TuneSettings, trials: int, *, say: Say = pri
     }
     with (
         ws.runs.resume_or_start(KIND, settings.run.name, config=config, seed=settings.run.seed) as run,
-        _study(optuna, run.folder / "trials.db") as study,
+        _study(optuna, _list_of_trials(ws, run, config)) as study,
     ):
+        if before := len(_ended(study)):
+            say(f"  goes on from {before:,} trials")
         for name, one in ranges.items():
             say(f"  {name}: {one}")
         while (done := len(_ended(study))) < trials:
             study.sampler = optuna.samplers.TPESampler(seed=settings.run.seed + done)
-            _try(optuna, ws, study, plain, ranges, say)
+            _try(optuna, ws, study, plain, ranges, rollouts, say)
             figures = {f"best_{_figure(plain)}": _measured(ws, plain, trial) for trial in _best_first(study)[:1]}
             run.log(done + 1, trials=done + 1, **figures)
         return _found(ws, study, plain, tuple(ranges))
@@ -112,7 +122,13 @@ def changed(settings: TuneSettings, values: Mapping[str, Any]) -> TuneSettings:
 
 
 def _try(
-    optuna: Any, ws: Workspace, study: Any, plain: TuneSettings, ranges: Mapping[str, RangeSettings], say: Say
+    optuna: Any,
+    ws: Workspace,
+    study: Any,
+    plain: TuneSettings,
+    ranges: Mapping[str, RangeSettings],
+    rollouts: OpenRollouts | None,
+    say: Say,
 ) -> None:
     trial = study.ask()
     asked = {name: _suggested(trial, name, one) for name, one in ranges.items()}
@@ -126,7 +142,7 @@ def _try(
             raise _GivenUp(f"at step {step:,}: its {_figure(plain)} of {abs(score):.4f} is worse than the median")
 
     try:
-        model = tune(ws, settings, say=lambda line: say(f"  {line}"), after_look=look)
+        model = tune(ws, settings, rollouts=rollouts, say=lambda line: say(f"  {line}"), after_look=look)
     except (_GivenUp, Diverged) as why:
         say(f"  given up: {str(why).partition(chr(10))[0]}")
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
@@ -142,6 +158,18 @@ def _suggested(trial: Any, name: str, one: RangeSettings) -> Any:
     if isinstance(one.low, int) and isinstance(one.high, int):
         return trial.suggest_int(name, one.low, one.high, log=one.log)
     return trial.suggest_float(name, one.low, one.high, log=one.log)
+
+
+def _list_of_trials(ws: Workspace, run: Run, config: Mapping[str, Any]) -> Path:
+    """The file of this run's trials. A new run begins with those of the last equal search that came to its end."""
+    path = run.folder / _TRIALS
+    if not path.is_file():
+        records = ws.runs.alike(KIND, run.record.name, config, run.record.seed)
+        files = [ws.runs.folder / record.id / _TRIALS for record in records if record.status == "done"]
+        if (before := next((file for file in files if file.is_file()), None)) is not None:
+            with before.open("rb") as source, atomic_write(path) as copy:
+                shutil.copyfileobj(source, copy)
+    return path
 
 
 @contextlib.contextmanager

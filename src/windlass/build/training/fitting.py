@@ -27,6 +27,7 @@ from windlass.build.training.measuring.meters import Meter, Speed, peak
 from windlass.build.training.measuring.standing import standing
 from windlass.build.training.pace import UNPLANNED, Pace
 from windlass.build.training.settings import RunSettings, ScheduleSettings, budget_seconds, dtype_of
+from windlass.core.artifacts import check_name
 from windlass.core.progress import Progress
 from windlass.core.runs import Run
 from windlass.core.workspace import Workspace
@@ -113,7 +114,9 @@ class Fit(Generic[M]):
 def started_run(
     ws: Workspace, kind: str, asked: RunSettings, config: dict[str, Any], workers: Workers
 ) -> Iterator[Run | Following]:
-    """The leader's run, which the others follow; one with the same configuration that did not end is taken up."""
+    """The leader's run, which the others follow; one with the same configuration that did not end is taken up. Raises
+    `InputError` for a name that what is made could not have."""
+    check_name(asked.name)
     with workers.together():
         if workers.leads:
             with (

@@ -36,7 +36,7 @@ def rows_of(path: Path) -> list[Row]:
         found = [Row(f"{path}, row {number}", values) for number, values in read]
         if report.skipped:
             note = report.skipped[0]
-            raise InputError(f"{note.source}: {note.reason} ({note.detail}).", "Mend that row, or leave it out.")
+            raise InputError(f"{note.source}: {note.reason} ({note.detail}).", "Mend it, or leave it out.")
     else:
         raise InputError(f"{path} is no file of rows.", f"Known are .json, {', '.join(ROW_FORMATS)}, also packed.")
     if not found:

@@ -10,6 +10,8 @@ from typing import TypeVar
 from windlass.core.errors import InputError
 
 T = TypeVar("T")
+_LEAST = 4
+"""Different examples: of fewer, what is held out is most of what there was to learn."""
 
 
 def split(
@@ -62,9 +64,9 @@ def _shuffled(keys: Sequence[Hashable], share: float, seed: int, what: str) -> t
     order = list(groups.values())
     random.Random(seed).shuffle(order)
     count = max(1, round(len(order) * share))
-    if len(order) - count < 1:
+    if len(order) - count < 1 or len(order) < _LEAST:
         raise InputError(
             f"There are {len(order)} different {what}, too few to train on some and to measure others.",
-            f"Give more {what}.",
+            f"Give {_LEAST} or more; with some dozens the held-out figures begin to say something.",
         )
     return order, count

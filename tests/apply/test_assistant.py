@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from windlass.apply.rag.index import HybridIndex, build_index
 from windlass.core import semconv
 from windlass.core.documents import Document, Section, write_documents
 from windlass.core.errors import InputError, ProviderError, Unsupported
-from windlass.core.protocols import ChatModel
+from windlass.core.protocols import ChatModel, Extract
 from windlass.core.trace import Recorder
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Message, ToolSpec, Usage
 from windlass.core.workspace import Workspace
@@ -85,6 +85,42 @@ def test_it_quotes_verbatim_with_sources(index: HybridIndex) -> None:
     assert response.message.text.startswith(f"“{first.quote}” [1]")
     assert f"[1] Pump manual > Pump (manual/pump.md, characters {first.start}-{first.end})" in response.message.text
     assert response.cost_usd is None
+
+
+class Finder:
+    """A reader that finds a word wherever it stands, surer where it stands later."""
+
+    name, digest = "finder", "b" * 64
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+    def find(self, question: str, texts: Sequence[str]) -> list[Extract | None]:
+        places = [text.find(self.word) for text in texts]
+        return [Extract(self.word, place, float(place)) if place >= 0 else None for place in places]
+
+
+def test_a_reader_gives_the_words_that_answer_and_nothing_else(ws: Workspace, index: HybridIndex) -> None:
+    said = Assistant(index, ALWAYS, reader=Finder("nine litres")).complete(ask())
+    (citation,) = said.citations
+    assert citation.quote == "nine litres" == TEXTS["pump"][citation.start : citation.end] and not said.abstained
+    assert said.message.text.startswith("“nine litres” [1]\n\nSources:")
+    both = Assistant(index, ALWAYS, reader=Finder("in")).complete(ask())
+    assert {c.document for c in both.citations} >= {"pump", "bread"}
+    places = [c.start for c in both.citations]
+    assert places == sorted(places, reverse=True)  # the surest first; each passage is a whole document
+    assert all(c.quote == "in" == TEXTS[c.document][c.start : c.end] for c in both.citations)
+
+
+def test_where_the_reader_finds_nothing_the_assistant_abstains(ws: Workspace, index: HybridIndex) -> None:
+    recorder = Recorder(ws.store)
+    said = Assistant(index, ALWAYS, recorder, reader=Finder("submarine")).complete(ask())
+    assert said.abstained and said.message.text == NOT_FOUND and said.citations == ()
+    recorder.flush()
+    spans = {span.name: span for span in ws.store.trace(str(said.trace_id))}
+    assert spans["read"].attributes[semconv.MODEL_DIGEST] == "b" * 64
+    with pytest.raises(InputError, match="a language model or a reader, not both"):
+        Assistant(index, ALWAYS, model=Scripted("no"), reader=Finder("x"))
 
 
 def test_a_stream_is_the_same_answer(index: HybridIndex) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import transformers
 from encoder_world import save_encoder
 
 from windlass.core.errors import InputError
+from windlass.core.protocols import Extracting
 from windlass.serve.encoders.span_reader import SpanReader
 
 QUESTION = "the old pump"
@@ -22,6 +24,7 @@ def test_the_likeliest_span_of_all_windows(family: str, tmp_path: Path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
     found = SpanReader.from_folder(tmp_path).find(QUESTION, TEXTS)
     for text, span in zip(TEXTS, found, strict=True):
+        assert span is not None
         read = tokenizer(
             QUESTION, text, truncation="only_second", max_length=40, stride=10, return_overflowing_tokens=True,
             return_offsets_mapping=True, return_token_type_ids=True,
@@ -52,5 +55,25 @@ def test_a_question_without_room_for_a_text_is_refused(tmp_path: Path) -> None:
 
 def test_a_text_without_a_word_has_no_answer(tmp_path: Path) -> None:
     save_encoder(tmp_path, "Bert", "ForQuestionAnswering")
-    (span,) = SpanReader.from_folder(tmp_path).find(QUESTION, [""])
-    assert span.text == "" and span.margin == float("-inf")
+    reader = SpanReader.from_folder(tmp_path)
+    assert reader.find(QUESTION, [""]) == [None] and reader.find(QUESTION, []) == []
+    with pytest.raises(InputError, match="question is empty"):
+        reader.find(" ", TEXTS)
+
+
+def test_only_what_is_surer_than_the_folders_threshold_is_an_answer(tmp_path: Path) -> None:
+    save_encoder(tmp_path, "Bert", "ForQuestionAnswering")
+    free = SpanReader.from_folder(tmp_path)
+    all_ = [one for one in free.find(QUESTION, TEXTS) if one is not None]
+    margins = sorted(one.margin for one in all_)
+    assert isinstance(free, Extracting) and len(all_) == len(TEXTS) and margins[0] < margins[1]
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"no_answer_threshold": margins[0]}))
+    reader = SpanReader.from_folder(tmp_path)
+    assert [one is not None for one in reader.find(QUESTION, TEXTS)] == [one.margin > margins[0] for one in all_]
+    assert SpanReader.from_folder(tmp_path, threshold=margins[-1]).find(QUESTION, TEXTS) == [None] * len(TEXTS)
+    assert len({one.digest for one in (free, reader, SpanReader.from_folder(tmp_path, threshold=0.0))}) == 3
+    path.write_text(json.dumps(config | {"no_answer_threshold": "high"}))
+    with pytest.raises(InputError, match="no_answer_threshold is 'high'"):
+        SpanReader.from_folder(tmp_path)

@@ -2,7 +2,8 @@
 
 With a language model the answer is the model's, but every sentence must quote a passage and every quotation is
 checked verbatim; what is not supported is dropped, and if nothing is left the answer is withheld. Without one the
-answer is the quotations themselves. Nothing unchecked leaves: a streamed answer is streamed after its check.
+answer is the quotations themselves, or with an extractive reader the very words that answer. Nothing unchecked leaves:
+a streamed answer is streamed after its check.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from windlass.apply.rag.abstention import AbstentionRule, features_of
 from windlass.apply.rag.answer import QuoteSettings, quote
 from windlass.apply.rag.fusion import SearchSettings
 from windlass.apply.rag.grounded import PROMPT, grounded_answer, grounded_request
+from windlass.apply.rag.reading import read_out
 from windlass.apply.rag.search import HybridIndex
 from windlass.core import semconv
 from windlass.core.errors import InputError, Unsupported
-from windlass.core.protocols import ChatModel, Hit
+from windlass.core.protocols import ChatModel, Extracting, Hit
 from windlass.core.trace import Recorder, Span
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Citation, Message, Usage
 
@@ -58,12 +60,18 @@ class Assistant:
         recorder: Recorder | None = None,
         model: ChatModel | None = None,
         *,
+        reader: Extracting | None = None,
         name: str = "assistant",
         digest: str | None = None,
     ) -> None:
+        """Answers are written by `model`, or read out of the passages by `reader`; with neither, sentences are
+        quoted."""
+        if model is not None and reader is not None:
+            raise InputError("An assistant has a language model or a reader, not both.", "Leave one of them out.")
         self.settings = settings or AssistantSettings()
         self.index = index if index.settings == self.settings.search else index.with_settings(self.settings.search)
         self.model = model
+        self.reader = reader
         self._recorder = recorder or Recorder(None)
         self._name = name
         self._digest = digest
@@ -90,10 +98,12 @@ class Assistant:
             span["windlass.abstention.threshold"] = self.settings.abstention.threshold
             if not found.hits or probability < self.settings.abstention.threshold:
                 said = _Said(NOT_FOUND, (), True, found.usage, None, "the passages found do not fit the question")
-            elif self.model is None:
-                said = self._quoted(question, found)
-            else:
+            elif self.model is not None:
                 said = self._written(self.model, question, found, request)
+            elif self.reader is not None:
+                said = self._read(self.reader, question, found)
+            else:
+                said = self._quoted(question, found)
             span[semconv.ABSTAINED] = said.abstained
             if said.reason:
                 span["windlass.abstention.reason"] = said.reason
@@ -194,6 +204,20 @@ class Assistant:
         quotations = "\n\n".join(f"“{c.quote}” [{n}]" for n, c in enumerate(citations, start=1))
         text = f"{quotations}\n\n{sources(citations)}"
         return _Said(text, citations, False, found.usage + Usage(input=tokens), None)
+
+    def _read(self, reader: Extracting, question: str, found: _Found) -> _Said:
+        with self._recorder.span("read", "chat") as span:
+            span.input = question
+            span[semconv.REQUEST_MODEL] = reader.name
+            if reader.digest is not None:
+                span[semconv.MODEL_DIGEST] = reader.digest
+            readings = read_out(reader, question, found.hits)[: self.settings.quotes.quotes]
+            span.output = [asdict(reading) for reading in readings]
+        if not readings:
+            return _Said(NOT_FOUND, (), True, found.usage, None, "the reader found no answer in the passages")
+        citations = [reading.answer for reading in readings]
+        quotations = "\n".join(f"“{c.quote}” [{n}]" for n, c in enumerate(citations, start=1))
+        return _Said(f"{quotations}\n\n{sources(citations)}", citations, False, found.usage, None)
 
     def _written(self, model: ChatModel, question: str, found: _Found, request: ChatRequest) -> _Said:
         passages = [hit.citation for hit in found.hits]

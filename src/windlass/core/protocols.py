@@ -181,6 +181,32 @@ class Classifying(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Extract:
+    """The part of a text that answers a question: `text == whole[start : start + len(text)]`."""
+
+    text: str
+    start: int
+    """Its first character in the whole text."""
+    margin: float
+    """How much likelier than that the text has no answer, in logits; comparable between texts."""
+
+
+@runtime_checkable
+class Extracting(Protocol):
+    """Finds the words in texts that answer a question."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def digest(self) -> str | None: ...
+
+    def find(self, question: str, texts: Sequence[str]) -> Sequence[Extract | None]:
+        """For each text its likeliest answer, or None where it has none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Embeddings:
     vectors: NDArray[np.float32]
     """Shape (texts, dimension), rows of unit length."""

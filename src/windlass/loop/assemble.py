@@ -14,9 +14,10 @@ from windlass.apply.rag.search import HybridIndex
 from windlass.apply.rag.vectors import CachedEmbedder, cache_path
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import ConfigError, InputError
-from windlass.core.protocols import ChatModel, Embedder
+from windlass.core.protocols import ChatModel, Embedder, Extracting
 from windlass.core.trace import Recorder
 from windlass.core.workspace import Workspace
+from windlass.loop.encoders import encoder_place
 from windlass.loop.release import live, live_variant
 from windlass.loop.served import Served
 from windlass.loop.variant import VariantSpec, parts, read_variant
@@ -29,6 +30,7 @@ def load_assistant(
     variant: Artifact | None = None,
     *,
     embedder: Embedder | None = None,
+    reader: Extracting | None = None,
     recorder: Recorder | None = None,
     task: str = TASK,
     writes: bool = True,
@@ -36,8 +38,9 @@ def load_assistant(
     """The assistant of a variant; None means what the task serves. `embedder` defaults to the one of its index.
 
     The language model that windlass.toml names, if any, writes the answers; with `writes` False they are quotations
-    all the same. Calls are recorded in the workspace unless another `recorder` is given. Raises `NotFound` when nothing
-    is released, `InputError` when the variant belongs to another embedder, `ConfigError` when its model is not set up.
+    all the same, and a `reader` reads them out of the passages. Calls are recorded in the workspace unless another
+    `recorder` is given. Raises `NotFound` when nothing is released, `InputError` when the variant belongs to another
+    embedder, `ConfigError` when its model is not set up.
     """
     variant = variant or live_variant(ws, task)
     spec = read_variant(variant)
@@ -47,7 +50,8 @@ def load_assistant(
         opened,
         spec.settings,
         ws.recorder if recorder is None else recorder,
-        _writer(ws, spec) if writes else None,
+        _writer(ws, spec) if writes and reader is None else None,
+        reader=reader,
         name=spec.task,
         digest=variant.digest,
     )
@@ -70,6 +74,23 @@ def load_embedder(index: Artifact) -> Embedder:
         f"{index.ref} holds vectors of {name} ({wanted[:12]}), which is not an embedder of this installation.",
         "Build the index again with `windlass index`.",
     )
+
+
+def load_reader(ws: Workspace, name: str) -> Extracting:
+    """The extractive reader in a folder, or in a model or adapter of the workspace. Raises `NotFound`, and `InputError`
+    for what answers no questions."""
+    from windlass.build.transformer.classifier_files import has_head
+    from windlass.serve.encoders.span_reader import SpanReader
+
+    with encoder_place(ws, name) as (folder, called):
+        if not folder.is_dir():
+            ws.artifacts.get(name)
+        if not (folder / "config.json").is_file() or not has_head(folder, "spans"):
+            raise InputError(
+                f"{name} does not say where in a text an answer stands.",
+                "Train a model that does: `windlass tune extract`.",
+            )
+        return SpanReader.from_folder(folder, name=called)
 
 
 def cached(ws: Workspace, embedder: Embedder) -> CachedEmbedder:

@@ -12,7 +12,7 @@ from windlass.core.errors import ConfigError, InputError, MissingExtra, Unsuppor
 from windlass.core.protocols import Adaptable, ChatModel, Classifying, Embedder, Reranker
 from windlass.core.workspace import Workspace
 from windlass.loop.assemble import load_models, newest_models
-from windlass.loop.release import live
+from windlass.loop.encoders import encoder_place
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ def load_lineup(
     speculate: str | None = None,
     **engine: Any,
 ) -> Lineup:
-    """The models of these `names`, as `load_models` takes them, or folders of encoders; without any, all of the
+    """The models of these `names`, as `load_models` or `encoder_place` takes them; without any, all models of the
     workspace. windlass' own embedder comes besides, where it is installed.
 
     `adapters` are names and their places: a folder, or an artifact of the workspace. `speculate`: how the models guess
@@ -53,7 +53,11 @@ def load_lineup(
     that is given twice, `ConfigError` where it is not clear which model an adapter is for, and what loading raises.
     """
     lineup = Lineup()
-    others = [name for name in names if not _add_encoder(lineup, *_encoder_place(ws, name))]
+    others = []
+    for name in names:
+        with encoder_place(ws, name) as (folder, called):
+            if not _add_encoder(lineup, folder, called):
+                others.append(name)
     if speculate is not None:
         engine["speculate"] = speculate if speculate == "lookup" else _place(ws, speculate)
     if others or not names:
@@ -66,14 +70,6 @@ def load_lineup(
         _adapt(ws, lineup, name, place)
     _add_minilm(lineup)
     return lineup
-
-
-def _encoder_place(ws: Workspace, name: str) -> tuple[Path, str | None]:
-    """The folder of that name, or that of the model artifact, and what it is called."""
-    artifact = None if Path(name).is_dir() or live(ws, name) is not None else ws.artifacts.find(name)
-    if artifact is None or artifact.kind != "model":
-        return Path(name), None
-    return artifact.path, artifact.record.name
 
 
 def _add_workspace_encoders(ws: Workspace, lineup: Lineup) -> None:

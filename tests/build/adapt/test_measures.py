@@ -62,6 +62,8 @@ def test_answers_are_compared_as_squad_does():
     assert answer_f1("the old cat", ["cat sat"]) == pytest.approx(0.5)
     assert answer_f1("cat", ["dog", "black cat"]) == pytest.approx(2 / 3)
     assert exact_match("", []) == answer_f1("", []) == 1 and exact_match("cat", []) == answer_f1("cat", []) == 0
+    assert exact_match("", ["the"]) == answer_f1("", ["the"]) == 1  # nothing is left of "the", so there is no answer
+    assert exact_match("", ["the", "cat"]) == answer_f1("the", ["the", "cat"]) == 0
 
 
 def test_marked_stretches():

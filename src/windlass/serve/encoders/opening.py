@@ -12,7 +12,7 @@ from windlass.serve.encoders.embedder import SentenceEncoder
 
 _POOLED = "modules.json"
 """Of sentence-transformers: it may keep the encoder in a folder of its own."""
-_INSTEAD = "transformers reads it, and windlass.serve.encoders.span_reader one that finds answers."
+_INSTEAD = "transformers reads it, and `windlass ask --reader` answers with one that finds answers."
 
 
 _UNSERVED = {"ForTokenClassification": "tags words", "ForQuestionAnswering": "finds answers in texts"}

@@ -6,8 +6,9 @@ window that says least that there is none (Devlin et al., arXiv 1810.04805, sect
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -15,34 +16,43 @@ import numpy as np
 from windlass.build.transformer.classifier import Task
 from windlass.build.transformer.spans import best_span
 from windlass.core.errors import InputError
+from windlass.core.files import sha256_json
+from windlass.core.protocols import Extract
 from windlass.serve.encoders.cross_encoder import Judge
+from windlass.serve.encoders.reading import read_json
 
 _OVERLAP = 128
 """Tokens, or a quarter of what the model reads."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    text: str
-    start: int
-    """Its first character in the text that was read."""
-    margin: float
-    """How much likelier than no answer, in logits. Means nothing of a model that saw no question without one."""
+THRESHOLD = "no_answer_threshold"
+"""Key of `config.json`, where a tuning on questions without an answer writes what it found to be best."""
 
 
 class SpanReader(Judge):
-    """A question answering model of a Hugging Face folder."""
+    """Implements `core.protocols.Extracting`: a question answering model of a Hugging Face folder."""
 
     task: Task = "spans"
+    threshold = -math.inf
+    """Answers with no larger a margin are not given."""
 
     @classmethod
-    def from_folder(cls, folder: Any, **settings: Any) -> Self:
+    def from_folder(cls, folder: Path, *, threshold: float | None = None, **settings: Any) -> Self:
+        """`threshold`: left out, that of the folder; where it has none, as with a model that saw no question without an
+        answer, every text has one."""
         made = super().from_folder(folder, **settings)
+        if threshold is None:
+            threshold = read_json(folder / "config.json").get(THRESHOLD, -math.inf)
+            if not isinstance(threshold, int | float) or math.isnan(threshold):
+                raise InputError(f"{folder / 'config.json'}: {THRESHOLD} is {threshold!r}, but must be a number.")
+        made.threshold = float(threshold)
+        made.digest = sha256_json({"model": made.digest, "threshold": repr(made.threshold)})
         made._reader.slide(min(_OVERLAP, made._reader.limit // 4))
         return made
 
-    def find(self, question: str, texts: Sequence[str]) -> list[Span]:
-        """The likeliest answer in each text. Raises `InputError` for a question that leaves no room for a text."""
+    def find(self, question: str, texts: Sequence[str]) -> list[Extract | None]:
+        """The likeliest answer in each text, None where that is no answer. Raises `InputError` for a question that is
+        blank or leaves no room for a text."""
+        if not question.strip():
+            raise InputError("The question is empty.")
         if self._reader.length(question) > self._reader.limit // 2:
             raise InputError(
                 f"The question has more than half of the {self._reader.limit} tokens that {self.name} reads.",
@@ -66,4 +76,5 @@ class SpanReader(Judge):
                 if score > found[owner][0]:
                     start = spans[first][0]
                     found[owner] = (score, texts[owner][start : spans[last][1]], start)
-        return [Span(text, start, score - none) for (score, text, start), none in zip(found, nothing, strict=True)]
+        extracts = [Extract(text, at, score - none) for (score, text, at), none in zip(found, nothing, strict=True)]
+        return [one if one.text and one.margin > self.threshold else None for one in extracts]

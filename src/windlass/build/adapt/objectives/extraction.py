@@ -7,7 +7,9 @@ Each token is judged as the first and as the last one of the answer; the first t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -32,6 +34,9 @@ from windlass.build.transformer.classifier import Classifier
 from windlass.build.transformer.spans import best_span
 from windlass.core.errors import InputError
 
+THRESHOLD = "no_answer_threshold"
+"""A figure, and a key of the stored `config.json`: what an answer's margin must exceed to be given."""
+
 
 def prepare(opened: Opened) -> Prepared:
     """Raises `InputError` for a base that is no encoder, and for answers that do not stand where they should."""
@@ -49,8 +54,15 @@ def prepare(opened: Opened) -> Prepared:
     others = [part for part in parts if part.question not in chosen]
     learned, unseen = (TextExamples([_example(part) for part in some], typed=typed) for some in (mine, others))
 
+    chosen_threshold: dict[str, float] = {}
+
     def measure(loss_of: LossOf, most: int | None, tick: Tick | None) -> Figures:
-        return answered(loss_of, unseen, others, questions, most, tick)
+        figures = answered(loss_of, unseen, others, questions, most, tick)
+        chosen_threshold.update({name: value for name, value in figures.values.items() if name == THRESHOLD})
+        return figures
+
+    def save(folder: Path) -> None:
+        replace(judging, more=chosen_threshold).save(folder)  # the last measurement's, which is of all
 
     without = sum(not one.answers for one in questions)
     long = len(given) - len(questions)
@@ -68,7 +80,7 @@ def prepare(opened: Opened) -> Prepared:
     }  # fmt: skip
     loss = partial(by_ends, judging.model, dtype=dtype_of(settings.run))
     longest = max(len(part.tokens.ids) for part in parts)
-    return Prepared(judging.model, loss, learned, longest, measure, judging.save, lines, facts, stored_kind(settings))
+    return Prepared(judging.model, loss, learned, longest, measure, save, lines, facts, stored_kind(settings))
 
 
 def by_ends(model: Classifier, batch: Batch, dtype: torch.dtype | None = None) -> Loss:
@@ -122,7 +134,7 @@ def answered(
             "exact": float(np.where(speaks, exact, silent).mean()),
             "f1": float(np.where(speaks, f1, silent).mean()),
             "no_answer_accuracy": float((speaks != silent.astype(bool)).mean()),
-            "no_answer_threshold": threshold(margin, f1 - silent),
+            THRESHOLD: threshold(margin, f1 - silent),
         }
     text = f"exact match {values['exact']:.1%}, F1 {values['f1']:.1%}, over {len(asked):,} questions"
     if silent.any():

@@ -87,12 +87,17 @@ def normalised(answer: str) -> str:
 
 def exact_match(found: str, right: Sequence[str]) -> float:
     """1 when the answer is one of those that are right; an empty one is right when there is none."""
-    return float(normalised(found) in {normalised(one) for one in right or ("",)})
+    return float(normalised(found) in _counted(right))
 
 
 def answer_f1(found: str, right: Sequence[str]) -> float:
     """Overlap of words with the nearest right answer; without an answer, all or nothing."""
-    return max(_overlap(normalised(found).split(), normalised(one).split()) for one in right or ("",))
+    return max(_overlap(normalised(found).split(), one.split()) for one in _counted(right))
+
+
+def _counted(right: Sequence[str]) -> set[str]:
+    """Answers of which nothing is left do not count; without others, saying nothing is right."""
+    return {one for one in map(normalised, right) if one} or {""}
 
 
 def _overlap(found: list[str], right: list[str]) -> float:

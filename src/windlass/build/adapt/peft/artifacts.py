@@ -16,7 +16,7 @@ from windlass.build.adapt.peft.beginning import read_for
 from windlass.build.adapt.peft.bodies import Body, Whole, body_of
 from windlass.build.adapt.peft.composing import How, combined
 from windlass.build.adapt.peft.quantised import quantise
-from windlass.build.transformer.adapters.files import bits_of, check_base, task_of, write_adapter
+from windlass.build.transformer.adapters.files import base_name_of, bits_of, check_base, task_of, write_adapter
 from windlass.build.transformer.adapters.parts import Adapter, LowRank
 from windlass.build.transformer.classifier import Classifier
 from windlass.build.transformer.embedder_files import Embedder
@@ -61,7 +61,8 @@ class Stored:
 
 
 def stored(ws: Workspace, adapter: str, base: str | None = None) -> Stored:
-    """`adapter`: an artifact, or a PEFT folder; `base`: left out, the one that the artifact was trained on.
+    """`adapter`: an artifact, or a PEFT folder; `base`: left out, the one that the artifact was trained on, or else the
+    folder that the adapter's file names.
 
     Raises `NotFound`, and `InputError` for other kinds and where nothing says what the base is.
     """
@@ -74,12 +75,19 @@ def stored(ws: Workspace, adapter: str, base: str | None = None) -> Stored:
         folder = artifact.path
         known = dict(artifact.record.parents)
         base = base or known.get("base")
+    base = base or _named_base(folder)
     if base is None:
         raise InputError(f"Nothing says on which model {adapter} was trained.", "Name it with --base.")
     if Path(base).is_dir():
         return Stored(adapter, folder, Path(base), base, tuple(parents))
     model = _of_kind(ws, base, "model")
     return Stored(adapter, folder, model.path, model.ref, (("base", model), *parents))
+
+
+def _named_base(folder: Path) -> str | None:
+    """The folder that the adapter's file calls its base, if it is there; `check_base` sees whether it is the same."""
+    named = base_name_of(folder)
+    return named if named is not None and Path(named).is_dir() else None
 
 
 def facts(one: Stored) -> dict[str, Any]:
@@ -107,10 +115,20 @@ def facts(one: Stored) -> dict[str, Any]:
 
 
 def merge_stored(ws: Workspace, one: Stored, name: str) -> Artifact:
-    """Stores the model that base and adapter are together, float32. Its card says how far its outputs lie from theirs;
+    """Stores the model that base and adapter are together. Its card says what `write_merged` found."""
+    with ws.artifacts.build("model", name) as draft:
+        for role, parent in one.parents:
+            draft.add_parent(role, parent)
+        facts = write_merged(one, draft.path)
+        draft.card.update({"description": f"{one.base_name} and an adapter in one", **facts})
+    return draft.done
+
+
+def write_merged(one: Stored, folder: Path) -> dict[str, Any]:
+    """Writes the model that base and adapter are together, in float32, and says how far its outputs lie from theirs;
     what is further off than `MERGE_ERROR` is refused.
 
-    An adapter of a base in few bits is merged into the rounded weights that it was trained beside; the card also says
+    An adapter of a base in few bits is merged into the rounded weights that it was trained beside; then it is also said
     how far the outputs lie from them when it stands beside the weights as they were."""
     body, adapter = one.read()
     model, bits = body.model, bits_of(one.adapter)
@@ -132,16 +150,12 @@ def merge_stored(ws: Workspace, one: Stored, name: str) -> Artifact:
             f"The merged model's outputs are {error:.1e} away from those of {one.base_name} with its adapter.",
             "Keep the two apart: `windlass serve BASE --lora NAME=ADAPTER`.",
         )
-    with ws.artifacts.build("model", name) as draft:
-        for role, parent in one.parents:
-            draft.add_parent(role, parent)
-        body.save(draft.path)
-        for file in _BESIDE:
-            places = [folder / file for folder in (one.adapter, one.base)]  # a template may come with the adapter
-            if (found := next((place for place in places if place.is_file()), None)) is not None:
-                shutil.copyfile(found, draft.path / file)
-        draft.card.update({"description": f"{one.base_name} and an adapter in one", "merge_error": error, **facts})
-    return draft.done
+    body.save(folder)
+    for file in _BESIDE:
+        places = [where / file for where in (one.adapter, one.base)]  # a template may come with the adapter
+        if (found := next((place for place in places if place.is_file()), None)) is not None:
+            shutil.copyfile(found, folder / file)
+    return {"merge_error": error, **facts}
 
 
 def combine_stored(

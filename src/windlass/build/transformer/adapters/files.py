@@ -70,8 +70,17 @@ def _told(path: Path, what: Callable[[Any], _T]) -> _T:
 
 def task_of(folder: Path) -> str | None:
     """PEFT's name for what the adapter's model does, if its file tells."""
-    task = json.loads(present(folder, CONFIG).read_text(encoding="utf-8")).get("task_type")
-    return task if isinstance(task, str) else None
+    return _field(folder, "task_type")
+
+
+def base_name_of(folder: Path) -> str | None:
+    """What the adapter's file calls its base: a name, or the folder in which it lay."""
+    return _field(folder, "base_model_name_or_path")
+
+
+def _field(folder: Path, name: str) -> str | None:
+    value = json.loads(present(folder, CONFIG).read_text(encoding="utf-8")).get(name)
+    return value if isinstance(value, str) else None
 
 
 def check_base(folder: Path, digest: str, name: str) -> None:

@@ -34,8 +34,8 @@ def weighted(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
 def slerp(first: Tensor, second: Tensor, share: float) -> Tensor:
     """The point at `share` (0: first, 1: second) of the arc between two tensors, each taken as one long vector. Two of
     equal length give one of that length."""
-    lengths = math.sqrt(_dot(first, first) * _dot(second, second))
-    cosine = _dot(first, second) / lengths if lengths else 1.0
+    lengths = math.sqrt(dot(first, first) * dot(second, second))
+    cosine = dot(first, second) / lengths if lengths else 1.0
     if 1 - abs(cosine) < _PARALLEL:
         return weighted([first, second], [1 - share, share])
     angle = math.acos(cosine)
@@ -79,7 +79,7 @@ def chance(seed: int, name: str, number: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def _dot(first: Tensor, second: Tensor) -> float:
-    """In float64, which a cosine near 1 needs, but of a block at a time."""
+def dot(first: Tensor, second: Tensor) -> float:
+    """Of two tensors as long vectors, in float64, which a cosine near 1 needs, but of a block at a time."""
     blocks = zip(torch.split(first.flatten(), _BLOCK), torch.split(second.flatten(), _BLOCK), strict=True)
     return sum(float(one.double() @ other.double()) for one, other in blocks)

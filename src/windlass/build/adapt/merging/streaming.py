@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from windlass.build.adapt.merging.methods import agreed, chance, dropped, slerp, trimmed, weighted
+from windlass.build.adapt.merging.methods import agreed, chance, dot, dropped, slerp, trimmed, weighted
 from windlass.build.adapt.merging.settings import Merging
 from windlass.build.adapt.merging.sources import Opened, Source, opened_together
 from windlass.build.transformer.hf import SHARD, write_shards
@@ -105,12 +105,12 @@ def _merged(opened: Opened, name: str, weights: Sequence[float], asked: Merging,
         floats = [one.float() for one in tensors]
         return slerp(floats[0], floats[1], weights[1]) if asked.method == "slerp" else weighted(floats, weights)
     base = tensors.pop().float()
-    tally.base += float(base.double().square().sum())
+    tally.base += dot(base, base)
     deltas: list[Tensor] = []
     while tensors:
         number = len(deltas)
         delta = tensors.pop(0).float() - base
-        tally.apart[number] += float(delta.double().square().sum())
+        tally.apart[number] += dot(delta, delta)
         if asked.method == "ties":
             delta = trimmed(delta, asked.kept)
         else:

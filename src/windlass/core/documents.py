@@ -51,13 +51,30 @@ def write_documents(path: Path, documents: Iterable[Document]) -> int:
 
 def read_documents(path: Path) -> Iterator[Document]:
     """Reads what `write_documents` wrote. Raises `InputError` naming the line that is broken."""
-    with path.open(encoding="utf-8", newline="\n") as file:
+    return (document for _, document in placed_documents(path))
+
+
+def placed_documents(path: Path) -> Iterator[tuple[int, Document]]:
+    """The documents of a file, each with its place, by which `documents_at` finds it again."""
+    place = 0
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            try:
-                row = json.loads(line)
-                sections = tuple(Section(**section) for section in row.pop("sections", ()))
-                yield Document(**row, sections=sections)
-            except (ValueError, TypeError) as error:
-                raise InputError(
-                    f"{path}, line {number}: not a document ({error}).", "Make the corpus again."
-                ) from error
+            yield place, _document(line, f"{path}, line {number}")
+            place += len(line)
+
+
+def documents_at(path: Path, places: Iterable[int]) -> Iterator[Document]:
+    """The documents at these places of a file, without reading what lies between."""
+    with path.open("rb") as file:
+        for place in places:
+            file.seek(place)
+            yield _document(file.readline(), f"{path}, byte {place}")
+
+
+def _document(line: bytes, where: str) -> Document:
+    try:
+        row = json.loads(line)
+        sections = tuple(Section(**section) for section in row.pop("sections", ()))
+        return Document(**row, sections=sections)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{where}: not a document ({error}).", "Make the corpus again.") from error

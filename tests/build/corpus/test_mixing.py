@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from windlass.build.corpus import (
 )
 from windlass.build.corpus.card import data_card
 from windlass.build.corpus.mixing import copies, mixture
+from windlass.core.documents import Document, placed_documents
 from windlass.core.errors import ConfigError, InputError
 from windlass.core.workspace import Workspace
 
@@ -79,6 +81,31 @@ def test_training_reads_the_mix_and_what_is_held_out_comes_once(workspace: Works
     ids = [document.id for document in training_documents(corpus, "train")]
     assert len(ids) == len(set(ids)) and all(id.startswith(("small/small", "large/large")) for id in ids)
     assert "times seen" in corpus_summary(report) and "small" in (corpus.path / "README.md").read_text()
+
+
+def test_rounds_follow_one_another_and_the_file_is_read_once(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [Part("small", pages("small", 10), 9.0), Part("large", pages("large", 60), 1.0)]
+    corpus = build_corpus(workspace, parts, CorpusSettings(heldout=0.2))
+    epochs = {part: row["epochs"] for part, row in corpus_report(corpus)["mix"].items()}
+    assert epochs["small"] > 5
+    documents = list(training_documents(corpus, "train"))
+    expected = [
+        document.text
+        for turn in range(math.ceil(max(epochs.values())))
+        for document in documents
+        if turn < copies(document.id, epochs[document.metadata["part"]])
+    ]
+    readings: list[Path] = []
+
+    def counted(path: Path) -> Iterator[tuple[int, Document]]:
+        readings.append(path)
+        return placed_documents(path)
+
+    monkeypatch.setattr("windlass.build.corpus.reading.placed_documents", counted)
+    assert list(training_text(corpus, "train")) == expected
+    assert len(readings) == 1
 
 
 def test_sources_without_weights_come_as_they_are(workspace: Workspace) -> None:

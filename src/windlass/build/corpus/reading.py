@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from windlass.build.corpus.mixing import copies
 from windlass.build.corpus.split import Split
 from windlass.core.artifacts import Artifact
-from windlass.core.documents import Document, read_documents
+from windlass.core.documents import Document, documents_at, placed_documents
 from windlass.core.errors import InputError
 
 DOCUMENTS = "documents.jsonl"
@@ -21,12 +20,19 @@ def corpus_documents(
     corpus: Artifact, split: Split | None = None, kinds: Collection[str] | None = None
 ) -> Iterator[Document]:
     """The documents of a split (None: both) and of the given kinds (None: all), in their fixed order."""
+    return (document for _, document in _placed(corpus, split, kinds))
+
+
+def _placed(
+    corpus: Artifact, split: Split | None = None, kinds: Collection[str] | None = None
+) -> Iterator[tuple[int, Document]]:
+    """The same with their places in the file."""
     _check(corpus)
-    for document in read_documents(corpus.path / DOCUMENTS):
+    for place, document in placed_documents(corpus.path / DOCUMENTS):
         if (split is None or document.metadata["split"] == split) and (
             kinds is None or document.metadata["kind"] in kinds
         ):
-            yield document
+            yield place, document
 
 
 def corpus_report(corpus: Artifact) -> dict[str, Any]:
@@ -49,6 +55,11 @@ def training_documents(corpus: Artifact, split: Split, kinds: Collection[str] | 
 
     `kinds` None means those of `trained_on`. Raises `InputError` when there is no such document.
     """
+    return corpus_documents(corpus, split, _kinds(corpus, split, kinds))
+
+
+def _kinds(corpus: Artifact, split: Split, kinds: Collection[str] | None) -> Collection[str]:
+    """The kinds of `training_documents`. Raises `InputError` where a split has nothing of them."""
     report = corpus_report(corpus)
     present = {kind for kind in report["kept"] if kind != "all"}
     if kinds is None:
@@ -63,7 +74,7 @@ def training_documents(corpus: Artifact, split: Split, kinds: Collection[str] | 
             f"{corpus.ref} has no {split} documents of kind {', '.join(sorted(kinds))}.",
             "Make a corpus of more files, or with another held-out share.",
         )
-    return corpus_documents(corpus, split, kinds)
+    return kinds
 
 
 def training_text(corpus: Artifact, split: Split, kinds: Collection[str] | None = None) -> Iterator[str]:
@@ -73,18 +84,28 @@ def training_text(corpus: Artifact, split: Split, kinds: Collection[str] | None 
     rounds, so that equal texts do not stand side by side.
     """
     report = corpus_report(corpus)
-    first = training_documents(corpus, split, kinds)  # now, so that what is wrong is said now
+    wanted = _kinds(corpus, split, kinds)  # now, so that what is wrong is said now
     if split == "heldout" or not report["mix"]:
-        return (document.text for document in first)
+        return (document.text for document in corpus_documents(corpus, split, wanted))
     epochs = {part: row["epochs"] for part, row in report["mix"].items()}
-    rounds = (first, *(training_documents(corpus, split, kinds) for _ in range(math.ceil(max(epochs.values())) - 1)))
-    seed = report["settings"]["seed"]
-    return (
-        document.text
-        for turn, documents in enumerate(rounds)
-        for document in documents
-        if turn < copies(document.id, epochs[document.metadata["part"]], seed)
-    )
+    return _mixed(corpus, wanted, epochs, report["settings"]["seed"])
+
+
+def _mixed(corpus: Artifact, kinds: Collection[str], epochs: Mapping[str, float], seed: int) -> Iterator[str]:
+    """The file is read once; what comes again is found by its place, or a source that is seen sixty times would have
+    the whole corpus read sixty times."""
+    again: list[tuple[int, int]] = []
+    for place, document in _placed(corpus, "train", kinds):
+        times = copies(document.id, epochs[document.metadata["part"]], seed)
+        if times:
+            yield document.text
+        if times > 1:
+            again.append((place, times))
+    turn = 1
+    while again := [(place, times) for place, times in again if times > turn]:
+        for document in documents_at(corpus.path / DOCUMENTS, (place for place, _ in again)):
+            yield document.text
+        turn += 1
 
 
 def _check(corpus: Artifact) -> None:

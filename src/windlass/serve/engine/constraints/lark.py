@@ -19,10 +19,14 @@ WRITING: JsonCompileOptions = {
 """How JSON is written: compact, and each text in one way. Were `\\u0061` allowed for `a`, a key could be written a
 second time under another spelling and slip by the schema of its first."""
 
+TAUGHT: JsonCompileOptions = {**WRITING, "item_separator": ", ", "key_separator": ": "}
+"""How chat templates write the arguments of calls, and so how models learned to: with spaces, as Python's `json.dumps`
+and Jinja's `tojson` do. Held to the compact form, a model has to go on from tokens that it has never seen in a call."""
 
-def in_lark(prepared: Schema) -> str:
+
+def in_lark(prepared: Schema, writing: JsonCompileOptions = WRITING) -> str:
     """A schema, as `json_schema.prepare` returns it, as a term of a Lark grammar."""
-    return f"%json {json.dumps({'x-guidance': WRITING, **prepared}, ensure_ascii=False)}"
+    return f"%json {json.dumps({'x-guidance': writing, **prepared}, ensure_ascii=False)}"
 
 
 def quoted(text: str) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from windlass.serve.engine.constraints.json_schema import Schema
-from windlass.serve.engine.constraints.lark import in_lark, quoted
+from windlass.serve.engine.constraints.lark import TAUGHT, in_lark, quoted
 from windlass.serve.engine.dialect.calls import (
     Format,
     Incoming,
@@ -92,7 +92,7 @@ def _objects(tools: Sequence[Signature], key: str) -> str:
     lines = [any_call(tools)]
     for place, tool in enumerate(tools):
         head = f'{{"name": {json.dumps(tool.name)}, "{key}": '
-        lines.append(f"call_{place}: {quoted(head)} {in_lark(tool.parameters)} {quoted('}')}")
+        lines.append(f"call_{place}: {quoted(head)} {in_lark(tool.parameters, TAUGHT)} {quoted('}')}")
     return "\n".join(lines)
 
 
@@ -181,7 +181,7 @@ def _headed(tools: Sequence[Signature], head: str, tail: str) -> str:
     lines = [any_call(tools)]
     for place, tool in enumerate(tools):
         said = head.replace("%s", json.dumps(tool.name, ensure_ascii=False)[1:-1])
-        lines.append(f"call_{place}: {said} {in_lark(tool.parameters)} {tail}")
+        lines.append(f"call_{place}: {said} {in_lark(tool.parameters, TAUGHT)} {tail}")
     return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from windlass.core.errors import Unsupported
 from windlass.serve.engine.constraints.json_schema import NUMBERS, TYPES, Schema
-from windlass.serve.engine.constraints.lark import in_lark, quoted
+from windlass.serve.engine.constraints.lark import TAUGHT, in_lark, quoted
 from windlass.serve.engine.dialect.calls import Incoming, Malformed, Reading, Signature, silently, text_of, value_of
 
 _DEEPEST = 16
@@ -152,7 +152,7 @@ def _bare(value: Any, others: set[str], end: str, at: str) -> str:
 
 
 def _json(schema: Schema, shared: Mapping[str, Any], end: str) -> str:
-    return f"{in_lark(schema | ({'$defs': shared} if shared else {}))} {quoted(end)}"
+    return f"{in_lark(schema | ({'$defs': shared} if shared else {}), TAUGHT)} {quoted(end)}"
 
 
 def _lexeme(schema: Schema, others: set[str], end: str, at: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from windlass.core.errors import Unsupported
 from windlass.serve.engine.constraints.json_schema import Schema
-from windlass.serve.engine.constraints.lark import in_lark, quoted
+from windlass.serve.engine.constraints.lark import TAUGHT, in_lark, quoted
 from windlass.serve.engine.dialect.calls import (
     Format,
     Incoming,
@@ -127,7 +127,7 @@ def _keywords(tool: Signature, number: str) -> list[str]:
     shared = {"$defs": tool.parameters["$defs"]} if "$defs" in tool.parameters else {}
     lines = []
     for place, (name, part) in enumerate(properties.items()):
-        value = in_lark((part if isinstance(part, dict) else {}) | shared)
+        value = in_lark((part if isinstance(part, dict) else {}) | shared, TAUGHT)
         after = f"rest_{number}_{place + 1}"
         said = f"{quoted(f'{name}=')} {value} {after}"
         needed = name in tool.parameters.get("required", ())

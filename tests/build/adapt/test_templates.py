@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from tuned_world import CONTEXT, asked, echoes, make_home, write_rows
 
 from windlass.build.adapt.data.conversations import Conversation, ConversationEncoder
-from windlass.build.adapt.data.formats import conversation_of
+from windlass.build.adapt.data.formats import conversation_of, tools_of
 from windlass.build.adapt.data.rows import Row, rows_of
 from windlass.build.adapt.data.templates import named_template
 from windlass.build.adapt.objectives.sft import encoded_rows
 from windlass.build.adapt.opening import open_inputs
 from windlass.build.adapt.tuning import tune
 from windlass.build.tokenizer import END_OF_TEXT, load_specials, load_tokenizer
-from windlass.build.tokenizer.chat import CHATML
+from windlass.build.tokenizer.chat import CHATML, END_OF_TURN
 from windlass.core.chat_template import ChatTemplate
 from windlass.core.errors import InputError
+from windlass.core.values import ChatRequest, Message, ToolSpec
 from windlass.core.workspace import Workspace
+from windlass.serve.engine.dialect.tools import tools_json
+from windlass.serve.engine.local import LocalModel
+from windlass.serve.engine.wishes import Defaults
 
 TALK = [
     {"role": "system", "content": "be brief"},
@@ -83,6 +88,23 @@ def test_arguments_in_json_text_are_written_as_values() -> None:
         row = Row("row 3", {"messages": [{"role": "assistant", "tool_calls": broken}]})
         with pytest.raises(InputError, match=r"row 3: messages\[0\]: tool_calls is no list of function calls"):
             conversation_of(row)
+
+
+def test_tools_are_written_as_the_engine_writes_them_when_it_is_asked() -> None:
+    schema = {"type": "object", "properties": {"colour": {"type": "string"}}}
+    asked = tools_json([ToolSpec("paint", "Paints.", schema), ToolSpec("clock")])
+    spellings = [
+        [{"type": "function", "function": {"parameters": schema, "description": "Paints.", "name": "paint"}}],
+        [{"parameters": schema, "strict": True, "name": "paint", "description": "Paints."}],
+    ]
+    for spelled in spellings:
+        rows = [*spelled, {"function": {"name": "clock"}, "type": "function"}]
+        for given in (rows, json.dumps(rows)):
+            found = tools_of(Row("row 3", {"tools": given}))
+            assert json.dumps(found) == json.dumps(asked)  # in the same order too
+    for broken in ("paint", {"description": "Paints."}, {"function": {"name": 3}}):
+        with pytest.raises(InputError, match=r"row 3: tools\[1\] is no function with a name"):
+            tools_of(Row("row 3", {"tools": [{"name": "clock"}, broken]}))
 
 
 def test_a_template_that_leaves_calls_out_is_refused(chat_home: Path) -> None:
@@ -153,3 +175,29 @@ def test_overlong_examples_are_refused_or_counted_but_never_cropped(chat_home: P
             tune(ws, asked(rows, data__overlong="drop"), say=said.append)
         with pytest.raises(InputError, match=r"model\.context is 128 tokens, but base@1 reads 64"):
             tune(ws, asked(rows, model__context=128), say=said.append)
+
+
+def test_answers_end_where_the_template_ends_them(chat_home: Path, plain_home: Path, tmp_path: Path) -> None:
+    """Else an engine would go on behind the end of a turn, where the model never learned what stands."""
+    rows = write_rows(tmp_path / "rows.jsonl", echoes(80))
+    with Workspace(chat_home) as ws:
+        base = ws.artifacts.get("base").path
+        whole = {"adapter__merge": True, "schedule__steps": 100}
+        model = tune(ws, asked(rows, **whole), say=lambda line: None)
+        turn, end = (load_tokenizer(base).token_to_id(mark) for mark in (END_OF_TURN, END_OF_TEXT))
+        assert Defaults.of(base).eos == Defaults.of(model.path).eos == {end, turn}
+        served = LocalModel.load(model.path, max_batch=1, policy="fp32")
+        try:
+            said = served.complete(ChatRequest((Message("user", "red blue"),), temperature=0.0, max_tokens=30))
+        finally:
+            served.close()
+        assert said.finish_reason == "stop" and said.usage.output is not None and said.usage.output <= 8
+        mine = tmp_path / "mine"
+        shutil.copytree(base, mine)
+        settings = {"eos_token_id": 7, "temperature": 0.5}
+        (mine / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
+        kept = Defaults.of(tune(ws, asked(rows, model__base=str(mine), **whole), say=lambda line: None).path)
+        assert kept.eos == {end, turn, 7} and kept.sampling["temperature"] == 0.5
+    with Workspace(plain_home) as ws:
+        model = tune(ws, asked(rows, model__template="plain", **whole), say=lambda line: None)
+        assert Defaults.of(model.path).eos == {load_specials(model.path).separator}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from windlass.build.tokenizer.specials import Specials
 from windlass.core.chat_template import ChatTemplate
 from windlass.core.errors import InputError
 
@@ -23,6 +25,7 @@ CHATML = (
 )
 """The end of a turn is part of what the assistant says, or it would never learn to stop."""
 
+_PROBE = "\u00a7\u00a7"
 _SAMPLE = (
     {"role": "user", "content": "How heavy is the load?"},
     {"role": "assistant", "content": "As heavy as seven words."},
@@ -51,3 +54,13 @@ def chosen_template(chatml: bool, path: Path | None) -> str | None:
     if chatml and path is not None:
         raise InputError("Both --chat and --chat-template are given.", "Give the one that should be used.")
     return CHATML if chatml else None if path is None else read_template(path)
+
+
+def end_of_turn(template: ChatTemplate, tokenizer: Any, specials: Specials) -> int | None:
+    """The special token that the template puts behind what an assistant says, where its answers end; None where it puts
+    none there."""
+    text = template.render([{"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE}])
+    behind = text.rpartition(_PROBE)[2]
+    # by its text: tokenizers can be set to read special tokens in a text as plain words
+    found = [token for token in specials.ids if behind.startswith(tokenizer.id_to_token(token))]
+    return max(found, key=lambda token: len(tokenizer.id_to_token(token)), default=None)

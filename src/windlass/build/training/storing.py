@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
+from windlass.build.tokenizer import load_tokenizer
+from windlass.build.tokenizer.chat import end_of_turn
 from windlass.build.training.card import model_card
 from windlass.build.training.data.examples import start_token
 from windlass.build.training.job import Job
@@ -11,6 +14,7 @@ from windlass.build.training.measuring.heldout import HeldOut
 from windlass.build.transformer.hf import save_model
 from windlass.build.transformer.model import Model
 from windlass.core.artifacts import Artifact
+from windlass.core.chat_template import ChatTemplate
 from windlass.core.workspace import Workspace
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -27,7 +31,7 @@ def store_model(ws: Workspace, run: str, job: Job, model: Model, heldout: HeldOu
         draft.add_parent("tokenizer", inputs.tokenizer)
         if inputs.base is not None and inputs.base.artifact is not None:
             draft.add_parent("model", inputs.base.artifact)
-        save_model(model, draft.path, bos=bos, eos=separator, pad=inputs.specials.pad)
+        save_model(model, draft.path, bos=bos, eos=separator, pad=inputs.specials.pad, generation=_generation(job))
         for name in TOKENIZER_FILES:
             shutil.copyfile(inputs.tokenizer.path / name, draft.path / name)
         card = model_card(
@@ -52,3 +56,12 @@ def store_model(ws: Workspace, run: str, job: Job, model: Model, heldout: HeldOu
             }
         )
     return draft.done
+
+
+def _generation(job: Job) -> dict[str, Any]:
+    """Where the tokenizer has a chat format, its end of turn ends an answer too: adapters of this model learn to write
+    that, and are served with what stands here."""
+    specials, folder = job.inputs.specials, job.inputs.tokenizer.path
+    template = ChatTemplate.load(folder)
+    turn = None if template is None else end_of_turn(template, load_tokenizer(folder), specials)
+    return {} if turn is None else {"eos_token_id": [specials.separator, turn]}

@@ -28,6 +28,7 @@ from windlass.core.files import disk_errors, sha256_file, sha256_json, write_jso
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+GENERATION = "generation_config.json"
 SHARD = 1_000_000_000
 """Bytes of a file of weights that is written piece by piece, unless one tensor alone has more."""
 
@@ -105,19 +106,22 @@ def save_model(
     bos: int | None = None,
     eos: int | None = None,
     pad: int | None = None,
+    generation: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes `config.json`, `model.safetensors` (float32) and, unless it is an encoder, `generation_config.json`.
 
     `family` is the `model_type` to write; left out, the first that can express the configuration. The tokens are
-    those of `to_hf`.
+    those of `to_hf`. `generation`: how answers are written, beside these tokens and instead of them.
     """
     values = to_hf(model.config, family, bos=bos, eos=eos, pad=pad)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / CONFIG, values)
     if not isinstance(model, Encoder):
         tokens = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
-        generation = {token: values[token] for token in tokens if token in values}
-        write_json(folder / "generation_config.json", generation | {"do_sample": isinstance(model, Decoder)})
+        usual = {token: values[token] for token in tokens if token in values} | {
+            "do_sample": isinstance(model, Decoder)
+        }
+        write_json(folder / GENERATION, usual | dict(generation or {}))
     links = FAMILIES[values["model_type"]].links(model.config)
     tensors = export({name: tensor.float() for name, tensor in model.state_dict().items()}, links)
     with disk_errors(folder):

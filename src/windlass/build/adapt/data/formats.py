@@ -169,4 +169,18 @@ def tools_of(row: Row) -> Sequence[Mapping[str, Any]]:
             raise InputError(f"{row.where}: tools is no JSON ({error}).") from error
     if not isinstance(found or [], list):
         raise InputError(f"{row.where}: tools is no list.")
-    return [tool if "function" in tool else {"type": "function", "function": tool} for tool in found or []]
+    return [_tool(f"{row.where}: tools[{place}]", tool) for place, tool in enumerate(found or [])]
+
+
+def _tool(where: str, tool: Any) -> dict[str, Any]:
+    """A function in OpenAI's shape with the keys that the serving engine gives to a template, in its order: what is
+    trained on reads to the letter as what is asked later, however the row spells it."""
+    said = tool.get("function", tool) if isinstance(tool, Mapping) else None
+    if not isinstance(said, Mapping) or not isinstance(said.get("name"), str):
+        raise InputError(f"{where} is no function with a name: {json.dumps(tool, default=str)[:80]}.", "Mend the row.")
+    kept = {
+        "name": said["name"],
+        "description": said.get("description") or "",
+        "parameters": said.get("parameters") or {},
+    }
+    return {"type": "function", "function": kept}

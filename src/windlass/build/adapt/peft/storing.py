@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -12,10 +13,11 @@ from windlass.build.adapt.opening import Opened
 from windlass.build.adapt.peft.attaching import adapter_of, attach_adapter, merge
 from windlass.build.adapt.peft.quantised import state_of
 from windlass.build.adapt.settings import TuneSettings
+from windlass.build.tokenizer.chat import end_of_turn
 from windlass.build.transformer.adapters.files import write_adapter
 from windlass.build.transformer.adapters.virtual_files import write_virtual
 from windlass.build.transformer.families.links import Link
-from windlass.build.transformer.hf import load_links, read_config, save_model, tied_head, weights_digest
+from windlass.build.transformer.hf import GENERATION, load_links, read_config, save_model, tied_head, weights_digest
 from windlass.build.transformer.model import Model
 
 TaskType = Literal["CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"]
@@ -32,7 +34,27 @@ def save_tuned(model: Model, opened: Opened, folder: Path, task: TaskType) -> No
         save_adapter(model, opened, folder, task)
         return
     specials, family = opened.specials, read_config(opened.base)["model_type"]
-    save_model(merged(model, opened), folder, family=family, bos=specials.bos, eos=specials.separator, pad=specials.pad)
+    save_model(
+        merged(model, opened),
+        folder,
+        family=family,
+        bos=specials.bos,
+        eos=specials.separator,
+        pad=specials.pad,
+        generation=_generation(opened),
+    )
+
+
+def _generation(opened: Opened) -> dict[str, Any]:
+    """How the base says that answers are written; and they end where the template ends them, or an engine would let a
+    model go on behind its turn, where it never learned what stands."""
+    path = opened.base / GENERATION
+    asked: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known = asked.get("eos_token_id")
+    turn = None if opened.template is None else end_of_turn(opened.template, opened.tokenizer, opened.specials)
+    listed = [opened.specials.separator, turn, *(known if isinstance(known, list) else [known])]
+    ends = [end for end in dict.fromkeys(listed) if end is not None]
+    return asked | {"eos_token_id": ends if len(ends) > 1 else ends[0]}
 
 
 def save_adapter(

@@ -10,11 +10,11 @@ from windlass.build.adapt.data.conversations import Turn
 from windlass.build.adapt.data.formats import conversation_of
 from windlass.build.adapt.data.rows import Row
 from windlass.build.adapt.opening import Opened
+from windlass.build.tokenizer.chat import end_of_turn
 from windlass.core.errors import InputError
 
 _SAID = {"prompt": "completion", "question": "answer", "instruction": "output"}
 """What stands beside a column that asks; here it is what rewards look at, whatever its type, or not there at all."""
-_PROBE = "\u00a7\u00a7"
 
 
 class Prompt(NamedTuple):
@@ -49,10 +49,9 @@ def ends_of(opened: Opened) -> frozenset[int]:
     """Tokens that end an answer: the end of the text, and the special token that the template puts behind a turn.
     Raises `InputError` where there is none."""
     ends = set() if opened.specials.eos is None else {opened.specials.eos}
-    if opened.template is not None:
-        text = opened.template.render([{"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE}])
-        behind = opened.tokenizer.encode(text.rpartition(_PROBE)[2], add_special_tokens=False).ids
-        ends |= set(behind[:1]) & opened.specials.ids
+    turn = None if opened.template is None else end_of_turn(opened.template, opened.tokenizer, opened.specials)
+    if turn is not None:
+        ends.add(turn)
     if not ends:
         raise InputError(f"{opened.base_name} has no token that ends an answer.", "Its tokenizer needs an eos token.")
     return frozenset(ends)

@@ -1,7 +1,7 @@
 """What a model says and how likely it holds what should be said, for the proofs of small decoders.
 
-Answers are written by the serving engine, greedily, many side by side; losses are computed by the training code, so that
-both halves of windlass have to agree on how a conversation is written.
+Answers are written by the serving engine, greedily, many side by side; losses are computed by the training code, so
+that both halves of windlass have to agree on how a conversation is written.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def request(row: Row, most: int, **beyond: Any) -> ChatRequest:
     asked = row["prompt"]
     turns = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
     tools = tuple(
-        ToolSpec(f["name"], f["description"], f["parameters"]) for f in (tool["function"] for tool in row.get("tools", ()))
+        ToolSpec(f["name"], f["description"], f["parameters"])
+        for f in (tool["function"] for tool in row.get("tools", ()))
     )
     messages = tuple(Message(turn["role"], turn["content"]) for turn in turns)
     return ChatRequest(messages, temperature=0.0, max_tokens=most, tools=tools, **beyond)
@@ -56,6 +57,7 @@ def request(row: Row, most: int, **beyond: Any) -> ChatRequest:
 def encoder_of(folder: Path, template: str = "chatml") -> Callable[[Row], Encoded]:
     """Rows with a `prompt` and its `completion` as tokens, as tuning encodes them."""
     tokenizer, specials = load_tokenizer(folder), load_specials(folder)
+    tokenizer.encode_special_tokens = False  # a template writes special tokens, and means them
     encoder = ConversationEncoder(tokenizer, named_template(template, folder, tokenizer, specials), end=specials.eos)
     return lambda row: encoder.encode(conversation_of(ReadRow("row", row)))
 

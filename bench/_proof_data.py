@@ -22,6 +22,10 @@ RUN = 25
 COMMON = 40
 """A run of words in more texts than that belongs to a template, not to a passage."""
 
+NOVELS = 4
+"""Every so many of the novels are enough for what so small a model can learn."""
+UNREAD = ("python__peps", "rust-lang__rfcs", "open-telemetry", "tensorzero")
+"""Technical pages that are left out: most of them, and farthest from what is asked later."""
 DO_NOT_CARE = "dontcare"
 """A slot that may have any value: no argument."""
 
@@ -82,8 +86,10 @@ def word_problems(data: Path) -> list[Row]:
         answer = re.sub(r"<<[^>]*>>", "", row["answer"])
         found.append({"prompt": row["question"].strip(), "answer": answer.strip(), "kind": "gsm8k"})
     for name in ("addsub", "multiarith", "singleeq", "singleop"):
-        for row in rows(data / "reasoning" / "word_problems" / f"{name}.jsonl.gz"):
-            found.append({"prompt": row["input"].strip(), "answer": f"#### {row['target']:g}", "kind": "mawps"})
+        found += [
+            {"prompt": row["input"].strip(), "answer": f"#### {row['target']:g}", "kind": "mawps"}
+            for row in rows(data / "reasoning" / "word_problems" / f"{name}.jsonl.gz")
+        ]
     for row in found:
         row["group"] = row["prompt"]
     return found
@@ -108,6 +114,16 @@ def write_prose(data: Path, folder: Path) -> dict[str, int]:
         "schemas": [
             "\n".join(json.dumps(tool) for tool in tools_of(service))
             for service in rows(data / "agents" / "schema_guided_dialogue" / "schema.json.gz")
+        ],
+        "novels": [
+            gzip.decompress(path.read_bytes()).decode("utf-8", "replace")
+            for path in sorted((data / "pretrain" / "novels").glob("*.txt.gz"))[::NOVELS]
+        ],
+        "pages": [
+            row["text"]
+            for path in sorted((data / "pretrain" / "docs").glob("*.jsonl.gz"))
+            if not path.name.startswith(UNREAD)
+            for row in rows(path)
         ],
         "news": [row["text"] for row in rows(data / "pretrain" / "web" / "c4_demo.jsonl.gz")]
         + [row["text"] for row in rows(data / "classification" / "movie_reviews" / "movie_reviews.jsonl.gz")],

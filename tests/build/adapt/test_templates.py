@@ -107,6 +107,24 @@ def test_tools_are_written_as_the_engine_writes_them_when_it_is_asked() -> None:
             tools_of(Row("row 3", {"tools": [{"name": "clock"}, broken]}))
 
 
+def test_of_a_prompt_nothing_is_learned(chat_home: Path) -> None:
+    """Also what the assistant says in it: it is there to be read."""
+    with Workspace(chat_home) as ws:
+        folder = ws.artifacts.get("base").path
+    tokenizer = load_tokenizer(folder)
+    tokenizer.encode_special_tokens = False
+    row = Row("row 3", {"system": "be brief", "prompt": TALK[1:], "completion": "brown"})
+    whole = Row("row 4", {"messages": [*TALK, {"role": "assistant", "content": "brown"}]})
+    for name in ("chatml", "plain"):
+        encoder = ConversationEncoder(tokenizer, template(chat_home, name), end=None)
+        encoded, all_of_it = (encoder.encode(conversation_of(one)) for one in (row, whole))
+        assert encoded.tokens.tolist() == all_of_it.tokens.tolist()
+        said, more = (
+            tokenizer.decode(one.tokens[one.learned].tolist(), skip_special_tokens=True) for one in (encoded, all_of_it)
+        )
+        assert said.strip() == "brown" and "blue" in more
+
+
 def test_a_template_that_leaves_calls_out_is_refused(chat_home: Path) -> None:
     with Workspace(chat_home) as ws:
         folder = ws.artifacts.get("base").path

@@ -7,6 +7,8 @@
 | Alpaca     | `instruction`, `input`, `output`, perhaps `system`, `history`   |
 | completion | `prompt`, `completion`: texts, or lists of messages             |
 | question   | `question`, `answer`                                            |
+
+Learned is what the assistant says: all of it, but of a prompt nothing, which is only read.
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ def conversation_of(row: Row) -> Conversation:
         return Conversation([*system_of(row), *_alpaca(row)], row.where, tools)
     for asked, said in _PAIRS:
         if asked in values and said in values:
-            turns = [*_side(row, asked, "user"), *_side(row, said, "assistant")]
-            return Conversation([*system_of(row), *turns], row.where, tools)
+            before = [*system_of(row), *_side(row, asked, "user")]
+            return Conversation([*before, *_side(row, said, "assistant")], row.where, tools, first=len(before))
     raise InputError(
         f"{row.where}: the columns are {', '.join(map(str, values)) or 'none'}, which is no known format.",
         "Give `messages`, `conversations`, `instruction` and `output`, or `prompt` and `completion`.",

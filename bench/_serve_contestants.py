@@ -3,7 +3,8 @@
     python _serve_contestants.py NAME FOLDER THREADS
     {"batch": 8, "prompt": 64, "write": 48}     ->  {"decode": tokens a second, all sequences together}
     {"prefill": 512}                            ->  {"prefill": tokens a second}
-    {"batch": 16, ..., "whole": true}           ->  {"whole": tokens a second with the reading of the prompts}, of ours
+    {"batch": 16, ..., "whole": true}           ->  {"whole": tokens a second with the reading of the prompts, "cpu":
+                                                     seconds of processors that it took}, of ours
 
 Runs under the Python of the engine's own environment; of windlass only where that is the engine.
 """
@@ -266,7 +267,8 @@ def main() -> None:
             prompts = [prompt(task["prompt"]) for _ in range(task["batch"])]
             if "whole" in task:
                 assert isinstance(one, Windlass)
-                answer = {"whole": one.whole(prompts, task["write"])}
+                used = time.process_time()
+                answer = {"whole": one.whole(prompts, task["write"]), "cpu": time.process_time() - used}
             else:
                 answer = {"decode": one.decode(prompts, task["write"])}
         print(json.dumps(answer), file=out, flush=True)

@@ -19,28 +19,44 @@ HERE = Path(__file__).parent
 
 def http_share(folder: Path, *, rounds: int, threads: int) -> dict[str, Any]:
     """Tokens a second of 16 streams through HTTP, and of the same requests to the engine alone; both from the first
-    request to the last token, reading of the prompts included. The two take turns; medians of the rounds count."""
+    request to the last token, reading of the prompts included. The two take turns; medians of the rounds count.
+
+    And what a token costs either of processor time, which a busy machine disturbs less: what is beyond the engine's own
+    is the server's, on whichever of the processors.
+    """
     task = {"prompt": PROMPT, "write": WRITE}
-    shares, alone, served = [], [], []
+    written = STREAMS * WRITE
+    shares, alone, served, engine_cpu, server_cpu = [], [], [], [], []
     with ExitStack() as stack:
         engine = _helper(stack, "engine", ["_serve_contestants.py", "windlass int8", str(folder), str(threads)])
         server = stack.enter_context(windlass_serve(folder, threads, *SERVED))
         clients = _helper(stack, "clients", ["_serve_clients.py", server.url, folder.name])
         for number in range(rounds + 1):
-            ours = _answer(engine, {**task, "batch": STREAMS, "whole": 1})["whole"]
+            ours = _answer(engine, {**task, "batch": STREAMS, "whole": 1})
+            before = server.processor_seconds()
             through = _answer(clients, {**task, "streams": STREAMS})["rate"]
+            used = server.processor_seconds() - before
             if number:  # the first one only warms up
-                shares.append(through / ours)
-                alone.append(ours)
+                shares.append(through / ours["whole"])
+                alone.append(ours["whole"])
                 served.append(through)
+                engine_cpu.append(ours["cpu"] / written * 1e6)
+                server_cpu.append(used / written * 1e6)
     print(
-        f"\n{folder.name}: {STREAMS} streams of {WRITE} tokens, prompts of {PROMPT}; tokens/s with the prompts' reading"
+        f"\n{folder.name}: {STREAMS} streams of {WRITE} tokens, prompts of {PROMPT}; tokens/s with the prompts' "
+        "reading, and microseconds of processors for each token"
     )
-    print(f"  engine alone {median(alone):9.0f}\n  through HTTP {median(served):9.0f}")
+    print(f"  engine alone {median(alone):9.0f}{median(engine_cpu):9.0f}")
+    print(f"  through HTTP {median(served):9.0f}{median(server_cpu):9.0f}")
     print(
         f"  share        {median(shares):9.3f}   (rounds: {', '.join(f'{share:.2f}' for share in shares)})", flush=True
     )
-    return {"http_share": round(median(shares), 3), "http_tokens_s": round(median(served), 1)}
+    return {
+        "http_share": round(median(shares), 3),
+        "http_tokens_s": round(median(served), 1),
+        "http_cpu_us": round(median(server_cpu), 1),
+        "engine_cpu_us": round(median(engine_cpu), 1),
+    }
 
 
 def warm_prefix(folder: Path, program: str | None, *, rounds: int, threads: int) -> dict[str, Any]:

@@ -70,6 +70,11 @@ class Server:
     url: str
     process: subprocess.Popen[str]
 
+    def processor_seconds(self) -> float:
+        """Of all its threads, since it began."""
+        used = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
+
     def resident(self) -> int:
         """Bytes of memory, without pages of files, which the kernel takes back when it likes."""
         return self._status("RssAnon") << 10

@@ -13,9 +13,15 @@ from engine_world import byte_tokenizer
 from tokenizers import Tokenizer, decoders, models
 
 from windlass.core.errors import InputError
-from windlass.serve.engine.text import Detokenizer, StopStrings, Text
+from windlass.serve.engine.dialect.dialect import Dialect
+from windlass.serve.engine.text import ByteDecoder, Characters, Detokenizer, StopStrings, Text
 
 BYTE_LEVEL = byte_tokenizer()
+
+
+def decoders_of(tokenizer: Tokenizer) -> list[Characters]:
+    dialect = Dialect.of(None)
+    return [Detokenizer(dialect.decoder(tokenizer)), dialect.characters(tokenizer)()]
 
 
 def sentencepiece_like() -> Tokenizer:
@@ -32,11 +38,25 @@ LLAMA = sentencepiece_like()
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.integers(1, 279), max_size=40))
+@given(st.lists(st.integers(0, 290), max_size=40))
 def test_pieces_of_any_bytes_add_up_to_the_whole(ids: list[int]) -> None:
-    text = Detokenizer(BYTE_LEVEL.decode)
-    pieces = [text.push(token) for token in ids]
-    assert "".join(pieces) + text.finish() == BYTE_LEVEL.decode(ids)
+    """Also behind the end of the vocabulary, where a model may have more tokens than its tokenizer."""
+    for text in decoders_of(BYTE_LEVEL):
+        pieces = [text.push(token) for token in ids]
+        assert "".join(pieces) + text.finish() == BYTE_LEVEL.decode(ids)
+
+
+def test_bytes_are_known_where_a_text_is_their_sum_and_only_there() -> None:
+    assert [type(text) for text in decoders_of(BYTE_LEVEL)] == [Detokenizer, ByteDecoder]
+    assert [type(text) for text in decoders_of(LLAMA)] == [Detokenizer, Detokenizer]
+
+
+def test_a_token_that_was_added_writes_itself() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens(["Ġspace", "日本", "plain word"])
+    ids = [BYTE_LEVEL.token_to_id("a"), *(tokenizer.token_to_id(word) for word in ("Ġspace", "日本", "plain word"))]
+    for text in decoders_of(tokenizer):
+        assert "".join(text.push(token) for token in ids) + text.finish() == tokenizer.decode(ids)
 
 
 @settings(max_examples=300, deadline=None)
@@ -139,7 +159,7 @@ def test_text_is_held_back_only_while_it_may_be_a_stop_string() -> None:
 
 def test_a_stop_string_across_tokens_and_characters() -> None:
     for include, expected in ((False, "ab 日"), (True, "ab 日日本")):
-        text = Text(BYTE_LEVEL.decode, ["日本"], include_stop=include)
+        text = Text(Detokenizer(BYTE_LEVEL.decode), ["日本"], include_stop=include)
         shown = "".join(text.push(token) for token in BYTE_LEVEL.encode("ab 日日本 c").ids)
         assert (shown + text.finish(), text.stopped) == (expected, True)
 

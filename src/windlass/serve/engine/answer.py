@@ -113,7 +113,7 @@ class _Work:
         )
         asked = self._asked
         self._beams = beams(request, asked)
-        self._text = Text(prompt.shown, request.stop, include_stop=bool(request.extra.get(INCLUDE_STOP, False)))
+        self._text = Text(prompt.characters(), request.stop, include_stop=bool(request.extra.get(INCLUDE_STOP, False)))
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._output = 0
         self._thought = 0

@@ -20,6 +20,7 @@ from windlass.core.errors import InputError, Unsupported
 from windlass.core.values import Message, TextPart, ToolCall, ToolSpec
 from windlass.serve.engine.dialect.dialect import Dialect
 from windlass.serve.engine.dialect.tools import tools_json
+from windlass.serve.engine.text import Characters
 
 
 class Prompt:
@@ -49,13 +50,13 @@ class Prompt:
         other = copy.copy(self)
         other._template = ChatTemplate(brought.source, self._special, where=str(folder))
         other.dialect = Dialect.of(other._template)
-        other.__dict__.pop("shown", None)
+        other.__dict__.pop("characters", None)
         return other
 
     @functools.cached_property
-    def shown(self) -> Callable[[Sequence[int]], str]:
-        """Text of the tokens of an answer."""
-        return self.dialect.decoder(self.tokenizer)
+    def characters(self) -> Callable[[], Characters]:
+        """What makes text of the tokens of an answer, one by one."""
+        return self.dialect.characters(self.tokenizer)
 
     @property
     def is_base(self) -> bool:

@@ -6,7 +6,9 @@ end in a later one; both are held back until it is known what they are.
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from windlass.core.errors import InputError
 
@@ -24,10 +26,8 @@ class Text:
     `include_stop_str_in_output`).
     """
 
-    def __init__(
-        self, decode: Callable[[Sequence[int]], str], stops: Sequence[str], *, include_stop: bool = False
-    ) -> None:
-        self._characters = Detokenizer(decode)
+    def __init__(self, characters: Characters, stops: Sequence[str], *, include_stop: bool = False) -> None:
+        self._characters = characters
         self._stops = StopStrings(stops, include=include_stop)
 
     def push(self, token: int) -> str:
@@ -41,6 +41,32 @@ class Text:
     def stopped(self) -> bool:
         """Whether a stop string was found; no text follows it."""
         return self._stops.found is not None
+
+
+class Characters(Protocol):
+    """Tokens of one answer, to characters."""
+
+    def push(self, token: int) -> str:
+        """The text that has become certain."""
+        ...
+
+    def finish(self) -> str:
+        """What was held back; bytes that never became a character are shown as U+FFFD."""
+        ...
+
+
+class ByteDecoder:
+    """Where a text is the sum of what its tokens write."""
+
+    def __init__(self, written: Callable[[int], bytes]) -> None:
+        self._written = written
+        self._decoder = getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token: int) -> str:
+        return self._decoder.decode(self._written(token))
+
+    def finish(self) -> str:
+        return self._decoder.decode(b"", final=True)
 
 
 class Detokenizer:
@@ -58,7 +84,7 @@ class Detokenizer:
         self._given = 0
 
     def push(self, token: int) -> str:
-        """The text that has become certain. What decodes to a broken character at the end may yet be completed."""
+        """What decodes to a broken character at the end may yet be completed."""
         self._window.append(token)
         text = self._text()
         certain = text.rstrip(BROKEN)
@@ -79,7 +105,6 @@ class Detokenizer:
         return fresh
 
     def finish(self) -> str:
-        """What was held back; bytes that never became a character are shown as U+FFFD."""
         rest, self._window = self._text()[self._given :], []
         return rest
 

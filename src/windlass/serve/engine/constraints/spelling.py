@@ -7,6 +7,7 @@ refused, as no grammar could hold for the text that comes out.
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -90,10 +91,7 @@ def _writer(steps: Sequence[Mapping[str, Any]]) -> Callable[[str], bytes]:
     if unknown:
         raise Unsupported(f"The tokenizer's decoder '{min(unknown)}' does not write tokens one by one.", _HINT)
     if "ByteLevel" in kinds:
-        letters = _byte_letters()
-        return lambda word: (
-            bytes(letters[letter] for letter in word) if all(letter in letters for letter in word) else word.encode()
-        )
+        return byte_level
     if "WordPiece" in kinds:
         step = next(step for step in steps if step["type"] == "WordPiece")
         if step["cleanup"]:
@@ -130,6 +128,13 @@ def _drops_space(steps: Sequence[Mapping[str, Any]]) -> bool:
     )
 
 
+def byte_level(word: str) -> bytes:
+    """What a token of a byte-level vocabulary writes."""
+    letters = _byte_letters()
+    return bytes(letters[letter] for letter in word) if all(letter in letters for letter in word) else word.encode()
+
+
+@functools.cache
 def _byte_letters() -> dict[str, int]:
     """The letters that byte-level vocabularies write bytes with: printable ones stand for themselves, the rest for the
     code points from 256 on (Radford et al. 2019)."""

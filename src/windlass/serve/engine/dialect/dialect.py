@@ -6,22 +6,25 @@ the answer must obey, and how it is taken apart again.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
 
 from windlass.core.chat_template import ChatTemplate
 from windlass.core.errors import InputError, Unsupported
 from windlass.core.values import ChatRequest
 from windlass.serve.engine.constraints.constraint import Constraint
+from windlass.serve.engine.constraints.spelling import byte_level
 from windlass.serve.engine.dialect import harmony
 from windlass.serve.engine.dialect.calls import Format
 from windlass.serve.engine.dialect.formats import find_format
 from windlass.serve.engine.dialect.harmony import Channels
 from windlass.serve.engine.dialect.reasoning import Sections, Tags, Thinking, find_tags
 from windlass.serve.engine.dialect.tools import CallStream, End, Piece, Tools, grammar
+from windlass.serve.engine.text import ByteDecoder, Characters, Detokenizer
 
 if TYPE_CHECKING:
     from windlass.serve.engine.constraints.grammars import Grammars
@@ -58,9 +61,25 @@ class Dialect:
 
     def decoder(self, tokenizer: Tokenizer) -> Callable[[Sequence[int]], str]:
         """Text of tokens without special ones, but with the marks."""
-        added = tokenizer.get_added_tokens_decoder().items()
-        hidden = {number for number, token in added if token.special and token.content not in self.marks}
+        hidden = self._hidden(tokenizer)
         return lambda ids: str(tokenizer.decode([i for i in ids if i not in hidden], skip_special_tokens=False))
+
+    def characters(self, tokenizer: Tokenizer) -> Callable[[], Characters]:
+        """What makes that text of tokens one by one, for each answer."""
+        if not isinstance(tokenizer.decoder, decoders.ByteLevel):
+            return functools.partial(Detokenizer, self.decoder(tokenizer))
+        hidden = self._hidden(tokenizer)
+
+        @functools.cache
+        def written(token: int) -> bytes:
+            word = None if token in hidden else tokenizer.id_to_token(token)
+            return b"" if word is None else byte_level(word)
+
+        return functools.partial(ByteDecoder, written)
+
+    def _hidden(self, tokenizer: Tokenizer) -> set[int]:
+        added = tokenizer.get_added_tokens_decoder().items()
+        return {number for number, token in added if token.special and token.content not in self.marks}
 
     def switches(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Takes what the template shall know besides messages and tools out of `asked`, parameters by wire name.
@@ -158,6 +177,8 @@ class Parts:
 
     def push(self, text: str) -> Piece:
         """What has become certain."""
+        if self._sections is None and self._calls is None:
+            return Piece(text=text)
         reasoning, content = ("", text) if self._sections is None else self._sections.push(text)
         return Piece(reasoning) + (Piece(text=content) if self._calls is None else self._calls.push(content))
 

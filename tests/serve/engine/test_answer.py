@@ -204,19 +204,22 @@ def sent(url: str, fields: dict[str, Any]) -> socket.socket:
     return client
 
 
-def test_who_leaves_the_line_for_a_thread_gives_the_place_back(model: LocalModel, url: str) -> None:
-    def in_progress() -> str:
-        lines = httpx.get(f"{url}/metrics").text.splitlines()
-        return next(line for line in lines if line.startswith("windlass_requests_in_progress "))
+def test_who_leaves_the_line_for_a_thread_gives_the_place_back(model: LocalModel) -> None:
+    app = create_app({"m": model}, {}, limits=Limits(running=1, waiting=1))  # with time on a busy machine too
+    with ServerThread(app) as server:
 
-    first = sent(url, body([1]))
-    until(lambda: model.stats()["running"] == 1)
-    second = sent(url, body([2]))
-    until(lambda: in_progress().endswith(" 2"))
-    second.close()
-    until(lambda: in_progress().endswith(" 1"))
-    assert (model.stats()["requests"], model.stats()["ended"]) == (1, 0), "the first is still being answered"
-    first.close()
+        def in_progress() -> str:
+            lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+            return next(line for line in lines if line.startswith("windlass_requests_in_progress "))
+
+        first = sent(server.url, body([1], max_tokens=4000))
+        until(lambda: model.stats()["running"] == 1)
+        second = sent(server.url, body([2]))
+        until(lambda: in_progress().endswith(" 2"))
+        second.close()
+        until(lambda: in_progress().endswith(" 1"))
+        assert (model.stats()["requests"], model.stats()["ended"]) == (1, 0), "the first is still being answered"
+        first.close()
 
 
 @pytest.mark.parametrize("stage", ["in its prompt", "in its answer"])

@@ -113,7 +113,8 @@ def _opened(folder: Path, adapter: Path | None = None) -> Any:
     changes = {
         "model.base": str(folder / "base"), "model.template": "plain", "model.context": ROW,
         "model.adapter_from": None if adapter is None else str(adapter),
-        "data.dataset": str(folder / "rows.jsonl"), "data.batch": BATCH, "data.epochs": float(EPOCHS),
+        "data.dataset": str(folder / "rows.jsonl"), "data.batch": BATCH, "data.micro_batch": 1,
+        "data.epochs": float(EPOCHS),
         "data.overlong": "drop", "adapter.rank": RANK, "adapter.alpha": 2.0 * RANK, "optimizer.matrix_rate": RATE,
         "run.seed": SEED, "run.compile": os.environ.get("COMPILE", "auto"),
     }  # fmt: skip

@@ -1,7 +1,8 @@
 """The dry run of a tuning: the dataset described, every input opened, memory, time and disk told, nothing trained.
 
-What a pass keeps is counted on the model itself, adapter and all, with one row and with two: the difference is what
-each further row takes. The time is that of a real pass, so it holds for this machine as busy as it is now.
+What a pass keeps is counted on the model itself, adapter and all, with one row and with some more: the difference is
+what each further token takes, of which the largest pass has so many. The time is that of a real pass, so it holds for
+this machine as busy as it is now.
 """
 
 from __future__ import annotations
@@ -34,15 +35,21 @@ from windlass.build.training.checks.footprint import (
     most_resident,
     resident,
 )
-from windlass.build.training.data.batches import Batch, OnPolicy, updates
+from windlass.build.training.data.batches import Batch, DataState, OnPolicy, take, updates
 from windlass.build.training.distributed.workers import ALONE
 from windlass.build.training.fitting import Fit, Say
 from windlass.build.training.head import chunk_size
 from windlass.build.training.settings import budget_seconds
+from windlass.build.transformer.block import Block
 from windlass.build.transformer.decoder import Decoder
 from windlass.core.workspace import Workspace
 
 _FLOAT = 4
+_FEW, _PASSES = 4, 200
+_HOLES = 0.25
+"""Of what passes keep: freed memory that the next pass, whose rows are of other lengths, has no use for as it lies."""
+_LIBRARIES = 64 << 20
+"""What PyTorch and oneDNN load and compile when they first train, beside what they took before."""
 _COPIES = 3
 """Checkpoints that exist at once: two stay, and an old one goes only when the new one is whole."""
 Line = tuple[str, str, str]
@@ -117,20 +124,22 @@ def planned_memory(prepared: Prepared, job: Fit[Any], micro: int, process: int) 
     models = (model,) if prepared.beside is None else (model, prepared.beside)
     weights = sum(one.nbytes for part in models for one in (*part.parameters(), *part.buffers()))
     trained = _trained(model) * _FLOAT
-    one, two = (_kept(prepared, rows) for rows in (1, 2))
+    largest = _largest(prepared, job, micro)
+    activations = _activations(prepared, largest)
+    blocks = sum(isinstance(module, Block) for module in model.modules())
     width = 2 if job.asked.precision == "bf16" else _FLOAT
-    batch = _batch(prepared, micro)
     head = 0
     if isinstance(model, Decoder):
-        head = min(batch.counted, _chunk(model)) * model.config.vocab_size * bytes_of_logit(width)
+        head = min(largest.counted, _chunk(model)) * model.config.vocab_size * bytes_of_logit(width)
     return Memory(
         process=process,
         weights=weights,
         gradients=trained,
         optimizer=sum(tensor.numel() * tensor.element_size() for tensor in state.optimizers.tensors().values()),
         average=trained if state.average is not None else 0,
-        activations=one + max(two - one, 0) * (micro - 1),
+        activations=activations,
         head=head,
+        working=activations // max(blocks, 1) + round(_HOLES * activations) + _LIBRARIES,
     )
 
 
@@ -140,11 +149,32 @@ def _chunk(model: Decoder) -> int:
     return chunk_size(model.config.vocab_size, trained=trained)
 
 
-def _kept(prepared: Prepared, rows: int) -> int:
-    """Bytes that a pass over so many rows keeps until its way back."""
-    with counted_activations(prepared.model) as kept:
-        prepared.loss(_batch(prepared, rows))
-        return kept()
+def _activations(prepared: Prepared, largest: Batch) -> int:
+    """Bytes that the largest pass keeps until its way back, from two passes over few rows. Rows are of different
+    lengths, so what counts is the tokens in them."""
+    sizes = []
+    for rows in (1, 1 + _FEW):
+        batch = _batch(prepared, rows)
+        with counted_activations(prepared.model) as kept:
+            prepared.loss(batch)
+            sizes.append((batch.tokens, kept()))
+    (tokens, few), (more_tokens, more) = sizes
+    each = (more - few) / (more_tokens - tokens) if more_tokens > tokens else more / more_tokens
+    return round(few + max(each, 0.0) * (largest.tokens - tokens))
+
+
+def _largest(prepared: Prepared, job: Fit[Any], micro: int) -> Batch:
+    """Of the first passes of a run, the one with the most tokens."""
+    examples = prepared.examples
+    if isinstance(examples, OnPolicy):  # what will be written is not there yet
+        return _batch(prepared, micro)
+    state, found = DataState(), None
+    for _ in range(min(_PASSES, -(-len(examples) // micro))):
+        numbers, state = take(examples, state, micro, job.asked.seed)
+        batch = examples.batch(numbers)
+        found = batch if found is None or batch.tokens > found.tokens else found
+    assert found is not None
+    return found
 
 
 def _time(prepared: Prepared, job: Fit[Any], micro: int, workers: int) -> Line:

@@ -41,6 +41,8 @@ class Memory:
     average: int
     activations: int
     head: int
+    working: int = 0
+    """What a pass holds for a moment: a block's gradients, holes between tensors, and code that libraries make."""
 
     @property
     def total(self) -> int:

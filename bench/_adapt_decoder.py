@@ -87,11 +87,10 @@ def prepare(folder: Path) -> None:
         import numpy as np
 
         from windlass.build.adapt.data.lengths import row_size
-        from windlass.build.adapt.data.rows import rows_of
         from windlass.build.adapt.data.splitting import split_off
         from windlass.build.adapt.objectives.sft import encoded_rows
 
-        _, encoded, _ = row_size(opened, encoded_rows(opened, rows_of(opened.rows)))
+        _, encoded, _ = row_size(opened, encoded_rows(opened, opened.rows()))
         train, _ = split_off(encoded, lambda one: one.tokens.tobytes(), opened.settings.data.heldout, SEED)
     with (folder / "train.jsonl").open("w") as file:
         for one in train:

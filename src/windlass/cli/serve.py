@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from windlass.cli import listening
 from windlass.cli.workspace import add_option, opened
+from windlass.core.memory import limit_arenas
 from windlass.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    limit_arenas()
     from windlass.serve import run as server
     from windlass.serve.keys import FILE, Keys
 

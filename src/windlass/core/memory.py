@@ -1,4 +1,5 @@
-"""Memory for training and serving on a CPU: large blocks are kept between steps instead of being asked for again.
+"""Memory for training and serving on a CPU: large blocks are kept between steps instead of being asked for again, and
+few places keep them.
 
 A step allocates and frees the same large tensors as the step before. By default the C library gives such blocks back to
 the kernel at once, and the kernel then hands out, and fills with zeros, every page of 4 kB anew: a tenth of a training
@@ -9,8 +10,9 @@ allocates, so the command line sets it.
 from __future__ import annotations
 
 import ctypes
+import os
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # malloc.h
 _LARGEST = 2**31 - 1
 
 
@@ -34,3 +36,19 @@ def give_back_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError):  # not glibc
         return
+
+
+def limit_arenas(most: int = 4) -> bool:
+    """From now on the threads of this process share `most` arenas of the allocator, unless MALLOC_ARENA_MAX says how
+    many; False where the C library has none. To be called before there are threads.
+
+    By default each thread gets an arena of its own, up to eight for each processor, and each arena keeps the room that
+    the largest text needed which one of its threads ever read: the memory of a server with many threads then grows for
+    hours, in steps, though nothing is lost (docs/lab.md).
+    """
+    if "MALLOC_ARENA_MAX" in os.environ:
+        return True
+    try:
+        return bool(ctypes.CDLL(None).mallopt(_ARENA_MAX, most))
+    except (AttributeError, OSError):  # not glibc
+        return False

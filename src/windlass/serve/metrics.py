@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import bisect
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Upper bounds of the buckets of a histogram of durations."""
@@ -46,6 +47,16 @@ class Metrics:
         with self._lock:
             key = tuple(sorted(labels.items()))
             self._histograms[name].setdefault(key, _Histogram()).observe(value)
+
+    def keep(self, label: str, values: Collection[str]) -> None:
+        """Forgets the series that have this label with any other value, so that what comes and goes under ever new
+        names does not fill the memory."""
+        with self._lock:
+            every: list[dict[_Labels, Any]] = [*self._values.values(), *self._histograms.values()]
+            for series in every:
+                gone = [key for key in series for name, value in key if name == label and value not in values]
+                for key in gone:
+                    del series[key]
 
     def value(self, name: str, **labels: str) -> float:
         """What a counter or gauge stands at, over all series that have these labels."""

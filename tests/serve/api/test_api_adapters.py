@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,6 +102,32 @@ def test_an_adapter_is_a_model_that_comes_and_goes(http: httpx.Client, folders: 
     assert gone.json() == {"id": "french", "object": "model", "deleted": True}
     assert unload(http).status_code == write(http, "french").status_code == 404
     assert "french" not in [one["id"] for one in http.get("/v1/models").json()["data"]]
+
+
+def test_adapters_under_ever_new_names_leave_nothing_behind(http: httpx.Client, folders: tuple[Path, Path]) -> None:
+    for name in ("one", "two", "three"):
+        assert load(http, name).status_code == 200
+        text(write(http, name))
+        assert unload(http, name).status_code == 200
+        assert f'model="{name}"' in http.get("/metrics").text, "who reads them later sees the last counts"
+    text(write(http))
+    assert load(http, "four").status_code == 200
+    said = http.get("/metrics").text
+    assert not any(f'model="{name}"' in said for name in ("one", "two", "three"))
+    assert 'windlass_tokens_total{direction="output",model="base"}' in said
+    assert unload(http, "four").status_code == 200
+
+
+def test_an_unloaded_adapter_takes_its_template_along(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    model = LocalModel.load(folders[0], policy="fp32")
+    shutil.copytree(folders[1], tmp_path / "lora")
+    (tmp_path / "lora/chat_template.jinja").write_text("{{ messages[0].content }} it says:")
+    prompt = weakref.ref(model.load_adapter("x", tmp_path / "lora").prompt)
+    assert prompt() is not None and prompt() is not model.prompt
+    model.unload_adapter("x")
+    gc.collect()
+    assert prompt() is None
+    model.close()
 
 
 def test_the_document_names_the_adapters_of_the_moment(http: httpx.Client) -> None:

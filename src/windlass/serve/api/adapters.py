@@ -35,6 +35,8 @@ def operations(context: Context) -> list[Operation]:
                     code="name_taken",
                 )  # fmt: skip
             await context.blocking(find_and_load, caller)
+        # Those that have gone are counted until the next one comes, so that whoever reads the metrics sees their end.
+        context.metrics.keep("model", context.names())
         return card(context, name)
 
     async def unload(caller: Caller, fields: Json) -> Json:

@@ -64,6 +64,7 @@ class LocalModel:
         self._prompts: dict[str, Prompt] = {}
         """Of adapters."""
         self._grammars: dict[frozenset[str], Grammars] = {}
+        """By the marks of a template's dialect, of which there are a handful."""
 
     @classmethod
     def load(
@@ -178,6 +179,7 @@ class LocalModel:
             known = ", ".join(f"'{one}'" for one in self.adapters) or "none"
             raise NotFound(f"There is no adapter '{name[:200]}'.", f"Loaded: {known}.")
         self.engine.unload_adapter(name)
+        self._prompts.pop(name, None)  # who was accepted holds it
 
     def close(self, *, drain: bool = False) -> None:
         """Ends the engine: its requests are finished (`drain`) or cancelled, new ones refused."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,25 @@ def test_a_sampler_in_other_arithmetic_is_seen(base, tmp_path):
         }
     assert all(1e-5 < one < 0.1 for one in found["mismatch"])
     assert all(abs(one - 1) < 0.05 for one in found["importance"])
+
+
+@pytest.mark.parametrize("writer", [EngineRollouts, PlainRollouts])
+def test_a_student_that_answers_itself_does_so_by_the_engine(base, tmp_path, writer):
+    """On-policy distillation, from a teacher that is the student with noise: it comes nearer to it."""
+    teacher = random_base(tmp_path / "teacher", width=64, layers=2, context=96, noise=0.3)
+    given = [json.loads(line) for line in largest_of(tmp_path / "given.jsonl", 2, 30).read_text().splitlines()]
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"question": r["prompt"], "answer": r["answer"]}) + "\n" for r in given))
+    settings = TUNING.read(
+        "distil-own",
+        {
+            "model.base": str(base), "objective.teacher": str(teacher), "data.dataset": str(rows), "data.batch": 4,
+            "adapter.kind": "lora", "optimizer.matrix_rate": 1e-2, "schedule.steps": 8, "run.precision": "fp32",
+            "rl.answer_tokens": 4,
+        },
+    )  # fmt: skip
+    with Workspace(tmp_path) as ws:
+        model = tune(ws, settings, rollouts=writer, say=lambda line: None)
+        apart = [point.value for point in ws.store.metrics(model.record.run, "heldout_divergence")]
+        written = [point.value for point in ws.store.metrics(model.record.run, "own_tokens")]
+    assert apart[-1] < apart[0] and len(written) > 4 and max(written) <= 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,26 @@ def open_inputs(ws: Workspace, settings: TuneSettings) -> Opened:
         replay_artifact,
         columns,
         (*grown, *notes),
+    )
+
+
+def taught_by(opened: Opened) -> Opened:
+    """The same, as the teacher sees it: its folder, its tokens, and its own template, if it has one."""
+    folder, named = opened.teacher, opened.settings.model.template
+    assert folder is not None, "the settings demand a teacher"
+    tokenizer, specials = load_tokenizer(folder), load_specials(folder)
+    tokenizer.encode_special_tokens = False
+    template = ChatTemplate.load(folder)
+    if template is None and named is not None:
+        template = named_template(named, folder, tokenizer, specials)
+    return replace(
+        opened,
+        base=folder,
+        base_artifact=opened.teacher_artifact,
+        config=load_config(folder),
+        tokenizer=tokenizer,
+        specials=specials,
+        template=template,
     )
 
 

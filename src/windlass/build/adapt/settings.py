@@ -145,10 +145,24 @@ class TuneObjectiveSettings:
     """`kto`: of a liked answer, where another has weight 1; None: so that both kinds weigh the same altogether."""
     teacher: str | None = None
     """`distil`: the decoder that is learned from, an artifact or a folder in Hugging Face layout."""
-    divergence: Literal["forward", "reverse", "jsd"] | None = None
-    """`distil`: how the distance from the teacher is measured; None: forward, the Kullback-Leibler divergence."""
+    divergence: Literal["forward", "reverse", "jsd", "sorted"] | None = None
+    """`distil`: how the distance from the teacher is measured; None: forward, the Kullback-Leibler divergence, or
+    `sorted`, the only one between different vocabularies, where the teacher has other tokens."""
     label_weight: float | None = None
-    """`distil`: share of the ordinary loss, of the tokens that stand in the rows; None: 0.5."""
+    """`distil`: share of the ordinary loss, of the tokens that stand in the rows; None: 0.5, or 0 with `own_share`."""
+    hidden_weight: float | None = None
+    """`distil`: of the distance between what layers of both models put out, beside the rest of the loss; None: 0."""
+    hidden_distance: Literal["mse", "cosine"] | None = None
+    """`distil`: how that is measured; None: mse."""
+    layers: tuple[str, ...] = ()
+    """`distil` with `hidden_weight`: which layer learns from which, as `student:teacher` counted from 1; empty: each
+    from the one at the same height."""
+    own_share: float | None = None
+    """`distil`: of the rows, those in which the student answers itself, anew in each step, and hears what the teacher
+    would have said at each token; `rl.answer_tokens` and `rl.temperature` are for its answers. None: 0."""
+    answers: Literal["rows", "teacher"] | None = None
+    """`distil`: whose answers are learned; `teacher`: it answers every row before the training, as `rl.answer_tokens`
+    and `rl.temperature` say. None: those of the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,12 +259,17 @@ class TuneSettings:
             )
         _check(self.adapter)
         _check_tokens(self)
-        if self.adapter.bits is not None and self.objective.kind in ("grpo", "ppo"):
+        if self.adapter.bits is not None and self.writes_answers:
             raise InputError(
                 f"adapter.bits is {self.adapter.bits}, but with objective.kind '{self.objective.kind}' an engine "
                 "answers that has the base as it is, another model than the one that would learn from its answers.",
                 "Leave adapter.bits out.",
             )
+
+    @property
+    def writes_answers(self) -> bool:
+        """Whether the model that is trained answers in each step, and learns from what it said."""
+        return self.objective.kind in ("grpo", "ppo") or bool(self.objective.own_share)
 
     @property
     def stores_adapter(self) -> bool:
@@ -276,6 +295,7 @@ class TuneSettings:
         values["data"]["columns"] = dict(self.data.columns)
         values["objective"]["labels"] = list(self.objective.labels)
         values["objective"]["dimensions"] = list(self.objective.dimensions)
+        values["objective"]["layers"] = list(self.objective.layers)
         values["rl"] |= {"rewards": list(self.rl.rewards), "weights": list(self.rl.weights)}
         return values
 
@@ -350,7 +370,10 @@ _USES: dict[str, tuple[ObjectiveKind, ...]] = {
     "temperature": ("embed", "distil"),
     "teacher": ("distil",),
     "divergence": ("distil",),
-    "label_weight": ("distil",),
+    **dict.fromkeys(
+        ("label_weight", "hidden_weight", "hidden_distance", "own_share", "answers"),
+        ("distil",),
+    ),
     "margin": ("simpo",),
     "label_smoothing": ("dpo", "simpo", "reward"),
     "liked_weight": ("kto",),
@@ -373,13 +396,42 @@ def _check_objective(objective: TuneObjectiveSettings) -> None:
                     f"objective.{key} is {value:g}, but must be {least:g} or more, and less than {most:g}."
                 )
     if objective.kind == "distil":
-        if objective.teacher is None:
-            raise InputError("objective.kind is 'distil', but objective.teacher names nobody.", "Name a decoder.")
-        if objective.beta is not None and not (objective.divergence == "jsd" and objective.beta < 1):
-            raise InputError(
-                f"objective.beta is {objective.beta:g}, but must be the teacher's share of the mixture of 'jsd'.",
-                "Set objective.divergence to 'jsd' and beta to less than 1, or leave beta out.",
-            )
+        _check_lesson(objective)
+    elif objective.layers:
+        raise InputError(
+            f"objective.layers is set, but objective.kind '{objective.kind}' has no use for it.", "It is for distil."
+        )
+
+
+def _check_lesson(objective: TuneObjectiveSettings) -> None:
+    if objective.teacher is None:
+        raise InputError("objective.kind is 'distil', but objective.teacher names nobody.", "Name a decoder.")
+    if objective.beta is not None and not (objective.divergence == "jsd" and objective.beta < 1):
+        raise InputError(
+            f"objective.beta is {objective.beta:g}, but must be the teacher's share of the mixture of 'jsd'.",
+            "Set objective.divergence to 'jsd' and beta to less than 1, or leave beta out.",
+        )
+    if not objective.hidden_weight and (objective.layers or objective.hidden_distance):
+        raise InputError(
+            "objective.layers and hidden_distance are about what layers put out, but objective.hidden_weight is not "
+            "set.",
+            "Set it to 1 for instance, or leave them out.",
+        )
+    if objective.label_weight == 1 and (objective.answers != "teacher" or objective.hidden_weight):
+        raise InputError(
+            "objective.label_weight is 1, so that nothing of the teacher is learned.",
+            "Make it less than 1; with objective.answers 'teacher' its answers may be all that is learned.",
+        )
+    if objective.own_share and objective.label_weight:
+        raise InputError(
+            f"objective.own_share is {objective.own_share:g} and label_weight {objective.label_weight:g}: a student "
+            "that learns what it said itself learns nothing.",
+            "Leave label_weight out.",
+        )
+    if objective.own_share and objective.answers == "teacher":
+        raise InputError(
+            "objective.own_share and objective.answers 'teacher' both say who answers.", "Leave one of them out."
+        )
 
 
 def _check_replay(data: TuneDataSettings, kind: ObjectiveKind) -> None:
@@ -398,4 +450,10 @@ def _check_replay(data: TuneDataSettings, kind: ObjectiveKind) -> None:
         raise InputError(f"data.replay_share is {data.replay_share:g}, but must be at least 0 and less than 1.")
 
 
-_RANGES = {"label_smoothing": (0.0, 0.5), "margin": (0.0, math.inf), "label_weight": (0.0, 1.0)}
+_RANGES = {
+    "label_smoothing": (0.0, 0.5),
+    "margin": (0.0, math.inf),
+    "label_weight": (0.0, 1.0 + 1e-9),
+    "hidden_weight": (0.0, math.inf),
+    "own_share": (0.0, 1.0 + 1e-9),
+}

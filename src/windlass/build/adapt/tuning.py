@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from windlass.build.adapt.answering import answered
 from windlass.build.adapt.card import model_card
 from windlass.build.adapt.effort import Stopwatch
 from windlass.build.adapt.objectives import (
@@ -99,8 +100,12 @@ def tune(
     keep_freed_memory()
     opened = replace(open_inputs(ws, settings), rollouts=rollouts, rewards=rewards or {})
     watch = Stopwatch(settings.run)
-    if workers.count > 1 and settings.objective.kind in ("grpo", "ppo"):
-        raise InputError(f"objective.kind is '{settings.objective.kind}', which trains in one process.", "Use one.")
+    if workers.count > 1 and (settings.writes_answers or settings.objective.answers == "teacher"):
+        raise InputError(
+            f"objective.kind is '{settings.objective.kind}' and answers are written, which is done in one process.",
+            "Use one.",
+        )
+    opened = answered(ws, opened) if settings.objective.answers == "teacher" else opened
     heard = say if workers.leads else _silent
     with started_run(ws, KIND, settings.run, config_of(opened), workers) as run:
         prepared = OBJECTIVES[settings.objective.kind](opened)

@@ -42,6 +42,17 @@ class Encoded:
         return len(self.tokens)
 
 
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """A turn that is learned: its text, and where its tokens begin in it."""
+
+    text: str
+    places: Sequence[int]
+    """Of its tokens in the whole."""
+    begins: Sequence[int]
+    """Characters of the text before each of them."""
+
+
 class ConversationEncoder:
     """Encodes conversations for one model: its tokenizer, its template, and the token that ends a text."""
 
@@ -51,6 +62,10 @@ class ConversationEncoder:
     def encode(self, conversation: Conversation) -> Encoded:
         """Raises `InputError` naming the row when it holds nothing that an assistant says, when the template refuses
         it, or when it cannot be told which of the text is the assistant's."""
+        return self.spelled(conversation)[0]
+
+    def spelled(self, conversation: Conversation) -> tuple[Encoded, list[Turned]]:
+        """The same, with each turn that is learned by itself. Raises `InputError` as `encode`."""
         if not any(_says_something(turn) for turn in conversation.turns):
             raise InputError(
                 f"{conversation.where}: nothing in it is said by an assistant, so nothing can be learned from it.",
@@ -72,7 +87,12 @@ class ConversationEncoder:
         if self._end is not None and tokens[-1] != self._end:  # or a model without an end of turn would not learn one
             last = spans[-1][1] >= len(text.rstrip())
             tokens, learned = np.append(tokens, self._end), np.append(learned, last)
-        return Encoded(tokens, learned)
+            offsets = np.vstack([offsets, [spans[-1][1]] * 2])
+        turns = []
+        for start, stop in spans:
+            places = np.flatnonzero(learned & (offsets[:, 1] > start) & (offsets[:, 0] <= stop)).tolist()
+            turns.append(turned(text[start:stop], places, [int(offsets[place, 1]) - start for place in places]))
+        return Encoded(tokens, learned), turns
 
     def _marked(self, conversation: Conversation) -> tuple[str, list[tuple[int, int]]]:
         known: dict[str, Any] = {"tools": list(conversation.tools)} if conversation.tools else {}
@@ -104,6 +124,11 @@ class ConversationEncoder:
                 )
             spans.append((len(before), len(after)))
         return spans
+
+
+def turned(text: str, places: Sequence[int], ends: Sequence[int]) -> Turned:
+    """By where each token ends in the text: what a tokenizer calls the beginning of one may leave out a space."""
+    return Turned(text, places, [0, *(max(0, end) for end in ends[:-1])])
 
 
 def _says_something(turn: Turn) -> bool:

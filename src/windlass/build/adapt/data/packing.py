@@ -39,16 +39,25 @@ def packed(lengths: Sequence[int], size: int) -> list[list[int]]:
 class PackedExamples:
     """Examples for the next-token objective, as rows of `size` positions."""
 
-    def __init__(self, examples: Sequence[Encoded], size: int, *, pad: int, packing: bool = True) -> None:
+    def __init__(
+        self,
+        examples: Sequence[Encoded],
+        size: int,
+        *,
+        pad: int,
+        packing: bool = True,
+        rows: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        """`rows`: numbers of the examples in each row, where somebody else has packed them."""
         self._examples, self._size, self._pad = examples, size, pad
         lengths = [len(example) for example in examples]
-        self._rows = packed(lengths, size) if packing else [[number] for number in range(len(lengths))]
+        self.rows = rows or (packed(lengths, size) if packing else [[number] for number in range(len(lengths))])
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     def batch(self, numbers: Sequence[Number]) -> Batch:
-        rows = [self._row(self._rows[number]) for _, number in numbers]
+        rows = [self._row(self.rows[number]) for _, number in numbers]
         inputs, targets, documents = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
         return Batch(inputs, targets, documents)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from windlass.build.adapt.data.conversations import Turn
 from windlass.build.adapt.data.formats import conversation_of
@@ -57,7 +57,9 @@ def ends_of(opened: Opened) -> frozenset[int]:
     return frozenset(ends)
 
 
-def _tokens(opened: Opened, row: Row) -> tuple[int, ...]:
+def turns_asked(row: Row) -> tuple[list[Turn], Sequence[Mapping[str, Any]]]:
+    """What stands before the last answer, and the tools that it may call. Raises `InputError` naming a row that asks
+    nothing."""
     unsaid = {said: "" for asked, said in _SAID.items() if asked in row.values}
     conversation = conversation_of(Row(row.where, {**row.values, **unsaid}))
     turns = list(conversation.turns)
@@ -65,9 +67,14 @@ def _tokens(opened: Opened, row: Row) -> tuple[int, ...]:
         turns.pop()
     if not turns or not any(turn.get("content") for turn in turns):
         raise InputError(f"{row.where}: it asks nothing.", "Give a `prompt`, a `question`, or `messages`.")
+    return turns, conversation.tools
+
+
+def _tokens(opened: Opened, row: Row) -> tuple[int, ...]:
+    turns, tools = turns_asked(row)
     if opened.template is None:
         return _continued(opened, row, turns)
-    known = {"tools": list(conversation.tools)} if conversation.tools else {}
+    known = {"tools": list(tools)} if tools else {}
     try:
         text = opened.template.render(turns, add_generation_prompt=True, **known)
     except InputError as error:

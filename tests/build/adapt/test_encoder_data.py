@@ -117,7 +117,7 @@ def test_a_decoder_is_no_encoder(base, tmp_path):
     path = written(tmp_path / "rows.jsonl", EVEN)
     with (
         Workspace(tmp_path) as ws,
-        pytest.raises(InputError, match=r"'classify', which trains encoders, but .* is none"),
+        pytest.raises(InputError, match=r"'classify', which trains encoders, but .* is a decoder"),
     ):
         tune(ws, asked(tmp_path / "llama", path, "classify"), say=lambda line: None)
 

@@ -18,6 +18,7 @@ from windlass.build.adapt.rl.practice import seed_of
 from windlass.build.adapt.rl.prompts import ends_of, prompts_of, turns_asked
 from windlass.build.adapt.rl.rollouts import PlainRollouts, Rollout, Writing
 from windlass.build.transformer.decoder import Decoder
+from windlass.build.transformer.hf import load_model
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError
 from windlass.core.workspace import Workspace
@@ -30,7 +31,7 @@ def answered(ws: Workspace, opened: Opened) -> Opened:
     """The same with rows that the teacher answered. Raises `InputError` for a teacher that is no decoder, for rows that
     ask nothing, and when no answer came to its end."""
     teaching, asked = taught_by(opened), opened.settings.rl
-    teacher = teaching.model()
+    teacher = load_model(teaching.base)
     if not isinstance(teacher, Decoder):
         raise InputError(f"objective.teacher: {teaching.base_name} is no decoder.", "Name one.")
     prompts, left_out = prompts_of(teaching, asked.answer_tokens)

@@ -18,7 +18,9 @@ from torch import nn
 
 from windlass.build.adapt.data.describing import DatasetReport, Lengths, describe
 from windlass.build.adapt.data.rows import Row
+from windlass.build.adapt.data.sources import asked_of
 from windlass.build.adapt.data.wording import text_of
+from windlass.build.adapt.objectives.hidden import Pupil
 from windlass.build.adapt.objectives.preparing import Prepared
 from windlass.build.adapt.objectives.sft import encoded_rows
 from windlass.build.adapt.opening import Opened, evaluation_of, given_rows, open_inputs
@@ -42,6 +44,7 @@ from windlass.build.training.head import chunk_size
 from windlass.build.training.settings import budget_seconds
 from windlass.build.transformer.block import Block
 from windlass.build.transformer.decoder import Decoder
+from windlass.build.transformer.encoder_decoder import EncoderDecoder
 from windlass.core.workspace import Workspace
 
 _FLOAT = 4
@@ -98,6 +101,9 @@ def check_tuning(ws: Workspace, opened: Opened, workers: int = 1, *, say: Say = 
 
 def _lengths(opened: Opened, rows: list[Row]) -> Lengths:
     kind: str = opened.settings.objective.kind
+    if opened.config.decoder_layers:
+        pairs = asked_of(opened, rows)
+        return Lengths(np.array([len(pair) for pair in pairs]), sum(len(pair.answer) for pair in pairs))
     if kind in ("sft", "distil"):
         encoded = encoded_rows(opened, rows)
         return Lengths(np.array([len(one) for one in encoded]), sum(int(one.learned.sum()) for one in encoded))
@@ -129,8 +135,9 @@ def planned_memory(prepared: Prepared, job: Fit[Any], micro: int, process: int) 
     blocks = sum(isinstance(module, Block) for module in model.modules())
     width = 2 if job.asked.precision == "bf16" else _FLOAT
     head = 0
-    if isinstance(model, Decoder):
-        head = min(largest.counted, _chunk(model)) * model.config.vocab_size * bytes_of_logit(width)
+    inner = model.decoder if isinstance(model, Pupil) else model
+    if isinstance(inner, Decoder | EncoderDecoder):
+        head = min(largest.counted, _chunk(inner)) * inner.config.vocab_size * bytes_of_logit(width)
     return Memory(
         process=process,
         weights=weights,
@@ -143,7 +150,7 @@ def planned_memory(prepared: Prepared, job: Fit[Any], micro: int, process: int) 
     )
 
 
-def _chunk(model: Decoder) -> int:
+def _chunk(model: Decoder | EncoderDecoder) -> int:
     """Positions whose logits are there at once."""
     trained = model.output_weight.requires_grad
     return chunk_size(model.config.vocab_size, trained=trained)

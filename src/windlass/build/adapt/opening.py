@@ -15,7 +15,7 @@ from windlass.build.adapt.data.rows import Row, rows_of
 from windlass.build.adapt.data.templates import named_template
 from windlass.build.adapt.rl.rewards.reward import Reward
 from windlass.build.adapt.rl.rollouts import OpenRollouts
-from windlass.build.adapt.settings import CurateSettings, TuneSettings
+from windlass.build.adapt.settings import FITTING, CurateSettings, TuneSettings
 from windlass.build.adapt.vocabulary import with_tokens
 from windlass.build.corpus.reading import DOCUMENTS
 from windlass.build.tokenizer import Specials, load_specials, load_tokenizer
@@ -85,6 +85,17 @@ class Opened:
         """What is learned from, under the names that objectives know. Raises `InputError` as `rows_of` and
         `renamed`."""
         return renamed(rows_of(self.file), self.columns)
+
+    def misfit(self, trained: str) -> InputError:
+        """The error for a base of an architecture that the objective does not train; says what does train it."""
+        architecture = "decoder" if self.config.causal else "encoder"
+        architecture = "encoder-decoder" if self.config.decoder_layers else architecture
+        article = "a" if architecture == "decoder" else "an"
+        return InputError(
+            f"objective.kind is '{self.settings.objective.kind}', which trains {trained}, but {self.base_name} is "
+            f"{article} {architecture}.",
+            f"What trains {article} {architecture}: {', '.join(FITTING[architecture])}.",
+        )
 
     def model(self) -> Model:
         """The base, newly read. Raises `InputError` naming a tensor that is missing or misshapen."""

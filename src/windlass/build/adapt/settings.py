@@ -27,6 +27,13 @@ ObjectiveKind = Literal[
 ]  # fmt: skip
 Overlong = Literal["refuse", "drop", "cut"]
 
+FITTING: Mapping[str, tuple[ObjectiveKind, ...]] = {
+    "decoder": ("sft", "continue", "distil", "dpo", "kto", "orpo", "simpo", "reward", "grpo", "ppo"),
+    "encoder": ("classify", "regress", "tag", "extract", "rank", "embed"),
+    "encoder-decoder": ("sft",),
+}
+"""Which objectives train a base of which architecture."""
+
 
 @dataclass(frozen=True, slots=True)
 class BaseSettings:

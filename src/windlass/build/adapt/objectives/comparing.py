@@ -23,11 +23,7 @@ def decoder_of(opened: Opened) -> Decoder:
     """The base. Raises `InputError` when it is no decoder."""
     model = opened.model()
     if not isinstance(model, Decoder):
-        kind = opened.settings.objective.kind
-        raise InputError(
-            f"objective.kind is '{kind}', which trains decoders, but {opened.base_name} is none.",
-            "Name a decoder, or another objective.",
-        )
+        raise opened.misfit("decoders")
     return model
 
 

@@ -98,11 +98,7 @@ def begun(
 def only_encoders(opened: Opened) -> None:
     """Raises `InputError` for another base."""
     if opened.config.causal or opened.config.decoder_layers:
-        raise InputError(
-            f"objective.kind is '{opened.settings.objective.kind}', which trains encoders, but {opened.base_name} is "
-            "none.",
-            "Name an encoder (BERT, MiniLM, RoBERTa, DistilBERT, ModernBERT), or another objective.",
-        )
+        raise opened.misfit("encoders")
 
 
 def uncompiled(run: RunSettings) -> RunSettings:

@@ -14,6 +14,7 @@ from windlass.build.adapt.data.lengths import row_size
 from windlass.build.adapt.data.packing import PackedExamples
 from windlass.build.adapt.data.rows import Row
 from windlass.build.adapt.data.splitting import split_off
+from windlass.build.adapt.objectives import seq2seq
 from windlass.build.adapt.objectives.preparing import LossOf, Prepared, scheduled
 from windlass.build.adapt.opening import Opened
 from windlass.build.adapt.peft.beginning import attached
@@ -24,7 +25,7 @@ from windlass.build.training.measuring.heldout import HeldOut, score_examples
 from windlass.build.training.objectives import arithmetic, causal
 from windlass.build.training.settings import dtype_of
 from windlass.build.transformer.decoder import Decoder
-from windlass.core.errors import InputError
+from windlass.build.transformer.encoder_decoder import EncoderDecoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +42,14 @@ class ConversationRows:
 
 
 def prepare(opened: Opened) -> Prepared:
-    """Raises `InputError` for a base that is no decoder, and for rows that nothing can be learned from, that need a
+    """Raises `InputError` for a base that writes nothing, and for rows that nothing can be learned from, that need a
     template where there is none, or that do not fit."""
     settings = opened.settings
     model = opened.model()
+    if isinstance(model, EncoderDecoder):
+        return seq2seq.prepare(opened, model)
     if not isinstance(model, Decoder):
-        raise InputError(
-            f"objective.kind is 'sft', which trains decoders, but {opened.base_name} is none.",
-            "Name a decoder, or another objective.",
-        )
+        raise opened.misfit("decoders and encoder-decoders")
     rows = conversation_rows(opened, opened.rows())
     attached(model, opened)
     compiler, how = prepare_blocks(model, settings.run, scheduled(settings, len(rows.train)))

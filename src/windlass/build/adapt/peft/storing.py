@@ -28,8 +28,9 @@ def stored_kind(settings: TuneSettings) -> Literal["model", "adapter"]:
     return "adapter" if settings.stores_adapter else "model"
 
 
-def save_tuned(model: Model, opened: Opened, folder: Path, task: TaskType) -> None:
-    """Writes a transformer that was tuned without a head of its own: as `stored_kind` says."""
+def save_tuned(model: Model, opened: Opened, folder: Path, task: TaskType, *, start: int | None = None) -> None:
+    """Writes a transformer that was tuned without a head of its own: as `stored_kind` says. `start`: the token that
+    every answer of an encoder-decoder begins with."""
     if stored_kind(opened.settings) == "adapter":
         save_adapter(model, opened, folder, task)
         return
@@ -38,7 +39,7 @@ def save_tuned(model: Model, opened: Opened, folder: Path, task: TaskType) -> No
         merged(model, opened),
         folder,
         family=family,
-        bos=specials.bos,
+        bos=specials.bos if start is None else start,
         eos=specials.separator,
         pad=specials.pad,
         generation=_generation(opened),

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from windlass.build.adapt.data.splitting import split_off
+from windlass.build.adapt.objectives.comparing import decoder_of
 from windlass.build.adapt.objectives.preparing import LossOf, Prepared
 from windlass.build.adapt.opening import Opened
 from windlass.build.adapt.peft.beginning import attached
@@ -78,12 +79,7 @@ def prepare(opened: Opened) -> Prepared:
     that rewards cannot judge or that do not fit."""
     settings, asked = opened.settings, opened.settings.rl
     _check(settings)
-    decoder = opened.model()
-    if not isinstance(decoder, Decoder):
-        raise InputError(
-            f"objective.kind is '{settings.objective.kind}', which trains decoders, but {opened.base_name} is none.",
-            "Name a decoder, or another objective.",
-        )
+    decoder = decoder_of(opened)
     rewards = chosen(asked.rewards, {**REWARDS, **opened.rewards})
     prompts, left_out = prompts_of(opened, asked.answer_tokens)
     for reward in rewards.values():

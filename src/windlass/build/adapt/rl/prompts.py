@@ -30,7 +30,7 @@ def prompts_of(opened: Opened, most: int) -> tuple[list[Prompt], list[str]]:
     Raises `InputError` naming a row that asks nothing, or whose prompt and answer do not fit what the model reads,
     unless the settings say to leave such rows out.
     """
-    found = [Prompt(_tokens(opened, row), row) for row in opened.rows()]
+    found = [Prompt(tokens_asked(opened, row, *turns_asked(row)), row) for row in opened.rows()]
     room = min(opened.settings.model.context or opened.context, opened.context)
     long = [prompt for prompt in found if len(prompt.tokens) + most > room]
     if long and (opened.settings.data.overlong == "refuse" or len(long) == len(found)):
@@ -70,8 +70,11 @@ def turns_asked(row: Row) -> tuple[list[Turn], Sequence[Mapping[str, Any]]]:
     return turns, conversation.tools
 
 
-def _tokens(opened: Opened, row: Row) -> tuple[int, ...]:
-    turns, tools = turns_asked(row)
+def tokens_asked(
+    opened: Opened, row: Row, turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]]
+) -> tuple[int, ...]:
+    """Turns of the row as the engine will read them, up to where the answer begins. Raises `InputError` naming the row
+    that cannot be written for the base."""
     if opened.template is None:
         return _continued(opened, row, turns)
     known = {"tools": list(tools)} if tools else {}

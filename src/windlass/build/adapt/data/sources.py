@@ -43,7 +43,8 @@ def asked_of(opened: Opened, rows: Iterable[Row]) -> list[Asked]:
     Raises `InputError` naming a row without an answer, with one that calls tools, or with several turns where the base
     has no template.
     """
-    end, found = opened.specials.separator, []
+    end = opened.specials.separator
+    found: list[Asked] = []
     for number, row in enumerate(rows):
         conversation, before = conversation_of(row), len(found)
         for place, turn in enumerate(conversation.turns):

@@ -4,7 +4,7 @@
 
 A fifth of each set is the test, drawn by label; no method sees it before it is measured, once. The probe is a logistic
 regression on the vectors that the untouched model gives, its regularisation chosen by cross-validation on the other
-texts. The tuned models are those of the recipe, with a twentieth of the other texts held out, and answer from the
+texts. The tuned models are those of the recipes, with a twentieth of the other texts held out, and answer from the
 folder that was stored. Intervals are Wilson's, 95 %; methods are compared text by text, by McNemar's test.
 """
 
@@ -67,25 +67,26 @@ def probe(train: Sequence[Row], texts: Sequence[str], args: argparse.Namespace) 
     return [str(one) for one in model.predict(asked)]
 
 
-def tuned(changes: dict[str, Any]) -> Method:
+def tuned(recipe: str) -> Method:
     def method(train: Sequence[Row], texts: Sequence[str], args: argparse.Namespace) -> list[str]:
         with tempfile.TemporaryDirectory() as folder, Workspace(Path(folder)) as ws:
             path = Path(folder) / "rows.jsonl"
             path.write_text("".join(json.dumps(row) + "\n" for row in train), encoding="utf-8")
-            common = {"data.dataset": str(path), "data.heldout": HELD_OUT, "data.overlong": "drop", "run.seed": SEED}
+            asked: dict[str, Any] = {
+                "data.dataset": str(path),
+                "data.heldout": HELD_OUT,
+                "data.overlong": "drop",
+                "run.seed": SEED,
+            }
             if args.epochs is not None:
-                common["data.epochs"] = args.epochs
-            model = TextClassifier.from_folder(tune(ws, TUNING.read("classify", common | changes)).path)
+                asked["data.epochs"] = args.epochs
+            model = TextClassifier.from_folder(tune(ws, TUNING.read(recipe, asked)).path)
             return [model.labels[one] for one in model.classify(texts).probabilities.argmax(1)]
 
     return method
 
 
-METHODS: dict[str, Method] = {
-    "probe": probe,
-    "LoRA": tuned({"adapter.kind": "lora", "adapter.merge": True, "optimizer.matrix_rate": 2e-3}),
-    "full": tuned({}),
-}
+METHODS: dict[str, Method] = {"probe": probe, "LoRA": tuned("classify-lora"), "full": tuned("classify")}
 
 
 def measured(name: str, method: str, args: argparse.Namespace) -> tuple[tuple[str, ...], NDArray[np.bool_]]:

@@ -170,7 +170,7 @@ def test_an_adapter_whose_base_is_gone_is_refused(ws: Workspace, tmp_path: Path)
         load_lineup(ws, [str(tmp_path / "moved")])
 
 
-@pytest.mark.parametrize("adapter", [AdapterSettings("none"), LORA])
+@pytest.mark.parametrize("adapter", [AdapterSettings("none"), pytest.param(LORA, marks=pytest.mark.slow)])
 def test_what_was_tuned_reads_an_answer_out_of_documents(base: Path, tmp_path: Path, adapter: AdapterSettings) -> None:
     with Workspace(tmp_path) as ws:
         model = tuned(ws, base, "extract", "reader", adapter, steps=150)

@@ -39,9 +39,9 @@ def rows(path: Path) -> list[Any]:
     return json.loads(text) if path.name.endswith(".json.gz") else [json.loads(t) for t in text.split("\n") if t]
 
 
-def held(key: str) -> bool:
+def held(key: str, one_of: int = HELD_OUT) -> bool:
     """Whether what has this key is measured on: by chance, but always the same."""
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") % HELD_OUT == 0
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") % one_of == 0
 
 
 def clusters(texts: Sequence[str]) -> list[int]:

@@ -1,7 +1,7 @@
 """A SQLite file as windlass uses it: synced WAL commits, numbered migrations, clear errors, threads and forks.
 
-A transaction that has returned is on the disk: `kill -9` and, with `synchronous=FULL`, a power cut leave the last
-committed state.
+A transaction that has returned is on the disk: `kill -9` and a power cut leave the last committed state. With
+`synced=False` a power cut may take the last transactions back, nothing else.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ _NEARLY_NOTHING = 1 << 20
 class Database:
     """The file `path`, created when absent and brought to the newest of `migrations`."""
 
-    def __init__(self, path: Path, migrations: Migrations, *, busy_timeout: float = 10.0) -> None:
+    def __init__(self, path: Path, migrations: Migrations, *, busy_timeout: float = 10.0, synced: bool = True) -> None:
         self.path = path
+        self._synced = synced
         self._busy_timeout = busy_timeout
         # Connections are lent for one operation each, so that threads that come and go leave none behind.
         self._idle: list[sqlite3.Connection] = []
@@ -92,7 +93,7 @@ class Database:
         )
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA synchronous = {'FULL' if self._synced else 'NORMAL'}")
             connection.execute("PRAGMA foreign_keys = ON")
         except BaseException:
             connection.close()

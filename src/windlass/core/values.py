@@ -207,6 +207,8 @@ class ChatRequest:
     """Seconds from the call to the whole answer. A model that cannot keep it is stopped by the one who asked."""
     background: bool = False
     """Nobody sits waiting for the answer: a model with a queue serves others first."""
+    draw: int = 0
+    """Which of several answers to one request this is to be. A cache keeps them apart; models do not look at it."""
 
     def beyond_text(self) -> dict[str, Any]:
         """What is asked besides text and sampling, by its wire name: what a model must know or refuse."""
@@ -220,6 +222,16 @@ class ChatRequest:
         if self.logprobs is not None:
             asked["logprobs"] = self.logprobs
         return asked
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """That an answer was not made anew but kept from an earlier call, and what that call took."""
+
+    usage: Usage
+    cost_usd: float | None
+    similarity: float | None = None
+    """Of the question to the one that was answered, as a cosine; None: they are the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +252,8 @@ class ChatResponse:
     """One for each token of the prompt, where the request asked for them (`prompt_logprobs`)."""
     refused: bool = False
     """The model, or its provider, declined; the message's text says why, where it says so."""
+    kept: Kept | None = None
+    """Set: the answer comes out of a cache. Then `usage` counts no tokens, and `cost_usd` is 0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,12 +77,13 @@ class Endpoint:
         self.port = url.port
         self.auth = auth or ApiKey("OPENAI_API_KEY")
         self.retries = retries
+        self.headers: Mapping[str, str] = dict(headers or {})
         waits = timeouts or Timeouts()
         self._options: dict[str, Any] = {
             # Waiting for a free connection has no limit of its own: a thousand calls at once are no failure.
             "timeout": httpx2.Timeout(connect=waits.connect, write=waits.write, read=waits.read, pool=None),
             "limits": httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
-            "headers": {"User-Agent": f"windlass/{__version__}", **(headers or {})},
+            "headers": {"User-Agent": f"windlass/{__version__}", **self.headers},
             "proxy": proxy,
             "transport": transport,
         }

@@ -16,10 +16,11 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from windlass.apply.providers.wrapper import costs_of, identity_of
 from windlass.core.errors import ConfigError, ProviderError, TimedOut
 from windlass.core.protocols import AsyncChatModel, ChatModel
 from windlass.core.trace import carried, current_span
-from windlass.core.values import ChatDelta, ChatRequest, ChatResponse
+from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Usage
 
 Model = ChatModel | AsyncChatModel
 
@@ -70,6 +71,16 @@ class Pool:
         """What all of them can: the first way that none of them lacks."""
         ways = {getattr(member.model, "structured", "schema") for member in self._members}
         return "prompt" if "prompt" in ways else "tool" if "tool" in ways else "schema"
+
+    @property
+    def identity(self) -> Any:
+        return [identity_of(member.model) for member in self._members]
+
+    def costs(self, usage: Usage) -> float | None:
+        """The most that one of them would cost; None when that is not known of all."""
+        costs = [costs_of(member.model, usage) for member in self._members]
+        known = [cost for cost in costs if cost is not None]
+        return max(known) if len(known) == len(costs) else None
 
     def complete(self, request: ChatRequest) -> ChatResponse:
         for turn in self._turns():

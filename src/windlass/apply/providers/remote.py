@@ -10,8 +10,9 @@ from typing import Any, Literal
 from windlass.apply.providers.dialect import Dialect, OnUnsupported, Reading, fitted
 from windlass.apply.providers.http import Endpoint
 from windlass.core.errors import ProviderError
+from windlass.core.files import sha256_json
 from windlass.core.pricing import PriceOf, prices_at
-from windlass.core.values import ChatDelta, ChatRequest, ChatResponse
+from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Usage
 
 
 class RemoteChat:
@@ -42,6 +43,17 @@ class RemoteChat:
         """The best way that this API has of keeping an answer to a schema."""
         knows = self.dialect.knows
         return "schema" if "schema" in knows else "tool" if "tools" in knows else "prompt"
+
+    @property
+    def identity(self) -> Any:
+        """What decides who answers: address, API, model, and the user's headers, digested as they may be secret."""
+        return [
+            self.endpoint.base_url, self.dialect.api, self.dialect.model, sha256_json(dict(self.endpoint.headers)),
+        ]  # fmt: skip
+
+    def costs(self, usage: Usage) -> float | None:
+        """US dollars at the price of the model that is asked; None when it is not known."""
+        return self._price(self.dialect.model, usage)
 
     def complete(self, request: ChatRequest) -> ChatResponse:
         request = fitted(request, self.dialect, self._on_unsupported)

@@ -50,8 +50,8 @@ class Shape(Generic[T]):
             raise Unfit([_line(detail) for detail in error.errors(include_url=False, include_context=False)]) from error
 
     def plain(self, value: T) -> Any:
-        """The value as plain JSON."""
-        return self._adapter.dump_python(value, mode="json")
+        """The value as plain JSON, with the names that the schema knows."""
+        return self._adapter.dump_python(value, mode="json", by_alias=True)
 
 
 def _line(detail: Mapping[str, Any]) -> str:

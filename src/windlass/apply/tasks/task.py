@@ -15,11 +15,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, TypeVar, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast, get_args, overload
 
 from windlass.apply.tasks.absent import Absent
 from windlass.apply.tasks.asking import Mode, Question, asking, checked, shaped
@@ -34,6 +34,9 @@ from windlass.apply.tasks.surroundings import Surroundings, here
 from windlass.core.errors import InputError
 from windlass.core.trace import Span
 from windlass.core.values import ChatRequest
+
+if TYPE_CHECKING:
+    from windlass.apply.tasks.mapping import Mapped
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -100,6 +103,50 @@ class Task(Generic[P, R]):
 
     async def _awaited(self, args: Any, kwargs: Any) -> Any:
         return (await self.arun(*args, **kwargs)).value
+
+    def map(
+        self,
+        items: Iterable[Any] | str | Path,
+        *,
+        journal: str | Path | None = None,
+        at_once: int = 16,
+        on_error: Literal["keep", "raise"] = "keep",
+        retry_errors: bool = False,
+        progress: bool = True,
+    ) -> Mapped[R]:
+        """The task for each of many items, so many at once.
+
+        items: each is a mapping with the inputs by name, or the value of the first input; or the path of a file with
+            one JSON value on each line.
+        journal: the file that holds the results. With it, the same call after a crash goes on where the last one was
+            and pays for no answer twice, save those of the items that were under way (at most `at_once`).
+        on_error: "keep" makes an item's error its result; "raise" ends the map with it, and what was under way is kept.
+            A provider that lets nobody in ends it either way.
+        retry_errors: ask items again whose answers did not fit, or were refused, in an earlier run. Items to which
+            there was no answer (the provider failed) are always asked again.
+        """
+        from windlass.apply.tasks.mapping import mapped
+
+        return mapped(
+            self, items, at_once, journal=journal, on_error=on_error, retry_errors=retry_errors, progress=progress
+        )  # fmt: skip
+
+    async def amap(
+        self,
+        items: Iterable[Any] | str | Path,
+        *,
+        journal: str | Path | None = None,
+        at_once: int = 16,
+        on_error: Literal["keep", "raise"] = "keep",
+        retry_errors: bool = False,
+        progress: bool = True,
+    ) -> Mapped[R]:
+        """As `map`, on the caller's event loop."""
+        from windlass.apply.tasks.mapping import amapped
+
+        return await amapped(
+            self, items, at_once, journal=journal, on_error=on_error, retry_errors=retry_errors, progress=progress
+        )  # fmt: skip
 
     def using(self, **settings: Any) -> Task[P, R]:
         """The same task carried out otherwise. Names are those of `Settings`, or parameters of a request."""

@@ -1,0 +1,456 @@
+"""A task over many items: so many at once, each answer in a journal before it counts, and no answer paid twice.
+
+    done = tone.map(reviews, journal="tones.jsonl", at_once=32)
+    print(done)                              # 9,998 of 10,000 items have a value, 2 failed; 1.2 M tokens, $0.31
+    for result in done:                      # in the order of the items
+        print(result.value if result.error is None else result.error)
+
+Items are read as they are needed and results go to the journal, so memory does not grow with their number (8 bytes an
+item; see `Journal` for one that goes on). After a crash the same call goes on where the last one was. A worker takes
+its next item only when the last one's answer is on the disk, so a kill at any moment loses at most `at_once` answers:
+the items that were under way are asked again, at most once for each crash, and the summary says how many it may have
+been. Nothing else is asked twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+import time
+import weakref
+from array import array
+from collections.abc import Coroutine, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+from windlass.apply.tasks.asking import asking
+from windlass.apply.tasks.items import Inputs, Item, opened
+from windlass.apply.tasks.journal import KIND, Journal, Line, lines_at
+from windlass.apply.tasks.outcome import NoAnswer, Outcome, Refused
+from windlass.apply.tasks.prompt import content
+from windlass.apply.tasks.running import Model, arun
+from windlass.apply.tasks.schema import Shape, Unfit
+from windlass.apply.tasks.surroundings import Surroundings, here
+from windlass.core.errors import InputError, ProviderError, TimedOut, WindlassError
+from windlass.core.progress import Progress
+from windlass.core.trace import carried
+from windlass.core.values import ChatRequest, ChatResponse, Usage
+
+if TYPE_CHECKING:
+    from windlass.apply.tasks.task import Task
+
+R = TypeVar("R")
+OnError = Literal["keep", "raise"]
+
+_OF_THE_ITEM = (NoAnswer, ProviderError, TimedOut, InputError)
+"""What may go wrong with one item and not with the next."""
+_HOPELESS = (401, 403, 404)
+"""Status of a provider that lets nobody in, or knows no such model: no other item would fare better."""
+_ANSWERED = (NoAnswer.__name__, Refused.__name__)
+"""Errors that were paid for, and stand: the model said what it had to say."""
+
+
+@dataclass(slots=True)
+class Spent:
+    """What an item took: all its attempts, also those before an error or in an earlier run."""
+
+    attempts: int = 0
+    usage: Usage = field(default_factory=Usage)
+    known_usd: float = 0.0
+    unpriced: int = 0
+    """Attempts whose price is not known."""
+
+    def add(self, response: ChatResponse) -> None:
+        self += Spent(1, response.usage, response.cost_usd or 0.0, int(response.cost_usd is None))
+
+    def __iadd__(self, other: Spent) -> Spent:
+        self.attempts += other.attempts
+        self.usage += other.usage
+        self.known_usd += other.known_usd
+        self.unpriced += other.unpriced
+        return self
+
+    @property
+    def cost_usd(self) -> float | None:
+        """US dollars; None when one of the attempts has no known price."""
+        return None if self.unpriced else self.known_usd
+
+    @classmethod
+    def of(cls, line: Line) -> Spent:
+        return cls(line["attempts"], Usage(**line["usage"]), line["known_usd"], line["unpriced"])
+
+    def line(self) -> Line:
+        counts = {f.name: count for f in fields(Usage) if (count := getattr(self.usage, f.name)) is not None}
+        return {
+            "attempts": self.attempts, "usage": counts, "known_usd": self.known_usd, "unpriced": self.unpriced
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Result(Generic[R]):
+    """What came of one item."""
+
+    item: int
+    """Its number, from 0 on."""
+    value: R | None
+    error: str | None
+    """Why there is no value."""
+    kind: str | None
+    """The error's class: `NoAnswer`, `Refused`, `ProviderError`, `TimedOut`, `InputError`."""
+    usage: Usage
+    cost_usd: float | None
+    attempts: int
+    trace_id: str | None
+
+
+class Mapped(Generic[R]):
+    """The results of a map, in the order of its items, read from the journal each time."""
+
+    def __init__(self, task: Task[..., R], journal: Path, temporary: bool) -> None:
+        self.task = task
+        self.journal = journal
+        self.values = 0
+        """Items that have a value."""
+        self.failed = 0
+        self.resumed = 0
+        """Items whose answers stood in the journal already."""
+        self.spent = Spent()
+        """By all items, earlier runs included."""
+        self.spent_now = Spent()
+        """By this run."""
+        self.repeated = 0
+        """At most so many items were under way when earlier runs died: what they had cost by then was paid twice."""
+        self.left = 0
+        """Lines in the journal that are none of these items': kept, and not counted."""
+        self.seconds = 0.0
+        self.places = array("q")
+        self._shape = _shape(task)
+        if temporary:
+            weakref.finalize(self, journal.unlink, missing_ok=True)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @property
+    def usage(self) -> Usage:
+        return self.spent.usage
+
+    @property
+    def cost_usd(self) -> float | None:
+        return self.spent.cost_usd
+
+    def __iter__(self) -> Iterator[Result[R]]:
+        for number, line in enumerate(lines_at(self.journal, self.places)):
+            error = line.get("error") or {}
+            spent = Spent.of(line)
+            yield Result(
+                number, self._value(number, line), error.get("reason"), error.get("kind"),
+                spent.usage, spent.cost_usd, spent.attempts, line.get("trace"),
+            )  # fmt: skip
+
+    def _value(self, number: int, line: Line) -> R | None:
+        if "value" not in line:
+            return None
+        if self._shape is None:
+            return line["value"]  # type: ignore[no-any-return]
+        try:
+            value: R = self._shape.value(line["value"], line.get("inputs"))
+            return value
+        except Unfit as unfit:
+            raise InputError(
+                f"{self.journal}: the value of item {number} is not what '{self.task.__name__}' returns: {unfit}.",
+                "Was the journal edited, or does the type not read what it writes?",
+            ) from unfit
+
+    def __str__(self) -> str:
+        tokens = self.usage.total
+        lines = [
+            f"{self.values:,} of {len(self):,} items have a value, {self.failed:,} failed; "
+            f"{'tokens not reported' if tokens is None else f'{tokens:,} tokens'}, {money(self.spent)}"
+        ]
+        if self.resumed:
+            lines.append(f"{self.resumed:,} stood in the journal already; this run: {money(self.spent_now)}")
+        if self.repeated:
+            lines.append(
+                f"Up to {self.repeated:,} items were under way when an earlier run died: they were asked again, and "
+                "what they had cost by then is not counted."
+            )
+        if self.left:
+            lines.append(f"{self.left:,} lines of the journal belong to other items, or another version of the task.")
+        return "\n".join(lines)
+
+
+def money(spent: Spent) -> str:
+    if not spent.unpriced:
+        return f"${spent.known_usd:,.4f}"
+    return f"${spent.known_usd:,.4f} and {spent.unpriced:,} answers without a known price"
+
+
+def mapped(task: Task[..., R], items: Iterable[Any] | str | Path, at_once: int, **options: Any) -> Mapped[R]:
+    """As `amapped`, for callers that wait."""
+
+    async def whole() -> Mapped[R]:
+        around = here()
+        # A model that can only be waited for is asked in threads: as many as items are under way, and some to write.
+        with ThreadPoolExecutor(at_once + 4) as threads:
+            asyncio.get_running_loop().set_default_executor(threads)
+            try:
+                return await amapped(task, items, at_once, **options)
+            finally:
+                close = getattr(task._model(around), "aclose", None)
+                if close is not None:
+                    await close()  # connections belong to this event loop, which ends here
+
+    return waited(whole())
+
+
+def waited(coroutine: Coroutine[Any, Any, R]) -> R:
+    """The result of a coroutine, on an event loop of its own; where one runs already (a notebook), in a thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(carried(lambda: asyncio.run(coroutine))).result()
+
+
+async def amapped(
+    task: Task[..., R],
+    items: Iterable[Any] | str | Path,
+    at_once: int,
+    *,
+    journal: str | Path | None = None,
+    on_error: OnError = "keep",
+    retry_errors: bool = False,
+    progress: bool = True,
+) -> Mapped[R]:
+    """See `Task.map`."""
+    if at_once < 1:
+        raise InputError(f"at_once={at_once}: at least one item must be under way.")
+    path = _temporary() if journal is None else Path(journal)
+    done: Mapped[R] = Mapped(task, path, journal is None)
+    began = time.monotonic()
+    with Journal(path, durable=journal is not None) as book, opened(items) as (rows, total):
+        done.repeated = book.cut_off
+        with Progress(task.__name__, total, "items") as line:
+            run = Run(task, book, done, on_error, retry_errors, line if progress else None)
+            book.begin(task.__name__, at_once)
+            try:
+                await run.workers(rows, at_once)
+            finally:
+                await book.settled()
+            book.end()
+        if run.failure is not None:
+            raise run.failure
+        done.left = book.left
+        if run.disordered:
+            done.places = book.arrange(done.places, {**KIND, "task": task.__name__, "at_once": 0})
+    done.seconds = time.monotonic() - began
+    return done
+
+
+class Run(Generic[R]):
+    """One run of a map: what each item needs, and what has become of all of them."""
+
+    def __init__(
+        self, task: Task[..., R], book: Journal, done: Mapped[R], on_error: OnError, retry: bool,
+        progress: Progress | None,
+    ) -> None:  # fmt: skip
+        self.task, self.book, self.done = task, book, done
+        self.around: Surroundings = here()
+        self.model: Model = task._model(self.around)
+        self.failure: BaseException | None = None
+        """Why no more items are taken."""
+        self.disordered = False
+        self._on_error, self._retry, self._progress = on_error, retry, progress
+        self._shape = _shape(task)
+        self._inputs = Inputs(task.signature)
+        self._finished = 0
+
+    async def workers(self, rows: Iterator[Item], at_once: int) -> None:
+        waiting = self.waiting(rows)
+
+        async def worker() -> None:
+            while self.failure is None and (one := next(waiting, None)) is not None:
+                try:
+                    await self._one(one)
+                except Exception as error:  # noqa: BLE001 - raised by `amapped`, when what is under way is stored
+                    self.failure = self.failure or error
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(at_once):
+                group.create_task(worker())
+
+    def waiting(self, rows: Iterator[Item]) -> Iterator[Waiting]:
+        """The items that have to be asked; those whose answers stand in the journal are counted on the way."""
+        while self.failure is None:
+            one = Waiting(len(self.done.places))
+            try:
+                item = next(rows, None)
+                if item is None:
+                    return
+                one.key = self._named(one, item)
+            except Exception as error:  # noqa: BLE001 - raised by `amapped`, when what is under way is stored
+                self.failure = error
+                return
+            self.done.places.append(-1)
+            found = self.book.take(one.key)
+            if found is not None:
+                place, line = found
+                if self._stands(line):
+                    self.done.resumed += 1
+                    self.disordered |= line["item"] != one.number or "instead" in line
+                    self._count(line, one.number, place)
+                    continue
+                one.instead, one.before = place, Spent.of(line)
+            yield one
+
+    def _named(self, one: Waiting, item: Item) -> bytes:
+        """Reads an item and returns its key. One that does not fit has its place for a key."""
+        try:
+            one.inputs = self._inputs(item)
+        except InputError as error:
+            if one.number == 0 or self._on_error == "raise":  # likely that none fits
+                raise
+            one.fault = error
+            return hashlib.sha256(f"{self.task.digest}\nunfit {one.number}".encode()).digest()[:16]
+        return self._key(one.inputs)
+
+    def _stands(self, line: Line) -> bool:
+        return "value" in line or (line["error"]["kind"] in _ANSWERED and not self._retry)
+
+    async def _one(self, one: Waiting) -> None:
+        spent = Spent()
+        try:
+            if one.fault is not None:
+                raise one.fault
+            with self.task._span(self.around, (), one.inputs) as (span, inputs):
+                span["windlass.map.item"] = one.number
+                steps = metered(asking(self.task._question(inputs, self.model)), spent)
+                outcome = self.task._noted(span, await arun(steps, self.model, self.around.recorder))
+        except _OF_THE_ITEM as error:
+            await self.failed(one, error, spent)
+        else:
+            await self.answered(one, outcome, spent)
+
+    async def answered(self, one: Waiting, outcome: Outcome[Any], spent: Spent) -> None:
+        await self._store(one, {**self._written(outcome.value, one.inputs), "trace": outcome.trace_id}, spent)
+
+    def _written(self, value: Any, inputs: Mapping[str, Any]) -> Line:
+        """The value as JSON; and where it can only be read beside its inputs (quotations are), their texts, too."""
+        if self._shape is None:
+            return {"value": value}
+        plain = self._shape.plain(value)
+        try:
+            self._shape.value(plain)
+        except Unfit:
+            texts = {name: text for name, text in inputs.items() if isinstance(text, str | int | float | list | dict)}
+            return {"value": plain, "inputs": texts}
+        return {"value": plain}
+
+    async def failed(self, one: Waiting, error: WindlassError, spent: Spent) -> None:
+        """Keeps the reason; or ends the run, where no other item would fare better, or the caller wants it so."""
+        hopeless = isinstance(error, ProviderError) and error.status in _HOPELESS
+        if not hopeless or spent.attempts:
+            reason = {"kind": type(error).__name__, "reason": error.message}
+            await self._store(one, {"error": reason}, spent)
+        if hopeless or self._on_error == "raise":
+            raise error
+
+    async def _store(self, one: Waiting, said: Line, spent: Spent) -> None:
+        self.done.spent_now += spent
+        whole = Spent()
+        whole += one.before
+        whole += spent
+        line: Line = {"item": one.number, "key": one.key.hex(), **said, **whole.line()}
+        if one.instead is not None:
+            line["instead"] = one.instead
+            self.disordered = True
+        place = await self.book.add(line)
+        self._count(line, one.number, place)
+        if self._progress is not None:
+            self._progress.update(self._finished, self._note())
+
+    def _count(self, line: Line, number: int, place: int) -> None:
+        done = self.done
+        if "error" in line:
+            done.failed += 1
+            if self._on_error == "raise" and self.failure is None:
+                self.failure = _again(number, line["error"], done.journal)
+        else:
+            done.values += 1
+        done.spent += Spent.of(line)
+        done.places[number] = place
+        # In order is: each line stands behind the one of the item before it.
+        self.disordered |= number > 0 and not 0 <= done.places[number - 1] < place
+        self._finished += 1
+
+    def _note(self) -> str:
+        failed = f" · {self.done.failed:,} failed" if self.done.failed else ""
+        return f"{money(self.done.spent)}{failed}"
+
+    @cached_property
+    def _base(self) -> Any:
+        return hashlib.sha256(f"{self.task.digest}\n{self.model.name}\n{self.model.digest}".encode())
+
+    def _key(self, inputs: Mapping[str, Any]) -> bytes:
+        """Of the task, the model and the words and media that say this item."""
+        key = self._base.copy()
+        said = content(inputs, self.task.signature.inputs)
+        for part in (said,) if isinstance(said, str) else said:
+            for piece in (part,) if isinstance(part, str) else (getattr(part, f.name) for f in fields(part)):
+                data = piece if isinstance(piece, bytes) else str(piece).encode("utf-8", "replace")
+                key.update(b"%d:" % len(data))
+                key.update(data)
+        return key.digest()[:16]  # type: ignore[no-any-return]
+
+
+@dataclass(slots=True)
+class Waiting:
+    """An item that has no answer yet."""
+
+    number: int
+    inputs: dict[str, Any] = field(default_factory=dict)
+    key: bytes = b""
+    fault: InputError | None = None
+    """Why it cannot be asked."""
+    instead: int | None = None
+    """Place of the line that the new one supersedes."""
+    before: Spent = field(default_factory=Spent)
+    """What earlier runs paid for it."""
+
+
+def metered(
+    steps: Generator[ChatRequest, ChatResponse, Outcome[Any]], spent: Spent
+) -> Generator[ChatRequest, ChatResponse, Outcome[Any]]:
+    """`steps`, with every answer counted: also when the one after it fails."""
+    try:
+        request = next(steps)
+        while True:
+            response = yield request
+            spent.add(response)
+            request = steps.send(response)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+
+
+def _shape(task: Task[..., Any]) -> Shape[Any] | None:
+    """The form of values in the journal; None: text."""
+    output = task.signature.output
+    return None if output is str else Shape(output, where=f"'{task.__name__}'")
+
+
+def _again(number: int, error: Mapping[str, str], journal: Path) -> NoAnswer:
+    hint = f"It stands in {journal}. retry_errors=True asks such items again."
+    return NoAnswer(f"Item {number} failed in an earlier run: {error['reason']}", hint, ())
+
+
+def _temporary() -> Path:
+    handle, name = tempfile.mkstemp(prefix="windlass-map-", suffix=".jsonl")
+    os.close(handle)
+    return Path(name)

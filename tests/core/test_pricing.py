@@ -83,3 +83,21 @@ def test_own_prices_go_before_the_table() -> None:
 def test_reasoning_is_priced_as_output_unless_said_otherwise() -> None:
     assert Price(1.0, 2.0).of(Usage(input=0, output=0, reasoning=1_000_000)) == 2.0
     assert Price(1.0, 2.0, reasoning=3.0).of(Usage(input=0, reasoning=1_000_000)) == 3.0
+
+
+def test_long_prompts_cost_more_where_they_do() -> None:
+    """All of a call then costs more, not only what is above the line; tokens out of the cache count as prompt."""
+    short = Usage(input=200_000, output=1000)
+    assert price("gemini-2.5-pro", short, "google") == pytest.approx((200_000 * 1.25 + 1000 * 10) / 1e6)
+    long = Usage(input=100_000, cache_read=100_001, output=1000)
+    cost = price("gemini-2.5-pro", long, "google")
+    assert cost == pytest.approx((100_000 * 2.5 + 100_001 * 0.25 + 1000 * 15) / 1e6)
+
+
+def test_a_workspace_may_say_what_long_prompts_cost() -> None:
+    own = Price(input=1, output=1, long_from=10, long=Price(input=2, output=2))
+    assert price("m", Usage(input=11, output=0), extra={"m": own}) == pytest.approx(22e-6)
+
+
+def test_names_that_move_have_no_price() -> None:
+    assert price("mistral-large-latest", Usage(input=1, output=1), "mistral") is None

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from windlass.core.errors import ConfigError
 from windlass.core.pricing import Price
+from windlass.core.windows import Window
 
 FILE = "windlass.toml"
 T = TypeVar("T")
@@ -44,6 +45,8 @@ class Config:
     serve: ServeConfig = field(default_factory=ServeConfig)
     prices: Mapping[str, Price] = field(default_factory=dict)
     """`[prices."provider/model"]` or `[prices."model"]`, in US dollars per million tokens; see `core.pricing`."""
+    windows: Mapping[str, Window] = field(default_factory=dict)
+    """`[windows."provider/model"]` or `[windows."model"]`, in tokens; see `core.windows`."""
 
 
 def load_config(home: Path) -> Config:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Any
 
 from windlass.core.values import Usage
 
@@ -45,6 +46,9 @@ class Price:
     output_audio: float | None = None
     input_image: float | None = None
     output_image: float | None = None
+    long_from: int | None = None
+    """Prompts of more tokens than these cost as `long` says, all of them and the answer too."""
+    long: Price | None = None
     as_of: str = ""
     """The day on which this was the list price."""
     source: str = ""
@@ -53,6 +57,8 @@ class Price:
         """The cost of `usage` in US dollars; None when a class that was used has no price, or counts are missing."""
         if usage.prompt is None or (self.output is not None and usage.completion is None):
             return None
+        if self.long is not None and self.long_from is not None and usage.prompt > self.long_from:
+            return self.long.of(usage)
         total = 0.0
         for tokens, dollars in (
             (usage.input, self.input),
@@ -72,15 +78,25 @@ class Price:
         return total / 1e6
 
 
+def undated(model: str) -> str:
+    """A model's name without the date at its end, if there is one."""
+    return _DATED.sub("", model)
+
+
 @cache
 def list_prices() -> Mapping[str, Price]:
     """The table in the package: "provider/model" -> price."""
     table = json.loads(resources.files("windlass.core").joinpath("prices.json").read_text(encoding="utf-8"))
     return {
-        f"{provider}/{model}": Price(**numbers, as_of=entry["as_of"], source=entry["source"])
+        f"{provider}/{model}": _price({"as_of": entry["as_of"], "source": entry["source"], **numbers})
         for provider, entry in table.items()
         for model, numbers in entry["models"].items()
     }
+
+
+def _price(numbers: Mapping[str, Any]) -> Price:
+    long = numbers.get("long")
+    return Price(**{**numbers, "long": None if long is None else Price(**long)})
 
 
 def prices_at(host: str, extra: Mapping[str, Price] | None = None) -> PriceOf:
@@ -110,7 +126,7 @@ def price(
 def find(model: str, provider: str | None = None, *, extra: Mapping[str, Price] | None = None) -> Price | None:
     """The price that applies to `model`."""
     for table in (extra or {}, list_prices()):
-        for name in (model, _DATED.sub("", model)):
+        for name in (model, undated(model)):
             if provider is not None:
                 exact = table.get(f"{provider}/{name}") or (table.get(name) if table is extra else None)
                 if exact is not None:

@@ -11,7 +11,7 @@ from windlass.apply.providers.dialect import Dialect, OnUnsupported, Reading, fi
 from windlass.apply.providers.http import Endpoint
 from windlass.core.errors import ProviderError
 from windlass.core.files import sha256_json
-from windlass.core.pricing import PriceOf, prices_at
+from windlass.core.pricing import PriceOf, prices_at, seller_at
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Usage
 
 
@@ -50,6 +50,11 @@ class RemoteChat:
         return [
             self.endpoint.base_url, self.dialect.api, self.dialect.model, sha256_json(dict(self.endpoint.headers)),
         ]  # fmt: skip
+
+    @property
+    def seller(self) -> str:
+        """Under which name the tables of prices and windows know the provider."""
+        return seller_at(self.endpoint.host)
 
     def costs(self, usage: Usage) -> float | None:
         """US dollars at the price of the model that is asked; None when it is not known."""

@@ -103,6 +103,13 @@ def costs_of(model: Model, usage: Usage) -> float | None:
     return None if costs is None else costs(usage)
 
 
+def innermost(model: Model) -> Model:
+    """The model behind all wrappers."""
+    while isinstance(model, Wrapper):
+        model = model.model
+    return model
+
+
 async def to_its_end(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Runs `work` in a thread. Cancelled, it waits for the end all the same: what was begun is not left half done."""
     running = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))

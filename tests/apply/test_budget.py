@@ -31,8 +31,10 @@ PRICE = Price(input=1.0, output=10.0)  # dollars for a million tokens
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "budgets.db")
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    made = Ledger(tmp_path / "budgets.db")
+    yield made
+    made.close()
 
 
 def ask(**parameters: Any) -> ChatRequest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,10 @@ class Known(Scripted):
 
 
 @pytest.fixture
-def answers(tmp_path: Path) -> Answers:
-    return Answers(tmp_path / "cache" / "answers.db")
+def answers(tmp_path: Path) -> Iterator[Answers]:
+    made = Answers(tmp_path / "cache" / "answers.db")
+    yield made
+    made.close()
 
 
 def ask(text: str = "hi", **parameters: Any) -> ChatRequest:

@@ -10,8 +10,13 @@ import httpx2
 import pytest
 
 from windlass.apply.assistant import Assistant, AssistantSettings
+from windlass.apply.providers.answers import Answers
+from windlass.apply.providers.budget import Budget, Budgeted
+from windlass.apply.providers.cached import Cached
 from windlass.apply.providers.chat_completions import ChatCompletions
+from windlass.apply.providers.fitting import Fitting
 from windlass.apply.providers.http import Endpoint
+from windlass.apply.providers.ledger import Ledger
 from windlass.apply.providers.remote import RemoteChat
 from windlass.apply.rag.abstention import AbstentionRule
 from windlass.apply.rag.hashing import HashingEmbedder
@@ -20,6 +25,7 @@ from windlass.core.documents import Document, write_documents
 from windlass.core.errors import Unsupported
 from windlass.core.protocols import ChatModel
 from windlass.core.values import ChatRequest, ChatResponse, Message, Usage
+from windlass.core.windows import Window
 from windlass.core.workspace import Workspace
 
 
@@ -57,6 +63,13 @@ def openai_compatible(ws: Workspace) -> ChatModel:
     return RemoteChat(endpoint, ChatCompletions("remote"))
 
 
+def wrapped(ws: Workspace) -> ChatModel:
+    """With all that can stand between a task and its model."""
+    remote = Fitting(openai_compatible(ws), window=Window(1000))
+    budgeted = Budgeted(remote, Budget("all", tokens=1_000_000), Ledger(ws.root / "budgets.db"))
+    return Cached(budgeted, Answers(ws.root / "answers.db"))
+
+
 def local(ws: Workspace) -> ChatModel:
     """A small random decoder with a chat template, run by our own engine."""
     for package in ("torch", "tokenizers", "jinja2"):
@@ -72,6 +85,7 @@ def local(ws: Workspace) -> ChatModel:
 MAKERS: dict[str, Callable[[Workspace], ChatModel]] = {
     "assistant": assistant,
     "openai": openai_compatible,
+    "wrapped": wrapped,
     "local": local,
 }
 REQUEST = ChatRequest([Message("system", "Be brief."), Message("user", "How many hours has the day?")])

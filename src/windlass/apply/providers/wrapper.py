@@ -43,6 +43,14 @@ class Wrapper:
     def costs(self, usage: Usage) -> float | None:
         return costs_of(self.model, usage)
 
+    def close(self) -> None:
+        if (close := getattr(self.model, "close", None)) is not None:
+            close()
+
+    async def aclose(self) -> None:
+        if (aclose := getattr(self.model, "aclose", None)) is not None:
+            await aclose()
+
     def _ask(self, request: ChatRequest) -> ChatResponse:
         return self._waiting.complete(request)
 

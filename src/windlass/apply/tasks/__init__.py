@@ -1,5 +1,6 @@
 """Typed AI functions. Importing this is cheap: pydantic comes with the first task, HTTP with the first call."""
 
+from windlass.apply.providers.budget import Budget, OverBudget
 from windlass.apply.tasks.absent import Absent
 from windlass.apply.tasks.outcome import Attempt, NoAnswer, Outcome, Refused
 from windlass.apply.tasks.prompt import Example
@@ -7,6 +8,6 @@ from windlass.apply.tasks.surroundings import Surroundings, surrounded
 from windlass.apply.tasks.task import Settings, Task, task
 
 __all__ = [
-    "Absent", "Attempt", "Example", "NoAnswer", "Outcome", "Refused", "Settings", "Surroundings", "Task",
-    "surrounded", "task",
+    "Absent", "Attempt", "Budget", "Example", "NoAnswer", "Outcome", "OverBudget", "Refused", "Settings",
+    "Surroundings", "Task", "surrounded", "task",
 ]  # fmt: skip

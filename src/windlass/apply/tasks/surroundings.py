@@ -8,8 +8,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, cached_property
+from pathlib import Path
 
+from windlass.apply.providers.answers import Answers, answers_path
+from windlass.apply.providers.ledger import Ledger, ledger_path
 from windlass.apply.tasks.running import Model
 from windlass.core.errors import ConfigError, NotFound
 from windlass.core.trace import Recorder
@@ -28,6 +31,27 @@ class Surroundings:
         self.recorder = recorder or (Recorder(None) if ws is None else ws.recorder)
         self._resolve = resolve or self._known
         self._models: dict[str | None, Model] = {}
+
+    @cached_property
+    def answers(self) -> Answers:
+        """Those that tasks with `cache=True` keep. Raises `ConfigError` without a workspace."""
+        return Answers(answers_path(self._root("A cache")))
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """What tasks with budgets have spent. Raises `ConfigError` without a workspace."""
+        return Ledger(ledger_path(self._root("A budget")))
+
+    def _root(self, what: str) -> Path:
+        if self.workspace is None:
+            raise ConfigError(f"{what} is kept in a workspace, and there is none.", "Make one with `windlass init`.")
+        return self.workspace.root
+
+    def close(self) -> None:
+        """Closes the files that were opened here; not the workspace."""
+        for name in ("answers", "ledger"):
+            if (opened := self.__dict__.pop(name, None)) is not None:
+                opened.close()
 
     def model(self, name: str | None) -> Model:
         """Raises `ConfigError` for a name that is not known, and when no model is set up."""

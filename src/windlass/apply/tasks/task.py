@@ -21,9 +21,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast, get_args, overload
 
+from windlass.apply.providers.answers import Answers
+from windlass.apply.providers.budget import Budget
 from windlass.apply.tasks.absent import Absent
 from windlass.apply.tasks.asking import Mode, Question, asking, checked, shaped
 from windlass.apply.tasks.codec import Strict
+from windlass.apply.tasks.means import supplied
 from windlass.apply.tasks.outcome import Outcome
 from windlass.apply.tasks.prompt import SCHEMA_NOTE, Example, content, messages
 from windlass.apply.tasks.reading import Reader
@@ -62,6 +65,10 @@ class Settings:
     """How many all attempts of one call may take together."""
     mode: Mode | None = None
     """How the form of the answer is asked for. None: the best that the model's provider has."""
+    cache: bool | Answers = False
+    """Keep answers, and pay for the same question once. True: in the workspace; or in a file of one's own."""
+    budget: Budget | Sequence[Budget] = ()
+    """What calls may take together; without a name it is that of the task."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Of `ChatRequest`: temperature, max_tokens, seed, timeout, extra, and so on."""
 
@@ -234,8 +241,9 @@ class Task(Generic[P, R]):
     # who answers, and what is recorded ------------------------------------------------------------------------------
 
     def _model(self, around: Surroundings) -> Model:
-        wanted = self.settings.model
-        return around.model(wanted) if wanted is None or isinstance(wanted, str) else wanted
+        settings, wanted = self.settings, self.settings.model
+        model = around.model(wanted) if wanted is None or isinstance(wanted, str) else wanted
+        return supplied(model, around, self.__name__, settings.cache, settings.budget)
 
     def _span(self, around: Surroundings, args: Any, kwargs: Any) -> _Calling:
         return _Calling(around, self.signature, self.digest, args, kwargs)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from windlass.core.errors import InputError
-from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Message, ToolCall, Usage
+from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Message, ToolCall, ToolCallDelta, Usage
 
 Answer = str | ChatResponse | Exception | Mapping[str, Any] | Callable[[ChatRequest], Any]
 """A text; a whole response; an error to raise; an object to be sent as JSON; or a function of the request that gives
@@ -56,6 +56,10 @@ class Scripted:
         text = response.message.text
         for at in range(0, len(text), 3):
             yield ChatDelta(text[at : at + 3])
+        for number, call in enumerate(response.message.tool_calls):
+            yield ChatDelta(calls=[ToolCallDelta(number, "", call.id, call.name)])
+            for at in range(0, len(call.arguments), 3):
+                yield ChatDelta(calls=[ToolCallDelta(number, call.arguments[at : at + 3])])
         yield ChatDelta(response=response)
 
     async def acomplete(self, request: ChatRequest) -> ChatResponse:

@@ -208,6 +208,40 @@ def test_on_an_event_loop() -> None:
     assert asyncio.run(deal.using(model=Blocking()).arun("notes")).value.company == "Acme"
 
 
+def test_a_streamed_answer_grows_and_is_checked_in_the_end(ws: Workspace) -> None:
+    text = '{"company": "Acme", "amount": 1200, "stage": null}'
+    stream = deal.using(model=Scripted('{"company": "Nobody"}', text)).stream("notes")
+    with pytest.raises(RuntimeError, match="not whole yet"):
+        _ = stream.outcome
+    shown = list(stream)
+    assert {"company": "Nobody"} in shown and {"company": "Ac"} in shown
+    assert shown[-1] == {"company": "Acme", "amount": 1200}
+    assert stream.value == Deal(company="Acme", amount=1200) and len(stream.outcome.attempts) == 2
+    ws.recorder.flush()
+    root, *calls = sorted(ws.store.trace(stream.outcome.trace_id or ""), key=lambda span: span.start_ns)
+    assert root.output["company"] == "Acme" and [call.parent_id for call in calls] == [root.span_id] * 2
+
+    async def read() -> list[Any]:
+        streaming = tone.using(model=Scripted('{"value": "good"}', structured="tool")).stream("La!")
+        return [value async for value in streaming] + [streaming.value]
+
+    assert asyncio.run(read())[-1] == "good"
+    broken = deal.using(model=Scripted(ProviderError("down"))).stream("notes")
+    with pytest.raises(ProviderError):
+        list(broken)
+
+
+def test_a_streamed_text() -> None:
+    @task
+    def poem(theme: str) -> str:
+        """Write a poem."""
+        raise NotImplementedError
+
+    stream = poem.using(model=Scripted("Roses are red")).stream("roses")
+    shown = list(stream)
+    assert shown[0] == "Ros" and shown[-1] == stream.value == "Roses are red"
+
+
 def test_a_prompt_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "deal.md"
     path.write_text("Find the deal.\n")

@@ -380,6 +380,10 @@ class Strict:
             return self._root.decode(sent)
         return self._root.decode(sent[ROOT]) if isinstance(sent, Mapping) and sent.keys() == {ROOT} else sent
 
+    def decode_part(self, sent: Any) -> Any:
+        """As `decode` of as much as is there; branches that cannot be told apart yet stay in the wire's form."""
+        return self._root.decode(sent) if self._bare else self._root.decode(sent.get(ROOT))
+
     def _codec(self, schema: Any, where: str) -> Codec:
         if schema is True or not (rest := {k: v for k, v in schema.items() if k not in _SILENT}):
             return Anything("" if schema is True else schema.get("description", ""))

@@ -23,7 +23,7 @@ def run(steps: Steps[T], model: Model, recorder: Recorder) -> T:
     try:
         request = next(steps)
         while True:
-            with _span(recorder, model, request) as span:
+            with asked(recorder, model, request) as span:
                 response = model.complete(request)
                 note(span, response)
             request = steps.send(response)
@@ -36,7 +36,7 @@ async def arun(steps: Steps[T], model: Model, recorder: Recorder) -> T:
     try:
         request = next(steps)
         while True:
-            with _span(recorder, model, request) as span:
+            with asked(recorder, model, request) as span:
                 if isinstance(model, AsyncChatModel):
                     response = await model.acomplete(request)
                 else:
@@ -47,7 +47,8 @@ async def arun(steps: Steps[T], model: Model, recorder: Recorder) -> T:
         return done.value  # type: ignore[no-any-return]
 
 
-def _span(recorder: Recorder, model: Model, request: ChatRequest) -> Span:
+def asked(recorder: Recorder, model: Model, request: ChatRequest) -> Span:
+    """The span of one call, not yet begun."""
     span = recorder.span("ask", "chat")
     span.input = [_plain(message) for message in request.messages]
     span[semconv.REQUEST_MODEL] = model.name

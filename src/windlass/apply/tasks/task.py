@@ -30,9 +30,10 @@ from windlass.apply.tasks.means import supplied
 from windlass.apply.tasks.outcome import Outcome
 from windlass.apply.tasks.prompt import SCHEMA_NOTE, Example, content, messages
 from windlass.apply.tasks.reading import Reader
-from windlass.apply.tasks.running import Model, arun, run
+from windlass.apply.tasks.running import Model, Steps, arun, run
 from windlass.apply.tasks.schema import Shape
 from windlass.apply.tasks.signature import Signature, signature_of
+from windlass.apply.tasks.streaming import Streaming
 from windlass.apply.tasks.surroundings import Surroundings, here
 from windlass.core.errors import InputError
 from windlass.core.trace import Span
@@ -107,6 +108,21 @@ class Task(Generic[P, R]):
             model = self._model(around)
             outcome = await arun(asking(self._question(inputs, model)), model, around.recorder)
             return self._noted(span, outcome)
+
+    def stream(self, *args: P.args, **kwargs: P.kwargs) -> Streaming[R]:
+        """The answer while it is being written: iterate, by `for` or `async for`, then look at `outcome`."""
+        around = here()
+        calling = self._span(around, args, kwargs)
+        model = self._model(around)
+        question = self._question(calling.inputs, model)
+        strict = self._readers[True].strict if question.mode in ("schema", "tool") else None
+        return Streaming(
+            self._ending(calling.span, question), model, around.recorder, calling.span, question.mode, strict
+        )
+
+    def _ending(self, span: Span, question: Question[Any]) -> Steps[Outcome[Any]]:
+        outcome = yield from asking(question)
+        return self._noted(span, outcome)
 
     async def _awaited(self, args: Any, kwargs: Any) -> Any:
         return (await self.arun(*args, **kwargs)).value
@@ -258,17 +274,17 @@ class _Calling:
     """The span of one call, with its inputs."""
 
     def __init__(self, around: Surroundings, signature: Signature, digest: str, args: Any, kwargs: Any) -> None:
-        self._inputs = signature.bound(args, kwargs)
-        self._span = around.recorder.span(signature.name, "invoke_workflow")
-        self._span.input = self._inputs
-        self._span["windlass.task"] = signature.name
-        self._span["windlass.task.digest"] = digest
+        self.inputs = signature.bound(args, kwargs)
+        self.span = around.recorder.span(signature.name, "invoke_workflow")
+        self.span.input = self.inputs
+        self.span["windlass.task"] = signature.name
+        self.span["windlass.task.digest"] = digest
 
     def __enter__(self) -> tuple[Span, dict[str, Any]]:
-        return self._span.__enter__(), self._inputs
+        return self.span.__enter__(), self.inputs
 
     def __exit__(self, *error: Any) -> None:
-        self._span.__exit__(*error)
+        self.span.__exit__(*error)
 
 
 @overload

@@ -3,7 +3,22 @@
 The package is two perspectives on one workspace. `windlass.build` makes models (torch), `windlass.apply`
 uses them (no torch), `windlass.serve` puts them behind an OpenAI-compatible API, and `windlass.loop`
 turns what was seen in production into the next, measurably better version. Importing this module is cheap
-and imports none of them.
+and imports none of them; `windlass.task` and its companions come from `windlass.apply.tasks` when they are first named.
 """
 
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+__all__ = ["Absent", "Example", "task"]
+
+if TYPE_CHECKING:
+    from windlass.apply.tasks import Absent, Example, task
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from windlass.apply import tasks
+
+        return getattr(tasks, name)
+    raise AttributeError(f"module 'windlass' has no attribute '{name}'")

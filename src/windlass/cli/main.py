@@ -25,6 +25,8 @@ COMMANDS: dict[str, str] = {
     "merge": "one model of several that were trained from the same base, by their weights",
     "adapters": "look into adapters; make one model of adapter and base, or one adapter of several",
     "scaling": "fit a scaling law to a few small runs, predict a larger one and check it",
+    "run": "run a task: a typed AI function that stands in a Python file",
+    "task": "look at tasks, and measure how often they are right",
     "chat": "talk with a model in the terminal",
     "export": "write a model as one GGUF file, which llama.cpp and its relatives run",
     "import": "make a model of this workspace of a GGUF file",

@@ -2,10 +2,10 @@
 
 from windlass.apply.providers.budget import Budget, OverBudget
 from windlass.apply.tasks.absent import Absent
+from windlass.apply.tasks.functions import Settings, Task, task
 from windlass.apply.tasks.outcome import Attempt, NoAnswer, Outcome, Refused
 from windlass.apply.tasks.prompt import Example
 from windlass.apply.tasks.surroundings import Surroundings, surrounded
-from windlass.apply.tasks.task import Settings, Task, task
 
 __all__ = [
     "Absent", "Attempt", "Budget", "Example", "NoAnswer", "Outcome", "OverBudget", "Refused", "Settings",

@@ -29,7 +29,7 @@ class Surroundings:
     ) -> None:
         self.workspace = ws
         self.recorder = recorder or (Recorder(None) if ws is None else ws.recorder)
-        self._resolve = resolve or self._known
+        self._resolve = resolve or self.known
         self._models: dict[str | None, Model] = {}
 
     @cached_property
@@ -59,7 +59,8 @@ class Surroundings:
             self._models[name] = self._default() if name is None else self._resolve(name)
         return self._models[name]
 
-    def _known(self, name: str) -> Model:
+    def known(self, name: str) -> Model:
+        """The model of a provider that windlass knows."""
         from windlass.apply.providers import known  # with it comes HTTP
 
         return known.model(name, prices=None if self.workspace is None else self.workspace.config.prices)

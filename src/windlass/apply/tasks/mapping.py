@@ -42,7 +42,7 @@ from windlass.core.trace import carried
 from windlass.core.values import ChatRequest, ChatResponse, Usage
 
 if TYPE_CHECKING:
-    from windlass.apply.tasks.task import Task
+    from windlass.apply.tasks.functions import Task
 
 R = TypeVar("R")
 OnError = Literal["keep", "raise"]

@@ -26,6 +26,11 @@ class Auth(Protocol):
         """Where the key comes from, for messages: the environment variable."""
         ...
 
+    @property
+    def missing(self) -> str | None:
+        """The environment variable that would have to be set, or None when nothing is missing."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
@@ -45,3 +50,7 @@ class ApiKey:
     @property
     def named(self) -> str:
         return self.variable
+
+    @property
+    def missing(self) -> str | None:
+        return self.variable if self.variable and secret(self.variable) is None else None

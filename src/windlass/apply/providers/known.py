@@ -1,16 +1,20 @@
 """The providers that windlass knows by name: `model("openai:gpt-5-mini")`, `model("ollama:qwen3")`.
 
-A name stands for an address, a key's environment variable and a dialect; each can be given otherwise.
+A name stands for an address, a key's environment variable and a dialect; each can be given otherwise. `embedder` knows
+those of the same names that embed.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from windlass.apply.providers.anthropic import HEADERS, Anthropic
+from windlass.apply.providers.azure import AzureDeployment, deployed
+from windlass.apply.providers.bedrock import Bedrock
 from windlass.apply.providers.chat_completions import ChatCompletions
 from windlass.apply.providers.dialect import Dialect, OnUnsupported
 from windlass.apply.providers.gemini import Gemini
@@ -18,19 +22,23 @@ from windlass.apply.providers.http import Endpoint, Timeouts
 from windlass.apply.providers.keys import ApiKey, Auth
 from windlass.apply.providers.remote import RemoteChat
 from windlass.apply.providers.responses import Responses
+from windlass.apply.providers.sigv4 import SigV4
 from windlass.core.config import Config, secret
 from windlass.core.errors import ConfigError
 from windlass.core.pricing import Price, prices_at
+from windlass.core.protocols import Embedder
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
     base_url: str
+    """`{NAME}` in it is the value of that environment variable; `{ONE|OTHER}` of the first that is set."""
     variable: str
     """Environment variable of the key. Empty: a server of one's own, which needs none."""
     dialect: Callable[[str], Dialect] = ChatCompletions
     auth: Callable[[str], Auth] = ApiKey
     headers: Mapping[str, str] | None = None
+    embeds: bool = True
 
 
 def _openai(model: str) -> Dialect:
@@ -47,21 +55,40 @@ def _local(model: str) -> Dialect:
     return ChatCompletions(model, extra=_LOCAL_EXTRA)
 
 
+_REGION = "AWS_REGION|AWS_DEFAULT_REGION"
+
+
+def _aws(variable: str) -> Auth:
+    """Amazon's keys for this service go before those of the account, as in its SDKs."""
+    if variable or secret("AWS_BEARER_TOKEN_BEDROCK"):
+        return ApiKey(variable or "AWS_BEARER_TOKEN_BEDROCK")
+    return SigV4("bedrock", _set(_REGION))
+
+
+def _azure(variable: str) -> Auth:
+    return ApiKey(variable, "api-key", "")
+
+
 PROVIDERS: Mapping[str, Provider] = {
     "openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", _openai),
-    "openai-responses": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", Responses),
+    "openai-responses": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", Responses, embeds=False),
+    "azure": Provider("{AZURE_OPENAI_ENDPOINT}/openai/v1", "AZURE_OPENAI_API_KEY", _openai, _azure),
+    "azure-deployments": Provider("{AZURE_OPENAI_ENDPOINT}/openai", "AZURE_OPENAI_API_KEY", AzureDeployment, _azure),
+    "bedrock": Provider(f"https://bedrock-runtime.{{{_REGION}}}.amazonaws.com", "", Bedrock, _aws, embeds=False),
     "gemini": Provider(
         "https://generativelanguage.googleapis.com/v1beta",
         "GEMINI_API_KEY",
         Gemini,
         lambda variable: ApiKey(variable, "x-goog-api-key", ""),
     ),
-    "anthropic": Provider("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", Anthropic, headers=HEADERS),
+    "anthropic": Provider(
+        "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", Anthropic, headers=HEADERS, embeds=False
+    ),
     "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
-    "groq": Provider("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
+    "groq": Provider("https://api.groq.com/openai/v1", "GROQ_API_KEY", embeds=False),
     "together": Provider("https://api.together.xyz/v1", "TOGETHER_API_KEY", _local),
     "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", _local),
-    "deepseek": Provider("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
+    "deepseek": Provider("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", embeds=False),
     "ollama": Provider("http://127.0.0.1:11434/v1", ""),
     "vllm": Provider("http://127.0.0.1:8000/v1", "VLLM_API_KEY", _local),
     "llamacpp": Provider("http://127.0.0.1:8080/v1", "LLAMA_API_KEY", _local),
@@ -87,6 +114,51 @@ def model(
 
     Raises `ConfigError` for a provider that is not known, and for a key that is not set, naming its variable.
     """
+    provider, wanted = _named(name)
+    made = Endpoint(
+        *_door(provider, base_url, key_variable),
+        timeouts=timeouts,
+        retries=retries,
+        headers={**(provider.headers or {}), **(headers or {})},
+        proxy=proxy,
+        transport=transport,
+    )
+    return RemoteChat(
+        made, provider.dialect(wanted), price_of=prices_at(made.host, prices), on_unsupported=on_unsupported
+    )
+
+
+def embedder(
+    name: str,
+    *,
+    base_url: str | None = None,
+    key_variable: str | None = None,
+    dimension: int | None = None,
+    timeouts: Timeouts | None = None,
+    retries: int = 2,
+    proxy: str | None = None,
+    transport: Any = None,
+) -> Embedder:
+    """The embedder `provider:name`: `embedder("openai:text-embedding-3-small")`. Nothing is sent yet.
+
+    `dimension`: of the vectors, where the model can shorten them. Raises as `model`.
+    """
+    from windlass.apply.providers.embeddings import GeminiEmbedder, OpenAIEmbedder  # numpy: not for chats
+
+    provider, wanted = _named(name)
+    if not provider.embeds:
+        able = ", ".join(key for key, value in PROVIDERS.items() if value.embeds)
+        raise ConfigError(f"'{name.partition(':')[0]}' is known for no embeddings.", f"These are: {able}.")
+    made = Endpoint(
+        *_door(provider, base_url, key_variable), timeouts=timeouts, retries=retries, proxy=proxy, transport=transport
+    )
+    if provider.dialect is Gemini:
+        return GeminiEmbedder(made, wanted, dimension=dimension)
+    path = deployed(wanted, "/embeddings") if provider.dialect is AzureDeployment else "/embeddings"
+    return OpenAIEmbedder(made, wanted, dimension=dimension, path=path)
+
+
+def _named(name: str) -> tuple[Provider, str]:
     kind, colon, wanted = name.partition(":")
     if not colon or not wanted:
         raise ConfigError(f"'{name}' names no provider.", "Write provider:model, for example ollama:qwen3.")
@@ -95,21 +167,26 @@ def model(
         near = difflib.get_close_matches(kind, PROVIDERS, n=1)
         hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(PROVIDERS)}."
         raise ConfigError(f"There is no provider '{kind}'.", hint)
-    variable = provider.variable if key_variable is None else key_variable
-    if base_url is None and variable and secret(variable) is None and not provider.base_url.startswith("http://127."):
-        raise ConfigError(f"{variable} is not set.", f"Set the environment variable {variable} to your key.")
-    endpoint = Endpoint(
-        base_url or provider.base_url,
-        provider.auth(variable),
-        timeouts=timeouts,
-        retries=retries,
-        headers={**(provider.headers or {}), **(headers or {})},
-        proxy=proxy,
-        transport=transport,
-    )
-    return RemoteChat(
-        endpoint, provider.dialect(wanted), price_of=prices_at(endpoint.host, prices), on_unsupported=on_unsupported
-    )
+    return provider, wanted
+
+
+def _door(provider: Provider, base_url: str | None, key_variable: str | None) -> tuple[str, Auth]:
+    """Address and key. Another address than the provider's own may need no key."""
+    auth = provider.auth(provider.variable if key_variable is None else key_variable)
+    if base_url is not None:
+        return base_url, auth
+    if auth.missing is not None and not provider.base_url.startswith("http://127."):
+        raise ConfigError(f"{auth.missing} is not set.", f"Set the environment variable {auth.missing} to your key.")
+    return re.sub(r"\{(.+?)\}", lambda match: _set(match[1]).rstrip("/"), provider.base_url), auth
+
+
+def _set(names: str) -> str:
+    """The value of the first of these environment variables that is set."""
+    first, *_ = variables = names.split("|")
+    value = next((value for name in variables if (value := secret(name))), None)
+    if value is None:
+        raise ConfigError(f"{first} is not set.", f"Set the environment variable {first}.")
+    return value
 
 
 def from_config(config: Config) -> RemoteChat:

@@ -21,7 +21,7 @@ from windlass.apply.providers.http import Endpoint
 from windlass.apply.providers.ledger import Ledger, Slot, Spent, period
 from windlass.apply.providers.pool import Pool
 from windlass.apply.providers.remote import RemoteChat
-from windlass.core.errors import ConfigError, ProviderError, TimedOut, Unsupported
+from windlass.core.errors import ConfigError, DiskFull, ProviderError, TimedOut, Unsupported
 from windlass.core.pricing import Price
 from windlass.core.protocols import AsyncChatModel, ChatModel
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Message, Usage
@@ -202,6 +202,22 @@ def test_usage_that_nobody_reported_is_charged_as_estimated(ledger: Ledger) -> N
     model.model._usage = Usage()  # type: ignore[union-attr]
     model.complete(ask(max_tokens=50))
     assert spent(model) == Spent(tokens=60, dollars=pytest.approx(0.00051), calls=1)  # type: ignore[arg-type]
+
+
+def test_a_paid_answer_is_given_even_when_the_ledger_cannot_be_written(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise DiskFull("No space left.")
+
+    model = Budgeted(Scripted("yes"), Budget("b", tokens=5000), ledger)
+    monkeypatch.setattr(ledger, "settle", full)
+    with pytest.warns(UserWarning, match="as it was estimated: No space left"):
+        assert model.complete(ask(max_tokens=50)).message.text == "yes"
+    assert spent(model).tokens_held == 60
+    monkeypatch.setattr(ledger, "hold", full)
+    with pytest.raises(DiskFull):  # before a call, nothing is lost yet
+        model.complete(ask())
 
 
 def test_threads_see_each_other(ledger: Ledger) -> None:

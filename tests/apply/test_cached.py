@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -219,6 +220,21 @@ def test_reading_writes_down_a_use_once_in_an_hour(tmp_path: Path, monkeypatch: 
     for key in "de":
         answers.put(key, one)
     assert [key for key in "abcde" if answers.get(key)] == ["a", "d", "e"]
+
+
+def test_an_answer_is_served_though_its_use_cannot_be_written_down(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def full() -> Iterator[Any]:
+        raise DiskFull("No space left.")
+        yield
+
+    cached = Cached(Known("yes"), answers)
+    cached.complete(ask())
+    monkeypatch.setattr("windlass.apply.providers.answers._STALE", -1.0)
+    monkeypatch.setattr(answers._database, "write", full)
+    assert cached.complete(ask()).kept is not None
 
 
 def test_what_another_version_wrote_is_asked_for_again(answers: Answers) -> None:

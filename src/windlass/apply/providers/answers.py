@@ -5,12 +5,13 @@ Those that were not used for longest go first. What is kept only saves money: th
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from windlass.core.errors import ConfigError, InputError, WorkspaceCorrupt
+from windlass.core.errors import ConfigError, InputError, WorkspaceCorrupt, WorkspaceError
 from windlass.core.files import disk_errors
 from windlass.core.plain import packed, unpacked
 from windlass.core.sqlite import Database
@@ -84,7 +85,8 @@ class Answers:
         except InputError:
             return None
         if (now := time.time()) - used > _STALE:
-            with self._database.write() as connection:
+            # Where that cannot be written (a full disk, a busy file), it goes a little earlier: no reason to pay again.
+            with contextlib.suppress(WorkspaceError), self._database.write() as connection:
                 connection.execute("UPDATE answers SET used = ? WHERE key = ?", (now, key))
         return answer
 

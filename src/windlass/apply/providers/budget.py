@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+import warnings
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from pathlib import Path
 from windlass.apply.providers.ledger import Ledger, Per, Slot, Spent, period
 from windlass.apply.providers.tokens import count, tokenizer_at
 from windlass.apply.providers.wrapper import Model, Wrapper, innermost, to_its_end
-from windlass.core.errors import ConfigError, ProviderError, TimedOut, WindlassError
+from windlass.core.errors import ConfigError, ProviderError, TimedOut, WindlassError, WorkspaceError
 from windlass.core.pricing import Price
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Usage
 
@@ -176,7 +177,10 @@ class Budgeted(Wrapper):
                     dollars = call.dollars
         elif call.free:
             tokens, dollars = 0, 0.0
-        self._ledger.settle(call.slots, call.tokens, call.dollars, tokens, dollars)
+        try:
+            self._ledger.settle(call.slots, call.tokens, call.dollars, tokens, dollars)
+        except WorkspaceError as error:  # the answer is paid for: it is not lost because the disk is full
+            warnings.warn(f"A call stays charged as it was estimated: {error.message}", stacklevel=3)
 
 
 @dataclass(slots=True)

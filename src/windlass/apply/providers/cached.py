@@ -23,7 +23,7 @@ from windlass.core import semconv
 from windlass.core.errors import ConfigError, InputError, WorkspaceError
 from windlass.core.plain import asked, digest_of
 from windlass.core.protocols import Embedder
-from windlass.core.trace import carried, current_span
+from windlass.core.trace import Span, carried, current_span
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Kept, Usage
 
 if TYPE_CHECKING:
@@ -126,13 +126,18 @@ class Cached(Wrapper):
 
 def _given(answer: ChatResponse, similarity: float | None) -> ChatResponse:
     """A kept answer as it is given: it took nothing, and says what it took when it was made."""
-    if (span := current_span()) is not None:
-        span[semconv.KEPT] = "exact" if similarity is None else "similar"
-        span[semconv.SAVED_USD] = answer.cost_usd
-        if similarity is not None:
-            span[semconv.KEPT_SIMILARITY] = similarity
     made = Kept(answer.usage, answer.cost_usd, similarity)
+    if (span := current_span()) is not None:
+        mark(span, made)
     return replace(answer, usage=Usage(input=0, output=0), cost_usd=0.0, trace_id=None, kept=made)
+
+
+def mark(span: Span, kept: Kept) -> None:
+    """Says on the trace that an answer was kept, and what it cost when it was made."""
+    span[semconv.KEPT] = "exact" if kept.similarity is None else "similar"
+    span[semconv.SAVED_USD] = kept.cost_usd
+    if kept.similarity is not None:
+        span[semconv.KEPT_SIMILARITY] = kept.similarity
 
 
 def _words(request: ChatRequest) -> str | None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Generator
 from typing import Any, TypeVar
 
+from windlass.apply.providers.cached import mark
 from windlass.core import semconv
 from windlass.core.protocols import AsyncChatModel, ChatModel
 from windlass.core.trace import Recorder, Span, carried
@@ -69,6 +70,8 @@ def note(span: Span, response: ChatResponse) -> None:
     span[semconv.RESPONSE_MODEL] = response.model
     span[semconv.FINISH_REASONS] = [response.finish_reason]
     span[semconv.COST_USD] = response.cost_usd
+    if response.kept is not None:
+        mark(span, response.kept)
     counts = {
         semconv.INPUT_TOKENS: usage.prompt,
         semconv.OUTPUT_TOKENS: usage.completion,

@@ -18,7 +18,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,11 @@ def check_name(text: str, what: str = "name") -> None:
         )
 
 
+def content_digest(kind: str, files: Mapping[str, str], parents: Sequence[tuple[str, str]]) -> str:
+    """What an artifact is called by. `files`: relative path -> SHA-256; `parents`: (role, digest)."""
+    return sha256_json({"kind": kind, "files": files, "parents": parents})
+
+
 class Artifacts:
     """The artifacts of a workspace: their folders under `folder`, their records in `store`."""
 
@@ -143,7 +148,7 @@ class Artifacts:
         if not found:
             raise InputError(f"'{name}' would be an artifact without files.", "Write its files under `draft.path`.")
         files = {path.relative_to(draft.path).as_posix(): sha256_file(path) for path in found}
-        digest = sha256_json({"kind": kind, "files": files, "parents": draft.parents})
+        digest = content_digest(kind, files, draft.parents)
         size = sum(path.stat().st_size for path in found)
         for path in found:
             os.chmod(path, 0o444)

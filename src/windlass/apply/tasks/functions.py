@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast, get_args, overload
 
+from windlass.apply.prompts.value import Prompt
 from windlass.apply.providers.answers import Answers
 from windlass.apply.providers.budget import Budget
 from windlass.apply.tasks.absent import Absent
@@ -29,6 +30,7 @@ from windlass.apply.tasks.codec import Strict
 from windlass.apply.tasks.means import supplied
 from windlass.apply.tasks.outcome import Outcome
 from windlass.apply.tasks.prompt import SCHEMA_NOTE, Example, content, messages
+from windlass.apply.tasks.prompted import Source, named, opened, plain_examples, typed_examples
 from windlass.apply.tasks.reading import Reader
 from windlass.apply.tasks.running import Model, Steps, arun, run
 from windlass.apply.tasks.schema import Shape
@@ -52,8 +54,9 @@ class Settings:
 
     model: str | Model | None = None
     """`provider:name`, or a model itself. None: the `[model]` of windlass.toml."""
-    prompt: str | Path | None = None
-    """Instructions in place of the docstring: a text, or a file that holds it."""
+    prompt: str | Path | Prompt | None = None
+    """In place of the docstring: a text; or a prompt with its own examples and settings, which is a value, a file, or
+    one of the workspace (`name@version`, `name:label`). What is set after it, or beside it, it does not change."""
     examples: Sequence[Example] | Callable[[Mapping[str, Any]], Sequence[Example]] = ()
     """Shown before the question: always the same, or chosen for its inputs."""
     checks: Sequence[Callable[..., Any]] = ()
@@ -77,9 +80,17 @@ class Settings:
 class Task(Generic[P, R]):
     """See the module. Safe to share between threads and tasks; `using` makes another one."""
 
-    def __init__(self, function: Callable[P, R], settings: Settings | None = None) -> None:
+    def __init__(
+        self, function: Callable[P, R], settings: Settings | None = None, *, after: frozenset[str] = frozenset()
+    ) -> None:
+        """`after`: names of the settings that were made after the prompt's, or beside it."""
         self.function = function
         self.settings = settings or Settings()
+        self._after = after
+        self._settled = False
+        """Whether the prompt in its settings is the words themselves, whatever they look like."""
+        self._about: Mapping[str, Any] = {}
+        self._kept: tuple[Source, Task[P, R]] | None = None
         self.signature: Signature = signature_of(function)
         self.__name__ = self.signature.name
         self.__doc__ = self.signature.instructions
@@ -96,28 +107,31 @@ class Task(Generic[P, R]):
     def run(self, *args: P.args, **kwargs: P.kwargs) -> Outcome[R]:
         """The answer with its attempts, tokens, cost and trace."""
         around = here()
-        with self._span(around, args, kwargs) as (span, inputs):
-            model = self._model(around)
-            outcome = run(asking(self._question(inputs, model)), model, around.recorder)
-            return self._noted(span, outcome)
+        task = self.settled(around)
+        with task._span(around, args, kwargs) as (span, inputs):
+            model = task._model(around)
+            outcome = run(asking(task._question(inputs, model)), model, around.recorder)
+            return task._noted(span, outcome)
 
     async def arun(self, *args: P.args, **kwargs: P.kwargs) -> Outcome[R]:
         """As `run`. Cancelling the task cancels the call."""
         around = here()
-        with self._span(around, args, kwargs) as (span, inputs):
-            model = self._model(around)
-            outcome = await arun(asking(self._question(inputs, model)), model, around.recorder)
-            return self._noted(span, outcome)
+        task = self.settled(around)
+        with task._span(around, args, kwargs) as (span, inputs):
+            model = task._model(around)
+            outcome = await arun(asking(task._question(inputs, model)), model, around.recorder)
+            return task._noted(span, outcome)
 
     def stream(self, *args: P.args, **kwargs: P.kwargs) -> Streaming[R]:
         """The answer while it is being written: iterate, by `for` or `async for`, then look at `outcome`."""
         around = here()
-        calling = self._span(around, args, kwargs)
-        model = self._model(around)
-        question = self._question(calling.inputs, model)
-        strict = self._readers[True].strict if question.mode in ("schema", "tool") else None
+        task = self.settled(around)
+        calling = task._span(around, args, kwargs)
+        model = task._model(around)
+        question = task._question(calling.inputs, model)
+        strict = task._readers[True].strict if question.mode in ("schema", "tool") else None
         return Streaming(
-            self._ending(calling.span, question), model, around.recorder, calling.span, question.mode, strict
+            task._ending(calling.span, question), model, around.recorder, calling.span, question.mode, strict
         )
 
     def _ending(self, span: Span, question: Question[Any]) -> Steps[Outcome[Any]]:
@@ -173,24 +187,65 @@ class Task(Generic[P, R]):
 
     def using(self, **settings: Any) -> Task[P, R]:
         """The same task carried out otherwise. Names are those of `Settings`, or parameters of a request."""
-        return Task(self.function, _changed(self.settings, settings))
+        before = frozenset() if "prompt" in settings else self._after
+        return Task(self.function, _changed(self.settings, settings), after=before | (settings.keys() - {"prompt"}))
 
     # what is asked --------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def instructions(self) -> str:
-        """Raises `InputError` for a file that is not there."""
-        prompt = self.settings.prompt
-        if isinstance(prompt, Path):
-            try:
-                prompt = prompt.read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise InputError(f"The prompt {prompt} of '{self.__name__}' cannot be read: {error}.") from error
-        return self.signature.instructions if prompt is None else prompt
+    def settled(self, around: Surroundings | None = None) -> Task[P, R]:
+        """This task with its prompt read, for as long as that stays: a label may have moved by the next call.
 
-    @cached_property
+        Raises `InputError` for a prompt that cannot be read or does not fit the task, `NotFound` for one that is not
+        there.
+        """
+        prompt = self.settings.prompt
+        if self._settled or prompt is None or (isinstance(prompt, str) and not named(prompt)):
+            return self
+        around, kept = around or here(), self._kept
+        if kept is not None and kept[0].stays_in(around):
+            return kept[1]
+        source = opened(prompt, around, self.__name__)
+        if kept is None or kept[0].key != source.key:
+            kept = source, self._with(source)
+        self._kept = source, kept[1]
+        return kept[1]
+
+    def _with(self, source: Source) -> Task[P, R]:
+        prompt = source.read()
+        said = {name: value for name, value in prompt.settings.items() if name not in self._after}
+        if prompt.examples is not None and "examples" not in self._after:
+            said["examples"] = typed_examples(prompt.examples, self.signature, source.name)
+        task = Task(self.function, _changed(self.settings, {**said, "prompt": prompt.instructions}))
+        task._settled, task._about = True, source.about
+        return task
+
+    @property
+    def prompt(self) -> Prompt:
+        """The prompt of this task, to be stored or changed. Raises `InputError` where examples are chosen by code."""
+        task = self.settled()
+        settings = task.settings
+        if callable(settings.examples):
+            raise InputError(f"The examples of '{self.__name__}' are chosen by code, which no prompt holds.")
+        own = {name: getattr(settings, name) for name in ("model", "think", "attempts", "tokens", "mode")}
+        changed = {name: value for name, value in own.items() if value != getattr(Settings(), name)}
+        if not isinstance(changed.get("model", ""), str):
+            del changed["model"]  # an object of this process
+        shown = plain_examples(settings.examples, task.signature)
+        return Prompt(task.instructions, shown, {**settings.parameters, **changed})
+
+    @property
+    def instructions(self) -> str:
+        task = self.settled()
+        prompt = task.settings.prompt
+        return prompt if isinstance(prompt, str) else task.signature.instructions
+
+    @property
     def digest(self) -> str:
         """Of everything that decides what is asked, save the inputs: instructions, types and settings."""
+        return self.settled()._digest
+
+    @cached_property
+    def _digest(self) -> str:
         settings = self.settings
         model = (
             settings.model if isinstance(settings.model, str | None) else [settings.model.name, settings.model.digest]
@@ -200,7 +255,7 @@ class Task(Generic[P, R]):
             "instructions": self.instructions,
             "inputs": {name: str(kind) for name, kind in self.signature.inputs.items()},
             "answer": "text" if self._shape is None else self._shape.schema,
-            "examples": inspect.getsource(shown) if callable(shown) else [[e.inputs, e.answer] for e in shown],
+            "examples": _said_by(shown) if callable(shown) else [[e.inputs, e.answer, e.reasoning] for e in shown],
             "settings": [model, settings.think, settings.attempts, settings.tokens, settings.mode],
             "parameters": settings.parameters,
         }
@@ -221,7 +276,7 @@ class Task(Generic[P, R]):
 
     def request(self, model: Model, /, **inputs: Any) -> ChatRequest:
         """What would be sent for these inputs, to be looked at."""
-        return self._question(inputs, model).request
+        return self.settled()._question(inputs, model).request
 
     def _question(self, inputs: Mapping[str, Any], model: Model) -> Question[Any]:
         settings, shape = self.settings, self._shape
@@ -234,7 +289,8 @@ class Task(Generic[P, R]):
         types = self.signature.inputs
         shown = settings.examples(inputs) if callable(settings.examples) else settings.examples
         examples = [
-            (content(e.inputs, types), str(e.answer) if reader is None else reader.written(e.answer)) for e in shown
+            (content(e.inputs, types), str(e.answer) if reader is None else reader.written(self._answer(e)))
+            for e in shown
         ]
         asked = ChatRequest(messages(instructions, examples, content(inputs, types)), **settings.parameters)
 
@@ -254,6 +310,13 @@ class Task(Generic[P, R]):
             settings.tokens,
         )
 
+    def _answer(self, example: Example) -> Any:
+        """As the model would have to give it."""
+        if not self.settings.think:
+            return example.answer
+        assert self._shape is not None
+        return self._shape.kind.model_construct(reasoning=example.reasoning, answer=example.answer)
+
     # who answers, and what is recorded ------------------------------------------------------------------------------
 
     def _model(self, around: Surroundings) -> Model:
@@ -262,7 +325,7 @@ class Task(Generic[P, R]):
         return supplied(model, around, self.__name__, settings.cache, settings.budget)
 
     def _span(self, around: Surroundings, args: Any, kwargs: Any) -> _Calling:
-        return _Calling(around, self.signature, self.digest, args, kwargs)
+        return _Calling(around, self.signature, {**self._about, "windlass.task.digest": self._digest}, args, kwargs)
 
     def _noted(self, span: Span, outcome: Outcome[Any]) -> Outcome[Any]:
         span.output = outcome.value if self._shape is None or self.settings.think else self._shape.plain(outcome.value)
@@ -273,12 +336,13 @@ class Task(Generic[P, R]):
 class _Calling:
     """The span of one call, with its inputs."""
 
-    def __init__(self, around: Surroundings, signature: Signature, digest: str, args: Any, kwargs: Any) -> None:
+    def __init__(
+        self, around: Surroundings, signature: Signature, about: Mapping[str, Any], args: Any, kwargs: Any
+    ) -> None:
         self.inputs = signature.bound(args, kwargs)
-        self.span = around.recorder.span(signature.name, "invoke_workflow")
+        self.span = around.recorder.span(signature.name, "invoke_workflow", **about)
         self.span.input = self.inputs
         self.span["windlass.task"] = signature.name
-        self.span["windlass.task.digest"] = digest
 
     def __enter__(self) -> tuple[Span, dict[str, Any]]:
         return self.span.__enter__(), self.inputs
@@ -296,7 +360,7 @@ def task(function: Callable[P, R] | None = None, **settings: Any) -> Any:
     if function is not None:
         return Task(function)
     made = _changed(Settings(), settings)
-    return lambda function: Task(function, made)
+    return lambda function: Task(function, made, after=frozenset(settings.keys() - {"prompt"}))
 
 
 def _changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
@@ -311,6 +375,14 @@ def _changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
         )
     parameters = {**settings.parameters, **own.pop("parameters", {}), **asked}
     return replace(settings, parameters=parameters, **own)
+
+
+def _said_by(choose: Callable[..., Any]) -> str:
+    """What stands in a digest for code that chooses examples: its own digest, or its text."""
+    digest = getattr(choose, "digest", None)
+    return (
+        digest if isinstance(digest, str) else inspect.getsource(choose if inspect.isroutine(choose) else type(choose))
+    )
 
 
 def _thinking(output: Any) -> Any:

@@ -202,7 +202,7 @@ def mapped(task: Task[..., R], items: Iterable[Any] | str | Path, at_once: int, 
             try:
                 return await amapped(task, items, at_once, **options)
             finally:
-                close = getattr(task._model(around), "aclose", None)
+                close = getattr(task.settled(around)._model(around), "aclose", None)
                 if close is not None:
                     await close()  # connections belong to this event loop, which ends here
 
@@ -232,6 +232,7 @@ async def amapped(
     """See `Task.map`."""
     if at_once < 1:
         raise InputError(f"at_once={at_once}: at least one item must be under way.")
+    task = task.settled()  # one prompt for all items, wherever its label moves meanwhile
     path = _temporary() if journal is None else Path(journal)
     done: Mapped[R] = Mapped(task, path, journal is None)
     began = time.monotonic()

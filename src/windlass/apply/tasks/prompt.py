@@ -8,22 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from windlass.apply.prompts.example import Example
 from windlass.apply.tasks.schema import Shape
 from windlass.core.values import AudioPart, FilePart, ImagePart, Message, Part, TextPart
 
+__all__ = ["SCHEMA_NOTE", "Example", "content", "messages"]
+
 _MEDIA = (ImagePart, AudioPart, FilePart)
 SCHEMA_NOTE = "Answer with one JSON value that obeys this schema, and nothing else:\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """Inputs by name, and the answer that is right for them."""
-
-    inputs: Mapping[str, Any]
-    answer: Any
 
 
 def messages(instructions: str, examples: Sequence[tuple[str | Sequence[Part], str]], last: Any) -> list[Message]:
@@ -35,7 +29,9 @@ def messages(instructions: str, examples: Sequence[tuple[str | Sequence[Part], s
 
 
 def content(inputs: Mapping[str, Any], types: Mapping[str, Any]) -> str | tuple[Part, ...]:
-    """The inputs of a call as the content of a message. One text stands as it is; several stand between tags."""
+    """The inputs of a call as the content of a message, in the order of `types`, however they were given. One text
+    stands as it is; several stand between tags."""
+    inputs = {name: inputs[name] for name in dict.fromkeys((*types, *inputs)) if name in inputs}
     texts = {name: value for name, value in inputs.items() if not isinstance(value, _MEDIA)}
     media = [value for value in inputs.values() if isinstance(value, _MEDIA)]
     if len(texts) == 1 and isinstance(only := next(iter(texts.values())), str):

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from windlass.apply.providers.cached import mark
 from windlass.core import semconv
 from windlass.core.protocols import AsyncChatModel, ChatModel
-from windlass.core.trace import Recorder, Span, carried
+from windlass.core.trace import Recorder, Span, carried, current_span
 from windlass.core.values import ChatRequest, ChatResponse, Message
 
 T = TypeVar("T")
@@ -48,9 +48,17 @@ async def arun(steps: Steps[T], model: Model, recorder: Recorder) -> T:
         return done.value  # type: ignore[no-any-return]
 
 
-def asked(recorder: Recorder, model: Model, request: ChatRequest) -> Span:
-    """The span of one call, not yet begun."""
+_INHERITED = (semconv.PROMPT_NAME, semconv.PROMPT_VERSION, semconv.PROMPT_DIGEST)
+
+
+def asked(recorder: Recorder, model: Model, request: ChatRequest, parent: Span | None = None) -> Span:
+    """The span of one call, not yet begun. It says of the prompt what the task's span does: `parent`, or the current."""
     span = recorder.span("ask", "chat")
+    above = parent or current_span()
+    if above is not None:
+        for name in _INHERITED:
+            if name in above.attributes:
+                span[name] = above.attributes[name]
     span.input = [_plain(message) for message in request.messages]
     span[semconv.REQUEST_MODEL] = model.name
     span[semconv.COST_USD] = None  # until the model says what it cost, it is unknown

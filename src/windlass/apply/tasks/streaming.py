@@ -51,7 +51,8 @@ class Streaming(Generic[T]):
         try:
             request: ChatRequest | None = next(self._steps)
             while request is not None:
-                call, growing = asked(self._recorder, self._model, request).begin(self._span), _Growing(self)
+                call = asked(self._recorder, self._model, request, self._span).begin(self._span)
+                growing = _Growing(self)
                 try:
                     for delta in self._model.stream(request):
                         yield from growing.fed(delta)
@@ -73,7 +74,8 @@ class Streaming(Generic[T]):
         try:
             request: ChatRequest | None = next(self._steps)
             while request is not None:
-                call, growing = asked(self._recorder, self._model, request).begin(self._span), _Growing(self)
+                call = asked(self._recorder, self._model, request, self._span).begin(self._span)
+                growing = _Growing(self)
                 try:
                     async for delta in self._model.astream(request):
                         for value in growing.fed(delta):

@@ -161,7 +161,7 @@ order = 1 if sys.argv[1] == "1" else -1
 inputs = dict([("notes", "Bolt"), ("year", 1), ("who", {"b": 0.1, "a": 1e-7})][::order])
 prompt = Prompt("Find it.", [Example(inputs, {"company": "Bolt", "amount": 1e22})])
 good = json.dumps(dict(company="A", amount=1))
-model = Scripted(*["no", good] * 2, structured=sys.argv[2])
+model = Scripted(*["{}", good] * 2, structured=sys.argv[2])
 for call in range(2):
     deal.using(prompt=prompt, model=model)("Notes %d" % call, 2020 + call, who={"n": str(time.time())})
 for dialect in (ChatCompletions("m"), Anthropic("m"), Gemini("m")):

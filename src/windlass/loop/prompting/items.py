@@ -1,0 +1,126 @@
+"""Items of a task, and how a variant does on them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from windlass.apply.prompts.value import Prompt
+from windlass.apply.tasks.outcome import NoAnswer, Outcome
+from windlass.apply.tasks.prompt import Example
+from windlass.apply.tasks.prompted import typed_examples
+from windlass.apply.tasks.reading import json_in
+from windlass.apply.tasks.schema import Shape
+from windlass.apply.tasks.task import Task
+from windlass.core.errors import InputError, ProviderError
+from windlass.core.files import sha256_json
+from windlass.core.protocols import ChatModel
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Inputs by name, and the right answer, as plain JSON."""
+
+    inputs: Mapping[str, Any]
+    answer: Any
+    cluster: str = ""
+    """What belongs together, such as one customer's mails: never on both sides of a split. Empty: nothing else."""
+
+    @property
+    def key(self) -> str:
+        return sha256_json(self.inputs)
+
+    @property
+    def group(self) -> str:
+        return self.cluster or self.key
+
+
+Metric = Callable[[Any, Any], float]
+"""From the wanted and the given answer, as values of the task's own type, to a score; more is better."""
+
+
+def equal(wanted: Any, given: Any) -> float:
+    """1 for the very answer, else 0."""
+    return float(wanted == given)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a variant did with an item."""
+
+    item: Item
+    score: float | None
+    """None: the provider failed, which says nothing of the prompt. To give no answer that fits is a score of 0."""
+    answer: Any = None
+    """As plain JSON."""
+    reasoning: str = ""
+    problem: str = ""
+
+    @property
+    def example(self) -> Example:
+        """The run as a demonstration: what went in, how it was thought through, and what came out."""
+        return Example(self.item.inputs, self.answer, self.reasoning)
+
+
+class Trial:
+    """A task with the items that it is tried on. Raises `InputError` naming an item that does not fit the task."""
+
+    def __init__(self, task: Task[..., Any], items: Sequence[Item], metric: Metric) -> None:
+        wanted = [Example(item.inputs, item.answer) for item in items]
+        typed = typed_examples(wanted, task.signature, f"items of '{task.__name__}'")
+        self.task = task
+        self._typed = {item.key: example for item, example in zip(items, typed)}
+        self._metric = metric
+        self._shape: Shape[Any] = Shape(task.signature.output)
+
+    def run(self, prompt: Prompt, model: ChatModel, items: Sequence[Item]) -> list[Result]:
+        """One item after the other, so that scripted and seeded models answer alike. Raises what the budget raises."""
+        variant = self.task.using(prompt=prompt).using(model=model).settled()
+        return [self._one(variant, item) for item in items]
+
+    def _one(self, variant: Task[..., Any], item: Item) -> Result:
+        typed = self._typed[item.key]
+        try:
+            outcome = variant.run(**typed.inputs)
+        except NoAnswer as error:
+            return Result(item, 0.0, problem=error.message)
+        except ProviderError as error:
+            return Result(item, None, problem=error.message)
+        thought = _reasoning(outcome) if variant.settings.think else ""
+        score = float(self._metric(typed.answer, outcome.value))
+        return Result(item, score, self._shape.plain(outcome.value), thought)
+
+
+def _reasoning(outcome: Outcome[Any]) -> str:
+    message = outcome.attempts[-1].response.message
+    said = json_in(message.tool_calls[0].arguments if message.tool_calls else message.text)
+    return str(said["reasoning"])
+
+
+def parted(items: Sequence[Item], share: float, salt: str) -> tuple[list[Item], list[Item]]:
+    """About `share` of the items and the others, by the hash of their clusters: items that are added later move none.
+
+    Raises `InputError` for items that are there twice, and when a side is empty.
+    """
+    if len({item.key for item in items}) < len(items):
+        raise InputError("Some items have the same inputs as others.", "Leave each in once.")
+    taken = [_place(item.group, salt) < share for item in items]
+    sides = (
+        [item for item, is_taken in zip(items, taken) if is_taken],
+        [item for item, is_taken in zip(items, taken) if not is_taken],
+    )
+    if not all(sides):
+        raise InputError(f"{len(items)} items are too few to divide.", "Give more items, or more clusters of them.")
+    return sides
+
+
+def _place(group: str, salt: str) -> float:
+    return int.from_bytes(hashlib.sha256(f"{salt}\0{group}".encode()).digest()[:6], "big") / 2**48
+
+
+def lines(items: Sequence[Item]) -> str:
+    """JSON Lines."""
+    return "".join(f"{json.dumps(asdict(item), ensure_ascii=False)}\n" for item in items)

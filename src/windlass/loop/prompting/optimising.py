@@ -1,0 +1,212 @@
+"""A better prompt for a task, or the news that there is none: search, compare on unseen items, promote or refuse.
+
+**What the verdict is worth.** The items are divided by cluster into three: the search learns from the first, chooses
+by the second, and never sees the third, on which what it chose is compared with what is live, item by item. The gate
+decides on the interval. Several searches on the same held-out items share one error rate as turns do (`loop/turn.py`):
+all of them together ever promote a prompt that is no better with probability at most `total_error`.
+
+The budget holds for everything. What the comparison will take is known from what the incumbent took in the search, and
+is kept back for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from windlass.apply.prompts import artifact as prompts
+from windlass.apply.prompts.value import Prompt
+from windlass.apply.tasks.surroundings import Surroundings, surrounded
+from windlass.apply.tasks.task import Task
+from windlass.core.artifacts import Artifact
+from windlass.core.errors import InputError
+from windlass.core.files import exclusive, write_json
+from windlass.core.protocols import ChatModel
+from windlass.core.records import ReleaseRecord
+from windlass.core.trace import Recorder
+from windlass.core.workspace import Workspace
+from windlass.evaluate.gate import Rule, Verdict, decide, superiority
+from windlass.evaluate.statistics.paired import PairedDifference, paired_difference
+from windlass.loop.prompting.budget import Budget, Meter, Metered
+from windlass.loop.prompting.items import Item, Metric, Result, Trial, equal, lines, parted
+from windlass.loop.prompting.searching import Candidate, Ground, Search, Tell, best, search
+from windlass.loop.release import live, promote
+from windlass.loop.turn import TOTAL_ERROR, error_rate
+
+KIND = "prompt-experiment"
+HELD_OUT, TRAIN = 0.5, 0.5
+"""Shares: of all items for the comparison, and of the others for learning; the rest chooses."""
+FAILED = 0.02
+"""Share of the held-out items on which the provider may fail before nothing is decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """The incumbent's and the candidate's results on the held-out items, and the verdict."""
+
+    results: tuple[Sequence[Result], Sequence[Result]]
+    pair: PairedDifference | None
+    """None: the provider failed on all of them."""
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Optimised:
+    verdict: Verdict
+    incumbent: Artifact
+    candidate: Artifact | None
+    """The prompt that was compared; None: the search found nothing that it prefers to the incumbent."""
+    experiment: Artifact | None
+    release: ReleaseRecord | None
+    """The promotion; None when it was refused."""
+    pool: Sequence[Candidate]
+    usd: float
+    tokens: int
+    calls: int
+
+
+def optimise(
+    ws: Workspace,
+    task: Task[..., Any],
+    items: Sequence[Item],
+    budget: Budget,
+    *,
+    metric: Metric = equal,
+    settings: Search | None = None,
+    reflector: ChatModel | None = None,
+    total_error: float = TOTAL_ERROR,
+    tell: Tell = lambda _: None,
+) -> Optimised:
+    """Searches for a better prompt for what `task` serves, and promotes it if the held-out items say that it is.
+
+    `reflector`: the model that rewrites instructions; None: the task's own. The first time, the task's own prompt
+    becomes what is live. Raises `InputError` before anything is spent for items that do not fit the task or are too
+    few, `Spent` for a budget that does not cover the comparison, `WorkspaceBusy` when another search runs.
+    """
+    settings, name = settings or Search(), task.__name__
+    trial = Trial(task, items, metric)
+    rest, held = parted(items, 1 - HELD_OUT, "held out")
+    train, choose = parted(rest, TRAIN, "train")
+    with exclusive(ws.root / f"prompt-{name}.lock", f"a search for '{name}'"):
+        incumbent = _incumbent(ws, task)
+        start = prompts.read(incumbent)
+        with surrounded(Surroundings(ws, recorder=Recorder(None))) as around:  # an exam is no traffic
+            meter = Meter(budget)
+            model = _model(task.using(prompt=start).settled(around), around)
+            metered = Metered(model, meter)
+            ground = Ground(trial, metered, Metered(reflector or model, meter), train, choose)
+            tell(f"{len(train):,} items to learn from, {len(choose):,} to choose by, {len(held):,} held out")
+            pool = _searched(ground, start, settings, meter, len(held), tell)
+            chosen = best(pool)
+            if chosen is pool[0]:
+                verdict = Verdict("NO-GO", f"None of {len(pool) - 1} candidates did better on {len(choose)} items.")
+                return Optimised(verdict, incumbent, None, None, None, pool, meter.usd, meter.tokens, meter.calls)
+            data = _stored_items(ws, name, held)
+            number = searches_before(ws, held) + 1
+            rule = superiority(error_rate=error_rate(number, total_error))
+            tell(f"compare on {len(held):,} items that the search has not seen: {chosen.origin}")
+            weighed = weigh(trial, metered, held, (start, chosen.prompt), rule)
+        parents = [("incumbent", incumbent)]
+        candidate = prompts.add(ws, name, chosen.prompt, parents=parents)
+        card = {"number": number, "search": asdict(settings), "origin": chosen.origin, "total_error": total_error}
+        card["spent"] = {"usd": meter.usd, "tokens": meter.tokens, "calls": meter.calls}
+        experiment = _stored(ws, name, (incumbent, candidate), data, weighed, card)
+        row = None
+        if weighed.verdict.decision == "GO":
+            variant = prompts.variant_of(ws, name, candidate)
+            row = promote(ws, name, variant, experiment, weighed.verdict.reason)
+        tell(f"{weighed.verdict.decision}: {'promoted' if row else 'refused'}. {weighed.verdict.reason}")
+        return Optimised(
+            weighed.verdict, incumbent, candidate, experiment, row, pool, meter.usd, meter.tokens, meter.calls
+        )
+
+
+def weigh(trial: Trial, model: ChatModel, held: Sequence[Item], both: tuple[Prompt, Prompt], rule: Rule) -> Weighed:
+    """Runs incumbent and candidate on the held-out items and decides on their paired difference."""
+    before, after = (trial.run(prompt, model, held) for prompt in both)
+    scores = [
+        (a.score, b.score, item.group)
+        for item, a, b in zip(held, before, after)
+        if a.score is not None and b.score is not None
+    ]
+    failed = len(held) - len(scores)
+    pair = None
+    if scores:
+        old, new, clusters = zip(*scores)
+        pair = paired_difference(old, new, list(clusters), rule.level)
+    if pair is None or failed > FAILED * len(held):
+        reason = f"The provider failed on {failed} of {len(held)} items; at most {FAILED:.0%} may. Run it again."
+        return Weighed((before, after), pair, Verdict("INCONCLUSIVE", reason))
+    return Weighed((before, after), pair, decide(pair.difference, rule=rule))
+
+
+def searches_before(ws: Workspace, held: Sequence[Item]) -> int:
+    """How many comparisons have used any of these held-out items."""
+    keys = {item.key for item in held}
+    records = ws.store.artifacts(KIND, limit=100_000)
+    return sum(not keys.isdisjoint(record.card["items"]) for record in records)
+
+
+def _searched(ground: Ground, start: Prompt, settings: Search, meter: Meter, held: int, tell: Tell) -> list[Candidate]:
+    """The pool, with what the comparison takes kept back from the search."""
+    ground.run(start, ground.train[:1])  # one call, to see what one takes
+    first = meter.share / max(1, meter.calls)
+    # Demonstrations make the candidate's requests longer: half as much again for its side.
+    meter.kept_back = min(1.0, first * held * 2.5)
+    tell(f"{meter.kept_back:.0%} of the budget are kept for the comparison")
+    pool = search(ground, start, settings, tell)
+    meter.kept_back = 0.0
+    return pool
+
+
+def _incumbent(ws: Workspace, task: Task[..., Any]) -> Artifact:
+    """The prompt that is live; the task's own, when none is."""
+    name = task.__name__
+    if live(ws, name) is None:
+        prompts.label(ws, prompts.add(ws, name, task.prompt), name, prompts.LIVE, "the task's own prompt")
+    return prompts.find(ws, f"{name}:{prompts.LIVE}")
+
+
+def _model(task: Task[..., Any], around: Surroundings) -> ChatModel:
+    wanted = task.settings.model
+    model = around.model(wanted) if wanted is None or isinstance(wanted, str) else wanted
+    if not isinstance(model, ChatModel):
+        raise InputError(f"{model.name} can be asked on an event loop only.", "Give a model that can be waited for.")
+    return model
+
+
+def _stored_items(ws: Workspace, name: str, held: Sequence[Item]) -> Artifact:
+    with ws.artifacts.build("dataset", f"{name}-held-out") as draft:
+        (draft.path / "items.jsonl").write_text(lines(held), encoding="utf-8")
+        draft.card = {"items": len(held)}
+    return draft.done
+
+
+def _stored(
+    ws: Workspace,
+    name: str,
+    both: tuple[Artifact, Artifact],
+    data: Artifact,
+    weighed: Weighed,
+    card: dict[str, Any],
+) -> Artifact:
+    before, after = weighed.results
+    variants = [prompts.variant_of(ws, name, prompt) for prompt in both]
+    with ws.artifacts.build(KIND, f"{name}-prompt-search") as draft:
+        rows = [
+            {"item": a.item.key, "incumbent": a.score, "candidate": b.score, "problems": [a.problem, b.problem]}
+            for a, b in zip(before, after)
+        ]
+        write_json(draft.path / "experiment.json", {"rows": rows, **card})
+        draft.add_parent("dataset", data)
+        for role, variant in zip(("incumbent", "candidate"), variants):
+            draft.add_parent(role, variant)
+        draft.card = {
+            **card,
+            "verdict": weighed.verdict.decision,
+            "reason": weighed.verdict.reason,
+            "difference": weighed.pair.difference.to_json() if weighed.pair else None,
+            "items": [a.item.key for a in before],
+        }
+    return draft.done

@@ -1,0 +1,236 @@
+"""The search for a better prompt: what it finds, what it may spend, what it never sees, and what it never promotes."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from windlass.apply.prompts import Prompt, artifact
+from windlass.apply.tasks import Surroundings, surrounded, task
+from windlass.core.errors import InputError, ProviderError
+from windlass.core.values import ChatRequest, ChatResponse, Message, Usage
+from windlass.core.workspace import Workspace
+from windlass.evaluate.gate import superiority
+from windlass.loop import release
+from windlass.loop.prompting.budget import Budget, Meter, Metered, Spent
+from windlass.loop.prompting.items import Item, Trial, equal, parted
+from windlass.loop.prompting.optimising import optimise, weigh
+from windlass.loop.prompting.searching import Candidate, Ground, Search, best, drawn, search
+
+
+@task
+def tone(review: str) -> Literal["good", "bad"]:
+    """Say how the writer felt."""
+    raise NotImplementedError
+
+
+class Answering:
+    """A model of tests that answers by a function of the request, and keeps what it was asked."""
+
+    name, digest, structured = "answering", None, "schema"
+
+    def __init__(self, answer: Callable[[ChatRequest], Any], cost_usd: float | None = 0.01) -> None:
+        self.answer, self.cost_usd = answer, cost_usd
+        self.requests: list[ChatRequest] = []
+
+    def complete(self, request: ChatRequest) -> ChatResponse:
+        self.requests.append(request)
+        said = self.answer(request)
+        text = said if isinstance(said, str) else json.dumps(said)
+        return ChatResponse("i", "answering", Message("assistant", text), "stop", Usage(8, output=2), self.cost_usd)
+
+    def stream(self, request: ChatRequest) -> Iterator[Any]:
+        raise NotImplementedError
+
+
+def items(count: int) -> list[Item]:
+    return [Item({"review": f"review {n}"}, "good" if n % 2 else "bad", cluster=f"day {n // 2}") for n in range(count)]
+
+
+def right(request: ChatRequest) -> dict[str, str]:
+    return {"value": "good" if int(request.messages[-1].text.split()[-1]) % 2 else "bad"}
+
+
+def half(request: ChatRequest) -> dict[str, str]:
+    """Right for every other pair of reviews."""
+    number = int(request.messages[-1].text.split()[-1])
+    return right(request) if number // 2 % 2 else {"value": "good"}
+
+
+def helped_by_examples(request: ChatRequest) -> dict[str, str]:
+    return right(request) if len(request.messages) > 2 else half(request)
+
+
+def helped_by_rule(request: ChatRequest) -> Any:
+    if request.schema is None:  # to reflect
+        assert "<wanted>" in request.messages[1].text
+        return "The rule is hidden.\n```\nOdd reviews are good.\n```"
+    return right(request) if "Odd reviews" in request.messages[0].text else half(request)
+
+
+@pytest.fixture
+def ws(tmp_path: Path) -> Iterator[Workspace]:
+    with Workspace(tmp_path) as made, surrounded(Surroundings(made)):
+        yield made
+
+
+@pytest.mark.parametrize("answer", [helped_by_examples, helped_by_rule])
+def test_what_helps_is_found_compared_and_promoted(ws: Workspace, answer: Any) -> None:
+    sets, rounds = (3, 0) if answer is helped_by_examples else (0, 3)
+    used = tone.using(model=Answering(answer))
+    found = optimise(ws, used, items(300), Budget(usd=50.0), settings=Search(sets=sets, rounds=rounds))
+    assert found.verdict.decision == "GO" and found.candidate is not None and found.experiment is not None
+    assert artifact.find(ws, "tone:live").digest == found.candidate.digest
+    assert found.candidate.parent("incumbent") == found.incumbent.digest
+    assert release.live_variant(ws, "tone").parent("prompt") == found.candidate.digest
+    prompt = artifact.read(found.candidate)
+    assert prompt.examples if sets else prompt.instructions == "Odd reviews are good."
+    live = tone.using(model=Answering(right), prompt="tone:live")
+    assert live("review 3") == "good"
+    release.rollback(ws, "tone")
+    assert artifact.find(ws, "tone:live").digest == found.incumbent.digest
+
+
+def test_the_search_never_sees_what_it_is_judged_on(ws: Workspace) -> None:
+    model = Answering(helped_by_examples)
+    found = optimise(ws, tone.using(model=model), items(300), Budget(usd=50.0), settings=Search(sets=3, rounds=0))
+    assert found.experiment is not None
+    data = ws.artifacts.get(found.experiment.parent("dataset")).path / "items.jsonl"
+    held = {json.loads(line)["inputs"]["review"] for line in data.read_text().splitlines()}
+    assert 100 < len(held) < 200
+    searching = model.requests[: -2 * len(held)]
+    assert all(message.text not in held for request in searching for message in request.messages)
+    shown = {message.text for request in model.requests for message in request.messages[1:-1]}
+    assert shown and not shown & held, "nor is any of it shown as a demonstration"
+    assert {request.messages[-1].text for request in model.requests[-2 * len(held) :]} == held
+    clusters = {int(text.split()[-1]) // 2 for text in held}
+    others = {int(r.messages[-1].text.split()[-1]) // 2 for r in searching}
+    assert not clusters & others, "clusters stay together"
+
+
+def test_the_same_seed_searches_alike() -> None:
+    def pool(seed: int) -> list[tuple[Prompt, Any]]:
+        rest = items(40)
+        model = Answering(helped_by_rule)
+        ground = Ground(Trial(tone, rest, equal), model, model, rest[:20], rest[20:])
+        return [(c.prompt, c.scores) for c in search(ground, tone.prompt, Search(sets=4, rounds=2, seed=seed))]
+
+    assert pool(1) == pool(1) != pool(2)
+
+
+def test_thoughts_are_part_of_a_demonstration() -> None:
+    def thinking(request: ChatRequest) -> Any:
+        return {"reasoning": "It is odd.", "answer": right(request)["value"]}
+
+    model, rest = Answering(thinking), items(4)
+    (result, *_) = Trial(tone.using(think=True), rest, equal).run(tone.using(think=True).prompt, model, rest)
+    assert (result.score, result.example.answer, result.example.reasoning) == (1.0, "bad", "It is odd.")
+
+
+@pytest.mark.parametrize("limit", [Budget(tokens=500), Budget(usd=1.0), Budget(usd=0.35, tokens=100_000)])
+def test_a_search_never_spends_more_than_its_budget(ws: Workspace, limit: Budget) -> None:
+    model = Answering(helped_by_rule)
+    with pytest.raises(Spent, match="kept for the comparison"):
+        optimise(ws, tone.using(model=model), items(300), limit)
+    assert len(model.requests) <= 50 if limit.tokens == 500 else len(model.requests) <= 100
+    assert release.live(ws, "tone") is not None and artifact.find(ws, "tone:live").ref == "tone@1"
+
+
+def test_the_meter_stops_before_the_call() -> None:
+    for tokens in range(10, 200, 7):
+        model, meter = Answering(right), Meter(Budget(tokens=tokens))
+        metered = Metered(model, meter)
+        with pytest.raises(Spent):
+            while True:
+                metered.complete(ChatRequest([Message("user", "review 1")]))
+        assert meter.tokens == 10 * len(model.requests) <= tokens
+        assert tokens - meter.tokens < 10, "and no earlier than it must"
+    with pytest.raises(InputError, match="price of a call to answering is not known"):
+        Metered(Answering(right, cost_usd=None), Meter(Budget(usd=1))).complete(ChatRequest([Message("user", "r 1")]))
+    for wrong in ({}, {"usd": 0.0}, {"tokens": -1}):
+        with pytest.raises(InputError, match="budget above 0"):
+            Budget(**wrong)
+
+
+def test_a_search_that_finds_nothing_promotes_nothing(ws: Workspace) -> None:
+    found = optimise(ws, tone.using(model=Answering(right)), items(60), Budget(usd=50.0), settings=Search(rounds=2))
+    assert found.verdict.decision == "NO-GO" and found.candidate is None and found.experiment is None
+    assert found.release is None and artifact.find(ws, "tone:live").digest == found.incumbent.digest
+
+
+def test_a_search_over_noise_is_promoted_no_oftener_than_stated() -> None:
+    """A/A: no prompt changes anything. What looks best by luck in the search must not pass the gate by it."""
+    runs, rate, promoted, lucky = 60, 0.1, 0, 0
+    everything = items(120)
+    rest, held = parted(everything, 0.45, "held out")
+    trial = Trial(tone, everything, equal)
+    for seed in range(runs):
+        rng = random.Random(seed)
+        model = Answering(lambda request, rng=rng: {"value": rng.choice(["good", "bad"])})
+        ground = Ground(trial, model, model, rest[:12], rest[12:])
+        pool = search(ground, tone.prompt, Search(sets=4, shots=1, rounds=0, seed=seed))
+        chosen = best(pool)
+        lucky += chosen.mean > pool[0].mean
+        rule = superiority(error_rate=rate)
+        promoted += weigh(trial, model, held, (pool[0].prompt, chosen.prompt), rule).verdict.decision == "GO"
+    assert lucky > runs / 2, "the search itself is fooled"
+    assert promoted <= 14, "6 are expected of 60 at a rate of 0.1, and 15 or more in one of a thousand repetitions"
+
+
+def test_later_searches_on_the_same_items_need_clearer_evidence(ws: Workspace) -> None:
+    made = []
+    for rule in ("One", "Two"):
+
+        def answer(request: ChatRequest, rule: str = rule) -> Any:
+            if request.schema is None:
+                return f"```\nOdd reviews are good. {rule}.\n```"
+            return right(request) if rule in request.messages[0].text else half(request)
+
+        used = tone.using(model=Answering(answer))
+        made.append(optimise(ws, used, items(300), Budget(usd=50.0), settings=Search(sets=0, rounds=3)))
+    first, second = (found.experiment for found in made)
+    assert first is not None and second is not None
+    assert (first.card["number"], second.card["number"]) == (1, 2)
+    assert first.card["difference"]["level"] < second.card["difference"]["level"]
+
+
+def test_a_failing_provider_says_nothing_of_a_prompt() -> None:
+    def failing(request: ChatRequest) -> Any:
+        if request.messages[-1].text.endswith("7"):
+            raise ProviderError("down")
+        return right(request)
+
+    rest = items(100)
+    trial, model = Trial(tone, rest, equal), Answering(failing)
+    weighed = weigh(trial, model, rest, (tone.prompt, tone.prompt), superiority())
+    assert weighed.verdict.decision == "INCONCLUSIVE" and "10 of 100" in weighed.verdict.reason
+    unfit = trial.run(tone.prompt, Answering(lambda request: "no"), rest[:1])
+    assert unfit[0].score == 0.0 and "No answer fits" in unfit[0].problem
+
+
+def test_the_front_keeps_who_is_best_on_some_item() -> None:
+    pool = [
+        Candidate(Prompt("a"), [1, 0, 0], ""),
+        Candidate(Prompt("b"), [0, 1, 1], ""),
+        Candidate(Prompt("c"), [0, 0, 0], ""),
+    ]
+    rng = random.Random(0)
+    counts = [sum(drawn(pool, rng) is c for _ in range(300)) for c in pool]
+    assert counts[2] == 0 and 60 < counts[0] < 140 and best(pool) is pool[1]
+
+
+def test_items_that_do_not_fit(ws: Workspace) -> None:
+    model = Answering(right)
+    for wrong, why in (
+        ([*items(9), Item({"review": "x"}, "fine")], "Example 10 of the prompt items of 'tone'"),
+        (items(2)[:1] * 2, "same inputs"),
+        (items(1), "too few"),
+    ):
+        with pytest.raises(InputError, match=why):
+            optimise(ws, tone.using(model=model), wrong, Budget(usd=1.0))
+    assert not model.requests

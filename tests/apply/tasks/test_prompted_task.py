@@ -84,6 +84,36 @@ def test_a_label_is_looked_up_by_every_call(ws: Workspace) -> None:
     assert [request.messages[0].text for request in model.requests] == ["One.", "Two.", "One."]
 
 
+def test_streams_and_maps_use_it_too(ws: Workspace, tmp_path: Path) -> None:
+    artifact.label(ws, artifact.add(ws, "tone", Prompt("One.")), "tone", "live")
+    model = Scripted(*[{"value": "good"}] * 3)
+    used = tone.using(model=model, prompt="tone:live")
+    streaming = used.stream("x")
+    assert list(streaming)[-1] == "good"
+    assert len(used.map(["a", "b"], progress=False)) == 2
+    assert {request.messages[0].text for request in model.requests} == {"One."}
+    ws.recorder.flush()
+    spans = [span for trace in ws.store.traces() for span in ws.store.trace(trace.root.trace_id)]
+    assert len(spans) == 6 and {span.attributes.get("gen_ai.prompt.version") for span in spans} == {"1"}
+
+
+def test_the_same_task_in_two_workspaces(tmp_path: Path) -> None:
+    model = Scripted(*[{"value": "good"}] * 4)
+    used = tone.using(model=model, prompt="tone@1")
+    for place in ("a", "b", "a"):
+        with Workspace(tmp_path / place) as ws, surrounded(Surroundings(ws)):
+            artifact.add(ws, "tone", Prompt(f"In {place}."))
+            used("x")
+    assert [request.messages[0].text for request in model.requests] == ["In a.", "In b.", "In a."]
+
+
+def test_words_that_look_like_a_reference(tmp_path: Path) -> None:
+    (tmp_path / "p.md").write_text("classify:tone")
+    model = Scripted({"value": "good"})
+    tone.using(model=model, prompt=tmp_path / "p.md")("x")
+    assert model.last.messages[0].text == "classify:tone"
+
+
 def test_what_is_set_after_the_prompt_or_beside_it_stays(tmp_path: Path) -> None:
     path = tmp_path / "deal.md"
     write_prompt(path, Prompt("Find it.", [], {"temperature": 0.7, "max_tokens": 50}))

@@ -60,7 +60,7 @@ def opened(prompt: str | Path | Prompt, around: Surroundings, task: str) -> Sour
         semconv.PROMPT_DIGEST: found.digest,
     }
     read = partial(artifacts.read, found)
-    return Source(found.digest, found.ref, read, about, around.workspace, artifacts.moves(prompt))
+    return Source(f"{found.ref} {found.digest}", found.ref, read, about, around.workspace, artifacts.moves(prompt))
 
 
 def _value(prompt: Prompt, name: str) -> Source:

@@ -52,7 +52,7 @@ _INHERITED = (semconv.PROMPT_NAME, semconv.PROMPT_VERSION, semconv.PROMPT_DIGEST
 
 
 def asked(recorder: Recorder, model: Model, request: ChatRequest, parent: Span | None = None) -> Span:
-    """The span of one call, not yet begun. It says of the prompt what the task's span does: `parent`, or the current."""
+    """The span of one call, not yet begun. It says of the prompt what its `parent` does, or else the current span."""
     span = recorder.span("ask", "chat")
     above = parent or current_span()
     if above is not None:

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from windlass.apply.prompts.value import Prompt
+from windlass.apply.tasks.functions import Task
 from windlass.apply.tasks.outcome import NoAnswer, Outcome
 from windlass.apply.tasks.prompt import Example
 from windlass.apply.tasks.prompted import typed_examples
 from windlass.apply.tasks.reading import json_in
 from windlass.apply.tasks.schema import Shape
-from windlass.apply.tasks.task import Task
 from windlass.core.errors import InputError, ProviderError
 from windlass.core.files import sha256_json
 from windlass.core.protocols import ChatModel

@@ -17,8 +17,8 @@ from typing import Any
 
 from windlass.apply.prompts import artifact as prompts
 from windlass.apply.prompts.value import Prompt
+from windlass.apply.tasks.functions import Task
 from windlass.apply.tasks.surroundings import Surroundings, surrounded
-from windlass.apply.tasks.task import Task
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError
 from windlass.core.files import exclusive, write_json

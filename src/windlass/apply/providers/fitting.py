@@ -11,9 +11,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 from windlass.apply.providers.tokens import count, tokenizer_at
-from windlass.apply.providers.wrapper import Model, Wrapper, innermost
+from windlass.apply.providers.wrapper import Model, Wrapper, counts_tokens, innermost
 from windlass.core.errors import InputError
-from windlass.core.protocols import Tokenizing
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse
 from windlass.core.windows import Window, window
 
@@ -93,6 +92,6 @@ class Fitting(Wrapper):
 def window_of(model: Model, extra: Mapping[str, Window] | None = None) -> Window | None:
     """The model's own window, or what the tables say; None: nobody knows."""
     inner = innermost(model)
-    if isinstance(inner, Tokenizing):
+    if counts_tokens(inner):
         return Window(inner.context)
     return window(inner.name, getattr(inner, "seller", ""), extra=extra)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from windlass.apply.providers.wrapper import counts_tokens
 from windlass.core.errors import InputError, MissingExtra
-from windlass.core.protocols import Tokenizing
 from windlass.core.values import AudioPart, ChatRequest, FilePart, ImagePart, Message, Part
 
 _AROUND = 4
@@ -43,7 +43,7 @@ CountText = Callable[[str], int]
 def count(request: ChatRequest, model: Any = None, of_text: CountText | None = None) -> Count:
     """Of messages, tools and schema. `model`: counts itself if it is `Tokenizing`; else `of_text` does, or nobody."""
     beyond = _beyond(request)
-    if isinstance(model, Tokenizing):
+    if counts_tokens(model):
         texts = [replace(message, content=message.text) for message in request.messages]
         tokens = len(model.encode_chat(texts)) + (len(model.encode(beyond, special=False)) if beyond else 0)
         media = sum(_of_part(part) for part in _media(request))

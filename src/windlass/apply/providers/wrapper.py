@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeGuard, TypeVar
 
 from windlass.core.errors import ConfigError
-from windlass.core.protocols import AsyncChatModel, ChatModel
+from windlass.core.protocols import AsyncChatModel, ChatModel, Tokenizing
 from windlass.core.trace import carried
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Usage
 
@@ -59,14 +59,14 @@ class Wrapper:
         return closing(self._waiting.stream(request))
 
     async def _aask(self, request: ChatRequest) -> ChatResponse:
-        if isinstance(self.model, AsyncChatModel):
+        if can_be_awaited(self.model):
             return await self.model.acomplete(request)
-        return await asyncio.to_thread(carried(self.model.complete), request)
+        return await asyncio.to_thread(carried(self._waiting.complete), request)
 
     @contextlib.asynccontextmanager
     async def _adeltas(self, request: ChatRequest) -> AsyncIterator[AsyncIterator[ChatDelta]]:
         """As `_deltas`."""
-        if not isinstance(self.model, AsyncChatModel):
+        if not can_be_awaited(self.model):
             raise TypeError(f"{self.name} cannot stream on an event loop.")
         deltas = self.model.astream(request)
         try:
@@ -77,7 +77,7 @@ class Wrapper:
 
     @property
     def _waiting(self) -> ChatModel:
-        if not isinstance(self.model, ChatModel):
+        if not can_be_waited_for(self.model):
             raise TypeError(f"{self.name} can be asked on an event loop only.")
         return self.model
 
@@ -109,6 +109,21 @@ def costs_of(model: Model, usage: Usage) -> float | None:
     """US dollars that `usage` would cost there; None when that is not known."""
     costs: Callable[[Usage], float | None] | None = getattr(model, "costs", None)
     return None if costs is None else costs(usage)
+
+
+# As isinstance with the protocols says, in a fraction of its 15 µs: it looks at every member of the class at each call.
+
+
+def can_be_waited_for(model: object) -> TypeGuard[ChatModel]:
+    return hasattr(model, "complete")
+
+
+def can_be_awaited(model: object) -> TypeGuard[AsyncChatModel]:
+    return hasattr(model, "acomplete")
+
+
+def counts_tokens(model: object) -> TypeGuard[Tokenizing]:
+    return hasattr(model, "encode_chat")
 
 
 def innermost(model: Model) -> Model:

@@ -13,10 +13,9 @@ from windlass.apply.providers.answers import Answers
 from windlass.apply.providers.budget import Budget, Budgeted
 from windlass.apply.providers.cached import Cached
 from windlass.apply.providers.fitting import Fitting, window_of
-from windlass.apply.providers.wrapper import innermost
+from windlass.apply.providers.wrapper import counts_tokens, innermost
 from windlass.apply.tasks.running import Model
 from windlass.apply.tasks.surroundings import Surroundings
-from windlass.core.protocols import Tokenizing
 from windlass.core.windows import Window
 
 
@@ -26,7 +25,7 @@ def supplied(
     """The model of the task of that name, with what its settings ask for. Raises `ConfigError` when that needs a
     workspace and there is none."""
     windows: Mapping[str, Window] | None = None if around.workspace is None else around.workspace.config.windows
-    if not isinstance(innermost(model), Tokenizing) and (window := window_of(model, windows)) is not None:
+    if not counts_tokens(innermost(model)) and (window := window_of(model, windows)) is not None:
         model = Fitting(model, window=window)
     if budgets := [budget] if isinstance(budget, Budget) else budget:
         named = [one if one.name else replace(one, name=f"task {task}") for one in budgets]

@@ -75,6 +75,20 @@ def test_a_wrong_answer_and_its_correction_are_both_kept(around: Surroundings, t
     answers.close()
 
 
+def test_streams_are_kept_and_held_too(around: Surroundings) -> None:
+    model = Known('{"value": "good"}', usage=Usage(input=10, output=20), cost_usd=0.01)
+    asked = tone.using(model=model, cache=True, budget=Budget(tokens=1000), max_tokens=100)
+    streams = [asked.stream("fine"), asked.stream("fine")]
+    values = [[*stream][-1] for stream in streams]
+    assert values == ["good", "good"] and [stream.outcome.cost_usd for stream in streams] == [0.01, 0]
+    around.recorder.flush()
+    trace = streams[1].outcome.trace_id
+    assert around.workspace is not None and trace is not None
+    said = [span.attributes.get("windlass.kept") for span in around.workspace.store.trace(trace)]
+    assert said.count("exact") == 1
+    assert around.ledger.spent(Slot("task tone", period("day", time.time()))).tokens == 30
+
+
 def test_a_budget_is_that_of_the_task(around: Surroundings) -> None:
     model = Known(*['{"value": "good"}'] * 3, usage=Usage(input=10, output=20), cost_usd=0.03)
     limited = tone.using(model=model, budget=Budget(dollars=0.3), max_tokens=100)

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from windlass.apply.providers.wrapper import costs_of, identity_of
+from windlass.apply.providers.wrapper import can_be_awaited, can_be_waited_for, costs_of, identity_of
 from windlass.core.errors import ConfigError, ProviderError, TimedOut
 from windlass.core.protocols import AsyncChatModel, ChatModel
 from windlass.core.trace import carried, current_span
@@ -84,7 +84,7 @@ class Pool:
 
     def complete(self, request: ChatRequest) -> ChatResponse:
         for turn in self._turns():
-            if not isinstance(turn.member.model, ChatModel):
+            if not can_be_waited_for(turn.member.model):
                 raise TypeError(f"{turn.member.model.name} can be asked on an event loop only.")
             with turn:
                 return turn.member.model.complete(request)
@@ -93,7 +93,7 @@ class Pool:
     def stream(self, request: ChatRequest) -> Iterator[ChatDelta]:
         """Another model is asked only as long as nothing has been said."""
         for turn in self._turns():
-            if not isinstance(turn.member.model, ChatModel):
+            if not can_be_waited_for(turn.member.model):
                 raise TypeError(f"{turn.member.model.name} can be asked on an event loop only.")
             with turn:
                 for delta in turn.member.model.stream(request):
@@ -104,14 +104,14 @@ class Pool:
     async def acomplete(self, request: ChatRequest) -> ChatResponse:
         for turn in self._turns():
             with turn:
-                if isinstance(turn.member.model, AsyncChatModel):
+                if can_be_awaited(turn.member.model):
                     return await turn.member.model.acomplete(request)
                 return await asyncio.to_thread(carried(turn.member.model.complete), request)
         raise AssertionError("the last turn raises")
 
     async def astream(self, request: ChatRequest) -> AsyncIterator[ChatDelta]:
         for turn in self._turns():
-            if not isinstance(turn.member.model, AsyncChatModel):
+            if not can_be_awaited(turn.member.model):
                 raise TypeError(f"{turn.member.model.name} cannot stream on an event loop.")
             with turn:
                 async for delta in turn.member.model.astream(request):

@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Literal, ParamSpec, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from windlass.core.errors import ConfigError
 from windlass.core.protocols import AsyncChatModel, ChatModel, Tokenizing
 from windlass.core.trace import carried
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Usage
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs  # in typing from Python 3.13 on
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -114,15 +117,15 @@ def costs_of(model: Model, usage: Usage) -> float | None:
 # As isinstance with the protocols says, in a fraction of its 15 µs: it looks at every member of the class at each call.
 
 
-def can_be_waited_for(model: object) -> TypeGuard[ChatModel]:
+def can_be_waited_for(model: object) -> TypeIs[ChatModel]:
     return hasattr(model, "complete")
 
 
-def can_be_awaited(model: object) -> TypeGuard[AsyncChatModel]:
+def can_be_awaited(model: object) -> TypeIs[AsyncChatModel]:
     return hasattr(model, "acomplete")
 
 
-def counts_tokens(model: object) -> TypeGuard[Tokenizing]:
+def counts_tokens(model: object) -> TypeIs[Tokenizing]:
     return hasattr(model, "encode_chat")
 
 

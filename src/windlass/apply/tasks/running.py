@@ -7,6 +7,7 @@ from collections.abc import Generator
 from typing import Any, TypeVar
 
 from windlass.apply.providers.cached import mark
+from windlass.apply.providers.wrapper import can_be_awaited, can_be_waited_for
 from windlass.core import semconv
 from windlass.core.protocols import AsyncChatModel, ChatModel
 from windlass.core.trace import Recorder, Span, carried, current_span
@@ -19,7 +20,7 @@ Steps = Generator[ChatRequest, ChatResponse, T]
 
 def run(steps: Steps[T], model: Model, recorder: Recorder) -> T:
     """Raises what the model and the steps raise, and `TypeError` for a model that only event loops can ask."""
-    if not isinstance(model, ChatModel):
+    if not can_be_waited_for(model):
         raise TypeError(f"{model.name} can be asked on an event loop only: await the task.")
     try:
         request = next(steps)
@@ -38,7 +39,7 @@ async def arun(steps: Steps[T], model: Model, recorder: Recorder) -> T:
         request = next(steps)
         while True:
             with asked(recorder, model, request) as span:
-                if isinstance(model, AsyncChatModel):
+                if can_be_awaited(model):
                     response = await model.acomplete(request)
                 else:
                     response = await asyncio.to_thread(carried(model.complete), request)

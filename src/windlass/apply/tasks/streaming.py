@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Generic, TypeVar
 
+from windlass.apply.providers.wrapper import can_be_awaited, can_be_waited_for
 from windlass.apply.tasks.asking import Mode
 from windlass.apply.tasks.codec import Strict
 from windlass.apply.tasks.outcome import Outcome
@@ -45,7 +46,7 @@ class Streaming(Generic[T]):
         return self.outcome.value
 
     def __iter__(self) -> Iterator[Any]:
-        if not isinstance(self._model, ChatModel):
+        if not can_be_waited_for(self._model):
             raise TypeError(f"{self._model.name} can be asked on an event loop only: use `async for`.")
         self._span.begin()
         try:
@@ -68,7 +69,7 @@ class Streaming(Generic[T]):
         self._span.finish()
 
     async def __aiter__(self) -> AsyncIterator[Any]:
-        if not isinstance(self._model, AsyncChatModel):
+        if not can_be_awaited(self._model):
             raise TypeError(f"{self._model.name} cannot stream on an event loop: use `for` in a thread.")
         self._span.begin()
         try:

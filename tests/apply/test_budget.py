@@ -127,7 +127,7 @@ def test_a_name_is_a_name_for_all_models_and_days_have_their_own(
 
 def test_a_limit_in_dollars_needs_a_price(ledger: Ledger) -> None:
     inner = Scripted("a")
-    with pytest.raises(ConfigError, match=r"price of 'scripted' is not known(.|\n)*\[prices"):
+    with pytest.raises(ConfigError, match=r"price of 'scripted', asked for like this, is not known(.|\n)*\[prices"):
         Budgeted(inner, Budget("b", dollars=1), ledger).complete(ask())
     assert inner.requests == []
     model = Budgeted(inner, Budget("b", tokens=5000), ledger)
@@ -139,9 +139,31 @@ def test_prices_are_those_of_the_model_that_is_asked(ledger: Ledger) -> None:
     known = RemoteChat(Endpoint("https://api.openai.com/v1"), ChatCompletions("gpt-4o"))
     other = RemoteChat(Endpoint("https://api.openai.com/v1"), ChatCompletions("gpt-4o-mini"))
     usage = Usage(input=1_000_000, output=1_000_000)
-    assert known.costs(usage) == 12.5 and Pool([other, known]).costs(usage) == 12.5
-    assert Pool([known, Scripted()]).costs(usage) is None
-    assert Budgeted(known, Budget("b", dollars=1), ledger).costs(usage) == 12.5
+    assert known.costs(usage, ask()) == 12.5 and Pool([other, known]).costs(usage, ask()) == 12.5
+    assert Pool([known, Scripted()]).costs(usage, ask()) is None
+    assert Budgeted(known, Budget("b", dollars=1), ledger).costs(usage, ask()) == 12.5
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [{"service_tier": "priority"}, {"service_tier": "flex"}, {"speed": "fast"}, {"inference_geo": "us"},
+     {"cache_control": {"type": "ephemeral", "ttl": "1h"}}],
+)  # fmt: skip
+def test_what_is_sold_at_another_price_has_none_here(ledger: Ledger, extra: Any) -> None:
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 1000, "completion_tokens": 100}
+        return httpx2.Response(200, json={"id": "1", "model": "gpt-4o", "choices": [choice], "usage": usage})
+
+    endpoint = Endpoint("https://api.openai.com/v1", transport=httpx2.MockTransport(answer))
+    model = RemoteChat(endpoint, ChatCompletions("gpt-4o", extra=frozenset(extra)))
+    assert model.complete(ask()).cost_usd == model.costs(Usage(input=1000, output=100), ask()) == 0.0035
+    assert model.complete(ask(extra=extra)).cost_usd is None
+    with pytest.raises(ConfigError, match="standard tier"):
+        Budgeted(model, Budget("b", dollars=1), ledger).complete(ask(extra=extra))
+    own = Budgeted(model, Budget("b", dollars=1), ledger, price=Price(input=5, output=20))
+    own.complete(ask(extra=extra))
+    assert spent(own).dollars == pytest.approx(0.007)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from windlass.apply.providers.ledger import Slot, period
 from windlass.apply.providers.pool import Pool
 from windlass.apply.tasks import Budget, NoAnswer, OverBudget, Surroundings, surrounded, task
 from windlass.core.errors import ConfigError, ProviderError
-from windlass.core.values import ChatResponse, Message, Usage
+from windlass.core.values import ChatRequest, ChatResponse, Message, Usage
 from windlass.core.workspace import Workspace
 from windlass.testing import Scripted
 
@@ -29,7 +29,7 @@ def tone(review: str) -> Literal["good", "bad"]:
 class Known(Scripted):
     identity = "http://model.example"
 
-    def costs(self, usage: Usage) -> float | None:
+    def costs(self, usage: Usage, request: ChatRequest) -> float | None:
         return None if self._cost is None or usage.total is None else usage.total / 1000
 
 

@@ -142,16 +142,16 @@ class Budgeted(Wrapper):
     def _estimate(self, request: ChatRequest) -> _Call:
         read = count(request, innermost(self.model), self._of_text).tokens
         usage = Usage(input=read, output=request.max_tokens or ASSUMED_OUTPUT)
-        dollars = self.costs(usage)
+        dollars = self.costs(usage, request)
         if dollars is None and any(budget.dollars is not None for budget in self.budgets):
             raise ConfigError(
-                f"The price of '{self.name}' is not known, so no limit in dollars can be kept.",
-                f'Write [prices."{self.name}"] with input and output in windlass.toml, or limit tokens.',
+                f"The price of '{self.name}', asked for like this, is not known: no limit in dollars can be kept.",
+                f'Write [prices."{self.name}"] in windlass.toml, ask at the standard tier, or limit tokens.',
             )
-        return _Call(usage.total or 0, dollars or 0.0)
+        return _Call(request, usage.total or 0, dollars or 0.0, priced=dollars is not None)
 
-    def costs(self, usage: Usage) -> float | None:
-        return super().costs(usage) if self._price is None else self._price.of(usage)
+    def costs(self, usage: Usage, request: ChatRequest) -> float | None:
+        return super().costs(usage, request) if self._price is None else self._price.of(usage)
 
     def _hold(self, call: _Call) -> None:
         now = time.time()
@@ -165,14 +165,14 @@ class Budgeted(Wrapper):
         call.held = True
 
     def _settle(self, call: _Call) -> None:
-        tokens, dollars = call.tokens, None if self.costs(Usage(input=0, output=0)) is None else call.dollars
+        tokens, dollars = call.tokens, call.dollars if call.priced else None
         if call.response is not None:
             usage = call.response.usage
             if usage.total is not None:  # else nobody reported it, and the estimate stays
                 tokens = usage.total
                 dollars = call.response.cost_usd
                 if dollars is None:
-                    dollars = self.costs(usage)
+                    dollars = self.costs(usage, call.request)
                 if dollars is None and any(budget.dollars is not None for budget in self.budgets):
                     dollars = call.dollars
         elif call.free:
@@ -187,8 +187,11 @@ class Budgeted(Wrapper):
 class _Call:
     """What a call may take, and what came of it."""
 
+    request: ChatRequest
     tokens: int
     dollars: float
+    priced: bool
+    """Whether `dollars` are known."""
     slots: Sequence[Slot] = ()
     held: bool = False
     """Whether the estimate is charged."""

@@ -76,9 +76,9 @@ class Pool:
     def identity(self) -> Any:
         return [identity_of(member.model) for member in self._members]
 
-    def costs(self, usage: Usage) -> float | None:
+    def costs(self, usage: Usage, request: ChatRequest) -> float | None:
         """The most that one of them would cost; None when that is not known of all."""
-        costs = [costs_of(member.model, usage) for member in self._members]
+        costs = [costs_of(member.model, usage, request) for member in self._members]
         known = [cost for cost in costs if cost is not None]
         return max(known) if len(known) == len(costs) else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -13,6 +13,20 @@ from windlass.core.errors import ProviderError
 from windlass.core.files import sha256_json
 from windlass.core.pricing import PriceOf, prices_at, seller_at
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Usage
+
+_AT_LIST_PRICE: Mapping[str, Sequence[Any]] = {
+    "service_tier": (None, "auto", "default", "standard_only"),
+    "speed": (None, "standard"),
+    "inference_geo": (None, "global"),
+}
+"""Parameters by which providers sell the same model at another price, and with which values they do not."""
+
+
+def at_list_price(request: ChatRequest) -> bool:
+    """Whether nothing is asked for that costs more or less than the tables say: another tier, a longer cache."""
+    kept = request.extra.get("cache_control")
+    longer = isinstance(kept, Mapping) and kept.get("ttl", "5m") != "5m"
+    return not longer and all(request.extra.get(name) in usual for name, usual in _AT_LIST_PRICE.items())
 
 
 class RemoteChat:
@@ -56,14 +70,14 @@ class RemoteChat:
         """Under which name the tables of prices and windows know the provider."""
         return seller_at(self.endpoint.host)
 
-    def costs(self, usage: Usage) -> float | None:
-        """US dollars at the price of the model that is asked; None when it is not known."""
-        return self._price(self.dialect.model, usage)
+    def costs(self, usage: Usage, request: ChatRequest) -> float | None:
+        """US dollars at the price of the model that is asked; None when it is not known, or asked for otherwise."""
+        return self._price(self.dialect.model, usage) if at_list_price(request) else None
 
     def complete(self, request: ChatRequest) -> ChatResponse:
         request = fitted(request, self.dialect, self._on_unsupported)
         value = self.endpoint.post(self.dialect.call(request, stream=False), request.timeout)
-        return self._answer(value)
+        return self._answer(value, request)
 
     def stream(self, request: ChatRequest) -> Iterator[ChatDelta]:
         request = fitted(request, self.dialect, self._on_unsupported)
@@ -73,12 +87,12 @@ class RemoteChat:
             with self._understood():
                 deltas = reading.feed(event)
             yield from deltas
-        yield ChatDelta(response=self._end(reading))
+        yield ChatDelta(response=self._end(reading, request))
 
     async def acomplete(self, request: ChatRequest) -> ChatResponse:
         request = fitted(request, self.dialect, self._on_unsupported)
         value = await self.endpoint.apost(self.dialect.call(request, stream=False), request.timeout)
-        return self._answer(value)
+        return self._answer(value, request)
 
     async def astream(self, request: ChatRequest) -> AsyncIterator[ChatDelta]:
         request = fitted(request, self.dialect, self._on_unsupported)
@@ -91,7 +105,7 @@ class RemoteChat:
                     deltas = reading.feed(event)
                 for delta in deltas:
                     yield delta
-        yield ChatDelta(response=self._end(reading))
+        yield ChatDelta(response=self._end(reading, request))
 
     def close(self) -> None:
         self.endpoint.close()
@@ -99,11 +113,11 @@ class RemoteChat:
     async def aclose(self) -> None:
         await self.endpoint.aclose()
 
-    def _answer(self, value: Mapping[str, Any]) -> ChatResponse:
+    def _answer(self, value: Mapping[str, Any], request: ChatRequest) -> ChatResponse:
         with self._understood():
-            return self._priced(self.dialect.answer(value))
+            return self._priced(self.dialect.answer(value), request)
 
-    def _end(self, reading: Reading) -> ChatResponse:
+    def _end(self, reading: Reading, request: ChatRequest) -> ChatResponse:
         with self._understood():
             response = reading.end()
         if response is None:
@@ -111,10 +125,11 @@ class RemoteChat:
                 f"{self.endpoint.base_url} ended its stream before the answer was finished.",
                 "What arrived so far is not a whole answer; ask again.",
             )
-        return self._priced(response)
+        return self._priced(response, request)
 
-    def _priced(self, response: ChatResponse) -> ChatResponse:
-        return replace(response, cost_usd=self._price(response.model, response.usage))
+    def _priced(self, response: ChatResponse, request: ChatRequest) -> ChatResponse:
+        cost = self._price(response.model, response.usage) if at_list_price(request) else None
+        return replace(response, cost_usd=cost)
 
     @contextlib.contextmanager
     def _understood(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ import time
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2
 
@@ -47,6 +47,14 @@ class Timeouts:
     """Between two pieces of the answer, and before the first."""
 
 
+class Transport(Protocol):
+    """Sends in place of the network: `httpx2.MockTransport`, `windlass.testing.cassettes.Cassette`."""
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response: ...
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response: ...
+
+
 class Endpoint:
     """The address of an API. Safe to share between threads, tasks and event loops.
 
@@ -64,7 +72,7 @@ class Endpoint:
         headers: Mapping[str, str] | None = None,
         proxy: str | None = None,
         connections: int = 100,
-        transport: httpx2.MockTransport | None = None,
+        transport: Transport | None = None,
     ) -> None:
         try:
             url = httpx2.URL(base_url)

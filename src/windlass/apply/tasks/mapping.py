@@ -202,11 +202,16 @@ def mapped(task: Task[..., R], items: Iterable[Any] | str | Path, at_once: int, 
             try:
                 return await amapped(task, items, at_once, **options)
             finally:
-                close = getattr(task.settled(around)._model(around), "aclose", None)
-                if close is not None:
-                    await close()  # connections belong to this event loop, which ends here
+                await closed(task.settled(around)._model(around))
 
     return waited(whole())
+
+
+async def closed(model: Model) -> None:
+    """Closes a model's connections that belong to this event loop, which is about to end."""
+    close = getattr(model, "aclose", None)
+    if close is not None:
+        await close()
 
 
 def waited(coroutine: Coroutine[Any, Any, R]) -> R:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
@@ -311,6 +312,26 @@ def test_a_task_cancelled_while_it_waits_for_the_ledger_holds_nothing(ledger: Le
         assert (spent(model).tokens, spent(model).tokens_held) == (0, 0) and inner.requests == []
 
     asyncio.run(run())
+
+
+def test_a_task_cancelled_while_it_is_refused_loses_no_error(ledger: Ledger) -> None:
+    lost: list[dict[str, Any]] = []
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: lost.append(context))
+        model = Budgeted(Waiting("a"), Budget("b", tokens=1), ledger)
+        with ledger._turn:
+            call = asyncio.create_task(model.acomplete(ask()))
+            await asyncio.sleep(0.05)
+            call.cancel()
+            await asyncio.sleep(0.05)
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        del call
+        gc.collect()
+
+    asyncio.run(run())
+    assert lost == []
 
 
 OTHER = """

@@ -143,4 +143,5 @@ async def to_its_end(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) ->
         return await asyncio.shield(running)
     except asyncio.CancelledError:
         await asyncio.wait([running])
+        running.exception()  # looked at, or asyncio would report it as lost
         raise

@@ -172,7 +172,6 @@ import json, sys, time
 from dataclasses import dataclass
 from typing import Any
 from pydantic import BaseModel
-from windlass.apply.prompts import Prompt
 from windlass.apply.providers.anthropic import Anthropic
 from windlass.apply.providers.chat_completions import ChatCompletions
 from windlass.apply.providers.gemini import Gemini
@@ -182,18 +181,23 @@ from windlass.testing import Scripted
 class Deal(BaseModel):
     company: str
     amount: float
+    tags: set[str] | None = None
 
 @task(temperature=0.1, max_tokens=100)
-def deal(notes: str, year: int, who: dict[str, Any]) -> Deal:
+def deal(notes: str, year: int, kinds: dict[str, list[frozenset[str]]], who: dict[str, Any]) -> Deal:
     "Take the deal out of these notes."
 
 order = 1 if sys.argv[1] == "1" else -1
-inputs = dict([("notes", "Bolt"), ("year", 1), ("who", {"b": 0.1, "a": 1e-7})][::order])
-prompt = Prompt("Find it.", [Example(inputs, {"company": "Bolt", "amount": 1e22})])
-good = json.dumps(dict(company="A", amount=1))
+letters = set("abcdefgh")
+given = [("notes", "Bolt"), ("year", 1), ("kinds", {"x": [frozenset(letters)]}), ("who", {"b": 0.1, "a": 1e-7})]
+inputs = dict(given[::order])
+shown = [Example(inputs, Deal(company="Bolt", amount=1e22, tags=letters))]
+good = json.dumps(dict(company="A", amount=1, tags=None))
 model = Scripted(*["{}", good] * 2, structured=sys.argv[2])
 for call in range(2):
-    deal.using(prompt=prompt, model=model)("Notes %d" % call, 2020 + call, who={"n": str(time.time())})
+    used = deal.using(prompt="Find it.", examples=shown, model=model)
+    assert used.using(prompt=used.prompt).request(model, **inputs) == used.request(model, **inputs)
+    used("Notes %d" % call, 2020 + call, {}, {"n": str(time.time())})
 for dialect in (ChatCompletions("m"), Anthropic("m"), Gemini("m")):
     for request in model.requests:
         print(json.dumps(dialect.body(request), ensure_ascii=False))

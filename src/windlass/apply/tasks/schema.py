@@ -5,6 +5,7 @@ Pydantic models, dataclasses, TypedDicts, `Literal`, enums, unions, lists and pl
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -32,6 +33,7 @@ class Shape(Generic[T]):
         try:
             self._adapter: TypeAdapter[T] = TypeAdapter(kind)
             self.schema: Mapping[str, Any] = self._adapter.json_schema()
+            self._has_sets = '"uniqueItems": true' in json.dumps(self.schema)
         except (PydanticSchemaGenerationError, PydanticInvalidForJsonSchema, PydanticUserError, SchemaError) as error:
             raise InputError(
                 f"The type of {where}, {kind!r}, has no JSON schema: {str(error).splitlines()[0].rstrip('.')}.",
@@ -51,7 +53,26 @@ class Shape(Generic[T]):
 
     def plain(self, value: T) -> Any:
         """The value as plain JSON, with the names that the schema knows."""
-        return self._adapter.dump_python(value, mode="json", by_alias=True)
+        plain = self._adapter.dump_python(value, mode="json", by_alias=True)
+        return _ordered(plain, self.schema, self.schema.get("$defs", {})) if self._has_sets else plain
+
+
+def _ordered(plain: Any, schema: Any, kinds: Mapping[str, Any]) -> Any:
+    """`plain` with the arrays sorted that its schema says are sets: Python's own order differs from process to process,
+    and a prompt that holds such a value would be new to the provider's cache each time."""
+    if not isinstance(schema, Mapping) or not isinstance(plain, list | dict):
+        return plain
+    if "$ref" in schema:
+        return _ordered(plain, kinds.get(schema["$ref"].rpartition("/")[2]), kinds)
+    arrays = [option for option in schema.get("anyOf", ()) if option.get("type") == "array"]
+    for option in schema.get("anyOf", ()):
+        if option not in arrays or len(arrays) == 1:  # of a list or a set, nobody knows which one it was
+            plain = _ordered(plain, option, kinds)
+    if isinstance(plain, dict):
+        named, others = schema.get("properties", {}), schema.get("additionalProperties")
+        return {key: _ordered(item, named.get(key, others), kinds) for key, item in plain.items()}
+    items = [_ordered(item, schema.get("items"), kinds) for item in plain]
+    return sorted(items, key=lambda item: json.dumps(item, sort_keys=True)) if schema.get("uniqueItems") else items
 
 
 def _line(detail: Mapping[str, Any]) -> str:

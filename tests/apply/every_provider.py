@@ -42,17 +42,21 @@ class Spoken:
     auth: Callable[[], Auth] = lambda: ApiKey("WINDLASS_TEST_KEY")
 
     def chat(self, transport: httpx2.MockTransport | None, url: str = "http://model.example/v1") -> RemoteChat:
-        endpoint = Endpoint(url, self.auth(), transport=transport, timeouts=Timeouts(read=0.3))
+        endpoint = Endpoint(url, self.auth(), transport=transport, timeouts=Timeouts(read=0.15))
         return RemoteChat(endpoint, self.dialect("remote"))
 
     def serving(self) -> RemoteChat:
         def handle(request: httpx2.Request) -> httpx2.Response:
-            path = request.url.raw_path.decode()
-            if "stream" in path or json.loads(request.content).get("stream"):
+            if streamed(request):
                 return httpx2.Response(200, content=self.stream[1], headers={"content-type": self.stream[0]})
             return httpx2.Response(200, json=self.answer)
 
         return self.chat(httpx2.MockTransport(handle))
+
+
+def streamed(request: httpx2.Request) -> bool:
+    """Whether a stream is asked for: in the address or in the body."""
+    return b"tream" in request.url.raw_path or b'"stream":true' in request.content
 
 
 def lines(*events: Mapping[str, Any]) -> Reply:

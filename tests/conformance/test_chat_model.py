@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Callable, Iterator
+from functools import partial
 
-import httpx2
 import pytest
+from tests.apply.every_provider import KEYS, SPOKEN, Spoken
 
 from windlass.apply.assistant import Assistant, AssistantSettings
 from windlass.apply.providers.answers import Answers
 from windlass.apply.providers.budget import Budget, Budgeted
 from windlass.apply.providers.cached import Cached
-from windlass.apply.providers.chat_completions import ChatCompletions
 from windlass.apply.providers.fitting import Fitting
-from windlass.apply.providers.http import Endpoint
 from windlass.apply.providers.ledger import Ledger
-from windlass.apply.providers.remote import RemoteChat
 from windlass.apply.rag.abstention import AbstentionRule
 from windlass.apply.rag.hashing import HashingEmbedder
 from windlass.apply.rag.index import HybridIndex, build_index
@@ -39,33 +36,9 @@ def assistant(ws: Workspace) -> ChatModel:
     return Assistant(index, AssistantSettings(abstention=AbstentionRule(threshold=0.0)))
 
 
-def openai_compatible(ws: Workspace) -> ChatModel:
-    """Against a server in memory that speaks the OpenAI API."""
-
-    def handle(request: httpx2.Request) -> httpx2.Response:
-        body = json.loads(request.content)
-        base = {"id": "c", "model": body["model"], "created": 1}
-        usage = {"prompt_tokens": 3, "completion_tokens": 4}
-        if not body.get("stream"):
-            choice = {
-                "index": 0,
-                "message": {"role": "assistant", "content": "It has 24 hours."},
-                "finish_reason": "stop",
-            }
-            return httpx2.Response(200, json={**base, "choices": [choice], "usage": usage})
-        chunks = [{"index": 0, "delta": {"content": t}, "finish_reason": None} for t in ("It has", " 24 hours.")]
-        chunks.append({"index": 0, "delta": {}, "finish_reason": "stop"})
-        lines = [{**base, "choices": [c]} for c in chunks] + [{**base, "choices": [], "usage": usage}]
-        text = "".join(f"data: {json.dumps(line)}\n\n" for line in lines) + "data: [DONE]\n\n"
-        return httpx2.Response(200, content=text.encode(), headers={"content-type": "text/event-stream"})
-
-    endpoint = Endpoint("http://model.example/v1", transport=httpx2.MockTransport(handle))
-    return RemoteChat(endpoint, ChatCompletions("remote"))
-
-
 def wrapped(ws: Workspace) -> ChatModel:
     """With all that can stand between a task and its model."""
-    remote = Fitting(openai_compatible(ws), window=Window(1000))
+    remote = Fitting(SPOKEN["openai"].serving(), window=Window(1000))
     budgeted = Budgeted(remote, Budget("all", tokens=1_000_000), Ledger(ws.root / "budgets.db"))
     return Cached(budgeted, Answers(ws.root / "answers.db"))
 
@@ -82,18 +55,25 @@ def local(ws: Workspace) -> ChatModel:
     return LocalModel.load(make_folder(ws.home / "model", template=TEMPLATE))
 
 
+def remote(spoken: Spoken, ws: Workspace) -> ChatModel:
+    """A provider, with a server in memory that speaks its API."""
+    return spoken.serving()
+
+
 MAKERS: dict[str, Callable[[Workspace], ChatModel]] = {
     "assistant": assistant,
-    "openai": openai_compatible,
     "wrapped": wrapped,
     "local": local,
+    **{name: partial(remote, spoken) for name, spoken in SPOKEN.items()},
 }
 REQUEST = ChatRequest([Message("system", "Be brief."), Message("user", "How many hours has the day?")])
 
 
 @pytest.fixture(scope="module", params=list(MAKERS))
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatModel]:
-    with Workspace(tmp_path_factory.mktemp("model")) as ws:
+    with pytest.MonkeyPatch.context() as patch, Workspace(tmp_path_factory.mktemp("model")) as ws:
+        for name, value in KEYS.items():
+            patch.setenv(name, value)
         yield MAKERS[request.param](ws)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Literal
 
 from windlass.apply.providers.dialect import Dialect, OnUnsupported, Reading, fitted
@@ -14,8 +14,10 @@ from windlass.core.files import sha256_json
 from windlass.core.pricing import PriceOf, prices_at, seller_at
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Usage
 
+_COUNTS = tuple(field.name for field in fields(Usage))
 _AT_LIST_PRICE: Mapping[str, Sequence[Any]] = {
     "service_tier": (None, "auto", "default", "standard_only"),
+    "serviceTier": (None, "standard"),
     "speed": (None, "standard"),
     "inference_geo": (None, "global"),
 }
@@ -84,9 +86,7 @@ class RemoteChat:
         reading = self.dialect.reading()
         call = self.dialect.call(request, stream=True)
         for event in self.endpoint.events(call, self.dialect.frames(), request.timeout):
-            with self._understood():
-                deltas = reading.feed(event)
-            yield from deltas
+            yield from self._deltas(reading, event)
         yield ChatDelta(response=self._end(reading, request))
 
     async def acomplete(self, request: ChatRequest) -> ChatResponse:
@@ -101,9 +101,7 @@ class RemoteChat:
         events = self.endpoint.aevents(call, self.dialect.frames(), request.timeout)
         async with contextlib.aclosing(events):  # whoever stops reading ends the request with it
             async for event in events:
-                with self._understood():
-                    deltas = reading.feed(event)
-                for delta in deltas:
+                for delta in self._deltas(reading, event):
                     yield delta
         yield ChatDelta(response=self._end(reading, request))
 
@@ -113,6 +111,13 @@ class RemoteChat:
     async def aclose(self) -> None:
         await self.endpoint.aclose()
 
+    def _deltas(self, reading: Reading, event: Mapping[str, Any]) -> Sequence[ChatDelta]:
+        with self._understood():
+            deltas = reading.feed(event)
+            for delta in deltas:
+                _texts(delta.text, delta.reasoning, *(call.arguments for call in delta.calls))
+        return deltas
+
     def _answer(self, value: Mapping[str, Any], request: ChatRequest) -> ChatResponse:
         with self._understood():
             return self._priced(self.dialect.answer(value), request)
@@ -120,14 +125,23 @@ class RemoteChat:
     def _end(self, reading: Reading, request: ChatRequest) -> ChatResponse:
         with self._understood():
             response = reading.end()
-        if response is None:
-            raise ProviderError(
-                f"{self.endpoint.base_url} ended its stream before the answer was finished.",
-                "What arrived so far is not a whole answer; ask again.",
-            )
-        return self._priced(response, request)
+            if response is not None:
+                return self._priced(response, request)
+        raise ProviderError(
+            f"{self.endpoint.base_url} ended its stream before the answer was finished.",
+            "What arrived so far is not a whole answer; ask again.",
+        )
 
     def _priced(self, response: ChatResponse, request: ChatRequest) -> ChatResponse:
+        """Dialects take the types of what they read on trust; here, once for all, they are looked at."""
+        message = response.message
+        _texts(message.content, message.reasoning)
+        for call in message.tool_calls:
+            _texts(call.id, call.name, call.arguments)
+        for name in _COUNTS:
+            count = getattr(response.usage, name)
+            if count is not None and (type(count) is not int or count < 0):
+                raise ValueError(f"{count!r} {name} tokens")
         cost = self._price(response.model, response.usage) if at_list_price(request) else None
         return replace(response, cost_usd=cost)
 
@@ -140,3 +154,9 @@ class RemoteChat:
                 f"{self.endpoint.base_url} answered without a usable answer ({error!r}).",
                 f"The server does not follow {self.dialect.api} here.",
             ) from error
+
+
+def _texts(*values: object) -> None:
+    for value in values:
+        if not isinstance(value, str):
+            raise TypeError(f"{value!r} where a text should be")

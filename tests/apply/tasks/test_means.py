@@ -14,6 +14,7 @@ from windlass.apply.providers.fitting import TooLong
 from windlass.apply.providers.ledger import Slot, period
 from windlass.apply.providers.pool import Pool
 from windlass.apply.tasks import Budget, NoAnswer, OverBudget, Surroundings, surrounded, task
+from windlass.apply.tasks.choosing import agreed
 from windlass.core.errors import ConfigError, ProviderError
 from windlass.core.values import ChatRequest, ChatResponse, Message, Usage
 from windlass.core.workspace import Workspace
@@ -87,6 +88,16 @@ def test_streams_are_kept_and_held_too(around: Surroundings) -> None:
     said = [span.attributes.get("windlass.kept") for span in around.workspace.store.trace(trace)]
     assert said.count("exact") == 1
     assert around.ledger.spent(Slot("task tone", period("day", time.time()))).tokens == 30
+
+
+def test_several_answers_are_several_also_when_they_are_kept(around: Surroundings) -> None:
+    model = Known(*[{"value": value} for value in ("good", "bad", "good", "bad", "bad", "bad")], cost_usd=0.25)
+    kept = tone.using(model=model, cache=True)
+    for cost in (0.75, 0):  # the same three draws, the second time out of the cache
+        choice = agreed(kept, "fine", n=3)
+        assert (choice.value, choice.share, choice.cost_usd) == ("good", pytest.approx(2 / 3), cost)
+    assert agreed(kept.using(draw=1), "fine", n=3).value == "bad" and len(model.requests) == 6
+    assert kept.using(draw=5).digest == kept.digest  # another draw of the same
 
 
 def test_a_budget_is_that_of_the_task(around: Surroundings) -> None:

@@ -145,14 +145,19 @@ async def _candidates(
     if n < 1:
         raise InputError(f"n={n}: at least one answer must be asked for.")
 
-    async def one(variant: int) -> Candidate[R]:
+    asked = [variant for variant in range(len(variants)) for _ in range(n)]
+
+    async def one(number: int, variant: int) -> Candidate[R]:
+        task = variants[variant]
+        # A draw of its own for each, or a cache would give one answer many times.
+        draw = task.settings.parameters.get("draw", 0) * len(asked) + number
         try:
-            outcome = await variants[variant].arun(*args, **kwargs)
+            outcome = await (task.using(draw=draw) if draw else task).arun(*args, **kwargs)
         except _FAILURES as error:
             return Candidate(variant, None, error, attempts=error.attempts if isinstance(error, NoAnswer) else ())
         return Candidate(variant, outcome, None, attempts=outcome.attempts)
 
-    found = await asyncio.gather(*(one(variant) for variant in range(len(variants)) for _ in range(n)))
+    found = await asyncio.gather(*(one(number, variant) for number, variant in enumerate(asked)))
     if all(candidate.outcome is None for candidate in found):
         first = found[0].error
         assert first is not None

@@ -257,7 +257,7 @@ class Task(Generic[P, R]):
             "answer": "text" if self._shape is None else self._shape.schema,
             "examples": _said_by(shown) if callable(shown) else [[e.inputs, e.answer, e.reasoning] for e in shown],
             "settings": [model, settings.think, settings.attempts, settings.tokens, settings.mode],
-            "parameters": settings.parameters,
+            "parameters": {name: value for name, value in settings.parameters.items() if name != "draw"},
         }
         return hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()
 

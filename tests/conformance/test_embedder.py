@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import pytest
 
+from windlass.apply.providers import known
 from windlass.apply.rag.adapter import AdaptedEmbedder, Adapter
 from windlass.apply.rag.hashing import HashingEmbedder
 from windlass.apply.rag.vectors import CachedEmbedder
@@ -49,11 +53,36 @@ def minilm(folder: Path) -> Embedder:
     return MiniLM.load()
 
 
+def remote(name: str, folder: Path) -> Embedder:
+    """A provider in memory, which embeds with the hashing embedder."""
+
+    def handle(request: httpx2.Request) -> httpx2.Response:
+        body = json.loads(request.content)
+        texts = body.get("input") or [one["content"]["parts"][0]["text"] for one in body["requests"]]
+        made = HashingEmbedder(64).embed(texts)
+        rows = made.vectors.tolist()
+        data = [{"index": n, "embedding": row} for n, row in enumerate(rows)]
+        return httpx2.Response(
+            200,
+            json={
+                "data": data,
+                "usage": {"prompt_tokens": made.tokens},
+                "embeddings": [{"values": row} for row in rows],
+                "usageMetadata": {"promptTokenCount": made.tokens},
+            },
+        )
+
+    return known.embedder(name, base_url="http://model.example/v1", transport=httpx2.MockTransport(handle))
+
+
 MAKERS: dict[str, Callable[[Path], Embedder]] = {
     "hashing": hashing,
     "cached": cached,
     "adapted": adapted,
     "minilm": minilm,
+    "openai": partial(remote, "openai:e"),
+    "azure": partial(remote, "azure-deployments:e"),
+    "gemini": partial(remote, "gemini:e"),
 }
 
 

@@ -273,5 +273,18 @@ def test_an_error_in_the_stream(server: Loopback, chat: RemoteChat) -> None:
         list(chat.stream(ask()))
 
 
+def test_calls_that_are_no_json(server: Loopback, chat: RemoteChat) -> None:
+    said = Message("assistant", "", [ToolCall("t1", "add", '{"a": ')])
+    chat_body = Anthropic("m").body(ChatRequest([Message("user", "1+0?"), said]))
+    assert chat_body["messages"][1]["content"][0]["input"] == {"arguments": '{"a": '}
+    whole = streamed()[2].decode()
+    cut = whole.replace(': 1}"', ': "').replace('"tool_use", "stop_sequence"', '"max_tokens", "stop_sequence"')
+    assert cut != whole
+    server.answer((200, {"content-type": "text/event-stream"}, cut.encode()))
+    *_, last = chat.stream(ask())
+    assert last.response is not None and last.response.finish_reason == "length"
+    assert last.response.message.tool_calls == () and last.response.message.text == "Hello!"
+
+
 def test_the_limit_of_answers_can_be_chosen() -> None:
     assert Anthropic("m", limit=100).body(ask())["max_tokens"] == 100

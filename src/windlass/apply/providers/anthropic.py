@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from windlass.apply.providers.dialect import Call, ServerSentEvents
+from windlass.apply.providers.dialect import Call, ServerSentEvents, arguments_of
 from windlass.core.errors import Unsupported
 from windlass.core.values import (
     AudioPart,
@@ -122,8 +122,13 @@ class _Reading:
     def end(self) -> ChatResponse | None:
         if self._finish is None:
             return None
-        for index, text in self._arguments.items():
-            self._blocks[index]["input"] = json.loads(text) if text else {}
+        for index, text in list(self._arguments.items()):
+            try:
+                self._blocks[index]["input"] = json.loads(text) if text else {}
+            except ValueError:
+                if _FINISH.get(self._finish) != "length":
+                    raise
+                del self._arguments[index], self._blocks[index]  # a call that was cut off is none
         blocks = [self._blocks[index] for index in sorted(self._blocks)]
         value = {**self._message, "stop_details": self._details}
         return _response(self._model, value, blocks, self._finish, self._usage, self._arguments)
@@ -230,7 +235,7 @@ def _content(message: Message) -> str | list[dict[str, Any]]:
     if not message.tool_calls:
         return said
     calls = [
-        {"type": "tool_use", "id": call.id, "name": call.name, "input": json.loads(call.arguments or "{}")}
+        {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments_of(call)}
         for call in message.tool_calls
     ]
     return [*(_blocks(said) if said else ()), *calls]

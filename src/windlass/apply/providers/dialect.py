@@ -7,6 +7,7 @@ disappears on its way is the fault users of such layers report most (litellm #35
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from windlass.core.values import (
     FilePart,
     ImagePart,
     Part,
+    ToolCall,
 )
 
 OnUnsupported = Literal["error", "warn"]
@@ -112,6 +114,16 @@ class ServerSentEvents:
     def end(self) -> Iterator[bytes]:
         """Some servers leave out the blank line after their last event."""
         return self.feed(b"\n\n")
+
+
+def arguments_of(call: ToolCall) -> dict[str, Any]:
+    """The arguments of an earlier call, for APIs that take an object. What was written and is none goes as its text, so
+    that a model may be told what was wrong with it."""
+    try:
+        value = json.loads(call.arguments or "{}")
+    except (ValueError, RecursionError):
+        value = None
+    return value if isinstance(value, dict) else {"arguments": call.arguments}
 
 
 def fitted(request: ChatRequest, dialect: Dialect, on_unsupported: OnUnsupported = "error") -> ChatRequest:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from windlass.apply.providers.dialect import PARAMETERS, Call, ServerSentEvents
+from windlass.apply.providers.dialect import PARAMETERS, Call, ServerSentEvents, arguments_of
 from windlass.core.errors import Unsupported
 from windlass.core.values import (
     AudioPart,
@@ -219,7 +219,7 @@ def _parts(message: Message, names: Mapping[str, str]) -> list[dict[str, Any]]:
     said = [TextPart(message.content)] if isinstance(message.content, str) else message.content
     parts = [_part(part) for part in said if part != TextPart("")]
     calls = [
-        {"functionCall": {"name": call.name, "args": json.loads(call.arguments or "{}")} | _identified(call.id)}
+        {"functionCall": {"name": call.name, "args": arguments_of(call)} | _identified(call.id)}
         for call in message.tool_calls
     ]
     return [*parts, *calls]

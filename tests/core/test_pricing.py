@@ -6,7 +6,7 @@ import datetime
 
 import pytest
 
-from windlass.core.pricing import Price, find, list_prices, price
+from windlass.core.pricing import Price, SellerPrices, find, list_prices, price, prices_at
 from windlass.core.values import Usage
 
 
@@ -101,3 +101,13 @@ def test_a_workspace_may_say_what_long_prompts_cost() -> None:
 
 def test_names_that_move_have_no_price() -> None:
     assert price("mistral-large-latest", Usage(input=1, output=1), "mistral") is None
+
+
+def test_batches_at_the_price_that_the_table_says() -> None:
+    seller = prices_at("api.openai.com")
+    usage = Usage(input=1_000_000, output=1_000_000)
+    assert isinstance(seller, SellerPrices)
+    whole, half = seller("gpt-4.1-mini", usage), seller.batch("gpt-4.1-mini", usage)
+    assert whole is not None and half == pytest.approx(whole / 2)
+    assert SellerPrices("here", {"m": Price(input=1.0, output=1.0)}).batch("m", usage) is None
+    assert seller.batch("nobody-knows", usage) is None

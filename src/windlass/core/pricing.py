@@ -49,6 +49,8 @@ class Price:
     long_from: int | None = None
     """Prompts of more tokens than these cost as `long` says, all of them and the answer too."""
     long: Price | None = None
+    batch: float | None = None
+    """What a call in a batch costs of it: 0.5 for half the price. None: not sold, or not known."""
     as_of: str = ""
     """The day on which this was the list price."""
     source: str = ""
@@ -88,7 +90,7 @@ def list_prices() -> Mapping[str, Price]:
     """The table in the package: "provider/model" -> price."""
     table = json.loads(resources.files("windlass.core").joinpath("prices.json").read_text(encoding="utf-8"))
     return {
-        f"{provider}/{model}": _price({"as_of": entry["as_of"], "source": entry["source"], **numbers})
+        f"{provider}/{model}": _price({key: entry.get(key) for key in ("as_of", "source", "batch")} | numbers)
         for provider, entry in table.items()
         for model, numbers in entry["models"].items()
     }
@@ -99,10 +101,25 @@ def _price(numbers: Mapping[str, Any]) -> Price:
     return Price(**{**numbers, "long": None if long is None else Price(**long)})
 
 
+@dataclass(frozen=True, slots=True)
+class SellerPrices:
+    """A `PriceOf`, which also knows what batches cost."""
+
+    seller: str
+    extra: Mapping[str, Price] | None = None
+
+    def __call__(self, model: str, usage: Usage) -> float | None:
+        return price(model, usage, self.seller, extra=self.extra)
+
+    def batch(self, model: str, usage: Usage) -> float | None:
+        known = find(model, self.seller, extra=self.extra)
+        cost = None if known is None else known.of(usage)
+        return None if known is None or known.batch is None or cost is None else cost * known.batch
+
+
 def prices_at(host: str, extra: Mapping[str, Price] | None = None) -> PriceOf:
     """Prices of the seller behind `host`; `extra` is the `[prices]` of windlass.toml."""
-    seller = seller_at(host)
-    return lambda model, usage: price(model, usage, seller, extra=extra)
+    return SellerPrices(seller_at(host), extra)
 
 
 def seller_at(host: str) -> str:

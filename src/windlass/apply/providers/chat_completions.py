@@ -56,6 +56,7 @@ class ChatCompletions:
 
     api = "The OpenAI chat API"
     knows = PARAMETERS | {"images", "audio", "files"}
+    batches = True
 
     def __init__(self, model: str, *, limit: str = "max_tokens", extra: frozenset[str] = frozenset()) -> None:
         self.model = model

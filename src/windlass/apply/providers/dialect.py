@@ -47,6 +47,8 @@ class Call:
     body: Mapping[str, Any] | None
     """None: a GET."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    content: bytes | None = None
+    """Sent as it is, in place of a body; its type is among the headers."""
 
 
 class Frames(Protocol):

@@ -161,13 +161,21 @@ class Endpoint:
 
     # callers on an event loop -----------------------------------------------------------------------------------------
 
-    async def apost(self, call: Call, within: float | None = None) -> dict[str, Any]:
-        """As `post`. Cancelling the task ends the request."""
+    async def apost(self, call: Call, within: float | None = None, *, again: bool = True) -> dict[str, Any]:
+        """As `post`. Cancelling the task ends the request. `again` false: where a connection fails, it is not known
+        whether the request arrived, and it is not sent once more."""
         clock = Clock(within)
-        async with self._asent(call, clock) as response:
+        async with self._asent(call, clock, again) as response:
             with self._broken(call.path, response.status_code, clock):
                 content = await clock.awaited(response.aread())
         return self._object(call.path, response.status_code, content)
+
+    async def abytes(self, call: Call) -> bytes:
+        """What the server answers, as it is. Raises as `post`."""
+        clock = Clock(None)
+        async with self._asent(call, clock) as response:
+            with self._broken(call.path, response.status_code, clock):
+                return await clock.awaited(response.aread())
 
     async def aevents(
         self, call: Call, frames: Frames | None = None, within: float | None = None
@@ -185,7 +193,7 @@ class Endpoint:
                     yield self._event(call.path, response.status_code, text)
 
     @contextlib.asynccontextmanager
-    async def _asent(self, call: Call, clock: Clock) -> AsyncIterator[httpx2.Response]:
+    async def _asent(self, call: Call, clock: Clock, again: bool = True) -> AsyncIterator[httpx2.Response]:
         """As `_sent`."""
         loop = asyncio.get_running_loop()
         if (client := self._clients.get(loop)) is None:
@@ -195,7 +203,7 @@ class Endpoint:
             try:
                 response = await clock.awaited(client.send(self._request(client, call, clock), stream=True))
             except httpx2.TransportError as error:
-                await asyncio.sleep(tries.after(error))
+                await asyncio.sleep(tries.after(error, again))
                 continue
             try:
                 if response.is_success:
@@ -217,6 +225,8 @@ class Endpoint:
             method = "POST"
             content = json.dumps(call.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
             headers["Content-Type"] = "application/json"
+        elif call.content is not None:
+            method, content = "POST", call.content
         headers.update(self.auth.headers(method, url, content))
         return client.build_request(method, url, content=content or None, headers=headers, **clock.limits(client))
 
@@ -313,7 +323,7 @@ class _Tries:
         self._endpoint, self._path, self._clock = endpoint, call.path, clock
         self._failed = 0
 
-    def after(self, error: httpx2.TransportError) -> float:
+    def after(self, error: httpx2.TransportError, again: bool = True) -> float:
         """No answer came."""
         address = f"{self._endpoint.base_url}{self._path}"
         if isinstance(error, httpx2.TimeoutException):
@@ -324,7 +334,7 @@ class _Tries:
                     f"{address} did not answer in time ({type(error).__name__}).",
                     "Allow it more time (timeout_s under [model] in windlass.toml), or check the server.",
                 ) from error
-        elif self._last():
+        elif self._last() or not again:
             raise ProviderError(
                 f"{self._endpoint.base_url} cannot be reached ({self._endpoint._clean(str(error))}).",
                 "Check base_url, and that the server is running.",

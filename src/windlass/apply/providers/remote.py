@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Literal
 
-from windlass.apply.providers.dialect import Dialect, OnUnsupported, Reading, fitted
+from windlass.apply.providers.dialect import Call, Dialect, OnUnsupported, Reading, fitted
 from windlass.apply.providers.http import Endpoint
 from windlass.core.errors import ProviderError
 from windlass.core.files import sha256_json
@@ -117,6 +117,18 @@ class RemoteChat:
             for delta in deltas:
                 _texts(delta.text, delta.reasoning, *(call.arguments for call in delta.calls))
         return deltas
+
+    def called(self, request: ChatRequest) -> Call:
+        """What is sent for a request that is not streamed. Raises `Unsupported`."""
+        return self.dialect.call(fitted(request, self.dialect, self._on_unsupported), stream=False)
+
+    def batched(self, value: Mapping[str, Any], request: ChatRequest) -> ChatResponse:
+        """An answer out of a batch, at its price; None where the table does not know what a batch costs."""
+        price = getattr(self._price, "batch", None)
+        response = self._answer(value, request)
+        if price is None or not at_list_price(request):
+            return replace(response, cost_usd=None)
+        return replace(response, cost_usd=price(response.model, response.usage))
 
     def _answer(self, value: Mapping[str, Any], request: ChatRequest) -> ChatResponse:
         with self._understood():

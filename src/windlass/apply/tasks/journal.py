@@ -43,6 +43,8 @@ class Journal:
         self.cut_off = 0
         """How many items may have been under way when a process that worked on this journal died: the sum of what its
         runs without an end were allowed to ask at once."""
+        self.batches: dict[str, str | None] = {}
+        """Batches that are not taken in yet: mark -> id, None where it is not known whether they were made."""
         self._durable = durable
         self._places: dict[bytes, list[int]] = {}
         self._waiting: list[tuple[Line, asyncio.Future[int]]] = []
@@ -164,6 +166,10 @@ class Journal:
                         places.append(place)
                         if "instead" in line:
                             places.remove(line["instead"])
+                    elif "taken" in line:
+                        self.batches.pop(line["batch"], None)
+                    elif "batch" in line:
+                        self.batches[line["batch"]] = line.get("id")
                     elif "journal" in line:
                         open_runs += line["at_once"]
                     elif "ended" in line:

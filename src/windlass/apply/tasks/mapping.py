@@ -233,6 +233,7 @@ async def amapped(
     on_error: OnError = "keep",
     retry_errors: bool = False,
     progress: bool = True,
+    batch: bool = False,
 ) -> Mapped[R]:
     """See `Task.map`."""
     if at_once < 1:
@@ -247,7 +248,12 @@ async def amapped(
             run = Run(task, book, done, on_error, retry_errors, line if progress else None)
             book.begin(task.__name__, at_once)
             try:
-                await run.workers(rows, at_once)
+                if batch:
+                    from windlass.apply.tasks.batching import carried_out
+
+                    await carried_out(run, rows, at_once)
+                else:
+                    await run.workers(rows, at_once)
             finally:
                 await book.settled()
             book.end()
@@ -395,6 +401,11 @@ class Run(Generic[R]):
         # In order is: each line stands behind the one of the item before it.
         self.disordered |= number > 0 and not 0 <= done.places[number - 1] < place
         self._finished += 1
+
+    def tell(self, what: str) -> None:
+        """A line of progress while nothing is finished."""
+        if self._progress is not None:
+            self._progress.update(self._finished, what)
 
     def _note(self) -> str:
         failed = f" · {self.done.failed:,} failed" if self.done.failed else ""

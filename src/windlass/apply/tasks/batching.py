@@ -1,0 +1,168 @@
+"""A map by a provider's batch API: the same items, journal and results; slower, and often at half the price.
+
+Requests go up in files of up to 10,000; an answer that does not fit goes into the next file with its fault. The journal
+holds a mark for each batch before it is made and its id afterwards, so a crash loses nothing: the next run finds the
+batches again, takes the answers that are there, and makes new ones only for what has none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter, defaultdict
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from windlass.apply.providers.batches import Batch, Batches
+from windlass.apply.providers.remote import RemoteChat
+from windlass.apply.providers.wrapper import innermost
+from windlass.apply.tasks.asking import asking
+from windlass.apply.tasks.items import Item
+from windlass.apply.tasks.mapping import Run, Spent, Waiting
+from windlass.apply.tasks.outcome import NoAnswer, Outcome
+from windlass.apply.tasks.running import asked, note
+from windlass.core.errors import ProviderError, Unsupported
+from windlass.core.values import ChatRequest, ChatResponse
+
+LINES = 10_000
+"""Requests of one batch. So many times `AT_ONCE` items are in memory."""
+AT_ONCE = 4
+LOOKS = (1.0, 60.0)
+"""Seconds between looks at a batch: at first, and at most."""
+
+
+@dataclass(slots=True)
+class Open:
+    """An item whose answer is awaited."""
+
+    one: Waiting
+    steps: Generator[ChatRequest, ChatResponse, Outcome[Any]]
+    request: ChatRequest
+    round: int = 1
+    """Which attempt it is."""
+    spent: Spent = field(default_factory=Spent)
+
+    @property
+    def name(self) -> str:
+        return f"{self.one.key.hex()}.{self.round}"
+
+
+async def carried_out(run: Run[Any], rows: Iterator[Item], at_once: int) -> None:
+    """All items of a run, in batches. What fails is noted in `run.failure`."""
+    settings, model = run.task.settings, innermost(run.model)
+    if settings.cache or settings.budget:
+        raise Unsupported("A batch is asked without cache and budget.", "Leave them out, or map without batch=True.")
+    if not isinstance(model, RemoteChat):
+        raise Unsupported(f"{run.model.name} has no batch API.", "Leave out batch=True.")
+    work = _Work(run, Batches(model))
+    await work.find_earlier()
+    waiting = run.waiting(rows)
+
+    async def worker() -> None:
+        while run.failure is None and (some := list(islice(waiting, LINES))):
+            try:
+                await work.through(some)
+            except Exception as error:  # noqa: BLE001 - raised by `amapped`, when what is there is stored
+                run.failure = run.failure or error
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(at_once, AT_ONCE)):
+            group.create_task(worker())
+
+
+class _Work:
+    def __init__(self, run: Run[Any], batches: Batches) -> None:
+        self._run = run
+        self._batches = batches
+        self._at_hand: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        """Lines of earlier runs' batches, by `Open.name`."""
+
+    async def find_earlier(self) -> None:
+        """Waits for the batches of earlier runs that were not taken in, and takes their answers."""
+        for mark, id in self._run.book.batches.items():
+            batch = await self._batches.find(mark) if id is None else await self._batches.look(id)
+            if batch is not None:
+                for custom_id, line in await self._batches.results(await self._ended(batch)):
+                    self._at_hand[custom_id.rpartition(".")[0]].append(line)
+
+    async def through(self, some: Sequence[Waiting]) -> None:
+        """Asks these items until each has its value or its error."""
+        open_ones = [one for item in some if (one := await self._opened(item)) is not None]
+        while open_ones:
+            open_ones = await self._round(open_ones)
+
+    async def _opened(self, one: Waiting) -> Open | None:
+        """The item with its next request; None where what is at hand answers it already."""
+        run = self._run
+        if one.fault is not None:
+            await run.failed(one, one.fault, Spent())
+            return None
+        steps = asking(run.task._question(one.inputs, run.model))
+        awaited: Open | None = Open(one, steps, next(steps))
+        while awaited is not None and (lines := self._at_hand.get(awaited.name)):
+            awaited = await self._answered(awaited, lines.pop(0))
+        return awaited
+
+    async def _round(self, asked_now: Sequence[Open]) -> list[Open]:
+        """One batch; returns the items whose answers did not fit and that are to be asked again."""
+        seen: Counter[str] = Counter()
+        named: dict[str, Open] = {}
+        for one in asked_now:
+            seen[one.name] += 1
+            named[f"{one.name}.{seen[one.name]}"] = one
+        mark, book = secrets.token_hex(12), self._run.book
+        await book.note({"batch": mark})
+        lines = (self._batches.line(name, one.request) for name, one in named.items())
+        batch = await self._batches.submit(lines, mark)
+        await book.note({"batch": mark, "id": batch.id})
+        batch = await self._ended(batch)
+        again: list[Open] = []
+        for name, line in await self._batches.results(batch):
+            if name in named and (left := await self._answered(named.pop(name), line)) is not None:
+                again.append(left)
+        for one in named.values():
+            error = ProviderError(f"The batch {batch.id} ended as '{batch.status}' without an answer to it.")
+            await self._run.failed(one.one, error, one.spent)
+        await book.note({"batch": mark, "taken": True})
+        return again
+
+    async def _ended(self, batch: Batch) -> Batch:
+        """Looks at a batch until it is over. Raises `ProviderError` for one that failed as a whole."""
+        wait, longest = LOOKS
+        while batch.open:
+            await asyncio.sleep(wait)
+            wait = min(wait * 1.5, longest)
+            batch = await self._batches.look(batch.id)
+            self._run.tell(f"{batch.id} {batch.status}: {batch.done:,} answers")
+        if batch.status == "failed":
+            raise ProviderError(f"The batch {batch.id} was refused: {batch.problem or 'it is not said why'}")
+        return batch
+
+    async def _answered(self, one: Open, line: Mapping[str, Any]) -> Open | None:
+        """Takes an answer; returns the item if it must be asked again."""
+        run = self._run
+        try:
+            response = self._batches.answer(line, one.request)
+            one.spent.add(response)
+            one.request = one.steps.send(response)
+        except StopIteration as done:
+            await run.answered(one.one, self._recorded(one.one, done.value), one.spent)
+            return None
+        except (NoAnswer, ProviderError) as error:
+            await run.failed(one.one, error, one.spent)
+            return None
+        one.round += 1
+        return one
+
+    def _recorded(self, one: Waiting, outcome: Outcome[Any]) -> Outcome[Any]:
+        """The outcome on the trace, as if it had been asked now."""
+        run = self._run
+        with run.task._span(run.around, (), one.inputs) as (span, _):
+            span["windlass.map.item"] = one.number
+            span["windlass.batch"] = True
+            for attempt in outcome.attempts:
+                with asked(run.around.recorder, run.model, attempt.request) as call:
+                    note(call, attempt.response)
+            return run.task._noted(span, outcome)

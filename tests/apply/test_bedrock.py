@@ -158,6 +158,28 @@ def test_a_malformed_call_is_no_answer(server: Loopback, chat: RemoteChat) -> No
         chat.complete(ask())
 
 
+def test_a_call_that_was_cut_off_is_withdrawn(server: Loopback, chat: RemoteChat) -> None:
+    start = {"start": {"toolUse": {"toolUseId": "t1", "name": "add"}}, "contentBlockIndex": 1}
+    events: list[dict[str, Any]] = [{"contentBlockDelta": {"delta": {"text": "See:"}, "contentBlockIndex": 0}}]
+    events += [{"contentBlockStart": start}]
+    events += [{"contentBlockDelta": {"delta": {"toolUse": {"input": '{"a'}}, "contentBlockIndex": 1}}]
+    kind, content = told(*events, {"messageStop": {"stopReason": "max_tokens"}})
+    server.answer((200, {"content-type": kind}, content))
+    *_, last = chat.stream(ask())
+    assert last.response is not None and last.response.finish_reason == "length"
+    assert last.response.message.tool_calls == () and last.response.message.text == "See:"
+    kind, content = told(*events, {"messageStop": {"stopReason": "tool_use"}})
+    server.answer((200, {"content-type": kind}, content))
+    with pytest.raises(ProviderError, match="without a usable answer"):
+        list(chat.stream(ask()))
+
+
+def test_malformed_arguments_go_back_as_their_text() -> None:
+    said = Message("assistant", "", [ToolCall("t1", "add", '{"a'), ToolCall("t2", "add", "[1]")])
+    blocks = Bedrock(MODEL).body(ChatRequest([said]))["messages"][0]["content"]
+    assert [block["toolUse"]["input"] for block in blocks] == [{"arguments": '{"a'}, {"arguments": "[1]"}]
+
+
 def user(*content: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"role": "user", "content": list(content)}]
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from windlass.apply.providers.dialect import Call
+from windlass.apply.providers.dialect import Call, arguments_of
 from windlass.apply.providers.event_stream import EventStream
 from windlass.core.errors import Unsupported
 from windlass.core.values import (
@@ -145,8 +145,13 @@ class _Reading:
     def end(self) -> ChatResponse | None:
         if self._finish is None:
             return None
-        for index, text in self._arguments.items():
-            self._blocks[index]["toolUse"]["input"] = json.loads(text) if text else {}
+        for index, text in list(self._arguments.items()):
+            try:
+                self._blocks[index]["toolUse"]["input"] = json.loads(text) if text else {}
+            except ValueError:
+                if _FINISH.get(self._finish) != "length":
+                    raise
+                del self._arguments[index], self._blocks[index]  # a call that was cut off is none
         blocks = [self._blocks[index] for index in sorted(self._blocks)]
         return _response(self._model, blocks, self._finish, self._usage, self._arguments)
 
@@ -244,7 +249,7 @@ def _content(message: Message) -> list[dict[str, Any]]:
     if message.role == "tool":
         return [{"toolResult": {"toolUseId": message.tool_call_id, "content": [_part(part) for part in said]}}]
     calls = [
-        {"toolUse": {"toolUseId": call.id, "name": call.name, "input": json.loads(call.arguments or "{}")}}
+        {"toolUse": {"toolUseId": call.id, "name": call.name, "input": arguments_of(call)}}
         for call in message.tool_calls
     ]
     return [*(_part(part) for part in said if part != TextPart("")), *calls]

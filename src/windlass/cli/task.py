@@ -42,13 +42,13 @@ def _list(files: list[str]) -> int:
     from windlass.apply.tasks.loading import tasks_in
 
     rows = [
-        (f"{file}:{name}", str(task.signature.python), task.instructions.splitlines()[0], task.digest[:12])
+        (f"{file}:{name}", str(task.signature), task.instructions.splitlines()[0], task.digest[:12])
         for file in files
         for name, task in tasks_in(file).items()
     ]
     if not rows:
         raise NotFound(f"No tasks in {', '.join(files)}.", "Put @task above a function.")
-    print(table(("task", "signature", "does", "digest"), rows))
+    print(table(("task", "function", "does", "digest"), rows))
     return 0
 
 

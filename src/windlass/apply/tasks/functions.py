@@ -96,7 +96,7 @@ class Task(Generic[P, R]):
         self.__doc__ = self.signature.instructions
 
     def __repr__(self) -> str:
-        return f"<task {self.signature.name}{self.signature.python}>"
+        return f"<task {self.signature}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The answer; awaitable if the function is `async`. Raises `NoAnswer`, `Refused`, and what the model raises."""

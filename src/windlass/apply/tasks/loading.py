@@ -54,7 +54,9 @@ def inputs_of(task: AnyTask, given: list[str]) -> dict[str, Any]:
         name, equals, text = one.partition("=")
         if not equals or name not in signature.inputs:
             if len(names) != 1:
-                raise InputError(f"'{one}' names no input of {task!r}.", f"Write {names[0]}=... and so on.")
+                raise InputError(
+                    f"'{one.strip()[:80]}' names no input of {task!r}.", f"Write {names[0]}=... and so on."
+                )
             name, text = names[0], one
         values[name] = _value(signature, name, text)
     try:

@@ -23,6 +23,11 @@ class Signature:
     output: Any
     """The type of the answer."""
     python: inspect.Signature
+    module: str
+
+    def __str__(self) -> str:
+        """As it is written, without the name of its own module."""
+        return f"{self.name}{self.python}".replace(f"{self.module}.", "")
 
     def bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs of a call by name, defaults included. Raises `TypeError` as a call of the function would."""
@@ -60,4 +65,4 @@ def signature_of(function: Callable[..., Any]) -> Signature:
         if parameter.kind in _PLURAL:
             raise InputError(f"{where} takes *{parameter.name}.", "Give each input a name, or take a list.")
     inputs = {parameter: hints.get(parameter, Any) for parameter in python.parameters}
-    return Signature(name, instructions, inputs, output, python)
+    return Signature(name, instructions, inputs, output, python, function.__module__)

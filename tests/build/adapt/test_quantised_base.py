@@ -178,7 +178,8 @@ def test_it_learns_is_stored_and_merged_as_it_was_trained(home: Path, tmp_path: 
         assert facts(one)["base_bits"] == 4
         merged = merge_stored(ws, one, "whole")
         assert merged.card["merge_error"] < 1e-4 < merged.card["error_beside_whole_base"]
-        base, adapter = one.read()
+        body, adapter = one.read()
+        base = body.model
         quantise(base, 4)
         attach_adapter(base, adapter)
         with torch.inference_mode():

@@ -113,7 +113,7 @@ def test_a_reader_gives_the_words_that_answer_and_nothing_else(ws: Workspace, in
 
 
 def test_where_the_reader_finds_nothing_the_assistant_abstains(ws: Workspace, index: HybridIndex) -> None:
-    recorder = Recorder(ws.store)
+    recorder = ws.recorder
     said = Assistant(index, ALWAYS, recorder, reader=Finder("submarine")).complete(ask())
     assert said.abstained and said.message.text == NOT_FOUND and said.citations == ()
     recorder.flush()

@@ -6,13 +6,16 @@ turns what was seen in production into the next, measurably better version. Impo
 and imports none of them; `windlass.task` and its companions come from `windlass.apply.tasks` when they are first named.
 """
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
 __version__ = "0.1.0"
 
 __all__ = ["Absent", "Example", "task"]
 
+TYPE_CHECKING = False  # as `typing` has it, which is not worth its import here
 if TYPE_CHECKING:
+    from typing import Any
+
     from windlass.apply.tasks import Absent, Example, task
 
 

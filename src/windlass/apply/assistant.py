@@ -20,6 +20,7 @@ from windlass.apply.rag.fusion import SearchSettings
 from windlass.apply.rag.grounded import PROMPT, grounded_answer, grounded_request
 from windlass.apply.rag.reading import read_out
 from windlass.apply.rag.search import HybridIndex
+from windlass.apply.tasks.running import note, plain
 from windlass.core import semconv
 from windlass.core.errors import InputError, Unsupported
 from windlass.core.protocols import ChatModel, Extracting, Hit
@@ -87,7 +88,7 @@ class Assistant:
     def complete(self, request: ChatRequest) -> ChatResponse:
         question, k, where = self._understood(request)
         with self._recorder.span("assistant", "invoke_workflow") as span:
-            span.input = [_plain(message) for message in request.messages]
+            span.input = [plain(message) for message in request.messages]
             span[semconv.WORKFLOW] = self.name
             identifier = f"chatcmpl-{secrets.token_hex(12)}"
             span[semconv.RESPONSE_ID] = identifier
@@ -223,13 +224,13 @@ class Assistant:
         passages = [hit.citation for hit in found.hits]
         asked = grounded_request(question, passages, request)
         with self._recorder.span("generate", "chat") as span:
-            span.input = [_plain(message) for message in asked.messages]
+            span.input = [plain(message) for message in asked.messages]
             span[semconv.REQUEST_MODEL] = model.name
             span[semconv.PROMPT_NAME] = PROMPT
             span["windlass.prompt.digest"] = prompt(PROMPT)[1]
             span[semconv.COST_USD] = None  # until the model says what it cost, it is unknown
             reply = model.complete(asked)
-            _note_reply(span, reply)
+            note(span, reply)
             answer = grounded_answer(reply.message.text, passages)
             quotes = [quote for sentence in answer.sentences for quote in sentence.quotes]
             for verdict in ("supported", "misattributed", "absent"):
@@ -271,26 +272,3 @@ def sources(citations: Sequence[Citation]) -> str:
         where = f"{c.source or c.document}, characters {c.start}-{c.end}"
         lines.append(f"[{number}] {place} ({where})" if place else f"[{number}] {where}")
     return "Sources:\n" + "\n".join(lines)
-
-
-def _plain(message: Message) -> dict[str, str]:
-    return {"role": message.role, "content": message.text}
-
-
-def _note_reply(span: Span, reply: ChatResponse) -> None:
-    usage = reply.usage
-    span.output = {"role": "assistant", "content": reply.message.text}
-    span[semconv.RESPONSE_ID] = reply.id
-    span[semconv.RESPONSE_MODEL] = reply.model
-    span[semconv.FINISH_REASONS] = [reply.finish_reason]
-    span[semconv.COST_USD] = reply.cost_usd
-    counts = {
-        semconv.INPUT_TOKENS: usage.prompt,
-        semconv.OUTPUT_TOKENS: usage.completion,
-        semconv.CACHE_READ_TOKENS: usage.cache_read,
-        semconv.CACHE_WRITE_TOKENS: usage.cache_write,
-        semconv.REASONING_TOKENS: usage.reasoning,
-    }
-    for name, value in counts.items():
-        if value is not None:
-            span[name] = value

@@ -16,8 +16,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from windlass.cli.workspace import add_option, opened
-from windlass.core.errors import InputError, NotFound
+from windlass.cli.workspace import add_option, opened_if_any
+from windlass.core.errors import InputError
 
 if TYPE_CHECKING:
     from windlass.apply.tasks.loading import AnyTask
@@ -43,16 +43,8 @@ def run(args: argparse.Namespace) -> int:
     if not given and not sys.stdin.isatty():
         given = [sys.stdin.read()]
     inputs = inputs_of(task, given)
-    try:
-        workspace = opened(args)
-    except NotFound:
-        workspace = None
-    try:
-        with surrounded(surroundings(workspace)):
-            _shown(task, _streamed(task, inputs) if args.stream else task.run(**inputs))
-    finally:
-        if workspace is not None:
-            workspace.close()
+    with opened_if_any(args) as workspace, surrounded(surroundings(workspace)):
+        _shown(task, _streamed(task, inputs) if args.stream else task.run(**inputs))
     return 0
 
 

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from windlass.cli.workspace import add_option, opened
+from windlass.cli.workspace import add_option, opened_if_any
 from windlass.core.errors import InputError, NotFound
 from windlass.core.tables import table
 
@@ -77,16 +77,10 @@ def _eval(args: argparse.Namespace) -> int:
         task = task.using(model=args.model)
     items = _items(args.items)
     try:
-        workspace = opened(args)
-    except NotFound:
-        workspace = None
-    try:
-        with surrounded(surroundings(workspace)):
+        with opened_if_any(args) as workspace, surrounded(surroundings(workspace)):
             marks = marked(task, items, lambda done: print(f"\r{done} of {len(items)}", end="", file=sys.stderr))
     finally:
         print(file=sys.stderr)
-        if workspace is not None:
-            workspace.close()
     cost = "cost not known" if marks.cost_usd is None else f"${marks.cost_usd:.4f}"
     print(f"right {marks.right} of {len(items)}, {marks.share}; wrong {marks.wrong}, no answer {marks.failed}; {cost}")
     for inputs, expected, said in marks.misses[: args.misses]:

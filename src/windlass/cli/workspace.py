@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
-from windlass.core.errors import InputError
+from windlass.core.errors import InputError, NotFound
 from windlass.core.workspace import Workspace, find_workspace
 
 
@@ -20,6 +22,18 @@ def add_option(parser: argparse.ArgumentParser) -> None:
 
 def opened(args: argparse.Namespace) -> Workspace:
     return find_workspace(args.workspace)
+
+
+@contextlib.contextmanager
+def opened_if_any(args: argparse.Namespace) -> Iterator[Workspace | None]:
+    """The workspace, or None where there is none."""
+    try:
+        workspace = opened(args)
+    except NotFound:
+        yield None
+        return
+    with workspace:
+        yield workspace
 
 
 def model_folder(args: argparse.Namespace, model: str) -> tuple[Path, str]:

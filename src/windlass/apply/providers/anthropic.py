@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from windlass.apply.providers.dialect import Call, ServerSentEvents, arguments_of
+from windlass.apply.providers.dialect import Call, ServerSentEvents, arguments_of, finished_calls, system_apart
 from windlass.core.errors import Unsupported
 from windlass.core.values import (
     AudioPart,
@@ -63,12 +63,12 @@ class Anthropic:
         return Call("/messages", {**body, "stream": True} if stream else body)
 
     def body(self, request: ChatRequest) -> dict[str, Any]:
-        system, rest = _apart(request.messages)
+        said, rest = system_apart(request.messages, API)
         config = dict(request.extra.get("output_config", {}))
         if request.schema is not None:
             config["format"] = {"type": "json_schema", "schema": dict(request.schema)}
         optional = {
-            "system": system or None,
+            "system": "\n\n".join(said) or None,
             "stop_sequences": list(request.stop) or None,
             "tools": [_tool(tool) for tool in request.tools] or None,
             "tool_choice": _choice(request.tool_choice),
@@ -122,16 +122,15 @@ class _Reading:
     def end(self) -> ChatResponse | None:
         if self._finish is None:
             return None
-        for index, text in list(self._arguments.items()):
-            try:
-                self._blocks[index]["input"] = json.loads(text) if text else {}
-            except ValueError:
-                if _FINISH.get(self._finish) != "length":
-                    raise
-                del self._arguments[index], self._blocks[index]  # a call that was cut off is none
-        blocks = [self._blocks[index] for index in sorted(self._blocks)]
-        value = {**self._message, "stop_details": self._details}
-        return _response(self._model, value, blocks, self._finish, self._usage, self._arguments)
+        inputs = finished_calls(self._arguments, cut_off=_FINISH.get(self._finish) == "length")
+        for index, value in inputs.items():
+            self._blocks[index]["input"] = value
+        there = [index for index in sorted(self._blocks) if index not in self._arguments or index in inputs]
+        written = {index: self._arguments[index] for index in inputs}
+        message = {**self._message, "stop_details": self._details}
+        return _response(
+            self._model, message, [self._blocks[index] for index in there], self._finish, self._usage, written
+        )
 
     def _begun(self, index: int, block: dict[str, Any]) -> Sequence[ChatDelta]:
         self._blocks[index] = block
@@ -199,14 +198,6 @@ def usage_of(counts: Mapping[str, Any]) -> Usage:
         output=None if output is None else max(0, output - (thought or 0)),
         reasoning=thought,
     )
-
-
-def _apart(messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
-    """What the system says first, and the conversation."""
-    at = next((n for n, m in enumerate(messages) if m.role not in ("system", "developer")), len(messages))
-    if any(m.role in ("system", "developer") for m in messages[at:]):
-        raise Unsupported(f"{API} takes system messages at the beginning only.", "Move it to the front.")
-    return "\n\n".join(message.text for message in messages[:at]), messages[at:]
 
 
 def _turns(messages: Sequence[Message]) -> list[dict[str, Any]]:

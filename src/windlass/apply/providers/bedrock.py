@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from windlass.apply.providers.dialect import Call, arguments_of
+from windlass.apply.providers.dialect import Call, arguments_of, finished_calls, system_apart
 from windlass.apply.providers.event_stream import EventStream
 from windlass.core.errors import Unsupported
 from windlass.core.values import (
@@ -85,7 +85,7 @@ class Bedrock:
         return Call(f"/model/{quote(self.model, safe='')}/{verb}", self.body(request))
 
     def body(self, request: ChatRequest) -> dict[str, Any]:
-        system, messages = _apart(request.messages)
+        system, messages = system_apart(request.messages, API)
         inference = {
             "maxTokens": request.max_tokens,
             "temperature": request.temperature,
@@ -145,15 +145,12 @@ class _Reading:
     def end(self) -> ChatResponse | None:
         if self._finish is None:
             return None
-        for index, text in list(self._arguments.items()):
-            try:
-                self._blocks[index]["toolUse"]["input"] = json.loads(text) if text else {}
-            except ValueError:
-                if _FINISH.get(self._finish) != "length":
-                    raise
-                del self._arguments[index], self._blocks[index]  # a call that was cut off is none
-        blocks = [self._blocks[index] for index in sorted(self._blocks)]
-        return _response(self._model, blocks, self._finish, self._usage, self._arguments)
+        inputs = finished_calls(self._arguments, cut_off=_FINISH.get(self._finish) == "length")
+        for index, value in inputs.items():
+            self._blocks[index]["toolUse"]["input"] = value
+        there = [index for index in sorted(self._blocks) if index not in self._arguments or index in inputs]
+        written = {index: self._arguments[index] for index in inputs}
+        return _response(self._model, [self._blocks[index] for index in there], self._finish, self._usage, written)
 
     def _begun(self, index: int, start: Mapping[str, Any]) -> Sequence[ChatDelta]:
         """Only calls announce themselves; texts and thoughts begin with their first piece."""
@@ -220,14 +217,6 @@ def usage_of(counts: Mapping[str, Any]) -> Usage:
         cache_write=counts.get("cacheWriteInputTokens"),
         output=counts.get("outputTokens"),
     )
-
-
-def _apart(messages: Sequence[Message]) -> tuple[list[str], Sequence[Message]]:
-    """What the system says first, and the conversation."""
-    at = next((n for n, m in enumerate(messages) if m.role not in ("system", "developer")), len(messages))
-    if any(m.role in ("system", "developer") for m in messages[at:]):
-        raise Unsupported(f"{API} takes system messages at the beginning only.", "Move it to the front.")
-    return [message.text for message in messages[:at]], messages[at:]
 
 
 def _turns(messages: Sequence[Message]) -> list[dict[str, Any]]:

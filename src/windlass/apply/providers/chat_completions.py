@@ -230,12 +230,13 @@ def _thought(said: Mapping[str, Any]) -> str:
 
 def _logprobs(value: Any) -> tuple[TokenLogprob, ...]:
     """The list `content` of a choice's `logprobs`."""
-    return tuple(map(_logprob, (value or {}).get("content") or ()))
+    return tuple(map(logprob_of, (value or {}).get("content") or ()))
 
 
-def _logprob(value: Mapping[str, Any]) -> TokenLogprob:
+def logprob_of(value: Mapping[str, Any]) -> TokenLogprob:
+    """One token's, as both of OpenAI's APIs write it."""
     raw = value.get("bytes")
-    top = tuple(_logprob(one) for one in value.get("top_logprobs") or ())
+    top = tuple(logprob_of(one) for one in value.get("top_logprobs") or ())
     return TokenLogprob(value["token"], value["logprob"], bytes=None if raw is None else bytes(raw), top=top)
 
 

@@ -22,6 +22,7 @@ from windlass.core.values import (
     ChatResponse,
     FilePart,
     ImagePart,
+    Message,
     Part,
     ToolCall,
 )
@@ -37,6 +38,9 @@ PARAMETERS = frozenset(
 
 _CONTENT: Mapping[type[Part], str] = {ImagePart: "images", AudioPart: "audio", FilePart: "files"}
 """What a message may hold besides text."""
+
+
+_SYSTEM = ("system", "developer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,27 @@ def arguments_of(call: ToolCall) -> dict[str, Any]:
     except (ValueError, RecursionError):
         value = None
     return value if isinstance(value, dict) else {"arguments": call.arguments}
+
+
+def finished_calls(written: Mapping[int, str], *, cut_off: bool) -> dict[int, Any]:
+    """The arguments of streamed calls, by their blocks. In an answer that was cut off, a call that is no JSON is none.
+    Raises `ValueError` for one in any other answer."""
+    values: dict[int, Any] = {}
+    for index, text in written.items():
+        try:
+            values[index] = json.loads(text) if text else {}
+        except ValueError:
+            if not cut_off:
+                raise
+    return values
+
+
+def system_apart(messages: Sequence[Message], api: str) -> tuple[list[str], Sequence[Message]]:
+    """What the system says first, and the conversation. Raises `Unsupported` for a system that speaks later."""
+    at = next((n for n, m in enumerate(messages) if m.role not in _SYSTEM), len(messages))
+    if any(message.role in _SYSTEM for message in messages[at:]):
+        raise Unsupported(f"{api} takes system messages at the beginning only.", "Move it to the front.")
+    return [message.text for message in messages[:at]], messages[at:]
 
 
 def fitted(request: ChatRequest, dialect: Dialect, on_unsupported: OnUnsupported = "error") -> ChatRequest:

@@ -7,8 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from windlass.apply.providers.dialect import PARAMETERS, Call, ServerSentEvents, arguments_of
-from windlass.core.errors import Unsupported
+from windlass.apply.providers.dialect import PARAMETERS, Call, ServerSentEvents, arguments_of, system_apart
 from windlass.core.values import (
     AudioPart,
     ChatDelta,
@@ -58,7 +57,8 @@ class Gemini:
         return Call(f"/models/{self.model}:{verb}", self.body(request))
 
     def body(self, request: ChatRequest) -> dict[str, Any]:
-        system, contents = _contents(request.messages)
+        said, rest = system_apart(request.messages, API)
+        system = "\n\n".join(said)
         config = {
             "temperature": request.temperature,
             "topP": request.top_p,
@@ -78,7 +78,7 @@ class Gemini:
             "toolConfig": _choice(request.tool_choice),
         }
         return {
-            "contents": contents,
+            "contents": _turns(rest),
             **{key: value for key, value in optional.items() if value is not None},
             **{key: value for key, value in request.extra.items() if key not in _CONFIG},
         }
@@ -189,24 +189,18 @@ def _of_kind(details: Any, kind: str) -> int | None:
     return sum(one.get("tokenCount", 0) for one in details or () if one.get("modality") == kind) or None
 
 
-def _contents(messages: Sequence[Message]) -> tuple[str, list[dict[str, Any]]]:
-    """What the system says, and the turns of user and model."""
-    system: list[str] = []
+def _turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Turns of user and model by turns."""
     turns: list[dict[str, Any]] = []
     names: dict[str, str] = {}  # results are told with the name of what was called
     for message in messages:
-        if message.role in ("system", "developer"):
-            if turns:
-                raise Unsupported(f"{API} takes system messages at the beginning only.", "Move it to the front.")
-            system.append(message.text)
-            continue
         names |= {call.id: call.name for call in message.tool_calls}
         role, parts = ("model" if message.role == "assistant" else "user"), _parts(message, names)
         if turns and turns[-1]["role"] == role:
             turns[-1]["parts"] += parts
         else:
             turns.append({"parts": parts, "role": role})
-    return "\n\n".join(system), turns
+    return turns
 
 
 def _parts(message: Message, names: Mapping[str, str]) -> list[dict[str, Any]]:

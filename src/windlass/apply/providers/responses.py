@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from windlass.apply.providers.chat_completions import data_url
+from windlass.apply.providers.chat_completions import data_url, logprob_of
 from windlass.apply.providers.dialect import Call, ServerSentEvents
 from windlass.core.errors import Unsupported
 from windlass.core.usage import usage_of
@@ -24,7 +24,6 @@ from windlass.core.values import (
     Message,
     Part,
     TextPart,
-    TokenLogprob,
     ToolCall,
     ToolCallDelta,
     ToolSpec,
@@ -101,7 +100,7 @@ class Responses:
             reasoning="\n\n".join(part["text"] for item in thoughts for part in item.get("summary") or ()),
             sealed=(API, list(items)) if thoughts else None,
         )
-        logprobs = [_logprob(one) for part in parts for one in part.get("logprobs") or ()]
+        logprobs = [logprob_of(one) for part in parts for one in part.get("logprobs") or ()]
         return ChatResponse(
             str(value.get("id") or ""),
             str(value.get("model") or self.model),
@@ -130,7 +129,7 @@ class _Reading:
     def feed(self, event: Mapping[str, Any]) -> Sequence[ChatDelta]:
         match event["type"]:
             case "response.output_text.delta":
-                logprobs = tuple(_logprob(one) for one in event.get("logprobs") or ())
+                logprobs = tuple(logprob_of(one) for one in event.get("logprobs") or ())
                 return [ChatDelta(event["delta"], logprobs=logprobs)]
             case "response.refusal.delta":
                 return [ChatDelta(event["delta"])]
@@ -211,9 +210,3 @@ def _choice(choice: str) -> Any:
     if choice == "auto":
         return None
     return choice if choice in ("none", "required") else {"type": "function", "name": choice}
-
-
-def _logprob(value: Mapping[str, Any]) -> TokenLogprob:
-    raw = value.get("bytes")
-    top = tuple(_logprob(one) for one in value.get("top_logprobs") or ())
-    return TokenLogprob(value["token"], value["logprob"], bytes=None if raw is None else bytes(raw), top=top)

@@ -60,7 +60,7 @@ def asked(recorder: Recorder, model: Model, request: ChatRequest, parent: Span |
         for name in _INHERITED:
             if name in above.attributes:
                 span[name] = above.attributes[name]
-    span.input = [_plain(message) for message in request.messages]
+    span.input = [plain(message) for message in request.messages]
     span[semconv.REQUEST_MODEL] = model.name
     span[semconv.COST_USD] = None  # until the model says what it cost, it is unknown
     if model.digest is not None:
@@ -93,7 +93,8 @@ def note(span: Span, response: ChatResponse) -> None:
             span[name] = value
 
 
-def _plain(message: Message) -> dict[str, Any]:
+def plain(message: Message) -> dict[str, Any]:
+    """A message as spans hold it: its text, and of what kind the rest is."""
     said: dict[str, Any] = {"role": message.role, "content": message.text}
     if not isinstance(message.content, str):
         others = [type(part).__name__ for part in message.content if not hasattr(part, "text")]

@@ -71,6 +71,17 @@ def test_the_printed_address_works_when_listening_everywhere() -> None:
         assert url(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
+def test_a_server_gives_back_memory_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = threading.Semaphore(0)
+    monkeypatch.setattr("windlass.serve.app.GIVE_BACK_SECONDS", 0.01)
+    monkeypatch.setattr("windlass.serve.app.give_back_freed_memory", given.release)
+    with ServerThread(create_app({"echo": Echo()}, {})):
+        assert all(given.acquire(timeout=60) for _ in range(3))
+    while given.acquire(blocking=False):
+        pass
+    assert not given.acquire(timeout=0.1), "it ends with the server"
+
+
 def test_leaving_a_server_thread_finishes_what_is_in_flight_and_frees_the_port() -> None:
     slow = Slow(pieces=30, pause=0.02)
     answers = []

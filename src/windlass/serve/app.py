@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from windlass.core.errors import MissingExtra
+from windlass.core.memory import give_back_freed_memory
 from windlass.core.protocols import ChatModel, Classifying, Embedder, Reranker
 from windlass.core.store import Store
 from windlass.core.trace import Recorder
@@ -48,6 +49,10 @@ except ImportError as missing:
     if (missing.name or "").partition(".")[0] == "windlass":
         raise
     raise MissingExtra("The server", "serve") from missing
+
+GIVE_BACK_SECONDS = 30.0
+"""Requests and adapters of all sizes come and go for weeks; this often the holes that they leave are given back. A
+thousandth of a processor goes into that, and into pages that are wanted again (docs/lab.md)."""
 
 
 def create_app(
@@ -92,11 +97,13 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        working = None if batches is None else asyncio.create_task(batches.work())
+        beside = [asyncio.create_task(_give_back_memory())]
+        if batches is not None:
+            beside.append(asyncio.create_task(batches.work()))
         yield
-        if working is not None:
-            working.cancel()
-            await asyncio.wait([working])
+        for task in beside:
+            task.cancel()
+        await asyncio.wait(beside)
         await workers.close()
 
     return Starlette(
@@ -113,6 +120,13 @@ def create_app(
         exception_handlers={HTTPException: _unroutable, Exception: _failed},
         lifespan=lifespan,
     )
+
+
+async def _give_back_memory() -> None:
+    """For as long as the server runs. In a thread, so that answers go on."""
+    while True:
+        await asyncio.sleep(GIVE_BACK_SECONDS)
+        await asyncio.to_thread(give_back_freed_memory)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 __version__ = "0.1.0"
 
-__all__ = ["Absent", "Example", "task"]
+__all__ = ["Absent", "Example", "Quote", "task"]
 
 TYPE_CHECKING = False  # as `typing` has it, which is not worth its import here
 if TYPE_CHECKING:
     from typing import Any
 
-    from windlass.apply.tasks import Absent, Example, task
+    from windlass.apply.tasks import Absent, Example, Quote, task
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from windlass.apply.tasks.citing import context
 from windlass.apply.tasks.loading import AnyTask
 from windlass.apply.tasks.outcome import NoAnswer
 from windlass.apply.tasks.running import Model
@@ -100,7 +101,8 @@ def _item(task: AnyTask, output: Shape[Any], number: int, item: Mapping[str, Any
             raise InputError(f"{where}, input '{name}': {'; '.join(unfit.problems)}.") from unfit
     try:
         bound = task.signature.bound((), inputs)
-        return bound, output.plain(output.value(item["expected"]))
+        expected = output.value(item["expected"], context(output, bound, task.signature.inputs))
+        return bound, output.plain(expected)
     except TypeError as error:
         raise InputError(f"{where}: {error}.") from error
     except Unfit as unfit:

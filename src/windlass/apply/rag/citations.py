@@ -1,8 +1,9 @@
 """Checking what a model claims to quote: every quotation must stand, word for word, in the passage it names.
 
 A model is asked to end each sentence with `[2: "exact words"]`. A quotation is `supported` when passage 2 holds those
-words, `misattributed` when only another passage does, `absent` when none does. White space may differ, nothing else:
-not case, not a comma. What follows from a quotation is not judged here; that it exists is.
+words, `misattributed` when only another passage does, `absent` when none does. Words and passages are compared as
+`apply.verbatim` says: white space and typographic marks may differ, nothing else. What follows from a quotation is not
+judged here; that it exists is.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from windlass.apply.rag.sentences import sentence_spans
+from windlass.apply.verbatim import Text, as_read
 from windlass.core.values import Citation
 
 Verdict = Literal["supported", "misattributed", "absent"]
@@ -55,19 +57,18 @@ def check_quote(number: int, quote: str, passages: Sequence[Citation]) -> Checke
 
 
 def find_verbatim(quote: str, passage: Citation) -> Citation | None:
-    """The quotation with its place in the document, or None. Runs of white space match each other."""
-    words = quote.split()
-    if not words or (len(" ".join(words)) < _LEAST and not _whole_line(words, passage.quote)):
+    """The quotation with its place in the document, or None."""
+    words = as_read(quote)
+    text = Text(passage.quote)
+    place = next(text.places(words), None)
+    if place is None or (len(words) < _LEAST and not _whole_line(words, passage.quote)):
         return None
-    match = re.search(r"\s+".join(map(re.escape, words)), passage.quote)
-    if match is None:
-        return None
-    start, end = passage.start + match.start(), passage.start + match.end()
-    return replace(passage, start=start, end=end, quote=match.group())
+    start, end = text.span(place)
+    return replace(passage, start=passage.start + start, end=passage.start + end, quote=passage.quote[start:end])
 
 
-def _whole_line(words: Sequence[str], text: str) -> bool:
-    return any(line.split() == list(words) for line in text.splitlines())
+def _whole_line(words: str, text: str) -> bool:
+    return any(as_read(line) == words for line in text.splitlines())
 
 
 def check_answer(text: str, passages: Sequence[Citation]) -> list[CheckedSentence]:

@@ -2,12 +2,13 @@
 
 from windlass.apply.providers.budget import Budget, OverBudget
 from windlass.apply.tasks.absent import Absent
+from windlass.apply.tasks.citing import Quote, Verbatim
 from windlass.apply.tasks.functions import Settings, Task, task
 from windlass.apply.tasks.outcome import Attempt, NoAnswer, Outcome, Refused
 from windlass.apply.tasks.prompt import Example
 from windlass.apply.tasks.surroundings import Surroundings, surrounded
 
 __all__ = [
-    "Absent", "Attempt", "Budget", "Example", "NoAnswer", "Outcome", "OverBudget", "Refused", "Settings",
-    "Surroundings", "Task", "surrounded", "task",
+    "Absent", "Attempt", "Budget", "Example", "NoAnswer", "Outcome", "OverBudget", "Quote", "Refused", "Settings",
+    "Surroundings", "Task", "Verbatim", "surrounded", "task",
 ]  # fmt: skip

@@ -26,6 +26,7 @@ from windlass.apply.providers.answers import Answers
 from windlass.apply.providers.budget import Budget
 from windlass.apply.tasks.absent import Absent
 from windlass.apply.tasks.asking import Mode, Question, asking, checked, shaped
+from windlass.apply.tasks.citing import context
 from windlass.apply.tasks.codec import Strict
 from windlass.apply.tasks.means import supplied
 from windlass.apply.tasks.outcome import Outcome
@@ -298,11 +299,12 @@ class Task(Generic[P, R]):
             for e in shown
         ]
         asked = ChatRequest(messages(instructions, examples, content(inputs, types)), **settings.parameters)
+        seen = context(shape, inputs, types)
 
         def read(text: str) -> Any:
             if reader is None:
                 return text
-            value = reader.value(text, inputs)
+            value = reader.value(text, seen)
             return value.answer if settings.think else value
 
         absent = Absent in (self.signature.output, *get_args(self.signature.output))

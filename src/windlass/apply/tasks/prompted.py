@@ -12,6 +12,7 @@ from windlass.apply.prompts import artifact as artifacts
 from windlass.apply.prompts.example import Example
 from windlass.apply.prompts.file import read_prompt
 from windlass.apply.prompts.value import Prompt
+from windlass.apply.tasks.citing import context
 from windlass.apply.tasks.schema import Shape, Unfit
 from windlass.apply.tasks.signature import Signature
 from windlass.apply.tasks.surroundings import Surroundings
@@ -80,7 +81,7 @@ def typed_examples(examples: Sequence[Example], signature: Signature, name: str)
             raise InputError(f"{where}: {error}.", "Give all inputs of the task, and no others.") from error
         try:
             inputs |= {key: shapes[key].value(value) for key, value in example.inputs.items()}
-            answer = shapes[_ANSWER].value(example.answer)
+            answer = shapes[_ANSWER].value(example.answer, context(shapes[_ANSWER], inputs, signature.inputs))
         except Unfit as unfit:
             raise InputError(f"{where}: {unfit}.", "Mend the example, or choose another prompt.") from unfit
         found.append(Example(inputs, answer, example.reasoning))
@@ -95,7 +96,7 @@ def plain_examples(examples: Sequence[Example], signature: Signature) -> list[Ex
         if any(isinstance(value, ImagePart | AudioPart | FilePart) for value in example.inputs.values()):
             raise InputError(f"An example of '{signature.name}' holds more than text.", "Leave it to the task's code.")
         inputs = {key: shapes[key].plain(value) for key, value in example.inputs.items()}
-        found.append(Example(inputs, shapes[_ANSWER].plain(example.answer), example.reasoning))
+        found.append(Example(inputs, shapes[_ANSWER].plain(example.answer, as_written=True), example.reasoning))
     return found
 
 

@@ -35,7 +35,7 @@ class Reader(Generic[T]):
 
     def written(self, value: T) -> str:
         """A value as a model would have to write it: for examples."""
-        plain = self.shape.plain(value)
+        plain = self.shape.plain(value, as_written=True)
         return json.dumps(plain if self.strict is None else self.strict.encode(plain), ensure_ascii=False)
 
 

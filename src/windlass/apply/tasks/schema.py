@@ -6,12 +6,18 @@ Pydantic models, dataclasses, TypedDicts, `Literal`, enums, unions, lists and pl
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from windlass.core.errors import InputError
 
 T = TypeVar("T")
+
+MARK = "windlass.mark"
+"""Where an annotation leaves itself in the schema of its type (`metadata`), to be found in `Shape.marks`."""
+AS_WRITTEN = {"as_written": True}
+"""The context of serializers that are to write a value as a model has to, not as it is kept."""
 
 
 class Unfit(Exception):
@@ -51,10 +57,26 @@ class Shape(Generic[T]):
         except ValidationError as error:
             raise Unfit([_line(detail) for detail in error.errors(include_url=False, include_context=False)]) from error
 
-    def plain(self, value: T) -> Any:
-        """The value as plain JSON, with the names that the schema knows."""
-        plain = self._adapter.dump_python(value, mode="json", by_alias=True)
+    def plain(self, value: T, *, as_written: bool = False) -> Any:
+        """The value as plain JSON, with the names that the schema knows; `as_written`: as a model has to write it."""
+        plain = self._adapter.dump_python(value, mode="json", by_alias=True, context=AS_WRITTEN if as_written else None)
         return _ordered(plain, self.schema, self.schema.get("$defs", {})) if self._has_sets else plain
+
+    @cached_property
+    def marks(self) -> Sequence[Any]:
+        """The annotations of the type that left themselves in it."""
+        return list(_marks(self._adapter.core_schema))
+
+
+def _marks(schema: Any) -> Iterator[Any]:
+    if isinstance(schema, Mapping):
+        if isinstance(metadata := schema.get("metadata"), Mapping) and MARK in metadata:
+            yield metadata[MARK]
+        schema = schema.values()
+    elif not isinstance(schema, list | tuple):
+        return
+    for part in schema:
+        yield from _marks(part)
 
 
 def _ordered(plain: Any, schema: Any, kinds: Mapping[str, Any]) -> Any:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from tests.apply.provider_world import ask
 
+from windlass.apply.providers.budget import OverBudget
 from windlass.apply.providers.pool import Pool
-from windlass.core.errors import ConfigError, ProviderError, TimedOut, Unsupported
+from windlass.core.errors import ConfigError, ProviderError, TimedOut, TooLong, Unsupported
 from windlass.core.protocols import AsyncChatModel, ChatModel
 from windlass.core.trace import Recorder
 from windlass.core.values import ChatDelta, ChatRequest
@@ -51,9 +52,73 @@ def test_what_is_no_fault_of_the_model_is_not_tried_elsewhere(error: Any) -> Non
     assert second.requests == []
 
 
-def test_the_last_failure_is_raised() -> None:
-    with pytest.raises(TimedOut):
-        Pool([Scripted(DOWN), Scripted(TimedOut("late"))]).complete(ask())
+def test_the_last_failure_is_raised_and_names_all() -> None:
+    with pytest.raises(TimedOut) as caught:
+        Pool([Scripted(DOWN, name="first"), Scripted(TimedOut("late", "Wait."), name="second")]).complete(ask())
+    assert caught.value.message == "No model of the pool answered. first: down second: late"
+    assert caught.value.hint == "Wait." and isinstance(caught.value.__cause__, TimedOut)
+    assert DOWN.message == "down", "what the models raised stays as it was"
+    with pytest.raises(ProviderError, match=r"^down$"):
+        Pool([Scripted(DOWN)]).complete(ask())
+
+
+POOR, LONG = OverBudget("all spent", "Raise it."), TooLong("5 tokens too long", "Shorten it.", 5)
+
+
+@pytest.mark.parametrize("error", [POOR, LONG])
+def test_who_has_no_means_or_no_room_is_passed_over(error: Exception) -> None:
+    clock = Clock()
+    first, second = Scripted(*[error] * 4, name="first"), Scripted(*["yes"] * 4, name="second")
+    pool = Pool([first, second], failures=1, clock=clock)
+    with Recorder(None).span("call") as span:
+        assert pool.complete(ask()).message.text == "yes"
+    assert span.attributes["windlass.fallbacks"] == [f"first: {error.args[0]}"]
+    assert asyncio.run(pool.acomplete(ask())).model == "second"
+    assert "".join(delta.text for delta in pool.stream(ask())) == "yes"
+
+    async def read() -> str:
+        return "".join([delta.text async for delta in pool.astream(ask())])
+
+    assert asyncio.run(read()) == "yes"
+    assert len(first.requests) == 4, "that is no failure: it is asked each time"
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind", "status"),
+    [
+        ([POOR, LONG], TooLong, None),
+        ([DOWN, POOR], ProviderError, 503),  # what may be over later goes before what will not
+        ([POOR, TimedOut("late"), LONG], TimedOut, None),
+    ],
+)
+def test_where_nobody_may_answer_each_is_named_with_its_reason(answers: Any, kind: Any, status: Any) -> None:
+    models = [Scripted(answer, name=f"m{n}") for n, answer in enumerate(answers)]
+    with pytest.raises(kind) as caught:
+        Pool(models).complete(ask())
+    told = caught.value.message
+    assert all(f"m{n}: {answer.message}" in told for n, answer in enumerate(answers))
+    assert getattr(caught.value, "status", None) == status and getattr(caught.value, "by", 5) == 5
+
+
+def test_who_is_spared_is_asked_before_nobody_is() -> None:
+    small = Scripted("short", LONG, "short", ProviderError("worse"), name="small")
+    large = Scripted(DOWN, "long", DOWN, name="large")
+    pool = Pool([large, small], failures=1, pause=1000)
+    assert pool.complete(ask()).message.text == "short", "the large one fails, and is spared"
+    assert pool.complete(ask()).message.text == "long", "as the small one has no room"
+    assert pool.complete(ask()).message.text == "short"  # the large one fails once more
+    with pytest.raises(ProviderError, match=r"small: worse large: spared, as it failed 1 times in a row\.$"):
+        pool.complete(ask())
+
+
+def test_a_trial_that_was_passed_over_is_none() -> None:
+    clock = Clock()
+    first, second = Scripted(DOWN, POOR, "back", name="first"), Scripted(*["stand-in"] * 2, name="second")
+    pool = Pool([first, second], failures=1, pause=10, clock=clock)
+    pool.complete(ask())
+    clock.now = 11
+    assert pool.complete(ask()).message.text == "stand-in"
+    assert pool.complete(ask()).message.text == "back", "the next call tries it, not one of the next pause"
 
 
 def test_a_model_that_keeps_failing_is_spared_and_tried_again_by_one_call() -> None:

@@ -33,6 +33,17 @@ class InputError(WindlassError):
     exit_code = 2
 
 
+class TooLong(InputError):
+    """A request does not fit its model's window, and was not asked; `by` says by how many tokens, at least."""
+
+    code = "context_length_exceeded"
+    """As OpenAI's service calls it; clients shorten the conversation and try again when they read it."""
+
+    def __init__(self, message: str, hint: str = "", by: int = 0) -> None:
+        super().__init__(message, hint)
+        self.by = by
+
+
 class MissingExtra(WindlassError):
     """An optional dependency is not installed. `hint` holds the pip command."""
 

@@ -10,12 +10,11 @@ from typing import Any, Literal
 import pytest
 
 from windlass.apply.providers.answers import Answers
-from windlass.apply.providers.fitting import TooLong
 from windlass.apply.providers.ledger import Slot, period
 from windlass.apply.providers.pool import Pool
 from windlass.apply.tasks import Budget, NoAnswer, OverBudget, Surroundings, surrounded, task
 from windlass.apply.tasks.choosing import agreed
-from windlass.core.errors import ConfigError, ProviderError
+from windlass.core.errors import ConfigError, ProviderError, TooLong
 from windlass.core.values import ChatRequest, ChatResponse, Message, Usage
 from windlass.core.workspace import Workspace
 from windlass.testing import Scripted

@@ -12,17 +12,9 @@ from pathlib import Path
 
 from windlass.apply.providers.tokens import count, tokenizer_at
 from windlass.apply.providers.wrapper import Model, Wrapper, counts_tokens, innermost
-from windlass.core.errors import InputError
+from windlass.core.errors import TooLong
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse
 from windlass.core.windows import Window, window
-
-
-class TooLong(InputError):
-    """The request does not fit; `by` says by how many tokens, at least."""
-
-    def __init__(self, message: str, hint: str, by: int) -> None:
-        super().__init__(message, hint)
-        self.by = by
 
 
 class Fitting(Wrapper):

@@ -4,20 +4,23 @@
     Pool([here, there], balance=True, weights=[3, 1])                       # three calls of four go here first
 
 A model that failed `failures` times in a row is left out for `pause` seconds; then one call tries it, and the others
-follow if it answers (the circuit breaker of Nygard, "Release It!"). A request that is itself wrong goes nowhere else.
+follow if it answers (the circuit breaker of Nygard, "Release It!"). One whose budget or window does not allow the
+request is passed over, which is no failure of its. A request that is itself wrong goes nowhere else.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from windlass.apply.providers.budget import OverBudget
 from windlass.apply.providers.wrapper import can_be_awaited, can_be_waited_for, costs_of, identity_of
-from windlass.core.errors import ConfigError, ProviderError, TimedOut
+from windlass.core.errors import ConfigError, ProviderError, TimedOut, TooLong, WindlassError
 from windlass.core.protocols import AsyncChatModel, ChatModel
 from windlass.core.trace import carried, current_span
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Usage
@@ -26,6 +29,9 @@ Model = ChatModel | AsyncChatModel
 
 OWN_FAULT = frozenset({400, 422})
 """Statuses that say that the request itself is wrong: no other model is asked."""
+_FAILED = (ProviderError, TimedOut)
+_PASSED_OVER = (OverBudget, TooLong)
+"""Not asked at all, while another model may have the means or the room."""
 
 
 @dataclass(slots=True)
@@ -39,7 +45,11 @@ class _Member:
 
 
 class Pool:
-    """Implements `ChatModel` and `AsyncChatModel`. Raises what the last model raised."""
+    """Implements `ChatModel` and `AsyncChatModel`.
+
+    Where nobody answers it raises the last failure, as that may be over later, or else the last reason why one could
+    not be asked; the message names every model and its reason.
+    """
 
     digest: str | None = None
 
@@ -119,40 +129,85 @@ class Pool:
                     yield delta
                 return
 
-    def _turns(self) -> list[_Turn]:
-        """Those to be asked, in their order. If all are spared, the one whose pause is over first."""
+    def _turns(self) -> _Turns:
         members = list(self._members)
         if self._balance:  # without replacement, each time in proportion to the weights (Efraimidis & Spirakis 2006)
             members.sort(key=lambda member: random.random() ** (1 / member.weight), reverse=True)
-        now = self._clock()
-        ready = [m for m in members if m.failed < self._failures or now >= m.until]
-        ready = ready or [min(members, key=lambda member: member.until)]
-        return [_Turn(self, member, last=member is ready[-1]) for member in ready]
+        return _Turns(self, members)
+
+
+class _Turns:
+    """Who is asked, one after the other, and why nobody has answered yet."""
+
+    def __init__(self, pool: Pool, members: Sequence[_Member]) -> None:
+        now = pool._clock()
+        self.pool = pool
+        self.waiting = [m for m in members if m.failed < pool._failures or now >= m.until]
+        self._spared = sorted((m for m in members if m not in self.waiting), key=lambda member: member.until)
+        self._reasons: list[tuple[str, WindlassError]] = []
+
+    def __iter__(self) -> Iterator[_Turn]:
+        while self.waiting or self._spared:
+            if not self.waiting:  # nobody else could be asked: then the one whose pause is over first
+                self.waiting, self._spared = self._spared[:1], self._spared[1:]
+            yield _Turn(self, self.waiting.pop(0))
+
+    def others(self) -> bool:
+        """Whether another model may answer."""
+        failed = any(isinstance(error, _FAILED) for _, error in self._reasons)
+        return bool(self.waiting or (self._spared and not failed))
+
+    def note(self, name: str, error: WindlassError) -> None:
+        self._reasons.append((name, error))
+        if self.others() and (span := current_span()) is not None:
+            span.attributes.setdefault("windlass.fallbacks", []).append(f"{name}: {error.message}")
+
+    def error(self) -> WindlassError:
+        """What is raised where all have had their turn."""
+        errors = [error for _, error in self._reasons]
+        worst = ([error for error in errors if isinstance(error, _FAILED)] or errors)[-1]
+        told = [f"{name}: {error.message}" for name, error in self._reasons]
+        told += [f"{m.model.name}: spared, as it failed {m.failed} times in a row." for m in self._spared]
+        if len(told) == 1:
+            return worst
+        whole = copy.copy(worst)  # of its own class, with its status, for those who look at it
+        whole.message = f"No model of the pool answered. {' '.join(told)}"
+        return whole
 
 
 class _Turn:
-    """One model's turn to answer. A failure that another model may not have ends it quietly, save the last one's."""
+    """One model's turn to answer. An error that another model may not have ends it quietly, save the last one's."""
 
-    def __init__(self, pool: Pool, member: _Member, *, last: bool) -> None:
+    def __init__(self, turns: _Turns, member: _Member) -> None:
         self.member = member
-        self.last = last
-        """Whether nobody is asked afterwards."""
-        self._pool = pool
+        self.last = False
+        """Whether nobody is to be asked afterwards, whatever happens."""
+        self._turns = turns
+        self._until = member.until
 
     def __enter__(self) -> None:
-        if self.member.failed >= self._pool._failures:  # this call tries it; the others keep away until it has answered
-            self.member.until = self._pool._clock() + self._pool._pause
+        pool = self._turns.pool
+        if self.member.failed >= pool._failures:  # this call tries it; the others keep away until it has answered
+            self.member.until = pool._clock() + pool._pause
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        member = self.member
+        member, turns = self.member, self._turns
         if error is None:
             member.failed = 0
             return False
-        if not isinstance(error, ProviderError | TimedOut) or getattr(error, "status", None) in OWN_FAULT:
+        if isinstance(error, _FAILED) and getattr(error, "status", None) not in OWN_FAULT:
+            member.failed += 1
+            member.until = turns.pool._clock() + turns.pool._pause
+        elif isinstance(error, _PASSED_OVER):
+            member.until = self._until
+        else:
             return False
-        member.failed += 1
-        member.until = self._pool._clock() + self._pool._pause
-        if not self.last and (span := current_span()) is not None:
-            passed = span.attributes.setdefault("windlass.fallbacks", [])
-            passed.append(f"{member.model.name}: {error.message}")
-        return not self.last
+        if self.last:
+            return False
+        turns.note(member.model.name, error)
+        if turns.others():
+            return True
+        whole = turns.error()
+        if whole is error:
+            return False
+        raise whole from error

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from windlass.core.errors import InputError, Unsupported
+from windlass.core.errors import InputError, TooLong, Unsupported
 from windlass.core.values import ChatRequest
 from windlass.serve.engine.dialect.dialect import Dialect, Parts
 from windlass.serve.engine.dialect.harmony import Channels
@@ -34,13 +34,6 @@ BACKGROUND = 60
 """Added to the priority of what nobody sits waiting for: it stands back for ten minutes."""
 INCLUDE_STOP = "include_stop_str_in_output"
 """Key of `ChatRequest.extra` (true or false): the text ends behind the stop string rather than before it."""
-
-
-class TooLong(InputError):
-    """The prompt, or it and its answer, do not fit the window."""
-
-    code = "context_length_exceeded"
-    """As OpenAI's service calls it; clients shorten the conversation and try again when they read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +167,7 @@ def _room(prompt: int, wanted: int | None, model: str, context: int, apart: bool
         raise TooLong(
             f"The prompt has {prompt} tokens, but the model '{model}' reads at most {context}{included}.",
             "Shorten the prompt.",
+            prompt - context if prompt > context else 1 - room,
         )
     if wanted is None:
         return room
@@ -184,5 +178,6 @@ def _room(prompt: int, wanted: int | None, model: str, context: int, apart: bool
             f"max_tokens is {wanted}, but after a prompt of {prompt} tokens the window of the model '{model}' "
             f"({context}) has room for {room}.",
             "Shorten the prompt, or ask for fewer tokens.",
+            wanted - room,
         )
     return wanted

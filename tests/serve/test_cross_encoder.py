@@ -77,6 +77,13 @@ def test_labels_that_do_not_exclude_each_other(tmp_path: Path) -> None:
     assert np.allclose(found, torch.from_numpy(logits_of(theirs, tmp_path, DOCUMENTS)).sigmoid().numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_regression_gives_its_numbers_as_they_are(count: int, tmp_path: Path) -> None:
+    theirs = save_encoder(tmp_path, "Bert", "ForSequenceClassification", problem_type="regression", num_labels=count)
+    found = TextClassifier.from_folder(tmp_path).classify(DOCUMENTS)
+    assert found.numbers and np.allclose(found.probabilities, logits_of(theirs, tmp_path, DOCUMENTS), atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def ranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranker")
@@ -136,7 +143,7 @@ def test_what_is_no_such_model_is_refused_by_name(ranker: Path, tmp_path: Path) 
     save_encoder(tmp_path / "three", "Bert", "ForSequenceClassification", **THREE)
     with pytest.raises(Unsupported, match="3 labels"):
         CrossEncoder.from_folder(tmp_path / "three")
-    with pytest.raises(Unsupported, match="a number and no classes"):
+    with pytest.raises(Unsupported, match="well two texts belong together, and no classes"):
         TextClassifier.from_folder(ranker)
     tensors = load_file(ranker / "model.safetensors")
     for name, change, said in (

@@ -162,11 +162,13 @@ class Classes:
     tokens: int
     truncated: int = 0
     """How many of the texts were longer than the model reads and were cut."""
+    numbers: bool = False
+    """Whether they are no probabilities, but numbers in the units of what a regression learned, one for each label."""
 
 
 @runtime_checkable
 class Classifying(Protocol):
-    """Sorts texts, or pairs of texts, into classes."""
+    """Sorts texts, or pairs of texts, into classes, or tells numbers from them."""
 
     @property
     def name(self) -> str: ...

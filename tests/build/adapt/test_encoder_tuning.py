@@ -124,6 +124,16 @@ def test_a_classifier_is_served_as_it_lies(bases, tmp_path):
     assert config.id2label == {0: "animal", 1: "thing"} and config.problem_type == "single_label_classification"
 
 
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+def test_a_regression_is_served_as_numbers_in_the_units_of_its_data(bases, tmp_path, adapter):
+    lora = AdapterSettings(adapter, rank=2, merge=True)
+    model = tuned(tmp_path, bases / "Bert", "regress", adapter=lora, schedule=TuneScheduleSettings(steps=60))
+    served = encoder_in(model.path)
+    assert isinstance(served, TextClassifier)
+    found = served.classify(["the cat", "the pump"])
+    assert found.numbers and (found.probabilities > 40).all()  # the data's are 70 and 80
+
+
 def test_a_ranker_is_served_as_it_lies(bases, tmp_path):
     model = tuned(tmp_path, bases / "Bert", "rank", schedule=TuneScheduleSettings(steps=150))
     served = encoder_in(model.path)

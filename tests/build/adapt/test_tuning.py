@@ -30,6 +30,7 @@ from windlass.build.corpus import CorpusSettings, build_corpus
 from windlass.build.tokenizer import train_tokenizer
 from windlass.build.tokenizer.chat import CHATML
 from windlass.build.training.checkpoints import checkpoint
+from windlass.build.training.guard import Diverged
 from windlass.build.training.pretrain import pretrain
 from windlass.build.training.recipe import read_recipe
 from windlass.build.transformer.adapters.files import BASE, base_of
@@ -104,6 +105,23 @@ def test_a_decoder_learns_from_conversations(home, tmp_path, kind):
     assert {parent for parent, _ in model.record.parents} >= {"base"}
     assert all(p.dtype == torch.float32 for p in loaded.parameters())
     assert any("are learned" in line for line in said)
+
+
+def test_what_one_absurd_step_made_is_not_stored(home, tmp_path):
+    """No step comes after the last one, so no training loss tells of it."""
+    rows, once = echo(tmp_path / "rows.jsonl", 40), TuneScheduleSettings(steps=1, warmup_steps=0)
+    run = TuneRunSettings(name="wild", compile="no", precision="fp32")
+    with Workspace(home) as ws:
+        away = TuneOptimizerSettings(matrix_rate=10.0, weight_decay=1e37)
+        with pytest.raises(Diverged, match=r"ended after 1 step with .*; nothing was stored"):
+            tune(ws, asked(rows, optimizer=away, schedule=once, run=run), say=lambda line: None)
+        assert ws.artifacts.find("wild") is None
+        said: list[str] = []
+        far = TuneOptimizerSettings(matrix_rate=10.0)
+        stored = tune(ws, asked(rows, optimizer=far, schedule=once, run=run), say=said.append)
+        losses = [p.value for p in ws.store.metrics(stored.record.run, "heldout_loss")]
+    assert losses[1] > losses[0] + 1
+    assert any(f"warning: the held-out loss rose from {losses[0]:.4g} to {losses[1]:.4g}" in line for line in said)
 
 
 @pytest.mark.parametrize("kind", ["prompt", "prefix"])

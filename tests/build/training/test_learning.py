@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_objectives import batch_of, small
 
-from windlass.build.training.guard import Best, Diverged, Guard, NotFinite, check_finite
+from windlass.build.training.guard import Best, Diverged, Guard, NotFinite, check_end, check_finite
 from windlass.build.training.loop import accumulate
 from windlass.build.training.objectives import arithmetic, causal
 from windlass.build.training.optim.adamw8 import AdamW8
@@ -150,6 +150,19 @@ def test_the_guard_stops_a_loss_that_climbed_and_stayed_up_and_no_other():
     with pytest.raises(NotFinite, match="gradient norm became inf in step 7"):
         check_finite(7, loss=1.0, gradient_norm=float("inf"))
     check_finite(7, loss=1.0)
+
+
+def test_what_ended_without_numbers_is_not_stored():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    check_end(1, model, 0.5)
+    for loss in (math.nan, math.inf):
+        with pytest.raises(Diverged, match=f"ended after 1 step with a held-out loss of {loss}; nothing was stored"):
+            check_end(1, model, loss)
+    with torch.no_grad():
+        model[1].bias[1] = math.inf
+    with pytest.raises(Diverged, match=r"after 3 steps with numbers in 1\.bias that are not finite"):
+        check_end(3, model, 0.5)
+    check_end(3, model.requires_grad_(False), 0.5)  # what was not trained is as it came
 
 
 def test_patience_counts_measurements_since_the_best():

@@ -54,6 +54,8 @@ def test_changes_on_the_command_line_are_toml_or_text(text, expected):
         ("[modle]\ndepth = 3", "unknown key 'modle'", "model"),
         ("[model]\ndepth = '3'", "'model.depth' is '3'", ""),
         ("[model]\ndepth = 0", "model.depth is 0, but must be at least 1", ""),
+        ("[optimizer]\nmatrix_rate = 1e30", "optimizer.matrix_rate is 1e+30, but must be more than 0 and at most", ""),
+        ("[optimizer]\nhead_rate = nan", "optimizer.head_rate is nan, but must be more than 0 and at most 10", ""),
         ("[optimizer]\nkind = 'sgd'", "'optimizer.kind' is 'sgd'", "'muon', 'adamw'"),
         ("[objective]\nkind = 'masked'", "does not train a model of architecture 'decoder'", "'causal'"),
         ("[objective]\nmask_share = 1.0", "objective.mask_share is 1", "0.15"),

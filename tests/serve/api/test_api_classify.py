@@ -33,6 +33,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_encoder(root / family, family, "ForSequenceClassification", **LABELS)
     several = {"problem_type": "multi_label_classification", **LABELS}
     save_encoder(root / "several", "Bert", "ForSequenceClassification", **several)
+    for name, count in (("grade", 1), ("grades", 2)):
+        number = {"problem_type": "regression", "num_labels": count}
+        save_encoder(root / name, "Bert", "ForSequenceClassification", **number)
+    one = {"problem_type": "multi_label_classification", "id2label": {0: "urgent"}}
+    save_encoder(root / "mark", "Bert", "ForSequenceClassification", **one)
     return root
 
 
@@ -69,7 +74,7 @@ def test_says_what_transformers_says(http: httpx.Client, root: Path, family: str
     expected = logits(root / family, TEXTS).softmax(-1).numpy()
     assert [one["index"] for one in answer["data"]] == list(range(len(TEXTS)))
     assert np.allclose([one["probs"] for one in answer["data"]], expected, atol=1e-5)
-    assert answer["windlass"] == {"labels": ["bad", "fair", "good"], "truncated": 0}
+    assert answer["windlass"] == {"labels": ["bad", "fair", "good"], "numbers": False, "truncated": 0}
     assert [one["label"] for one in answer["data"]] == [LABELS["id2label"][int(row.argmax())] for row in expected]
     assert {one["num_classes"] for one in answer["data"]} == {3} and np.ptp(expected) > 0.05
     assert answer["object"] == "list" and answer["model"] == family
@@ -80,6 +85,20 @@ def test_labels_that_do_not_exclude_each_other(http: httpx.Client, root: Path) -
     answer = classify(http, "several", TEXTS[:3]).json()
     expected = logits(root / "several", TEXTS[:3]).sigmoid().numpy()
     assert np.allclose([one["probs"] for one in answer["data"]], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["grade", "grades"])
+def test_a_regression_gives_its_numbers_and_no_label(http: httpx.Client, root: Path, name: str) -> None:
+    answer = classify(http, name, TEXTS).json()
+    assert np.allclose([one["probs"] for one in answer["data"]], logits(root / name, TEXTS).numpy(), atol=1e-5)
+    assert {one["label"] for one in answer["data"]} == {None} and answer["windlass"]["numbers"] is True
+
+
+def test_one_label_that_holds_or_not_is_classified(http: httpx.Client, root: Path) -> None:
+    answer = classify(http, "mark", TEXTS[:3]).json()
+    expected = logits(root / "mark", TEXTS[:3]).sigmoid().numpy()
+    assert np.allclose([one["probs"] for one in answer["data"]], expected, atol=1e-5)
+    assert {one["label"] for one in answer["data"]} == {"urgent"}
 
 
 def test_one_text_and_the_other_path(http: httpx.Client) -> None:

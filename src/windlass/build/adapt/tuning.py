@@ -36,6 +36,7 @@ from windlass.build.training.checkpoints import checkpoint
 from windlass.build.training.distributed.parallel import Kind, Spread, made_whole
 from windlass.build.training.distributed.workers import ALONE, Workers
 from windlass.build.training.fitting import Fit, Measurement, Say, evaluate, fit, started_run
+from windlass.build.training.guard import CLIMB, check_end
 from windlass.build.training.loop import TrainState
 from windlass.build.training.optim.average import Average
 from windlass.build.training.optim.groups import tuning_groups
@@ -95,7 +96,8 @@ def tune(
 
     Metrics of the run are those of `fit`; the held-out measurement stands at step 0 too, before anything was trained.
     `after_look` is told the step and each measurement during training, and may end it by raising. Raises `InputError`
-    before the first step for all that cannot work. Ctrl-C saves a checkpoint and raises KeyboardInterrupt.
+    before the first step for all that cannot work, and `Diverged` rather than to store what is no model any more.
+    Ctrl-C saves a checkpoint and raises KeyboardInterrupt.
     """
     keep_freed_memory()
     opened = replace(open_inputs(ws, settings), rollouts=rollouts, rewards=rewards or {})
@@ -127,6 +129,11 @@ def tune(
         fit(run, job, say=heard, after_look=None if after_look is None else lambda m: after_look(job.state.step, m))
         after = evaluate(run, job)
         heard(f"held-out: {after}")
+        if before is not None and after.loss > before.loss + CLIMB:
+            heard(
+                f"warning: the held-out loss rose from {before.loss:.4g} to {after.loss:.4g}: by what it was trained "
+                "for the model is worse than its base. Try a lower optimizer.matrix_rate, or fewer steps."
+            )
         effort = watch.effort(job.elapsed_before, workers)
         run.log(job.state.step, **effort.metrics())
         run.flush()
@@ -134,6 +141,7 @@ def tune(
         stored = ""
         with job.averaged(), made_whole(prepared.model, workers):
             if workers.leads:
+                check_end(job.state.step, prepared.model, after.loss)
                 stored = _store(ws, run.id, opened, prepared, job, after).digest
         if workers.leads:
             shutil.rmtree(run.folder / checkpoint.FOLDER, ignore_errors=True)  # the artifact holds the weights now

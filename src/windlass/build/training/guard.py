@@ -1,14 +1,17 @@
-"""Notices a run that has left the road: loss or gradient that is no number, or a loss that climbed and stayed up."""
+"""Notices a run that has left the road: loss, gradient or weight that is no number, or a loss that climbed and stayed
+up."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
+from torch import nn
+
 from windlass.core.errors import WindlassError
 
 _SMOOTH = 0.95
-_CLIMB = 1.0
+CLIMB = 1.0
 """Nats per target above the lowest smoothed loss: no good run loses that much for long."""
 _PATIENCE = 25
 """Steps in a row above it. A single bad batch, and the dip behind a head start, pass by."""
@@ -38,6 +41,20 @@ def check_finite(step: int, **values: float) -> None:
             )
 
 
+def check_end(steps: int, model: nn.Module, loss: float) -> None:
+    """What is wrong with the last step shows in no step after it, so it is looked for before anything is stored.
+
+    Raises `Diverged` where the held-out `loss` is no number, or naming the first trained weight that holds one that is
+    not finite.
+    """
+    ended = f"Training ended after {steps:,} {'step' if steps == 1 else 'steps'}"
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not parameter.isfinite().all():
+            raise Diverged(f"{ended} with numbers in {name} that are not finite; nothing was stored.")
+    if not math.isfinite(loss):
+        raise Diverged(f"{ended} with a held-out loss of {loss}; nothing was stored.")
+
+
 @dataclass(slots=True)
 class Guard:
     """Follows the smoothed loss. Its fields are its whole state, for a checkpoint."""
@@ -52,7 +69,7 @@ class Guard:
         self.smooth = loss if self.smooth is None else _SMOOTH * self.smooth + (1 - _SMOOTH) * loss
         if self.smooth < self.lowest:
             self.lowest, self.lowest_step = self.smooth, step
-        self.above = self.above + 1 if self.smooth > self.lowest + _CLIMB else 0
+        self.above = self.above + 1 if self.smooth > self.lowest + CLIMB else 0
         if self.above >= _PATIENCE:
             raise Diverged(
                 f"The loss climbed from {self.lowest:.3f} (step {self.lowest_step:,}) to {self.smooth:.3f} nats and "

@@ -11,6 +11,7 @@ from windlass.build.training.checks.preflight import check_inputs
 from windlass.build.training.distributed.parallel import Kind, gathered
 from windlass.build.training.distributed.workers import ALONE, Following, Workers
 from windlass.build.training.fitting import Measurement, Say, evaluate, fit, started_run
+from windlass.build.training.guard import check_end
 from windlass.build.training.job import Job, open_inputs, prepare_job
 from windlass.build.training.measuring.samples import sample
 from windlass.build.training.settings import PretrainSettings
@@ -57,6 +58,7 @@ def pretrain(
         with job.fit.averaged():
             model = gathered(job.fit.state.model, workers)
             if workers.leads:
+                check_end(job.fit.state.step, model, heldout.loss)
                 stored = store_model(ws, run.id, job, model, heldout).digest
                 shutil.rmtree(run.folder / checkpoint.FOLDER, ignore_errors=True)  # the artifact holds the weights now
         return ws.artifacts.get(workers.told("model", stored if workers.leads else None))

@@ -210,9 +210,12 @@ _AT_LEAST_ONE = (
     "objective.span_length",
 )  # fmt: skip
 _ABOVE_ZERO = (
-    "schedule.minutes", "objective.temperature", "optimizer.matrix_rate", "optimizer.embedding_rate",
-    "optimizer.head_rate", "optimizer.clip", "optimizer.eps", "run.checkpoint_seconds", "run.evaluate_seconds",
+    "schedule.minutes", "objective.temperature", "optimizer.clip", "optimizer.eps", "run.checkpoint_seconds",
+    "run.evaluate_seconds",
 )  # fmt: skip
+_RATES = ("optimizer.matrix_rate", "optimizer.embedding_rate", "optimizer.head_rate")
+_HIGHEST_RATE = 10.0
+"""About what each number moves by in a step: weights are well below 1."""
 _SHARES = ("objective.mask_share", "schedule.cooldown", "schedule.floor", "optimizer.momentum", "optimizer.ema")
 _NOT_NEGATIVE = ("schedule.warmup_steps", "optimizer.weight_decay", "objective.routing_weight", "run.seed")
 
@@ -230,6 +233,8 @@ def check_ranges(settings: Any) -> None:
 
     refuse(_AT_LEAST_ONE, lambda value: value < 1, "at least 1")
     refuse(_ABOVE_ZERO, lambda value: not 0 < value < float("inf"), "more than 0")
+    highest = f"more than 0 and at most {_HIGHEST_RATE:g}: each weight moves by about that in a step"
+    refuse(_RATES, lambda value: not 0 < value <= _HIGHEST_RATE, highest)
     refuse(_SHARES, lambda value: not 0 <= value <= 1, "between 0 and 1")
     refuse(_NOT_NEGATIVE, lambda value: value < 0, "at least 0")
     if settings.optimizer.ema == 1:

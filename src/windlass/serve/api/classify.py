@@ -2,7 +2,8 @@
 
 As in vLLM and Jina: `label` is the likeliest one, `probs` holds one number for each label, in the order of
 `windlass.labels`. They add up to 1 where labels exclude each other, and are independent where a text may have several.
-A pair of texts, for models that judge how the second follows from the first, is a list of two.
+Of a regression, `probs` holds its numbers in their own units, as `windlass.numbers` says, and `label` is null. A pair
+of texts, for models that judge how the second follows from the first, is a list of two.
 """
 
 from __future__ import annotations
@@ -36,10 +37,14 @@ def operations(context: Context) -> list[Operation]:
         context.count(name, caller, input=found.tokens, cost=None)
         labels = list(classifier.labels)
         data = [
-            {"index": i, "label": labels[int(row.argmax())], "probs": row.tolist(), "num_classes": len(labels)}
+            {
+                "index": i, "label": None if found.numbers else labels[int(row.argmax())], "probs": row.tolist(),
+                "num_classes": len(labels),
+            }
             for i, row in enumerate(found.probabilities)
-        ]
-        return list_answer(name, data, tokens=found.tokens, labels=labels, truncated=found.truncated)
+        ]  # fmt: skip
+        about = {"labels": labels, "numbers": found.numbers, "truncated": found.truncated}
+        return list_answer(name, data, tokens=found.tokens, **about)
 
     return [
         Operation(
@@ -73,7 +78,12 @@ def _input(most: int) -> Check:
 
 ANSWER = list_schema(
     obj(
-        {"index": COUNT, "label": TEXT_, "probs": {"type": "array", "items": {"type": "number"}}, "num_classes": COUNT}
+        {
+            "index": COUNT,
+            "label": {"type": ["string", "null"]},
+            "probs": {"type": "array", "items": {"type": "number"}},
+            "num_classes": COUNT,
+        }
     ),
-    about={"labels": {"type": "array", "items": TEXT_}, "truncated": COUNT},
+    about={"labels": {"type": "array", "items": TEXT_}, "numbers": {"type": "boolean"}, "truncated": COUNT},
 )

@@ -1,7 +1,7 @@
 """Encoders that judge texts, from Hugging Face folders of sequence classification models.
 
 `CrossEncoder` reads a query and a document as one pair and says how well they belong together; `TextClassifier` gives
-each text, or pair of texts, the probabilities of the model's labels.
+each text, or pair of texts, the probabilities of the model's labels, or the numbers of a regression.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tokenizers import Encoding
 from torch import Tensor
 
 from windlass.build.transformer.classifier import Classifier, Task
-from windlass.build.transformer.classifier_files import load_classifier
+from windlass.build.transformer.classifier_files import load_classifier, load_head
 from windlass.build.transformer.linear import Linear
 from windlass.core.errors import Unsupported
 from windlass.core.files import sha256_file, sha256_json
@@ -28,6 +28,7 @@ from windlass.serve.encoders.reading import Reader, Text, batches, longest_text,
 from windlass.serve.one_thread import in_one_thread
 
 _IDENTITY, _SIGMOID = "torch.nn.modules.linear.Identity", "torch.nn.modules.activation.Sigmoid"
+_RANKER = "It is a reranker: open it as a CrossEncoder."
 
 
 class Judge:
@@ -121,19 +122,31 @@ class TextClassifier(Judge):
 
     @classmethod
     def from_folder(cls, folder: Path, **settings: Any) -> Self:
-        made = super().from_folder(folder, **settings)
-        if made._model.head.kind == "number":
-            raise Unsupported(f"{folder}: the model gives a number and no classes.", "It may be a reranker.")
-        return made
+        if ranks(folder):
+            raise Unsupported(f"{folder}: the model says how well two texts belong together, and no classes.", _RANKER)
+        return super().from_folder(folder, **settings)
 
     @property
     def labels(self) -> Sequence[str]:
         return self._model.head.labels
 
     def classify(self, texts: Sequence[Text]) -> Classes:
-        """Probabilities of labels that exclude each other add up to 1; others are independent. Raises `InputError`
-        naming the entry that is neither a text nor a pair of texts."""
+        """Probabilities of labels that exclude each other add up to 1; others are independent. A regression gives its
+        numbers as they are. Raises `InputError` naming the entry that is neither a text nor a pair of texts."""
         logits, tokens, cut = self._logits(texts)
-        logits_BL = torch.from_numpy(logits)
-        exclusive = self._model.head.kind == "one of"
-        return Classes((logits_BL.softmax(-1) if exclusive else logits_BL.sigmoid()).numpy(), tokens, cut)
+        kind, logits_BL = self._model.head.kind, torch.from_numpy(logits)
+        if kind == "number":
+            return Classes(logits, tokens, cut, numbers=True)
+        return Classes((logits_BL.softmax(-1) if kind == "one of" else logits_BL.sigmoid()).numpy(), tokens, cut)
+
+
+def ranks(folder: Path) -> bool:
+    """Whether a sequence classification model's one score says how well two texts belong together.
+
+    Rerankers are published without a `problem_type`, or with the settings of sentence-transformers, as `windlass tune
+    rank` writes them. A model that says that it is a regression, or that its label may hold or not, is what it says.
+    """
+    head, values = load_head(folder), read_json(folder / "config.json")
+    if len(head.labels) != 1 or head.kind == "any of":
+        return False
+    return values.get("problem_type") != "regression" or bool(values.get("sentence_transformers"))

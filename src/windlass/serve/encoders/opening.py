@@ -1,13 +1,13 @@
-"""What kind of encoder a model's folder holds: one that makes vectors, ranks documents, or sorts texts into classes."""
+"""What kind of encoder a model's folder holds: one that makes vectors, ranks documents, sorts texts into classes, or
+tells numbers from them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from windlass.build.transformer.classifier_files import load_head
 from windlass.build.transformer.hf import CONFIG, from_hf, read_config
 from windlass.core.errors import Unsupported
-from windlass.serve.encoders.cross_encoder import CrossEncoder, TextClassifier
+from windlass.serve.encoders.cross_encoder import CrossEncoder, TextClassifier, ranks
 from windlass.serve.encoders.embedder import SentenceEncoder
 
 _POOLED = "modules.json"
@@ -32,7 +32,7 @@ def holds_encoder(folder: Path) -> bool:
 
 def encoder_in(folder: Path, name: str | None = None) -> SentenceEncoder | CrossEncoder | TextClassifier | None:
     """The encoder in `folder`, called `name` or else as the folder; None where there is another kind of model, or no
-    folder. A sequence classification model of one label gives a score, and so is a reranker.
+    folder.
 
     Raises `InputError` naming the file at fault, and `Unsupported` for an encoder that no endpoint is for.
     """
@@ -43,7 +43,7 @@ def encoder_in(folder: Path, name: str | None = None) -> SentenceEncoder | Cross
         return None
     values = read_config(folder)
     if any(str(one).endswith("ForSequenceClassification") for one in values.get("architectures") or ()):
-        judge = CrossEncoder if len(load_head(folder).labels) == 1 else TextClassifier
+        judge = CrossEncoder if ranks(folder) else TextClassifier
         return judge.from_folder(folder, name=name)
     for ending, does in _UNSERVED.items():
         if any(str(one).endswith(ending) for one in values.get("architectures") or ()):

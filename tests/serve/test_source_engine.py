@@ -13,7 +13,7 @@ import transformers
 from engine_world import END, byte_tokenizer
 
 from windlass.build.transformer.hf import load_model
-from windlass.core.errors import InputError, Unsupported
+from windlass.core.errors import InputError, NotFound, Unsupported
 from windlass.core.protocols import ChatModel
 from windlass.core.values import ChatRequest, Message
 from windlass.serve.engine.engine import Closed
@@ -107,7 +107,7 @@ def test_a_request_that_fails_fails_alone(engine: SourceEngine) -> None:
         ({"prompt": [5000]}, InputError, "outside of the model's"),
         ({"prompt": [1] * 41}, InputError, "The source has 41 tokens, .* 1 to 40"),
         ({"max_tokens": 41}, InputError, "max_tokens has 41 tokens, .* 1 to 40"),
-        ({"adapter": "x"}, Unsupported, "'adapter'"),
+        ({"adapter": "x"}, NotFound, "There is no adapter 'x'"),
         ({"prompt_logprobs": 1}, Unsupported, "'prompt_logprobs'"),
     ],
 )

@@ -21,8 +21,11 @@ from windlass.build.adapt.tuning import OBJECTIVES, tune
 from windlass.build.training.data.batches import IGNORE
 from windlass.build.transformer.encoder_decoder import EncoderDecoder
 from windlass.build.transformer.hf import load_model
-from windlass.core.errors import InputError
+from windlass.core.errors import InputError, NotFound
+from windlass.core.values import ChatRequest, Message
 from windlass.core.workspace import Workspace
+from windlass.loop.lineup import load_lineup
+from windlass.serve.engine.local import LocalModel
 from windlass.serve.engine.request import Generation
 from windlass.serve.engine.sampling.sampler import Sampling
 from windlass.serve.engine.source import SourceEngine
@@ -157,6 +160,46 @@ def test_an_adapter_is_peft_s_and_its_gradients_too(home: Path, tmp_path: Path) 
         with torch.no_grad():
             logits = plain(input_ids=source, decoder_input_ids=target).logits
         torch.testing.assert_close(own(source, target), logits, rtol=1e-3, atol=3e-4)
+
+
+def test_adapters_are_served_beside_their_base_in_one_batch(home: Path, tmp_path: Path) -> None:
+    """Each writes what it writes merged, and the base what it writes alone, whoever else is written."""
+    with Workspace(tmp_path) as ws:
+        kinds = {kind: {"adapter__kind": kind, "schedule__steps": 20, "run__name": kind} for kind in ("dora", "ia3")}
+        beside = {kind: tune(ws, taught(home, **how), say=quietly) for kind, how in kinds.items()}
+        whole = {kind: tune(ws, taught(home, **how, adapter__merge=True), say=quietly) for kind, how in kinds.items()}
+        lineup = load_lineup(ws, [str(home / "t5")], adapters=[(kind, made.ref) for kind, made in beside.items()])
+    base = lineup.models["t5"]
+    assert isinstance(base, LocalModel) and list(base.adapters) == ["dora", "ia3"] == lineup.adapters
+    engine = base.engine
+    sources = [[5, 9, 33, 7], [40, 41, 42, 43, 44, 45, 46], [3]]
+
+    def asked_for(adapter: str | None, source: list[int]) -> Generation:
+        return Generation(prompt=source, max_tokens=10, sampling=Sampling(temperature=0), adapter=adapter)
+
+    def alone(folder: Path) -> list[list[int]]:
+        one = SourceEngine(load_model(folder), start=START)
+        found = [[token.id for token in one.submit(asked_for(None, source))] for source in sources]
+        one.close()
+        return found
+
+    runs = [(name, [engine.submit(asked_for(name, source)) for source in sources]) for name in ("dora", None, "ia3")]
+    found = {name: [[token.id for token in run] for run in several] for name, several in runs}
+    assert found["dora"] == alone(whole["dora"].path) and found["ia3"] == alone(whole["ia3"].path)
+    assert found[None] == alone(home / "t5") != found["dora"] != found["ia3"]
+    request = ChatRequest([Message("user", "3 red")], temperature=0, max_tokens=6)
+    last = base.adapters["dora"]
+    base.unload_adapter("dora")
+    with pytest.raises(NotFound, match="There is no adapter 'dora'"):
+        last.complete(request)
+    assert base.adapters["ia3"].complete(request).model == "ia3"
+    other = tmp_path / "other"
+    transformers.T5ForConditionalGeneration(theirs_in(home).config).save_pretrained(other)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (other / file).write_bytes((home / "t5" / file).read_bytes())
+    with pytest.raises(InputError, match="trained on a base whose weights have the digest"):
+        LocalModel.load(other).load_adapter("dora", beside["dora"].path)
+    base.close()
 
 
 def test_it_is_checked_and_described(home: Path, tmp_path: Path) -> None:

@@ -154,18 +154,15 @@ class LocalModel:
     @property
     def adapters(self) -> Mapping[str, AdaptedModel]:
         """Each adapter that is loaded now, as a model of its own, by name."""
-        loaded = self.engine.adapters if isinstance(self.engine, Engine) else {}
         return {
             name: AdaptedModel(self, name, digest, self._prompts.get(name, self.prompt))
-            for name, digest in loaded.items()
+            for name, digest in self.engine.adapters.items()
         }
 
     def load_adapter(self, name: str, folder: Path) -> AdaptedModel:
         """Reads a PEFT folder while requests run; conversations with it are written by the chat template that lies
         there, if one does. Raises `InputError` naming what is wrong with the name or the folder, or that it was trained
-        on another base, `Unsupported` for adapters of another kind and for encoder-decoders."""
-        if not isinstance(self.engine, Engine):
-            raise Unsupported(f"The model '{self.name}' is an encoder-decoder, which takes no adapters.")
+        on another base, `Unsupported` for adapters of another kind."""
         if self._weights is not None and base_of(folder) is not None:
             check_base(folder, self._weights(), self.name)
         prompt = self.prompt.beside(folder)
@@ -175,7 +172,7 @@ class LocalModel:
 
     def unload_adapter(self, name: str) -> None:
         """Requests that were accepted with it finish with it. Raises `NotFound`."""
-        if name not in self.adapters or not isinstance(self.engine, Engine):
+        if name not in self.adapters:
             known = ", ".join(f"'{one}'" for one in self.adapters) or "none"
             raise NotFound(f"There is no adapter '{name[:200]}'.", f"Loaded: {known}.")
         self.engine.unload_adapter(name)
@@ -241,7 +238,7 @@ def _engine(model: Model, folder: Path, defaults: Defaults, settings: Mapping[st
         raise InputError(f"{folder}/config.json: 'decoder_start_token_id' is missing.", "Every answer begins with it.")
     if settings.get("policy") in ("auto", "fp32"):  # which is what it does
         settings = {name: value for name, value in settings.items() if name != "policy"}
-    if refused := settings.keys() - {"max_batch"}:
+    if refused := settings.keys() - {"max_batch", "adapter_bytes"}:
         raise Unsupported(
             f"{folder} holds an encoder-decoder, which takes no {', '.join(sorted(refused))}.", "Leave that out."
         )

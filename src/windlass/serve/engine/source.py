@@ -1,7 +1,7 @@
 """The engine of encoder-decoders (T5): a source is read once, and its answer written into a window of its own.
 
-Asked and followed as `Engine` is. One thread computes, a token of every running request in each round; the tokens of a
-round are chosen together. A failure of one request ends that request.
+Asked and followed as `Engine` is, adapters included. One thread computes, a token of every running request in each
+round; the tokens of a round are chosen together. A failure of one request ends that request.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from windlass.build.transformer.encoder_decoder import EncoderDecoder, Memory
 from windlass.core.errors import InputError, Unsupported
+from windlass.serve.engine.adapters.lora import MAX_BYTES, Adapters
+from windlass.serve.engine.adapters.lora_files import LoRA
 from windlass.serve.engine.engine import Closed
 from windlass.serve.engine.request import Finish, Generation, Running, Token
 from windlass.serve.engine.sampling.sampler import Mask, Sampler, Unsamplable, choose
@@ -31,13 +34,19 @@ class SourceStats:
 
 
 class SourceEngine:
-    """`start` is the token that every answer begins with (decoder_start_token_id); it is not part of the answer."""
+    """`start` is the token that every answer begins with (decoder_start_token_id); it is not part of the answer.
 
-    def __init__(self, model: EncoderDecoder, *, start: int, max_batch: int = 16) -> None:
+    `adapter_bytes`: memory that all adapters may take.
+    """
+
+    def __init__(
+        self, model: EncoderDecoder, *, start: int, max_batch: int = 16, adapter_bytes: int = MAX_BYTES
+    ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.context = model.config.context
         """Tokens of a source, and again of an answer."""
         self._start_token, self._max_batch = start, max_batch
+        self._adapters = Adapters(self.model, max_bytes=adapter_bytes)
         self._changed = threading.Condition()
         self._waiting: list[_Row] = []
         self._running: list[_Row] = []
@@ -46,21 +55,36 @@ class SourceEngine:
         self._requests = self._written = 0
 
     def submit(self, generation: Generation) -> Running:
-        """Accepts a request, from any thread. Raises `InputError` for what can never be served, `Unsupported` for what
-        encoder-decoders cannot do here, `Closed` after `close`."""
+        """Accepts a request, from any thread. Raises `InputError` for what can never be served, `NotFound` for an
+        adapter that is not loaded, `Unsupported` for what encoder-decoders cannot do here, `Closed` after `close`."""
         self._check(generation)
+        lora = None if generation.adapter is None else self._adapters[generation.adapter]
         sampler = Sampler(generation.sampling, [self._start_token])
         running = Running(generation, self._wake, sampler.seed)
         with self._changed:
             if self._closing:
                 raise Closed("The engine is closed.", "Ask another one.")
-            self._waiting.append(_Row(running, sampler, self._start_token))
+            self._waiting.append(_Row(running, sampler, self._start_token, self._adapters, lora))
             self._waiting.sort(key=lambda row: row.due)  # stable: equals stay in order of arrival
             self._requests += 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="windlass-source-engine", daemon=True)
                 self._thread.start()
         return running
+
+    def load_adapter(self, name: str, folder: Path) -> str:
+        """Reads a PEFT folder, so that requests can name it, while others run; gives its digest. Raises what
+        `Adapters.load` raises."""
+        return self._adapters.load(name, folder).digest
+
+    def unload_adapter(self, name: str) -> None:
+        """Forgets an adapter; requests that were accepted with it finish with it. Raises `NotFound`."""
+        self._adapters.unload(name)
+
+    @property
+    def adapters(self) -> dict[str, str]:
+        """Name and digest of each adapter that requests may ask for."""
+        return {name: lora.digest for name, lora in self._adapters.loaded.items()}
 
     def stats(self) -> SourceStats:
         with self._changed:
@@ -90,9 +114,8 @@ class SourceEngine:
         for what, count in (("The source", len(asked.prompt)), ("max_tokens", asked.max_tokens)):
             if not 1 <= count <= self.context:
                 raise InputError(f"{what} has {count} tokens, but the model takes 1 to {self.context}.", "Shorten it.")
-        for name, value in (("adapter", asked.adapter), ("prompt_logprobs", asked.prompt_logprobs)):
-            if value is not None:
-                raise Unsupported(f"The parameter '{name}' is not supported by encoder-decoders.", "Leave it out.")
+        if asked.prompt_logprobs is not None:
+            raise Unsupported("The parameter 'prompt_logprobs' is not supported by encoder-decoders.", "Leave it out.")
         asked.sampling.check(vocabulary)
 
     def _wake(self) -> None:
@@ -142,8 +165,9 @@ class SourceEngine:
 class _Row:
     """One request on its way."""
 
-    def __init__(self, running: Running, sampler: Sampler, start: int) -> None:
+    def __init__(self, running: Running, sampler: Sampler, start: int, adapters: Adapters, lora: LoRA | None) -> None:
         self.running, self.sampler, self.asked = running, sampler, running.generation
+        self._adapters, self._lora = adapters, lora
         self.due = self.asked.due(time.monotonic())
         self._last, self._count = start, 0
         self._memory: Memory | None = None
@@ -166,9 +190,11 @@ class _Row:
         try:
             device = model.embedding.device
             if self._memory is None:
-                self._memory = model.remember(torch.tensor([list(self.asked.prompt)], device=device))
+                with self._adapters.rows([(self._lora, len(self.asked.prompt))]):
+                    self._memory = model.remember(torch.tensor([list(self.asked.prompt)], device=device))
                 self._cache = model.new_cache(capacity=self.asked.max_tokens)
-            return model.decode_step(torch.tensor([self._last], device=device), self._memory, self._cache)
+            with self._adapters.rows([(self._lora, 1)]):
+                return model.decode_step(torch.tensor([self._last], device=device), self._memory, self._cache)
         except Exception as error:  # noqa: BLE001 - of one request; the others must not suffer
             self.running.end("error", error)
             return None

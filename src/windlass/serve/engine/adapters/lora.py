@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from windlass.build.transformer.attention import Attention
 from windlass.build.transformer.decoder import Decoder
+from windlass.build.transformer.encoder_decoder import EncoderDecoder
 from windlass.build.transformer.linear import Linear
 from windlass.build.transformer.mlp import MLP
 from windlass.core.errors import InputError, NotFound
@@ -40,18 +41,18 @@ Spans = Sequence[tuple[LoRA | None, int]]
 
 
 class Adapters:
-    """The adapters of one decoder. Loading and unloading are safe from any thread; `rows` is for the one that runs
-    the decoder."""
+    """The adapters of one model that writes. Loading and unloading are safe from any thread; `rows` is for the one that
+    runs the model."""
 
-    def __init__(self, decoder: Decoder, *, max_bytes: int = MAX_BYTES) -> None:
-        self._decoder = decoder
+    def __init__(self, model: Decoder | EncoderDecoder, *, max_bytes: int = MAX_BYTES) -> None:
+        self._model = model
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._loaded: dict[str, LoRA] = {}
         self._shared = _Shared()
         self._join: _Joined | None = None
         self._bases: dict[str, Linear] = {}
-        for name, module in list(decoder.named_modules()):
+        for name, module in list(model.named_modules()):
             if isinstance(module, Attention | MLP):
                 for child, linear in list(module.named_children()):
                     if isinstance(linear, Linear):
@@ -67,7 +68,7 @@ class Adapters:
         """
         if not name:
             raise InputError("The adapter's name is empty.")
-        weight = self._decoder.embedding
+        weight = self._model.embedding
         with self._lock:
             if name in self._loaded:
                 raise InputError(f"There is an adapter '{name}' already.", "Unload it first, or choose another name.")
@@ -78,7 +79,7 @@ class Adapters:
                     f"{held:,} are taken.",
                     "Unload another one, or allow more.",
                 )
-            read = partial(read_lora, folder, self._decoder.config, weight.dtype, weight.device, self._bases)
+            read = partial(read_lora, folder, self._model.config, weight.dtype, weight.device, self._bases)
             lora = in_one_thread(read)
             self._loaded[name] = lora
             return lora
@@ -126,7 +127,7 @@ class Adapters:
 
 
 class _Shared:
-    """What all `Adapted` of a decoder look at."""
+    """What all `Adapted` of a model look at."""
 
     batch: Sequence[_Batch] = ()
 

@@ -21,10 +21,10 @@ from windlass.build.transformer.adapters.files import present, read_adapter, siz
 from windlass.build.transformer.adapters.parts import LowRank, Rescaled
 from windlass.build.transformer.adapters.recipe import CONFIG, WEIGHTS, Recipe
 from windlass.build.transformer.config import TransformerConfig
-from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.families import FAMILIES
 from windlass.build.transformer.families.links import Link
 from windlass.build.transformer.hf import to_hf
+from windlass.build.transformer.model import model_of
 from windlass.core.errors import InputError
 from windlass.core.files import sha256_file, sha256_json
 
@@ -54,7 +54,7 @@ class LoRA:
     digest: str
     """Changes whenever what it computes may."""
     thin: Mapping[str, Thin]
-    """By the name of the decoder's own map: `blocks.0.attention.query`."""
+    """By the name of the model's own map: `blocks.0.attention.query`."""
     factors: Mapping[str, Factors]
     """The same."""
     bytes: int
@@ -67,14 +67,14 @@ def read_lora(
     device: torch.device,
     bases: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType({}),
 ) -> LoRA:
-    """The adapter in `folder` for decoders of this shape, whose maps are `bases`: DoRA asks them for their weights.
+    """The adapter in `folder` for models of this shape, whose maps are `bases`: DoRA asks them for their weights.
 
     Raises `InputError` naming the file, field or key that is missing, unknown or of another shape, and `Unsupported`
     for what adapters can be but these cannot.
     """
     recipe = Recipe(present(folder, CONFIG), kinds=("LORA", "IA3"), more=("use_dora", "feedforward_modules"))
     with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in Decoder(config).state_dict().items()}
+        shapes = {name: tensor.shape for name, tensor in model_of(config).state_dict().items()}
     adapter = read_adapter(folder, recipe, _tables(config), shapes)
     thin: dict[str, Thin] = {}
     factors: dict[str, Factors] = {}

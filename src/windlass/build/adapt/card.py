@@ -106,4 +106,4 @@ def _use(opened: Opened, prepared: Prepared) -> str:
     return f"As one model with its base: {whole}, {then}. PEFT reads it too."
 
 
-_UNSERVED = ("regress", "tag", "extract", "reward")
+_UNSERVED = ("tag", "extract", "reward")

@@ -11,14 +11,14 @@ from typing import Any, Literal
 import pytest
 
 from windlass.apply.prompts import Prompt, artifact
-from windlass.apply.tasks import Surroundings, surrounded, task
+from windlass.apply.tasks import Budget, OverBudget, Surroundings, surrounded, task
 from windlass.core.errors import InputError, ProviderError
 from windlass.core.values import ChatRequest, ChatResponse, Message, Usage
 from windlass.core.workspace import Workspace
 from windlass.evaluate.gate import superiority
 from windlass.loop import release
-from windlass.loop.prompting.budget import Budget, Meter, Metered, Spent
 from windlass.loop.prompting.items import Item, Trial, equal, parted
+from windlass.loop.prompting.metering import Meter, Metered
 from windlass.loop.prompting.optimising import optimise, weigh
 from windlass.loop.prompting.searching import Candidate, Ground, Search, best, drawn, search
 
@@ -83,7 +83,7 @@ def ws(tmp_path: Path) -> Iterator[Workspace]:
 def test_what_helps_is_found_compared_and_promoted(ws: Workspace, answer: Any) -> None:
     sets, rounds = (3, 0) if answer is helped_by_examples else (0, 3)
     used = tone.using(model=Answering(answer))
-    found = optimise(ws, used, items(300), Budget(usd=50.0), settings=Search(sets=sets, rounds=rounds))
+    found = optimise(ws, used, items(300), Budget(dollars=50.0, per="ever"), settings=Search(sets=sets, rounds=rounds))
     assert found.verdict.decision == "GO" and found.candidate is not None and found.experiment is not None
     assert artifact.find(ws, "tone:live").digest == found.candidate.digest
     assert found.candidate.parent("incumbent") == found.incumbent.digest
@@ -98,7 +98,9 @@ def test_what_helps_is_found_compared_and_promoted(ws: Workspace, answer: Any) -
 
 def test_the_search_never_sees_what_it_is_judged_on(ws: Workspace) -> None:
     model = Answering(helped_by_examples)
-    found = optimise(ws, tone.using(model=model), items(300), Budget(usd=50.0), settings=Search(sets=3, rounds=0))
+    found = optimise(
+        ws, tone.using(model=model), items(300), Budget(dollars=50.0, per="ever"), settings=Search(sets=3, rounds=0)
+    )
     assert found.experiment is not None
     data = ws.artifacts.get(found.experiment.parent("dataset")).path / "items.jsonl"
     held = {json.loads(line)["inputs"]["review"] for line in data.read_text().splitlines()}
@@ -132,10 +134,13 @@ def test_thoughts_are_part_of_a_demonstration() -> None:
     assert (result.score, result.example.answer, result.example.reasoning) == (1.0, "bad", "It is odd.")
 
 
-@pytest.mark.parametrize("limit", [Budget(tokens=500), Budget(usd=1.0), Budget(usd=0.35, tokens=100_000)])
+@pytest.mark.parametrize(
+    "limit",
+    [Budget(tokens=500, per="ever"), Budget(dollars=1.0, per="ever"), Budget(dollars=0.35, tokens=100_000, per="ever")],
+)
 def test_a_search_never_spends_more_than_its_budget(ws: Workspace, limit: Budget) -> None:
     model = Answering(helped_by_rule)
-    with pytest.raises(Spent, match="kept for the comparison"):
+    with pytest.raises(OverBudget, match="kept for the comparison"):
         optimise(ws, tone.using(model=model), items(300), limit)
     assert len(model.requests) <= 50 if limit.tokens == 500 else len(model.requests) <= 100
     assert release.live(ws, "tone") is not None and artifact.find(ws, "tone:live").ref == "tone@1"
@@ -143,22 +148,26 @@ def test_a_search_never_spends_more_than_its_budget(ws: Workspace, limit: Budget
 
 def test_the_meter_stops_before_the_call() -> None:
     for tokens in range(10, 200, 7):
-        model, meter = Answering(right), Meter(Budget(tokens=tokens))
+        model, meter = Answering(right), Meter(Budget(tokens=tokens, per="ever"))
         metered = Metered(model, meter)
-        with pytest.raises(Spent):
+        with pytest.raises(OverBudget):
             while True:
                 metered.complete(ChatRequest([Message("user", "review 1")]))
         assert meter.tokens == 10 * len(model.requests) <= tokens
         assert tokens - meter.tokens < 10, "and no earlier than it must"
     with pytest.raises(InputError, match="price of a call to answering is not known"):
-        Metered(Answering(right, cost_usd=None), Meter(Budget(usd=1))).complete(ChatRequest([Message("user", "r 1")]))
-    for wrong in ({}, {"usd": 0.0}, {"tokens": -1}):
-        with pytest.raises(InputError, match="budget above 0"):
-            Budget(**wrong)
+        Metered(Answering(right, cost_usd=None), Meter(Budget(dollars=1, per="ever"))).complete(
+            ChatRequest([Message("user", "r 1")])
+        )
+    for wrong in (Budget(tokens=5), Budget("team-a", tokens=5, per="ever")):
+        with pytest.raises(InputError, match="for all of that search"):
+            Meter(wrong)
 
 
 def test_a_search_that_finds_nothing_promotes_nothing(ws: Workspace) -> None:
-    found = optimise(ws, tone.using(model=Answering(right)), items(60), Budget(usd=50.0), settings=Search(rounds=2))
+    found = optimise(
+        ws, tone.using(model=Answering(right)), items(60), Budget(dollars=50.0, per="ever"), settings=Search(rounds=2)
+    )
     assert found.verdict.decision == "NO-GO" and found.candidate is None and found.experiment is None
     assert found.release is None and artifact.find(ws, "tone:live").digest == found.incumbent.digest
 
@@ -192,7 +201,7 @@ def test_later_searches_on_the_same_items_need_clearer_evidence(ws: Workspace) -
             return right(request) if rule in request.messages[0].text else half(request)
 
         used = tone.using(model=Answering(answer))
-        made.append(optimise(ws, used, items(300), Budget(usd=50.0), settings=Search(sets=0, rounds=3)))
+        made.append(optimise(ws, used, items(300), Budget(dollars=50.0, per="ever"), settings=Search(sets=0, rounds=3)))
     first, second = (found.experiment for found in made)
     assert first is not None and second is not None
     assert (first.card["number"], second.card["number"]) == (1, 2)
@@ -232,5 +241,5 @@ def test_items_that_do_not_fit(ws: Workspace) -> None:
         (items(1), "too few"),
     ):
         with pytest.raises(InputError, match=why):
-            optimise(ws, tone.using(model=model), wrong, Budget(usd=1.0))
+            optimise(ws, tone.using(model=model), wrong, Budget(dollars=1.0, per="ever"))
     assert not model.requests

@@ -17,6 +17,7 @@ from typing import Any
 
 from windlass.apply.prompts import artifact as prompts
 from windlass.apply.prompts.value import Prompt
+from windlass.apply.providers.budget import Budget
 from windlass.apply.tasks.functions import Task
 from windlass.apply.tasks.surroundings import Surroundings, surrounded
 from windlass.core.artifacts import Artifact
@@ -28,8 +29,8 @@ from windlass.core.trace import Recorder
 from windlass.core.workspace import Workspace
 from windlass.evaluate.gate import Rule, Verdict, decide, superiority
 from windlass.evaluate.statistics.paired import PairedDifference, paired_difference
-from windlass.loop.prompting.budget import Budget, Meter, Metered
 from windlass.loop.prompting.items import Item, Metric, Result, Trial, equal, lines, parted
+from windlass.loop.prompting.metering import Meter, Metered
 from windlass.loop.prompting.searching import Candidate, Ground, Search, Tell, best, search
 from windlass.loop.release import live, promote
 from windlass.loop.turn import TOTAL_ERROR, error_rate
@@ -82,7 +83,7 @@ def optimise(
 
     `reflector`: the model that rewrites instructions; None: the task's own. The first time, the task's own prompt
     becomes what is live. Raises `InputError` before anything is spent for items that do not fit the task or are too
-    few, `Spent` for a budget that does not cover the comparison, `WorkspaceBusy` when another search runs.
+    few, `OverBudget` for a budget that does not cover the comparison, `WorkspaceBusy` when another search runs.
     """
     settings, name = settings or Search(), task.__name__
     trial = Trial(task, items, metric)

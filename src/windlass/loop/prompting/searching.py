@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 from importlib import resources
 
 from windlass.apply.prompts.value import Prompt
+from windlass.apply.providers.budget import OverBudget
 from windlass.core.errors import InputError
 from windlass.core.protocols import ChatModel
 from windlass.core.values import ChatRequest, Message
-from windlass.loop.prompting.budget import Spent
 from windlass.loop.prompting.items import Item, Result, Trial
 
 Tell = Callable[[str], object]
@@ -80,7 +80,7 @@ class Ground:
 def search(ground: Ground, start: Prompt, settings: Search, tell: Tell = lambda _: None) -> list[Candidate]:
     """All candidates that were tried to the end, `start` first. Ends early when the budget is used up.
 
-    Raises `Spent` when not even `start` could be tried.
+    Raises `OverBudget` when not even `start` could be tried.
     """
     rng = random.Random(settings.seed)
     pool = [ground.tried(start, "the incumbent")]
@@ -88,7 +88,7 @@ def search(ground: Ground, start: Prompt, settings: Search, tell: Tell = lambda 
     try:
         for step in (_demonstrations, _instructions):
             step(ground, pool, settings, rng, tell)
-    except Spent as spent:
+    except OverBudget as spent:
         tell(f"the search ends here: {spent.message}")
     return pool
 

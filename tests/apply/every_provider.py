@@ -19,6 +19,7 @@ from windlass.apply.providers.dialect import Dialect
 from windlass.apply.providers.gemini import Gemini
 from windlass.apply.providers.http import Endpoint, Timeouts
 from windlass.apply.providers.keys import ApiKey, Auth
+from windlass.apply.providers.mistral import Mistral
 from windlass.apply.providers.remote import RemoteChat
 from windlass.apply.providers.responses import Responses
 from windlass.apply.providers.sigv4 import SigV4
@@ -87,7 +88,7 @@ def told(*events: Mapping[str, Any]) -> Reply:
     return "application/vnd.amazon.eventstream", b"".join(messages)
 
 
-def _openai(text: str, finish: str, **more: Any) -> dict[str, Any]:
+def _openai(text: Any, finish: str, **more: Any) -> dict[str, Any]:
     message = {"role": "assistant", "content": text, **more}
     return {
         "id": "c", "model": "m", "created": 1, "usage": {"prompt_tokens": 3, "completion_tokens": 4},
@@ -95,7 +96,7 @@ def _openai(text: str, finish: str, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _openai_stream(pieces: Sequence[str]) -> Reply:
+def _openai_stream(pieces: Sequence[Any]) -> Reply:
     choices = [{"index": 0, "delta": {"content": text}, "finish_reason": None} for text in pieces]
     choices.append({"index": 0, "delta": {}, "finish_reason": "stop"})
     chunks: list[dict[str, Any]] = [{"id": "c", "model": "m", "created": 1, "choices": [choice]} for choice in choices]
@@ -173,6 +174,15 @@ def _bedrock_stream() -> Reply:
 SPOKEN: Mapping[str, Spoken] = {
     "openai": Spoken(
         ChatCompletions, _openai(TEXT, "stop"), _openai("", "stop", refusal="No."), _openai_stream(PIECES)
+    ),
+    "mistral": Spoken(
+        Mistral,
+        _openai(
+            [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"type": "text", "text": TEXT}],
+            "stop",
+        ),
+        _openai("", "content_filter"),
+        _openai_stream([[{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}], *PIECES]),
     ),
     "responses": Spoken(Responses, _responses(TEXT), _responses("No.", "refusal"), _responses_stream()),
     "azure": Spoken(

@@ -111,3 +111,21 @@ def test_batches_at_the_price_that_the_table_says() -> None:
     assert whole is not None and half == pytest.approx(whole / 2)
     assert SellerPrices("here", {"m": Price(input=1.0, output=1.0)}).batch("m", usage) is None
     assert seller.batch("nobody-knows", usage) is None
+
+
+def test_batches_cost_their_share_of_each_class() -> None:
+    usage = Usage(input=1_000_000, cache_read=1_000_000, output=1_000_000)
+    known = {"m": Price(2.0, 8.0, cache_read=0.2, batch=0.5), "n": Price(2.0, 8.0, cache_read=0.2)}
+    assert SellerPrices("s", known).batch("m", usage) == pytest.approx(10.2 / 2)
+    assert SellerPrices("s", known).batch("n", usage) is None, "it is not known what a batch costs"
+    once = {"m": Price(2.0, 8.0, cache_read=0.2, batch=0.5, batch_cache_read=1.0)}
+    assert SellerPrices("s", once).batch("m", usage) == pytest.approx(5.0 + 0.2)
+
+
+def test_long_prompts_in_batches() -> None:
+    long = Usage(input=300_000, cache_read=100_000, output=0)
+    batched = SellerPrices("google").batch("gemini-2.5-pro", long)
+    assert batched == pytest.approx((300_000 * 2.5 / 2 + 100_000 * 0.25) / 1e6)
+    claude = Usage(input=1_000_000, cache_read=1_000_000, output=0)
+    assert SellerPrices("anthropic").batch("claude-haiku-4-5", claude) == pytest.approx((1 + 0.1) / 2)
+    assert SellerPrices("mistral").batch("mistral-small-2603", claude) is None

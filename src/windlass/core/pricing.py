@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -51,9 +51,23 @@ class Price:
     long: Price | None = None
     batch: float | None = None
     """What a call in a batch costs of it: 0.5 for half the price. None: not sold, or not known."""
+    batch_cache_read: float | None = None
+    """The same for what is read from a cache, where it is not taken off twice. None: as `batch`."""
     as_of: str = ""
     """The day on which this was the list price."""
     source: str = ""
+
+    def in_batch(self) -> Price | None:
+        """The price of a call in a batch."""
+        if self.batch is None:
+            return None
+        share = dict.fromkeys(_CLASSES, self.batch)
+        share["cache_read"] = self.batch if self.batch_cache_read is None else self.batch_cache_read
+        prices = {name: dollars * share[name] for name in _CLASSES if (dollars := getattr(self, name)) is not None}
+        long = None
+        if self.long is not None:
+            long = replace(self.long, batch=self.batch, batch_cache_read=self.batch_cache_read).in_batch()
+        return replace(self, **prices, long=long, batch=None, batch_cache_read=None)
 
     def of(self, usage: Usage) -> float | None:
         """The cost of `usage` in US dollars; None when a class that was used has no price, or counts are missing."""
@@ -62,17 +76,10 @@ class Price:
         if self.long is not None and self.long_from is not None and usage.prompt > self.long_from:
             return self.long.of(usage)
         total = 0.0
-        for tokens, dollars in (
-            (usage.input, self.input),
-            (usage.cache_read, self.cache_read),
-            (usage.cache_write, self.cache_write),
-            (usage.output, self.output),
-            (usage.reasoning, self.output if self.reasoning is None else self.reasoning),
-            (usage.input_audio, self.input_audio),
-            (usage.output_audio, self.output_audio),
-            (usage.input_image, self.input_image),
-            (usage.output_image, self.output_image),
-        ):
+        for name in _CLASSES:
+            tokens, dollars = getattr(usage, name), getattr(self, name)
+            if name == "reasoning" and dollars is None:
+                dollars = self.output
             if tokens:
                 if dollars is None:
                     return None
@@ -80,9 +87,20 @@ class Price:
         return total / 1e6
 
 
+_CLASSES = (
+    "input", "output", "cache_read", "cache_write", "reasoning",
+    "input_audio", "output_audio", "input_image", "output_image",
+)  # fmt: skip
+"""What `Price` has a price for."""
+
+
 def undated(model: str) -> str:
     """A model's name without the date at its end, if there is one."""
     return _DATED.sub("", model)
+
+
+_OF_ALL = ("as_of", "source", "batch", "batch_cache_read")
+"""What a seller's entry says once for all its models."""
 
 
 @cache
@@ -90,7 +108,7 @@ def list_prices() -> Mapping[str, Price]:
     """The table in the package: "provider/model" -> price."""
     table = json.loads(resources.files("windlass.core").joinpath("prices.json").read_text(encoding="utf-8"))
     return {
-        f"{provider}/{model}": _price({key: entry.get(key) for key in ("as_of", "source", "batch")} | numbers)
+        f"{provider}/{model}": _price({key: entry.get(key) for key in _OF_ALL} | numbers)
         for provider, entry in table.items()
         for model, numbers in entry["models"].items()
     }
@@ -113,8 +131,8 @@ class SellerPrices:
 
     def batch(self, model: str, usage: Usage) -> float | None:
         known = find(model, self.seller, extra=self.extra)
-        cost = None if known is None else known.of(usage)
-        return None if known is None or known.batch is None or cost is None else cost * known.batch
+        batched = None if known is None else known.in_batch()
+        return None if batched is None else batched.of(usage)
 
 
 def prices_at(host: str, extra: Mapping[str, Price] | None = None) -> PriceOf:

@@ -51,6 +51,7 @@ class Anthropic:
     """The dialect of `POST /messages`. `limit`: tokens of an answer whose request sets no limit; the API needs one."""
 
     api = API
+    batches = "anthropic"
     knows = frozenset({"max_tokens", "stop", "tools", "tool_choice", "schema", "images", "files"})
     extra = EXTRA
 

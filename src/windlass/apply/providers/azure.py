@@ -28,6 +28,7 @@ class AzureDeployment(ChatCompletions):
     """The dialect of `POST /deployments/NAME/chat/completions?api-version=...`."""
 
     api = "The Azure OpenAI API"
+    batches = None  # of the dated API: with other addresses
 
     def __init__(self, model: str, *, version: str | None = None, limit: str = "max_tokens") -> None:
         super().__init__(model, limit=limit)

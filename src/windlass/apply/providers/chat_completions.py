@@ -6,7 +6,7 @@ The requests are those of the official SDK for the same parameters; tests send b
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from windlass.apply.providers.dialect import PARAMETERS, Call, ServerSentEvents
@@ -44,6 +44,8 @@ _FINISH: Mapping[str, FinishReason] = {
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
     "content_filter": "content_filter",
+    "model_length": "length",  # Mistral's, at the end of its window
+    "error": "error",
 }
 
 
@@ -56,7 +58,8 @@ class ChatCompletions:
 
     api = "The OpenAI chat API"
     knows = PARAMETERS | {"images", "audio", "files"}
-    batches = True
+    batches: str | None = "openai"
+    """Which of `batches_of` this API has."""
 
     def __init__(self, model: str, *, limit: str = "max_tokens", extra: frozenset[str] = frozenset()) -> None:
         self.model = model
@@ -84,10 +87,13 @@ class ChatCompletions:
         }
         return {
             "model": self.model,
-            "messages": [_message(message) for message in request.messages],
+            "messages": [self.message(message) for message in request.messages],
             **{key: value for key, value in optional.items() if value is not None},
             **request.extra,
         }
+
+    def message(self, message: Message) -> dict[str, Any]:
+        return message_of(message, part_of)
 
     def answer(self, value: Mapping[str, Any]) -> ChatResponse:
         choice = value["choices"][0]
@@ -101,14 +107,14 @@ class ChatCompletions:
         refused = bool(said.get("refusal"))
         return _response(self.model, value, message, choice.get("finish_reason"), value.get("usage"), logprobs, refused)
 
-    def reading(self) -> _Reading:
-        return _Reading(self.model)
+    def reading(self) -> ChatReading:
+        return ChatReading(self.model)
 
     def frames(self) -> ServerSentEvents:
         return ServerSentEvents()
 
 
-class _Reading:
+class ChatReading:
     def __init__(self, model: str) -> None:
         self._model = model
         self._texts: list[str] = []
@@ -161,8 +167,8 @@ def _response(
     )
 
 
-def _message(message: Message) -> dict[str, Any]:
-    content = message.content if isinstance(message.content, str) else [_part(part) for part in message.content]
+def message_of(message: Message, part_of: Callable[[Part], dict[str, Any]]) -> dict[str, Any]:
+    content = message.content if isinstance(message.content, str) else [part_of(part) for part in message.content]
     value: dict[str, Any] = {"role": message.role, "content": content}
     if message.name is not None:
         value["name"] = message.name
@@ -178,7 +184,7 @@ def _message(message: Message) -> dict[str, Any]:
     return value
 
 
-def _part(part: Part) -> dict[str, Any]:
+def part_of(part: Part) -> dict[str, Any]:
     match part:
         case TextPart(text):
             return {"type": "text", "text": text}

@@ -46,6 +46,7 @@ class Gemini:
     """The dialect of `POST /models/NAME:generateContent`."""
 
     api = API
+    batches = "gemini"
     knows = PARAMETERS | {"images", "audio", "files"}
     extra = EXTRA
 

@@ -162,8 +162,8 @@ class Endpoint:
     # callers on an event loop -----------------------------------------------------------------------------------------
 
     async def apost(self, call: Call, within: float | None = None, *, again: bool = True) -> dict[str, Any]:
-        """As `post`. Cancelling the task ends the request. `again` false: where a connection fails, it is not known
-        whether the request arrived, and it is not sent once more."""
+        """As `post`. Cancelling the task ends the request. `again` false: where a connection or a server fails, it
+        is not known what came of the request, and it is not sent once more."""
         clock = Clock(within)
         async with self._asent(call, clock, again) as response:
             with self._broken(call.path, response.status_code, clock):
@@ -211,7 +211,7 @@ class Endpoint:
                     return
                 with self._broken(call.path, response.status_code, clock):
                     await clock.awaited(response.aread())
-                wait = tries.after_status(response)
+                wait = tries.after_status(response, again)
             finally:
                 await response.aclose()
             await asyncio.sleep(wait)
@@ -341,9 +341,9 @@ class _Tries:
             ) from error
         return self._again(type(error).__name__, None)
 
-    def after_status(self, response: httpx2.Response) -> float:
+    def after_status(self, response: httpx2.Response, again: bool = True) -> float:
         """An answer came, but no good one; it has been read."""
-        if response.status_code not in AGAIN or self._last():
+        if response.status_code not in AGAIN or self._last() or not (again or response.status_code == 429):
             raise self._endpoint._failure(self._path, response)
         return self._again(f"status {response.status_code}", retry_after(response.headers))
 

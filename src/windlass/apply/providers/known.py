@@ -20,6 +20,7 @@ from windlass.apply.providers.dialect import Dialect, OnUnsupported
 from windlass.apply.providers.gemini import Gemini
 from windlass.apply.providers.http import Endpoint, Timeouts
 from windlass.apply.providers.keys import ApiKey, Auth
+from windlass.apply.providers.mistral import Mistral
 from windlass.apply.providers.remote import RemoteChat
 from windlass.apply.providers.responses import Responses
 from windlass.apply.providers.sigv4 import SigV4
@@ -84,7 +85,7 @@ PROVIDERS: Mapping[str, Provider] = {
     "anthropic": Provider(
         "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", Anthropic, headers=HEADERS, embeds=False
     ),
-    "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
+    "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY", Mistral),
     "groq": Provider("https://api.groq.com/openai/v1", "GROQ_API_KEY", embeds=False),
     "together": Provider("https://api.together.xyz/v1", "TOGETHER_API_KEY", _local),
     "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", _local),

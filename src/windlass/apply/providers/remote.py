@@ -112,7 +112,7 @@ class RemoteChat:
         await self.endpoint.aclose()
 
     def _deltas(self, reading: Reading, event: Mapping[str, Any]) -> Sequence[ChatDelta]:
-        with self._understood():
+        with self.understood():
             deltas = reading.feed(event)
             for delta in deltas:
                 _texts(delta.text, delta.reasoning, *(call.arguments for call in delta.calls))
@@ -131,11 +131,11 @@ class RemoteChat:
         return replace(response, cost_usd=price(response.model, response.usage))
 
     def _answer(self, value: Mapping[str, Any], request: ChatRequest) -> ChatResponse:
-        with self._understood():
+        with self.understood():
             return self._priced(self.dialect.answer(value), request)
 
     def _end(self, reading: Reading, request: ChatRequest) -> ChatResponse:
-        with self._understood():
+        with self.understood():
             response = reading.end()
             if response is not None:
                 return self._priced(response, request)
@@ -158,7 +158,8 @@ class RemoteChat:
         return replace(response, cost_usd=cost)
 
     @contextlib.contextmanager
-    def _understood(self) -> Iterator[None]:
+    def understood(self) -> Iterator[None]:
+        """Makes of what goes wrong in reading an answer a `ProviderError` that names the endpoint."""
         try:
             yield
         except (LookupError, TypeError, AttributeError, ValueError) as error:

@@ -44,7 +44,7 @@ class Responses:
     """The dialect of `POST /responses`."""
 
     api = API
-    batches = True
+    batches = "openai"
     knows = frozenset(
         {"temperature", "top_p", "max_tokens", "tools", "tool_choice", "schema", "logprobs", "images", "files"}
     )

@@ -1,21 +1,20 @@
 """A map by a provider's batch API: the same items, journal and results; slower, and often at half the price.
 
-Requests go up in files of up to 10,000; an answer that does not fit goes into the next file with its fault. The journal
-holds a mark for each batch before it is made and its id afterwards, so a crash loses nothing: the next run finds the
-batches again, takes the answers that are there, and makes new ones only for what has none.
+Requests go up 10,000 at a time, or as many as a batch may hold; an answer that does not fit goes into the next one with
+its fault. The journal holds a mark for each batch before it is made and its id afterwards, so a crash loses nothing:
+the next run finds the batches again, takes the answers that are there, and makes new ones only for what has none.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections import Counter, defaultdict
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from windlass.apply.providers.batches import Batch, Batches
+from windlass.apply.providers.batches import Batch, Batches, batches_of, new_mark
 from windlass.apply.providers.remote import RemoteChat
 from windlass.apply.providers.wrapper import innermost
 from windlass.apply.tasks.asking import asking
@@ -29,8 +28,6 @@ from windlass.core.values import ChatRequest, ChatResponse
 LINES = 10_000
 """Requests of one batch. So many times `AT_ONCE` items are in memory."""
 AT_ONCE = 4
-LOOKS = (1.0, 60.0)
-"""Seconds between looks at a batch: at first, and at most."""
 
 
 @dataclass(slots=True)
@@ -46,7 +43,7 @@ class Open:
 
     @property
     def name(self) -> str:
-        return f"{self.one.key.hex()}.{self.round}"
+        return f"{self.one.key.hex()}-{self.round}"
 
 
 async def carried_out(run: Run[Any], rows: Iterator[Item], at_once: int) -> None:
@@ -56,7 +53,7 @@ async def carried_out(run: Run[Any], rows: Iterator[Item], at_once: int) -> None
         raise Unsupported("A batch is asked without cache and budget.", "Leave them out, or map without batch=True.")
     if not isinstance(model, RemoteChat):
         raise Unsupported(f"{run.model.name} has no batch API.", "Leave out batch=True.")
-    work = _Work(run, Batches(model))
+    work = _Work(run, batches_of(model, run.tell))
     await work.find_earlier()
     waiting = run.waiting(rows)
 
@@ -72,20 +69,48 @@ async def carried_out(run: Run[Any], rows: Iterator[Item], at_once: int) -> None
             group.create_task(worker())
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Requests of one batch, by their names, and its mark."""
+
+    mark: str
+    batch: Batch
+    named: dict[str, Open]
+
+
 class _Work:
     def __init__(self, run: Run[Any], batches: Batches) -> None:
         self._run = run
         self._batches = batches
+        self._known = {id for id in run.book.batches.values() if id is not None}
+        """Ids of batches whose marks are known."""
         self._at_hand: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
         """Lines of earlier runs' batches, by `Open.name`."""
 
     async def find_earlier(self) -> None:
         """Waits for the batches of earlier runs that were not taken in, and takes their answers."""
         for mark, id in self._run.book.batches.items():
-            batch = await self._batches.find(mark) if id is None else await self._batches.look(id)
-            if batch is not None:
-                for custom_id, line in await self._batches.results(await self._ended(batch)):
-                    self._at_hand[custom_id.rpartition(".")[0]].append(line)
+            try:
+                batch = await self._batches.find(mark, self._known) if id is None else await self._batches.look(id)
+                if batch is None:
+                    continue  # it was never made
+                self._known.add(batch.id)
+                batch = await self._batches.ended(batch)
+                if batch.refused:
+                    await self._run.book.note({"batch": mark, "taken": True})
+                    continue
+                for name, line in await self._batches.results(batch):
+                    self._at_hand[name.rpartition("-")[0]].append(line)
+            except ProviderError as error:
+                if error.status not in (404, 410):
+                    raise
+                raise ProviderError(
+                    f"The batch {id or mark} of an earlier run is kept no longer by {self._batches.remote.name}'s"
+                    f" provider: {error.message}",
+                    f"To ask its items again, and pay for them again, remove the lines of {self._run.book.path} that"
+                    f' begin with {{"batch":"{mark}".',
+                    status=error.status,
+                ) from error
 
     async def through(self, some: Sequence[Waiting]) -> None:
         """Asks these items until each has its value or its error."""
@@ -106,39 +131,48 @@ class _Work:
         return awaited
 
     async def _round(self, asked_now: Sequence[Open]) -> list[Open]:
-        """One batch; returns the items whose answers did not fit and that are to be asked again."""
-        seen: Counter[str] = Counter()
-        named: dict[str, Open] = {}
-        for one in asked_now:
-            seen[one.name] += 1
-            named[f"{one.name}.{seen[one.name]}"] = one
-        mark, book = secrets.token_hex(12), self._run.book
-        await book.note({"batch": mark})
-        lines = (self._batches.line(name, one.request) for name, one in named.items())
-        batch = await self._batches.submit(lines, mark)
-        await book.note({"batch": mark, "id": batch.id})
-        batch = await self._ended(batch)
+        """As many batches as these need, all at once; returns the items whose answers did not fit and that are to be
+        asked again."""
         again: list[Open] = []
-        for name, line in await self._batches.results(batch):
-            if name in named and (left := await self._answered(named.pop(name), line)) is not None:
-                again.append(left)
-        for one in named.values():
-            error = ProviderError(f"The batch {batch.id} ended as '{batch.status}' without an answer to it.")
-            await self._run.failed(one.one, error, one.spent)
-        await book.note({"batch": mark, "taken": True})
+        for sent in [sent async for sent in self._sent(asked_now)]:
+            batch = await self._batches.ended(sent.batch)
+            if batch.refused:
+                await self._run.book.note({"batch": sent.mark, "taken": True})
+                raise ProviderError(f"The batch {batch.id} was refused: {batch.refused}")
+            for name, line in await self._batches.results(batch):
+                if name in sent.named and (left := await self._answered(sent.named.pop(name), line)) is not None:
+                    again.append(left)
+            for one in sent.named.values():
+                error = ProviderError(f"The batch {batch.id} ended as '{batch.status}' without an answer to it.")
+                await self._run.failed(one.one, error, one.spent)
+            await self._run.book.note({"batch": sent.mark, "taken": True})
         return again
 
-    async def _ended(self, batch: Batch) -> Batch:
-        """Looks at a batch until it is over. Raises `ProviderError` for one that failed as a whole."""
-        wait, longest = LOOKS
-        while batch.open:
-            await asyncio.sleep(wait)
-            wait = min(wait * 1.5, longest)
-            batch = await self._batches.look(batch.id)
-            self._run.tell(f"{batch.id} {batch.status}: {batch.done:,} answers")
-        if batch.status == "failed":
-            raise ProviderError(f"The batch {batch.id} was refused: {batch.problem or 'it is not said why'}")
-        return batch
+    async def _sent(self, asked_now: Sequence[Open]) -> AsyncIterator[Sent]:
+        """Batches that are not larger than the provider takes. One line alone that is, it refuses itself."""
+        lines: list[bytes] = []
+        named: dict[str, Open] = {}
+        mark, size, seen = new_mark(), 0, Counter[str]()
+        for one in asked_now:
+            name = f"{one.name}-{seen[one.name]}"
+            seen[one.name] += 1
+            line = self._batches.line(mark, name, one.request)
+            if lines and size + len(line) > self._batches.largest:
+                yield await self._submitted(mark, lines, named)
+                lines, named, size, mark = [], {}, 0, new_mark()
+                line = self._batches.line(mark, name, one.request)
+            lines.append(line)
+            named[name] = one
+            size += len(line) + 1
+        yield await self._submitted(mark, lines, named)
+
+    async def _submitted(self, mark: str, lines: Sequence[bytes], named: dict[str, Open]) -> Sent:
+        book = self._run.book
+        await book.note({"batch": mark})
+        batch = await self._batches.submit(lines, mark, self._known)
+        self._known.add(batch.id)
+        await book.note({"batch": mark, "id": batch.id})
+        return Sent(mark, batch, named)
 
     async def _answered(self, one: Open, line: Mapping[str, Any]) -> Open | None:
         """Takes an answer; returns the item if it must be asked again."""

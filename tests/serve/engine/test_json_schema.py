@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windlass.core.errors import InputError, Unsupported, WindlassError
-from windlass.serve.engine.constraints.json_schema import MAX_DEPTH, MAX_PARTS, REFUSED, SUPPORTED, prepare
+from windlass.serve.engine.constraints.json_schema import MAX_DEPTH, MAX_PARTS, SUPPORTED, prepare
+from windlass.serve.engine.constraints.keywords import REFUSED
 from windlass.serve.engine.constraints.patterns import FORMATS, ecma_pattern
 
 

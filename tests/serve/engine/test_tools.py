@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from windlass.core.errors import InputError, Unsupported
 from windlass.core.values import ToolCall, ToolCallDelta, ToolSpec
 from windlass.serve.engine.constraints.grammars import Grammars
-from windlass.serve.engine.constraints.json_schema import Schema
+from windlass.serve.engine.constraints.keywords import Schema
 from windlass.serve.engine.dialect.calls import Format
 from windlass.serve.engine.dialect.formats import FORMATS, find_format
 from windlass.serve.engine.dialect.json_calls import (

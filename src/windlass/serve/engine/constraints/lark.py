@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from windlass.serve.engine.constraints.json_schema import Schema
+from windlass.serve.engine.constraints.keywords import Schema
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions

@@ -15,7 +15,8 @@ from collections.abc import Generator, Mapping
 from typing import Any
 
 from windlass.core.values import ToolCallDelta
-from windlass.serve.engine.constraints.json_schema import Schema, prepare
+from windlass.serve.engine.constraints.json_schema import prepare
+from windlass.serve.engine.constraints.keywords import Schema
 from windlass.serve.engine.constraints.lark import in_lark, quoted
 from windlass.serve.engine.dialect.calls import Event, Incoming, Malformed, Opened, Whole, overlap
 from windlass.serve.engine.dialect.tools import Calls, End, Piece, Tools

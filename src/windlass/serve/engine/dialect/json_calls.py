@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from windlass.serve.engine.constraints.json_schema import Schema
+from windlass.serve.engine.constraints.keywords import Schema
 from windlass.serve.engine.constraints.lark import TAUGHT, in_lark, quoted
 from windlass.serve.engine.dialect.calls import (
     Format,

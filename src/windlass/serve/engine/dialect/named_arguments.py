@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from windlass.core.errors import Unsupported
-from windlass.serve.engine.constraints.json_schema import NUMBERS, TYPES, Schema
+from windlass.serve.engine.constraints.keywords import NUMBERS, TYPES, Schema
 from windlass.serve.engine.constraints.lark import TAUGHT, in_lark, quoted
 from windlass.serve.engine.dialect.calls import Incoming, Malformed, Reading, Signature, silently, text_of, value_of
 

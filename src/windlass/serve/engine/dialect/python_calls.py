@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from windlass.core.errors import Unsupported
-from windlass.serve.engine.constraints.json_schema import Schema
+from windlass.serve.engine.constraints.keywords import Schema
 from windlass.serve.engine.constraints.lark import TAUGHT, in_lark, quoted
 from windlass.serve.engine.dialect.calls import (
     Format,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from windlass.core.errors import Unsupported
-from windlass.serve.engine.constraints.json_schema import Schema
+from windlass.serve.engine.constraints.keywords import Schema
 from windlass.serve.engine.constraints.lark import quoted
 from windlass.serve.engine.dialect.calls import (
     Format,

@@ -22,7 +22,8 @@ from typing import Any
 
 from windlass.core.errors import InputError
 from windlass.core.values import ToolCall, ToolCallDelta, ToolSpec
-from windlass.serve.engine.constraints.json_schema import Schema, prepare
+from windlass.serve.engine.constraints.json_schema import prepare
+from windlass.serve.engine.constraints.keywords import Schema
 from windlass.serve.engine.constraints.lark import in_lark, quoted
 from windlass.serve.engine.dialect.calls import (
     Format,

@@ -60,6 +60,22 @@ def test_what_is_not_there_is_two_lines(tmp_path):
     assert done.returncode == 2 and "No workspace" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_model_in_a_folder_needs_no_workspace(tmp_path):
+    for name in ("torch", "tokenizers"):
+        pytest.importorskip(name)
+    from engine_world import make_folder
+
+    make_folder(tmp_path / "tiny")
+    asked = command("./tiny", "--temperature", "0")
+    done = subprocess.run(asked, input="the cat", capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.strip()
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"], "nothing is kept"
+
+    elsewhere = command("./tiny", "--workspace", str(tmp_path))
+    refused = subprocess.run(elsewhere, input="x", capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert refused.returncode == 2 and "No workspace" in refused.stderr, "one that was asked for"
+
+
 def until(master: int, wanted: str, seconds: float = 40) -> str:
     """What the terminal shows until it shows `wanted`."""
     seen, deadline = "", time.monotonic() + seconds

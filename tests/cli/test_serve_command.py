@@ -30,10 +30,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(home: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
-    program = [sys.executable, "-m", "windlass", "serve", "--workspace", str(home), *options]
+def start(home: Path | None, *options: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
+    where = [] if home is None else ["--workspace", str(home)]
+    program = [sys.executable, "-m", "windlass", "serve", *where, *options]
     return subprocess.Popen(
-        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment
+        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment, cwd=cwd
     )
 
 
@@ -133,3 +134,42 @@ def test_adapters_come_with_the_command_and_later_from_the_folder_it_allows(home
             process.kill()
     with start(home, "tiny", "--port", "0", "--lora", "french") as process:
         assert process.wait() == 2 and "NAME=FOLDER" in process.stderr.read()  # type: ignore[union-attr]
+
+
+def test_a_folder_is_served_where_there_is_no_workspace(tmp_path: Path) -> None:
+    make_folder(tmp_path / "tiny")
+    make_lora(tmp_path / "french")
+    options = ("./tiny", "--port", "0", "--policy", "fp32", "--lora", "french=./french")
+    with start(None, *options, cwd=tmp_path) as process:
+        try:
+            text = greeting(process)
+            (said,) = [line for line in text.splitlines() if "no workspace" in line]
+            assert "nothing is recorded" in said and "windlass init" in said
+            assert "Studio" not in text and "Models      tiny, french" in text
+            with openai.OpenAI(base_url=address(text), api_key="unused", max_retries=0) as client:
+                body = {"messages": [{"role": "user", "content": "the cat"}], "max_tokens": 4, "seed": 1}
+                for model in ("tiny", "french"):
+                    assert client.chat.completions.create(model=model, **body).usage.completion_tokens == 4
+            assert httpx.get(address(text).removesuffix("/v1")).status_code == 404, "no studio"
+            assert httpx.get(f"{address(text)}/batches").status_code == 404
+        finally:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, process.stderr.read()  # type: ignore[union-attr]
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny", "french"}, "nothing was written"
+
+
+def test_where_there_is_no_workspace_its_things_are_not_there(tmp_path: Path) -> None:
+    make_folder(tmp_path / "tiny")
+    (tmp_path / "empty").mkdir()
+    for options, named in (
+        ((), "No workspace in"),
+        (("nobody",), "No workspace in"),
+        (("./tiny", "--workspace", str(tmp_path)), "No workspace in"),
+        (("./empty",), "holds no config.json"),
+        (("./tiny", "--lora", "french=nowhere"), "nowhere"),
+        (("./tiny", "--speculate", "nothing"), "nothing"),
+    ):
+        with start(None, *options, "--port", "0", cwd=tmp_path) as process:
+            error = process.communicate(timeout=120)[1]
+            assert named in error and process.returncode == 2 and "Traceback" not in error, (options, error)
+    assert not (tmp_path / ".windlass").exists()

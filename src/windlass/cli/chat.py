@@ -1,4 +1,4 @@
-"""Talks with a model in the terminal; the conversation is kept in the workspace.
+"""Talks with a model in the terminal; the conversation is kept in the workspace, if there is one.
 
 windlass chat                                the released assistant, else the newest model
 windlass chat model                          a model of this workspace, or a model's folder
@@ -13,11 +13,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from pathlib import Path
 
-from windlass.cli.workspace import add_option, opened
-from windlass.core.errors import NotFound
-from windlass.core.workspace import Workspace
+from windlass.cli.workspace import add_option, opened_unless_placed
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -36,12 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from windlass.loop.chatting import chat_model
 
     with contextlib.ExitStack() as stack:
-        workspace: Workspace | None = None
-        try:
-            workspace = stack.enter_context(opened(args))
-        except NotFound:
-            if not args.model or not (args.model.startswith("http") or Path(args.model).is_dir()):
-                raise
+        workspace = stack.enter_context(opened_unless_placed(args, [args.model] if args.model else []))
         model = stack.enter_context(chat_model(workspace, args.model, name=args.name, key_env=args.api_key_env))
         folder = workspace.root / FOLDER if workspace else None
         before = kept(folder) if folder and args.again else []

@@ -1,7 +1,8 @@
 """Serves this workspace's models, the assistant and the studio on one port, with an OpenAI-compatible API.
 
 `windlass serve MODEL` serves just that: a model of the workspace, a model's folder (one that writes, embeds, ranks or
-classifies), or a task that has a release.
+classifies), or a task that has a release. Folders need no workspace; without one nothing is kept, and there is no
+studio.
 
 Any OpenAI client works by its base URL. Only this machine can connect, unless --host says otherwise; then an API key is
 needed: one of `windlass keys add`, or one in the environment variable that --api-key-env names. SIGTERM and Ctrl-C
@@ -17,13 +18,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from windlass.cli import listening
-from windlass.cli.workspace import add_option, opened
+from windlass.cli.workspace import add_option, opened_unless_placed
+from windlass.core.config import ServeConfig
 from windlass.core.memory import limit_arenas
 from windlass.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from windlass.loop.lineup import Lineup
     from windlass.serve.keys import Keys
+
+_NOTHING_KEPT = (
+    "There is no workspace here: nothing is recorded, and there are no studio, batches, or keys of `windlass keys`. "
+    "`windlass init` makes one."
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -81,15 +88,20 @@ def run(args: argparse.Namespace) -> int:
     from windlass.serve.keys import FILE, Keys
 
     tls = listening.tls_of(args)
-    with opened(args) as workspace, contextlib.closing(Keys(workspace.root / FILE)) as keys:
-        settings = workspace.config.serve
+    with contextlib.ExitStack() as stack:
+        workspace = stack.enter_context(opened_unless_placed(args, args.models))
+        keys = None if workspace is None else stack.enter_context(contextlib.closing(Keys(workspace.root / FILE)))
+        settings = ServeConfig() if workspace is None else workspace.config.serve
         host = settings.host if args.host is None else args.host
         port = settings.port if args.port is None else args.port
         key = listening.api_key_of(args)
-        with server.listen(host, port, api_key=key, keyed=keys.any()) as listener:
+        keyed = keys is not None and keys.any()
+        with server.listen(host, port, api_key=key, keyed=keyed) as listener:
+            if workspace is None:
+                print(_NOTHING_KEPT)
             print("Loading models …", flush=True)
             app, lineup = _compose(workspace, args, host, key, keys)
-            greeting = _greeting(server.url(listener, tls), lineup, key is not None or keys.any())
+            greeting = _greeting(server.url(listener, tls), lineup, key is not None or keyed, workspace is not None)
             cut_off = server.run(
                 app, listener, tls=tls, drain=args.drain, linger=args.linger,
                 on_start=lambda: print(greeting, flush=True),
@@ -106,7 +118,7 @@ def _adapter(value: str) -> tuple[str, str]:
 
 
 def _compose(
-    workspace: Workspace, args: argparse.Namespace, host: str, key: str | None, keys: Keys
+    workspace: Workspace | None, args: argparse.Namespace, host: str, key: str | None, keys: Keys | None
 ) -> tuple[Any, Lineup]:
     """The application, and what it offers."""
     from windlass.loop.lineup import load_lineup
@@ -116,7 +128,7 @@ def _compose(
     from windlass.serve.limits import Limits
     from windlass.studio.app import routes
 
-    folders = AdapterFolders(args.adapters_dir, workspace.artifacts)
+    folders = AdapterFolders(args.adapters_dir, None if workspace is None else workspace.artifacts)
     asked = {name: getattr(args, name) for name in ("policy", "max_batch", "kv_tokens", "reproducible", "speculate")}
     engine = {name: value for name, value in asked.items() if value is not None}
     lineup = load_lineup(workspace, args.models, adapters=args.lora, **engine)
@@ -125,15 +137,20 @@ def _compose(
             print(f"{name}: {arithmetic}", flush=True)
     for line in lineup.lacks:
         print(line)
+    kept: dict[str, Any] = {}
+    if workspace is not None:
+        kept = {
+            "store": workspace.store,
+            "recorder": workspace.recorder,
+            "folder": workspace.root / "serve",
+            "routes": routes(workspace, Catalogue(lineup.models)),
+        }
     app = create_app(
         lineup.models,
         lineup.embedders,
-        workspace.store,
-        workspace.recorder,
         rerankers=lineup.rerankers,
         classifiers=lineup.classifiers,
         adapter_folders=folders,
-        folder=workspace.root / "serve",
         limits=Limits(
             body_bytes=args.body_mb << 20,
             file_bytes=args.file_mb << 20,
@@ -145,15 +162,15 @@ def _compose(
         keys=keys,
         hosts=listening.hosts_of(host),
         log=sys.stderr if args.access_log else None,
-        routes=routes(workspace, Catalogue(lineup.models)),
+        **kept,
     )
     return app, lineup
 
 
-def _greeting(url: str, lineup: Lineup, keyed: bool) -> str:
+def _greeting(url: str, lineup: Lineup, keyed: bool, studio: bool) -> str:
     chat = lineup.models
     lines = [
-        f"Studio      {url}",
+        *([f"Studio      {url}"] if studio else []),
         f"OpenAI API  {url}/v1",
         f"Models      {', '.join(lineup.names) or 'none yet'}",
     ]

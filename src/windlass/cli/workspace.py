@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from windlass.core.errors import InputError, NotFound
@@ -33,6 +33,15 @@ def opened_if_any(args: argparse.Namespace) -> Iterator[Workspace | None]:
         yield None
         return
     with workspace:
+        yield workspace
+
+
+@contextlib.contextmanager
+def opened_unless_placed(args: argparse.Namespace, models: Sequence[str]) -> Iterator[Workspace | None]:
+    """The workspace; None where there is none and none is needed: each of the `models`, of which there are some, says
+    itself where it is, a folder or a URL. Raises `NotFound`, also for a workspace that was asked for."""
+    placed = all(model.startswith(("http://", "https://")) or Path(model).is_dir() for model in models)
+    with opened_if_any(args) if models and placed and args.workspace is None else opened(args) as workspace:
         yield workspace
 
 

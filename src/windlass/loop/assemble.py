@@ -98,13 +98,13 @@ def cached(ws: Workspace, embedder: Embedder) -> CachedEmbedder:
     return CachedEmbedder(embedder, cache_path(ws.root))
 
 
-def load_models(ws: Workspace, only: Sequence[str] = (), **engine: Any) -> dict[str, ChatModel]:
+def load_models(ws: Workspace | None, only: Sequence[str] = (), **engine: Any) -> dict[str, ChatModel]:
     """What this workspace can serve by name: its newest language models, and the assistant once released, which follows
     its releases.
 
     With `only`, just these: a task that has a release, a model of the workspace (`name`, `name@version`, digest), or a
-    model's folder. Raises `NotFound` for any other name. `engine`: how local models are run, as for `LocalModel.load`;
-    a task runs as it was released.
+    model's folder, which needs no workspace. Raises `NotFound` and `InputError` for any other name. `engine`: how local
+    models are run, as for `LocalModel.load`; a task runs as it was released.
     """
     from windlass.serve.encoders.opening import holds_encoder
 
@@ -116,6 +116,8 @@ def load_models(ws: Workspace, only: Sequence[str] = (), **engine: Any) -> dict[
         models[name] = model
     if only:
         return models
+    if ws is None:
+        raise InputError("Without a workspace there are no models but in folders.", "Name the folder of one.")
     for artifact in newest_models(ws):
         if not holds_encoder(artifact.path):
             models[artifact.record.name] = _local(ws, artifact, engine)
@@ -132,29 +134,34 @@ def newest_models(ws: Workspace) -> list[Artifact]:
     return [ws.artifacts.get(digest) for digest in found.values()]
 
 
-def _named(ws: Workspace, name: str, engine: Mapping[str, Any]) -> tuple[str, ChatModel]:
+def _named(ws: Workspace | None, name: str, engine: Mapping[str, Any]) -> tuple[str, ChatModel]:
     if (Path(name) / "config.json").is_file():
         from windlass.serve.engine.local import LocalModel
 
-        model = LocalModel.load(Path(name), name=Path(name).resolve().name, recorder=ws.recorder, **engine)
+        recorder = None if ws is None else ws.recorder
+        model = LocalModel.load(Path(name), name=Path(name).resolve().name, recorder=recorder, **engine)
         return model.name, model
-    if live(ws, name) is not None:
+    if ws is not None and live(ws, name) is not None:
         return name, Served(ws, name, lambda: load_assistant(ws, task=name))
     artifact = model_artifact(ws, name)
+    assert ws is not None, "it holds the artifact"
     return artifact.record.name, _local(ws, artifact, engine)
 
 
-def model_artifact(ws: Workspace, name: str) -> Artifact:
+def model_artifact(ws: Workspace | None, name: str) -> Artifact:
     """The model of the workspace. Raises `NotFound`, or `InputError` when the name is of something else: another kind
     of artifact, or a place that is no model's folder."""
-    artifact = ws.artifacts.find(name)
-    if artifact is None and Path(name).is_dir():
-        raise InputError(f"The folder {name} holds no config.json.", "Give the folder of a Hugging Face model.")
-    if artifact is None and Path(name).is_file():
-        raise InputError(f"{name} is a file, not a model's folder.", "`windlass import` makes a model of a GGUF file.")
-    if artifact is None and os.sep in name:
-        raise InputError(f"There is no folder {name}.")
-    artifact = artifact or ws.artifacts.get(name)
+    artifact = None if ws is None else ws.artifacts.find(name)
+    if artifact is None:
+        if Path(name).is_dir():
+            raise InputError(f"The folder {name} holds no config.json.", "Give the folder of a Hugging Face model.")
+        if Path(name).is_file():
+            raise InputError(
+                f"{name} is a file, not a model's folder.", "`windlass import` makes a model of a GGUF file."
+            )
+        if ws is None or os.sep in name:
+            raise InputError(f"There is no folder {name}.")
+        artifact = ws.artifacts.get(name)
     if artifact.kind != "model":
         raise InputError(f"{artifact.ref} is of the kind {artifact.kind}.", "Name a model, its folder, or a task.")
     return artifact

@@ -16,14 +16,14 @@ _WRITING = (None, "CAUSAL_LM", "SEQ_2_SEQ_LM")
 
 
 @contextlib.contextmanager
-def encoder_place(ws: Workspace, name: str) -> Iterator[tuple[Path, str | None]]:
-    """The folder of that name, or that of the model of the workspace, and what it is called there.
+def encoder_place(ws: Workspace | None, name: str) -> Iterator[tuple[Path, str | None]]:
+    """The folder of that name, or that of the model of the workspace, if there is one, and what it is called there.
 
     An adapter of an encoder is merged into its base; the folder of the two is there for as long as the block lasts. For
     a name of something else the path is the name. Raises `InputError` where the base of an adapter is not at hand.
     """
     folder, called = Path(name), None
-    if not folder.is_dir() and live(ws, name) is None:
+    if ws is not None and not folder.is_dir() and live(ws, name) is None:
         artifact = ws.artifacts.find(name)
         if artifact is not None and artifact.kind in ("model", "adapter"):
             folder, called = artifact.path, artifact.record.name

@@ -38,7 +38,7 @@ class Lineup:
 
 
 def load_lineup(
-    ws: Workspace,
+    ws: Workspace | None,
     names: Sequence[str],
     *,
     adapters: Sequence[tuple[str, str]] = (),
@@ -46,7 +46,7 @@ def load_lineup(
     **engine: Any,
 ) -> Lineup:
     """The models of these `names`, as `load_models` or `encoder_place` takes them; without any, all models of the
-    workspace. windlass' own embedder comes besides, where it is installed.
+    workspace. Without a workspace they are folders. windlass' own embedder comes besides, where it is installed.
 
     `adapters` are names and their places: a folder, or an artifact of the workspace. `speculate`: how the models guess
     ahead, "lookup" or a draft model, named as they are. Raises `InputError` for a name
@@ -64,7 +64,7 @@ def load_lineup(
         for name, model in load_models(ws, others, **engine).items():
             lineup.check_free(name)
             lineup.models[name] = model
-    if not names:
+    if ws is not None and not names:
         _add_workspace_encoders(ws, lineup)
     for name, place in adapters:
         _adapt(ws, lineup, name, place)
@@ -116,7 +116,7 @@ def _add_minilm(lineup: Lineup) -> None:
         lineup.embedders[minilm.name] = minilm
 
 
-def _adapt(ws: Workspace, lineup: Lineup, name: str, place: str) -> None:
+def _adapt(ws: Workspace | None, lineup: Lineup, name: str, place: str) -> None:
     lineup.check_free(name)
     bases = {base: model for base, model in lineup.models.items() if isinstance(model, Adaptable)}
     if len(bases) != 1:
@@ -129,6 +129,8 @@ def _adapt(ws: Workspace, lineup: Lineup, name: str, place: str) -> None:
     lineup.adapters.append(name)
 
 
-def _place(ws: Workspace, named: str) -> Path:
+def _place(ws: Workspace | None, named: str) -> Path:
     """A folder, or that of an artifact."""
-    return Path(named) if Path(named).is_dir() else ws.artifacts.get(named).path
+    if ws is None or Path(named).is_dir():
+        return Path(named)
+    return ws.artifacts.get(named).path

@@ -44,6 +44,8 @@ class Terminal:
     def run(self) -> int:
         """Until /quit or the end of input; returns the exit status."""
         self._say(f"{self.model.name}. /help lists what can be done; Ctrl-D leaves.\n")
+        if self.folder is None:
+            self._say("There is no workspace here, so what is said is not kept (/save FILE keeps it).\n")
         while True:
             try:
                 line = self._line()

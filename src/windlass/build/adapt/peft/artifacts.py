@@ -25,7 +25,7 @@ from windlass.build.transformer.hf import weights_digest
 from windlass.build.transformer.reward_model import RewardModel
 from windlass.core.artifacts import Artifact
 from windlass.core.chat_template import TEMPLATE_FILE
-from windlass.core.errors import InputError
+from windlass.core.errors import InputError, NotFound
 from windlass.core.workspace import Workspace
 
 MERGE_ERROR = 1e-3
@@ -60,7 +60,7 @@ class Stored:
         return body, adapter
 
 
-def stored(ws: Workspace, adapter: str, base: str | None = None) -> Stored:
+def stored(ws: Workspace | None, adapter: str, base: str | None = None) -> Stored:
     """`adapter`: an artifact, or a PEFT folder; `base`: left out, the one that the artifact was trained on, or else the
     folder that the adapter's file names.
 
@@ -224,7 +224,9 @@ def _outputs(model: Whole) -> Tensor:
     return model.hidden(tokens_1T, tokens_1T) if isinstance(model, EncoderDecoder) else model.hidden(tokens_1T)
 
 
-def _of_kind(ws: Workspace, name: str, kind: str) -> Artifact:
+def _of_kind(ws: Workspace | None, name: str, kind: str) -> Artifact:
+    if ws is None:
+        raise NotFound(f"There is no folder '{name}', and no workspace here.", "Check the path.")
     artifact = ws.artifacts.get(name)
     if artifact.kind != kind:
         raise InputError(

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ pytest.importorskip("starlette")
 from encoder_world import save_encoder
 from engine_world import make_folder, make_lora
 
+from windlass.build.transformer.hf import weights_digest
 from windlass.core.errors import ConfigError, InputError, NotFound
 from windlass.core.values import ChatRequest, Message
 from windlass.core.workspace import Workspace
@@ -49,6 +51,27 @@ def test_folders_are_recognised_and_adapters_are_models(root: Path, tmp_path: Pa
         assert french.complete(ASKED).message.text != base.complete(ASKED).message.text
         assert french.complete(ASKED).model == "french"
         base.close()  # type: ignore[attr-defined]
+
+
+def test_an_adapter_of_a_rounded_base_comes_with_a_caveat(root: Path, tmp_path: Path) -> None:
+    rounded = tmp_path / "rounded"
+    shutil.copytree(root / "lora", rounded)
+    trained_on = {"name": "base", "weights": weights_digest(root / "base")}
+    (rounded / "base.json").write_text(json.dumps(trained_on | {"bits": 4}))
+    adapters = [("whole", str(root / "lora")), ("rounded", str(rounded))]
+    lineup = load_lineup(None, [str(root / "base")], adapters=adapters, policy="fp32")
+    (caveat,) = lineup.caveats
+    for said in ("'rounded'", "in 4 bits", "'base' in fp32", "windlass adapters merge"):
+        assert said in caveat
+    base: Any = lineup.models["base"]
+    assert base.adapters["rounded"].caveat == caveat and base.adapters["whole"].caveat is None
+    base.unload_adapter("rounded")
+    (rounded / "base.json").write_text(json.dumps(trained_on))
+    assert base.load_adapter("rounded", rounded).caveat is None, "the same name, of another folder"
+    (rounded / "base.json").write_text(json.dumps(trained_on | {"bits": 3}))
+    with pytest.raises(InputError, match="bits is 3"):
+        base.load_adapter("third", rounded)
+    base.close()
 
 
 def test_an_adapter_may_be_an_artifact(root: Path, tmp_path: Path) -> None:

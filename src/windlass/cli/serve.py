@@ -135,7 +135,7 @@ def _compose(
     for name, model in lineup.models.items():
         if arithmetic := getattr(model, "arithmetic", None):
             print(f"{name}: {arithmetic}", flush=True)
-    for line in lineup.lacks:
+    for line in [*lineup.lacks, *lineup.caveats]:
         print(line)
     kept: dict[str, Any] = {}
     if workspace is not None:

@@ -26,6 +26,8 @@ class Lineup:
     adapters: list[str] = field(default_factory=list)
     lacks: list[str] = field(default_factory=list)
     """What could not be offered, and why."""
+    caveats: list[str] = field(default_factory=list)
+    """What is offered, but may be worse than where it was measured."""
 
     @property
     def names(self) -> list[str]:
@@ -125,8 +127,10 @@ def _adapt(ws: Workspace | None, lineup: Lineup, name: str, place: str) -> None:
             "Serve its base alone: windlass serve BASE --lora NAME=FOLDER",
         )
     (base,) = bases.values()
-    base.load_adapter(name, _place(ws, place))
+    adapted = base.load_adapter(name, _place(ws, place))
     lineup.adapters.append(name)
+    if caveat := getattr(adapted, "caveat", None):
+        lineup.caveats.append(caveat)
 
 
 def _place(ws: Workspace | None, named: str) -> Path:

@@ -18,7 +18,7 @@ pytest.importorskip("uvicorn")
 from engine_world import make_folder, make_lora  # noqa: E402
 from serving_fakes import Letters  # noqa: E402
 
-from windlass.build.transformer.hf import load_decoder  # noqa: E402
+from windlass.build.transformer.hf import load_decoder, weights_digest  # noqa: E402
 from windlass.core.errors import InputError  # noqa: E402
 from windlass.core.protocols import Adaptable  # noqa: E402
 from windlass.core.values import ChatRequest, Message  # noqa: E402
@@ -41,6 +41,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         shutil.copytree(root / "lora", allowed / name)
     (allowed / "mismatched/adapter_config.json").write_text(json.dumps(config | {"r": 4}))
     (allowed / "unreadable/adapter_config.json").write_text("{")
+    shutil.copytree(root / "lora", allowed / "rounded")
+    trained_on = {"name": "base", "weights": weights_digest(root / "base"), "bits": 8}
+    (allowed / "rounded/base.json").write_text(json.dumps(trained_on))
     (allowed / "empty").mkdir()
     (allowed / "away").symlink_to(root / "lora")
     return root / "base", root / "lora"
@@ -77,6 +80,14 @@ def text(answer: httpx.Response) -> str:
 
 def error(answer: httpx.Response) -> str:
     return str(answer.json()["error"]["message"])
+
+
+def test_what_was_trained_beside_a_rounded_base_says_so(http: httpx.Client) -> None:
+    caveat = load(http, "rounded", lora_path="rounded").json()["windlass"]["caveat"]
+    assert "in 8 bits" in caveat and "adapters merge" in caveat
+    told = {one["id"]: one["windlass"].get("caveat") for one in http.get("/v1/models").json()["data"]}
+    assert told["rounded"] == caveat and told["base"] is None
+    assert unload(http, "rounded").status_code == 200
 
 
 def test_an_adapter_is_a_model_that_comes_and_goes(http: httpx.Client, folders: tuple[Path, Path]) -> None:

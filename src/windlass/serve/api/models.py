@@ -40,6 +40,8 @@ def card(context: Context, name: str) -> Json:
     about: Json = {"kinds": list(found), "digest": model.digest}
     if isinstance(model, Tokenizing):
         about["context"] = model.context
+    if (caveat := getattr(model, "caveat", None)) is not None:
+        about["caveat"] = caveat
     parent = context.models.parents.get(name)
     return {
         "id": name,
@@ -60,6 +62,14 @@ CARD = obj(
         "owned_by": TEXT_,
         "root": TEXT_,
         "parent": {"type": ["string", "null"]},
-        "windlass": obj({"kinds": {"type": "array", "items": TEXT_}, "digest": {"type": ["string", "null"]}}),
+        "windlass": obj(
+            {
+                "kinds": {"type": "array", "items": TEXT_},
+                "digest": {"type": ["string", "null"]},
+                "context": COUNT,
+                "caveat": {**TEXT_, "description": "Why an adapter's answers may be worse here, and what to do."},
+            },
+            required=["kinds", "digest"],
+        ),
     }
 )

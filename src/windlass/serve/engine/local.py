@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from windlass.build.transformer.adapters.files import base_of, check_base
+from windlass.build.transformer.adapters.files import base_of, bits_of, check_base
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.encoder_decoder import EncoderDecoder
 from windlass.build.transformer.hf import load_model, weights_digest
@@ -62,7 +62,9 @@ class LocalModel:
         self._recorder = recorder
         self._weights = weights
         self._prompts: dict[str, Prompt] = {}
-        """Of adapters."""
+        """Of adapters, and"""
+        self._caveats: dict[str, str | None] = {}
+        """what is to be said of them."""
         self._grammars: dict[frozenset[str], Grammars] = {}
         """By the marks of a template's dialect, of which there are a handful."""
 
@@ -155,20 +157,34 @@ class LocalModel:
     def adapters(self) -> Mapping[str, AdaptedModel]:
         """Each adapter that is loaded now, as a model of its own, by name."""
         return {
-            name: AdaptedModel(self, name, digest, self._prompts.get(name, self.prompt))
+            name: AdaptedModel(self, name, digest, self._prompts.get(name, self.prompt), self._caveats.get(name))
             for name, digest in self.engine.adapters.items()
         }
 
     def load_adapter(self, name: str, folder: Path) -> AdaptedModel:
         """Reads a PEFT folder while requests run; conversations with it are written by the chat template that lies
-        there, if one does. Raises `InputError` naming what is wrong with the name or the folder, or that it was trained
-        on another base, `Unsupported` for adapters of another kind."""
+        there, if one does. One that was trained beside a rounded base has a caveat.
+
+        Raises `InputError` naming what is wrong with the name or the folder, or that it was trained on another base,
+        `Unsupported` for adapters of another kind.
+        """
         if self._weights is not None and base_of(folder) is not None:
             check_base(folder, self._weights(), self.name)
-        prompt = self.prompt.beside(folder)
+        prompt, caveat = self.prompt.beside(folder), self._caveat(name, folder)
         digest = self.engine.load_adapter(name, folder)
-        self._prompts[name] = prompt
-        return AdaptedModel(self, name, digest, prompt)
+        self._prompts[name], self._caveats[name] = prompt, caveat
+        return AdaptedModel(self, name, digest, prompt, caveat)
+
+    def _caveat(self, name: str, folder: Path) -> str | None:
+        """QLoRA learns to make up for the errors of a rounded base, which the base does not have here: int8 and int4 of
+        the engine round otherwise."""
+        if (bits := bits_of(folder)) is None:
+            return None
+        return (
+            f"The adapter '{name}' was trained beside a base in {bits} bits and makes up for errors that "
+            f"'{self.name}' in {self.policy} does not make: its answers are worse than they were measured. "
+            f"`windlass adapters merge` makes a model of it and the base in {bits} bits; serve that."
+        )
 
     def unload_adapter(self, name: str) -> None:
         """Requests that were accepted with it finish with it. Raises `NotFound`."""
@@ -177,6 +193,7 @@ class LocalModel:
             raise NotFound(f"There is no adapter '{name[:200]}'.", f"Loaded: {known}.")
         self.engine.unload_adapter(name)
         self._prompts.pop(name, None)  # who was accepted holds it
+        self._caveats.pop(name, None)
 
     def close(self, *, drain: bool = False) -> None:
         """Ends the engine: its requests are finished (`drain`) or cancelled, new ones refused."""

@@ -29,6 +29,8 @@ class AdaptedModel:
     """The adapter's digest."""
     prompt: Prompt
     """The base's, or with the chat template that the adapter brings."""
+    caveat: str | None = None
+    """Why its answers may be worse here than where it was measured, and what to do about it."""
 
     @property
     def digest(self) -> str:

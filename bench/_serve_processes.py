@@ -12,13 +12,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
+T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
-START_SECONDS = 120.0
+STALLED_SECONDS = 120.0
+"""Without a word and without a second of processor time, after which a process that starts is given up."""
 
 
 @dataclass
@@ -72,8 +74,7 @@ class Server:
 
     def processor_seconds(self) -> float:
         """Of all its threads, since it began."""
-        used = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-        return sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
+        return _processor_seconds(self.process.pid)
 
     def resident(self) -> int:
         """Bytes of memory, without pages of files, which the kernel takes back when it likes."""
@@ -95,7 +96,7 @@ def windlass_serve(folder: Path, threads: int, *options: str) -> Iterator[Server
         (Path(workspace) / ".windlass").mkdir()
         command = [sys.executable, "-m", "windlass", "serve", str(folder), "--workspace", workspace, "--port", "0"]
         with _running([*command, *options], threads) as (process, said):
-            url = _printed(process, said, r"OpenAI API\s+(http\S+)/v1")
+            url = until(lambda: _address(_said(said)), process, said)
             yield Server(url, process)
 
 
@@ -106,11 +107,7 @@ def llama_server(program: str, model: Path, threads: int, context: int) -> Itera
     command = [program, "--model", str(model), "--threads", str(threads), "--ctx-size", str(context)]
     command += ["--parallel", "1", "--host", "127.0.0.1", "--port", str(port)]
     with _running(command, threads) as (process, said):
-        until = time.monotonic() + START_SECONDS
-        while not _healthy(port):
-            if process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"{program} did not start:\n{_said(said)}")
-            time.sleep(0.1)
+        until(lambda: _healthy(port) or None, process, said)
         yield Server(f"http://127.0.0.1:{port}", process)
 
 
@@ -127,16 +124,38 @@ def _running(command: Sequence[str], threads: int) -> Iterator[tuple[subprocess.
             process.kill()
 
 
-def _printed(process: subprocess.Popen[str], said: IO[str], pattern: str) -> str:
-    """What the process prints in place of the pattern's group, once it says "Ctrl-C stops"."""
-    until = time.monotonic() + START_SECONDS
-    while True:
-        text = _said(said)
-        if "Ctrl-C stops" in text and (found := re.search(pattern, text)):
-            return found[1]
-        if process.poll() is not None or time.monotonic() > until:
-            raise RuntimeError(f"the server did not start:\n{text[-2000:]}")
+def until(ready: Callable[[], T | None], process: subprocess.Popen[str], said: IO[str]) -> T:
+    """What `ready` gives once it gives anything. Waits as long as the process lives and gets on, however slowly.
+
+    Raises `RuntimeError` with its last words when it has ended, or does nothing any more.
+    """
+    seen, since = progress(process, said), time.monotonic()
+    while (found := ready()) is None:
+        if process.poll() is not None:
+            raise RuntimeError(f"It ended (status {process.returncode}), not ready:\n{_said(said)[-2000:]}")
+        if (now := progress(process, said)) != seen:
+            seen, since = now, time.monotonic()
+        elif time.monotonic() - since > STALLED_SECONDS:
+            raise RuntimeError(f"It has done nothing for {STALLED_SECONDS:g} s, not ready:\n{_said(said)[-2000:]}")
         time.sleep(0.05)
+    return found
+
+
+def progress(process: subprocess.Popen[str], said: IO[str]) -> tuple[int, int]:
+    """Bytes written and seconds computed: one that reads its model on a busy machine may say nothing for minutes."""
+    computed = 0 if process.poll() is not None else int(_processor_seconds(process.pid))
+    return Path(said.name).stat().st_size, computed
+
+
+def _processor_seconds(pid: int) -> float:
+    used = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
+
+
+def _address(text: str) -> str | None:
+    """Of a server of ours, once it has said all that it says."""
+    found = re.search(r"OpenAI API\s+(http\S+)/v1", text) if "Ctrl-C stops" in text else None
+    return None if found is None else found[1]
 
 
 def _said(said: IO[str]) -> str:

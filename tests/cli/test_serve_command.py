@@ -159,17 +159,9 @@ def test_a_folder_is_served_where_there_is_no_workspace(tmp_path: Path) -> None:
 
 
 def test_where_there_is_no_workspace_its_things_are_not_there(tmp_path: Path) -> None:
-    make_folder(tmp_path / "tiny")
-    (tmp_path / "empty").mkdir()
-    for options, named in (
-        ((), "No workspace in"),
-        (("nobody",), "No workspace in"),
-        (("./tiny", "--workspace", str(tmp_path)), "No workspace in"),
-        (("./empty",), "holds no config.json"),
-        (("./tiny", "--lora", "french=nowhere"), "nowhere"),
-        (("./tiny", "--speculate", "nothing"), "nothing"),
-    ):
+    (tmp_path / "folder").mkdir()
+    for options in ([], ["nobody"], ["folder", "nobody"], ["folder", "--workspace", str(tmp_path)]):
         with start(None, *options, "--port", "0", cwd=tmp_path) as process:
             error = process.communicate(timeout=120)[1]
-            assert named in error and process.returncode == 2 and "Traceback" not in error, (options, error)
+            assert "No workspace in" in error and process.returncode == 2 and "Traceback" not in error, (options, error)
     assert not (tmp_path / ".windlass").exists()

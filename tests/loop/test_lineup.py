@@ -74,6 +74,21 @@ def test_an_adapter_of_a_rounded_base_comes_with_a_caveat(root: Path, tmp_path: 
     base.close()
 
 
+def test_without_a_workspace_there_is_what_lies_in_folders(root: Path) -> None:
+    lineup = load_lineup(None, [str(root / "ranker")])
+    assert list(lineup.rerankers) == ["ranker"]
+    base = [str(root / "base")]
+    for names, wishes, said in (
+        ([], {}, "no models but in folders"),
+        (["nobody"], {}, "no folder nobody"),
+        ([str(root / "empty")], {}, "holds no config.json"),
+        (base, {"adapters": [("one", "nowhere")]}, "nowhere.* is missing"),
+        (base, {"speculate": "nothing"}, "nothing.* is missing"),
+    ):
+        with pytest.raises(InputError, match=said):
+            load_lineup(None, names, **wishes, **({"policy": "fp32"} if names == base else {}))
+
+
 def test_an_adapter_may_be_an_artifact(root: Path, tmp_path: Path) -> None:
     with Workspace(tmp_path) as ws:
         with ws.artifacts.build("adapter", "french") as draft:

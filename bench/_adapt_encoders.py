@@ -1,11 +1,13 @@
 """Tuning of encoders against the trainers of transformers and of sentence-transformers: for `bench.adapt`.
 
-    classification(rounds=2)   {"windlass": Result(per_second, quality), "HF Trainer": ...}
-    embedding(rounds=2)        {"windlass": ..., "sentence-transformers": ...}
+    classification(rounds=5)   {"windlass": Result(per_second, qualities), "HF Trainer": ...}
+    embedding(rounds=3)        {"windlass": ..., "sentence-transformers": ...}
 
 All begin with the same weights and see the same examples as often, in batches of the same size, with the same optimizer
 and rates, and without dropout. They take turns, and medians count: texts trained on a second, from the first step to
 the last, batches made on the way included. Quality is measured on the same held-out texts by one piece of code for all.
+Each round has its own seed, and with it another choice and order of the texts, another division and another head; what
+a contender makes of it is compared round by round.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import gzip
 import importlib.util
 import json
 import re
+import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -37,7 +40,7 @@ from windlass.build.training.distributed.workers import ALONE
 from windlass.build.training.loop import steps
 from windlass.core.workspace import Workspace
 
-SEED, RATE, WARMUP = 0, 1e-4, 0.03
+RATE, WARMUP = 1e-4, 0.03
 UNDROPPED = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 Turn = Callable[[], "Result"]
 
@@ -48,8 +51,8 @@ class Result:
     """Texts, or pairs; of all turns the median."""
     per_cpu_second: float
     """The same of the processors' time, which a busy machine changes less."""
-    quality: float
-    """Accuracy, or MRR, of the last turn."""
+    qualities: list[float]
+    """Accuracy, or MRR, of each turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +64,21 @@ class Job:
     kind: str
     batch: int
     epochs: float
+    heldout: float
+    """Share of the rows that quality is measured on."""
+    seed: int
 
 
-def trec(count: int) -> Job:
+def trec(count: int, seed: int) -> Job:
     """Questions and what they ask for (Li & Roth 2002)."""
     with gzip.open(data_folder() / "classification/trec_qc/train.jsonl.gz", "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
-    order = np.random.default_rng(SEED).permutation(len(rows))[:count]
-    return Job(_minilm(), [{"text": rows[n]["text"], "label": rows[n]["coarse"]} for n in order], "classify", 32, 1)
+    order = np.random.default_rng(seed).permutation(len(rows))[:count]
+    chosen = [{"text": rows[n]["text"], "label": rows[n]["coarse"]} for n in order]
+    return Job(_minilm(), chosen, "classify", 32, 1, 0.5, seed)
 
 
-def abstracts(count: int) -> Job:
+def abstracts(count: int, seed: int) -> Job:
     """Titles and abstracts of the Cranfield collection: which abstract belongs to a title."""
     with gzip.open(data_folder() / "retrieval/cranfield/cran.all.1400.xml.gz", "rt", encoding="utf-8") as file:
         found = re.findall(r"<title>(.*?)</title>.*?<text>(.*?)</text>", file.read(), re.DOTALL)
@@ -81,41 +88,53 @@ def abstracts(count: int) -> Job:
         body = body.removeprefix(query).strip(" .")  # abstracts repeat their title
         if query and body:
             rows.append({"query": query, "positive": body})
-    return Job(_minilm(), rows[:count], "embed", 32, 1)
+    return Job(_minilm(), rows[:count], "embed", 32, 1, 0.1, seed)
 
 
-def classification(rounds: int = 2, count: int = 1600) -> dict[str, Result]:
+def classification(rounds: int = 5, count: int = 2880) -> dict[str, Result]:
     like = {"train_sampling_strategy": "group_by_length"}
-    with _world(trec(count)) as world:
-        contenders: dict[str, Turn] = {
+
+    def contenders(world: World) -> dict[str, Turn]:
+        return {
             "windlass": partial(world.ours, "bf16"),
             "windlass, float32": partial(world.ours, "fp32"),
             "HF Trainer": partial(world.hf_trainer, bf16=True, **like),
             "HF Trainer, float32": partial(world.hf_trainer, **like),
             "HF Trainer, float32, any order": world.hf_trainer,
         }
-        return _in_turns(contenders, rounds)
+
+    return _in_turns(partial(trec, count), contenders, rounds)
 
 
-def embedding(rounds: int = 2, count: int = 256) -> dict[str, Result]:
-    with _world(abstracts(count)) as world:
-        contenders: dict[str, Turn] = {
+def embedding(rounds: int = 3, count: int = 256) -> dict[str, Result]:
+    def contenders(world: World) -> dict[str, Turn]:
+        found: dict[str, Turn] = {
             "windlass": partial(world.ours, "bf16"), "windlass, float32": partial(world.ours, "fp32")
         }  # fmt: skip
         if importlib.util.find_spec("sentence_transformers") and importlib.util.find_spec("datasets"):
-            contenders["sentence-transformers"] = partial(world.sentence_transformers, bf16=True)
-            contenders["sentence-transformers, float32"] = world.sentence_transformers
-        return _in_turns(contenders, rounds)
+            found["sentence-transformers"] = partial(world.sentence_transformers, bf16=True)
+            found["sentence-transformers, float32"] = world.sentence_transformers
+        return found
+
+    return _in_turns(partial(abstracts, count), contenders, rounds)
 
 
-def _in_turns(contenders: dict[str, Turn], rounds: int) -> dict[str, Result]:
+def _in_turns(
+    job_of_seed: Callable[[int], Job], contenders: Callable[[World], dict[str, Turn]], rounds: int
+) -> dict[str, Result]:
     found: dict[str, list[Result]] = defaultdict(list)
-    for _ in range(rounds):
-        for name, run in contenders.items():
-            found[name].append(run())
+    for seed in range(rounds):
+        with _world(job_of_seed(seed)) as world:
+            for name, run in contenders(world).items():
+                one = run()
+                found[name].append(one)
+                said = f"{one.per_second:.1f} examples/s, quality {one.qualities[0]:.3f}"
+                print(f"round {seed + 1} of {rounds}, {name}: {said}", file=sys.stderr, flush=True)
     return {
         name: Result(
-            median(run.per_second for run in runs), median(run.per_cpu_second for run in runs), runs[-1].quality
+            median(run.per_second for run in runs),
+            median(run.per_cpu_second for run in runs),
+            [quality for run in runs for quality in run.qualities],
         )
         for name, runs in found.items()
     }
@@ -128,8 +147,7 @@ class World:
         self._ws, self._job, self._folder = ws, job, folder
         rows = folder / "rows.jsonl"
         rows.write_text("".join(json.dumps(row) + "\n" for row in job.rows), encoding="utf-8")
-        data = {"dataset": str(rows), "batch": job.batch, "epochs": job.epochs}
-        self.settings = _settings(job.base, data, job.kind)
+        self.settings = self._settings(job.base)
         self.start = job.base
         opened = open_inputs(ws, self.settings)
         prepared = OBJECTIVES[self.settings.objective.kind](opened)
@@ -138,7 +156,7 @@ class World:
             prepared.save(Path(self.start))
             for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
                 (folder / "start" / file).write_bytes((Path(job.base) / file).read_bytes())
-            self.settings = _settings(self.start, data, job.kind)
+            self.settings = self._settings(self.start)
         assert isinstance(prepared.examples, TextExamples)
         self.examples = prepared.examples
 
@@ -148,7 +166,7 @@ class World:
         job = job_of(prepared, settings, ALONE, "ddp")
         clock, count = Clock(), 0
         clock.start()
-        for _ in steps(job.state, job.examples, job.loss_of, job.sizes, job.schedule, SEED, None):
+        for _ in steps(job.state, job.examples, job.loss_of, job.sizes, job.schedule, self._job.seed, None):
             count += job.sizes.batch
             clock.lap()
         return _result(clock, count, self._quality(job.measured()))
@@ -212,10 +230,22 @@ class World:
         for file in ("tokenizer.json", "tokenizer_config.json"):
             if not (folder / file).exists():
                 (folder / file).write_bytes((Path(self.start) / file).read_bytes())
-        data = {"dataset": str(self._folder / "rows.jsonl"), "batch": self._job.batch}
-        settings = _settings(str(folder), data, self._job.kind)
+        settings = self._settings(str(folder))
         prepared = OBJECTIVES[settings.objective.kind](open_inputs(self._ws, settings))
         return self._quality(job_of(prepared, settings, ALONE, "ddp").measured())
+
+    def _settings(self, base: str) -> TuneSettings:
+        from windlass.build.adapt.recipe import TUNING
+
+        job = self._job
+        return TUNING.read(
+            job.kind,
+            {
+                "model.base": base, "data.dataset": str(self._folder / "rows.jsonl"), "data.batch": job.batch,
+                "data.epochs": job.epochs, "data.heldout": job.heldout, "data.overlong": "cut",
+                "optimizer.matrix_rate": RATE, "run.precision": "fp32", "run.seed": job.seed,
+            },
+        )  # fmt: skip
 
     def _quality(self, figures: Any) -> float:
         return float(figures.metrics()["heldout_accuracy" if self._job.kind == "classify" else "heldout_mrr"])
@@ -223,7 +253,7 @@ class World:
 
 def _result(clock: Clock, examples: float, quality: float) -> Result:
     figures = clock.figures()
-    return Result(examples / figures["seconds"], examples / figures["cpu_seconds"], quality)
+    return Result(examples / figures["seconds"], examples / figures["cpu_seconds"], [quality])
 
 
 def _watch(clock: Clock) -> Any:
@@ -261,17 +291,9 @@ def _arguments(folder: Path, job: Job, kind: Any = None, **options: Any) -> Any:
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=False,
-        seed=SEED,
+        seed=job.seed,
         **options,
     )
-
-
-def _settings(base: str, data: dict[str, Any], kind: str) -> TuneSettings:
-    from windlass.build.adapt.recipe import TUNING
-
-    changes = {f"data.{name}": value for name, value in data.items()}
-    fixed = {"optimizer.matrix_rate": RATE, "run.precision": "fp32", "model.base": base, "data.overlong": "cut"}
-    return TUNING.read(kind, changes | fixed)
 
 
 def _minilm() -> str:

@@ -11,10 +11,12 @@ embedding       MiniLM as an embedder, on titles and abstracts, against the trai
 
 Contenders begin with the same weights and see the same examples as often, in steps of as many, with the same optimizer
 and rates. Each turn of a decoder is a process of its own; turns are interleaved, and medians count. Quality is measured
-on the same held-out examples by one piece of code. Memory is what a process held at most, less what it held before it
-loaded the model and less the model's weights (`memory_ratio`); and also all of it (`memory_ratio_process`).
-Contenders that are slower by design (`ONCE`) run in the first round only. `--peers`, or WINDLASS_PEERS: a Python that
-has trl, peft and sentence-transformers, where this one has not.
+on the same held-out examples by one piece of code. The rounds of encoders differ by their seeds: of their quality the
+mean is told, and the mean difference from the peer's in the same round, both with their 95% intervals. Memory is what a
+process held at most, less what it held before it loaded the model and less the model's weights (`memory_ratio`); and
+also all of it (`memory_ratio_process`). Contenders that are slower by design (`ONCE`) run in the first round only. Each
+turn is told on stderr when it is done. `--peers`, or WINDLASS_PEERS: a Python that has trl, peft and
+sentence-transformers, where this one has not.
 """
 
 from __future__ import annotations
@@ -26,20 +28,25 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench import _adapt_decoder as decoder
 
+from windlass.evaluate.statistics.intervals import Interval, mean_interval
+from windlass.evaluate.statistics.paired import paired_difference
+
 PARTS = ("decoder", "classification", "embedding")
+ROUNDS = {"decoder": 3, "classification": 5, "embedding": 3}
 ONCE = ("TRL, packed, rows together", "TRL, defaults")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, help="of each part; else " + str(ROUNDS))
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", nargs="+", choices=[decoder.OURS, *decoder.TRL], help="contenders of the decoder")
     parser.add_argument("--peers", default=os.environ.get("WINDLASS_PEERS", sys.executable), help="the peers' Python")
@@ -54,7 +61,8 @@ def main() -> int:
         if part == "decoder":
             line |= _decoder(arguments)
         else:
-            own = ["--encoders", part, "--rounds", str(arguments.rounds), "--threads", str(arguments.threads)]
+            rounds = str(arguments.rounds or ROUNDS[part])
+            own = ["--encoders", part, "--rounds", rounds, "--threads", str(arguments.threads)]
             found = _ran([arguments.peers, "-m", "bench.adapt", *own], arguments.threads)
             line |= {} if found is None else _shown(part, found)
     print(json.dumps(line))
@@ -69,12 +77,15 @@ def _decoder(arguments: argparse.Namespace) -> dict[str, Any]:
         folder = Path(temporary)
         decoder.prepare(folder)
         facts = json.loads((folder / "facts.json").read_text())
-        for number in range(arguments.rounds):
+        rounds = arguments.rounds or ROUNDS["decoder"]
+        for number in range(rounds):
             for name in names:
                 if number == 0 or name not in ONCE:
                     python = sys.executable if name == decoder.OURS else arguments.peers
                     one = _ran([python, "-m", "bench._adapt_decoder", name, str(folder)], arguments.threads)
-                    found[name] += [] if one is None else [one]
+                    if one is not None:
+                        found[name].append(one)
+                        print(f"round {number + 1} of {rounds}, {name}: {one['seconds']:.1f} s", file=sys.stderr)
         quality = {name: decoder.heldout(folder, folder / name) for name, runs in found.items() if runs}
         before = decoder.heldout(folder, None)
     print(
@@ -116,36 +127,46 @@ def _encoders(part: str, rounds: int, threads: int) -> dict[str, Any]:
 
     torch.set_num_threads(threads)
     found = (encoders.classification if part == "classification" else encoders.embedding)(rounds)
-    return {name: [result.per_second, result.per_cpu_second, result.quality] for name, result in found.items()}
+    return {name: asdict(result) for name, result in found.items()}
 
 
 def _shown(part: str, found: dict[str, Any]) -> dict[str, Any]:
     measured, key = ("accuracy", "vs_hf_trainer") if part == "classification" else ("MRR", "vs_sentence_transformers")
-    print(f"\n{part}\n\n{'':<40}{'examples/s':>12}{'of CPU':>10}{measured:>10}")
-    for name, (rate, cpu, quality) in found.items():
-        print(f"{name:<40}{rate:>12.1f}{cpu:>10.1f}{quality:>10.3f}", flush=True)
-    best = {
-        mine: [max(figures[which] for name, figures in found.items() if name.startswith("windlass") == mine)
-               for which in (0, 1)]
-        for mine in {name.startswith("windlass") for name in found}
-    }  # fmt: skip
-    line: dict[str, Any] = {f"{part}_quality": {name: round(quality, 3) for name, (*_, quality) in found.items()}}
-    if False in best:
-        line |= {key: round(best[True][0] / best[False][0], 2), f"{key}_cpu": round(best[True][1] / best[False][1], 2)}
+    rounds = len(next(iter(found.values()))["qualities"])
+    print(f"\n{part}, {rounds} seed(s)\n\n{'':<36}{'examples/s':>12}{'of CPU':>10}  {measured}")
+    for name, one in found.items():
+        quality = _interval(mean_interval(one["qualities"]))
+        print(f"{name:<36}{one['per_second']:>12.1f}{one['per_cpu_second']:>10.1f}  {quality}", flush=True)
+    ours, theirs = ([name for name in found if name.startswith("windlass") == mine] for mine in (True, False))
+    line: dict[str, Any] = {
+        f"{part}_quality": {name: [round(quality, 3) for quality in one["qualities"]] for name, one in found.items()}
+    }
+    if not theirs:
+        return line
+    mine, other = (max(names, key=lambda name: found[name]["per_second"]) for names in (ours, theirs))
+    better = paired_difference(found[other]["qualities"], found[mine]["qualities"]).difference
+    print(f"\n{mine} less {other}, seed by seed: {_interval(better)}", flush=True)
+    if rounds > 1:
+        line[f"{part}_difference"] = [round(value, 3) for value in (better.estimate, better.low, better.high)]
+    for which, rate in ((key, "per_second"), (f"{key}_cpu", "per_cpu_second")):
+        best, most = (max(found[name][rate] for name in names) for names in (ours, theirs))
+        line[which] = round(best / most, 2)
     return line
 
 
+def _interval(interval: Interval) -> str:
+    known = f" [{interval.low:.3f}, {interval.high:.3f}]" if interval.n > 1 else ""
+    return f"{interval.estimate:.3f}{known}"
+
+
 def _ran(command: list[str], threads: int) -> dict[str, Any] | None:
-    """The last line that a process printed; what else it said is shown if it failed."""
+    """The last line that a process printed. What it says on stderr is seen at once."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
-    environment |= {
-        "THP_MEM_ALLOC_ENABLE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }  # all of them, as our command has it
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    environment |= {"THP_MEM_ALLOC_ENABLE": "1", "TOKENIZERS_PARALLELISM": "false"}  # as our command has it
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
-        print(f"{' '.join(command[2:])} failed: {done.stderr[-2000:]}", flush=True)
+        print(f"{' '.join(command[2:])} failed with status {done.returncode}", flush=True)
         return None
     found: dict[str, Any] = json.loads(lines[-1])
     return found

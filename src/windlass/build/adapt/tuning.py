@@ -38,6 +38,7 @@ from windlass.build.training.distributed.workers import ALONE, Workers
 from windlass.build.training.fitting import Fit, Measurement, Say, evaluate, fit, started_run
 from windlass.build.training.guard import CLIMB, check_end
 from windlass.build.training.loop import TrainState
+from windlass.build.training.optim.adamw_rows import name_rows
 from windlass.build.training.optim.average import Average
 from windlass.build.training.optim.groups import tuning_groups
 from windlass.build.training.optim.optimizers import Optimizers
@@ -176,6 +177,8 @@ def job_of(prepared: Prepared, settings: TuneSettings, workers: Workers, paralle
     model, sizes = prepared.model, Sizes(batch, min(settings.data.micro_batch or batch, batch), warmup)
     loss_of = Spread(model, prepared.loss, workers, parallel, prepared.survey)
     groups = tuning_groups(model.named_parameters(), settings.rate, optimizer.weight_decay)
+    if optimizer.kind == "adamw":
+        name_rows(model, workers)
     state = TrainState(
         model,
         Optimizers(model, groups, optimizer),

@@ -51,6 +51,8 @@ class Encoder(Stack):
             raise InputError("Model configuration: an encoder is not causal.", "Set causal = false, or make a Decoder.")
         super().__init__(config)
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.hidden))
+        self.by_rows = False
+        """Whether the embedding's gradient is sparse, as whoever trains it may wish."""
         self.transform = Transform(config) if config.head_transform else None
         self.head = None if config.tied or config.headless else Linear(config.hidden, config.vocab_size)
         self.head_bias = nn.Parameter(torch.empty(config.vocab_size)) if config.head_bias else None
@@ -72,7 +74,7 @@ class Encoder(Stack):
         `types_BT` (int64): 0 for the first and 1 for the second text of a pair, where the model knows types. `dtype`:
         precision of the activations. Raises `InputError` when a text is longer than the model reads.
         """
-        x_BTC = embed(tokens_BT, self.embedding, self.config, dtype)
+        x_BTC = embed(tokens_BT, self.embedding, self.config, dtype, by_rows=self.by_rows)
         x_BTC, sights = self.enter(x_BTC, documents_BT, types_BT=types_BT, lengths=lengths)
         return self.through(x_BTC, sights, routing)[:, : tokens_BT.shape[1]]
 

@@ -10,9 +10,19 @@ from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.linear import Linear
 
 
-def embed(tokens_BT: Tensor, embedding_VC: Tensor, config: TransformerConfig, dtype: torch.dtype | None) -> Tensor:
-    """The tokens' vectors, (B, T, C). `dtype` is the precision of all activations (None: that of the weights)."""
-    x_BTC = F.embedding(tokens_BT, embedding_VC)
+def embed(
+    tokens_BT: Tensor,
+    embedding_VC: Tensor,
+    config: TransformerConfig,
+    dtype: torch.dtype | None,
+    *,
+    by_rows: bool = False,
+) -> Tensor:
+    """The tokens' vectors, (B, T, C). `dtype` is the precision of all activations (None: that of the weights).
+
+    `by_rows`: the embedding's gradient is sparse, with the rows of these tokens alone.
+    """
+    x_BTC = F.embedding(tokens_BT, embedding_VC, sparse=by_rows)
     if dtype is not None:
         x_BTC = x_BTC.to(dtype)
     return x_BTC if config.embedding_scale == 1.0 else x_BTC * config.embedding_scale

@@ -39,11 +39,14 @@ def pretraining_groups(model: Model, sizes: Sizes, settings: OptimizerSettings) 
 
 
 def tuning_groups(named: Iterable[tuple[str, nn.Parameter]], rate: float, decay: float) -> list[Group]:
-    """One rate for all that is trained of a model that exists; the decay is for what multiplies: no norms or biases."""
-    trained = [parameter for _, parameter in named if parameter.requires_grad]
+    """One rate for all that is trained of a model that exists; the decay is for what multiplies: no norms or biases,
+    and no tables, of which it would wear away rows that no example reads."""
+    trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+    matrices = [(name, parameter) for name, parameter in trained if parameter.ndim >= 2]
     return [
-        Group([parameter for parameter in trained if parameter.ndim >= 2], rate, decay, matrices=True),
-        Group([parameter for parameter in trained if parameter.ndim < 2], rate),
+        Group([parameter for name, parameter in matrices if not _is_table(name)], rate, decay, matrices=True),
+        Group([parameter for name, parameter in matrices if _is_table(name)], rate, matrices=True),
+        Group([parameter for _, parameter in trained if parameter.ndim < 2], rate),
     ]
 
 
@@ -51,8 +54,12 @@ def _role(name: str, parameter: nn.Parameter) -> str:
     """Which group a parameter learns in."""
     if "blocks." in name and parameter.ndim >= 2:
         return "query" if name.endswith(".query.weight") else "matrix"
-    tables = ("embedding", "positions", "token_types")
-    return "embedding" if name.rpartition(".")[2] in tables else "rest"
+    return "embedding" if _is_table(name) else "rest"
+
+
+def _is_table(name: str) -> bool:
+    """Whether rows of the parameter are looked up."""
+    return name.rpartition(".")[2] in ("embedding", "positions", "token_types")
 
 
 def _query_rate(config: TransformerConfig) -> float:

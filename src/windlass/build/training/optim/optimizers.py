@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from windlass.build.training.distributed.pieces import whole
 from windlass.build.training.optim.adamw8 import AdamW8
+from windlass.build.training.optim.adamw_rows import RowAdamW, numbers_of
 from windlass.build.training.optim.groups import Group
 from windlass.build.training.optim.muon import Muon
 from windlass.build.training.settings import OptimizerSettings
@@ -34,7 +35,7 @@ class Optimizers:
         if by_muon := [_options(group) for group in groups if muon and group.matrices]:
             self._all.append(Muon(by_muon, lr=self.rate, momentum=settings.momentum))
         if by_adamw := [_options(group) for group in groups if not (muon and group.matrices)]:
-            adamw = AdamW8 if settings.kind == "adamw8" else partial(torch.optim.AdamW, fused=True)
+            adamw = AdamW8 if settings.kind == "adamw8" else partial(RowAdamW, fused=True)
             self._all.append(adamw(by_adamw, betas=settings.betas, eps=settings.eps, weight_decay=0.0))
         self._rates = [[g["lr"] for g in o.param_groups] for o in self._all]
         self._parameters = [parameter for group in groups for parameter in group.parameters]
@@ -48,7 +49,12 @@ class Optimizers:
 
     def clip(self) -> float:
         """Shortens the whole gradient to the limit; returns its norm before."""
-        return float(whole(nn.utils.clip_grad_norm_(self._parameters, self._limit)))
+        gradients = [numbers_of(parameter) for parameter in self._parameters if parameter.grad is not None]
+        norm = float(whole(nn.utils.get_total_norm(gradients)))
+        if norm > self._limit:
+            for gradient in gradients:
+                gradient.mul_(self._limit / norm)
+        return norm
 
     def step(self, multiplier: float) -> None:
         """Applies the gradients with all rates times `multiplier`, and clears them."""
@@ -60,6 +66,9 @@ class Optimizers:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state, by the parameter's name and the optimizer's name for it; to be filled in place."""
+        for optimizer in self._all:
+            if isinstance(optimizer, RowAdamW):
+                optimizer.forget()
         return {
             f"{name}/{key}": value
             for optimizer in self._all

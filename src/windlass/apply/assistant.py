@@ -1,9 +1,9 @@
 """The assistant: finds passages, decides whether they hold the answer, and quotes them, or says that they do not.
 
-With a language model the answer is the model's, but every sentence must quote a passage and every quotation is
-checked verbatim; what is not supported is dropped, and if nothing is left the answer is withheld. Without one the
-answer is the quotations themselves, or with an extractive reader the very words that answer. Nothing unchecked leaves:
-a streamed answer is streamed after its check.
+With a language model the answer is the model's, from the passages or from all documents, but every sentence must quote
+a passage and every quotation is checked verbatim; what is not supported is dropped, and if nothing is left the answer
+is withheld. Without one the answer is the quotations themselves, or with an extractive reader the very words that
+answer. Nothing unchecked leaves: a streamed answer is streamed after its check.
 """
 
 from __future__ import annotations
@@ -14,22 +14,28 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from windlass.apply.prompts import prompt
+from windlass.apply.providers.fitting import window_of
 from windlass.apply.rag.abstention import AbstentionRule, features_of
 from windlass.apply.rag.answer import QuoteSettings, quote
 from windlass.apply.rag.fusion import SearchSettings
 from windlass.apply.rag.grounded import PROMPT, grounded_answer, grounded_request
 from windlass.apply.rag.reading import read_out
 from windlass.apply.rag.search import HybridIndex
+from windlass.apply.rag.whole import route
 from windlass.apply.tasks.running import note, plain
 from windlass.core import semconv
 from windlass.core.errors import InputError, Unsupported
 from windlass.core.protocols import ChatModel, Extracting, Hit
-from windlass.core.trace import Recorder, Span
+from windlass.core.trace import Recorder, Span, current_span
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Citation, Message, Usage
+from windlass.core.windows import Window
 
 NOT_FOUND = "The documents do not hold an answer to this question."
 _SEARCHED = 10
 """Passages ranked for every question, so that the abstention rule always sees the same evidence."""
+
+_DENSEST = 8
+"""Characters that a token hardly ever exceeds on average: longer documents are not read to be counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +47,13 @@ class AssistantSettings:
     search: SearchSettings = field(default_factory=SearchSettings)
     abstention: AbstentionRule = field(default_factory=AbstentionRule)
     quotes: QuoteSettings = field(default_factory=QuoteSettings)
+    whole: int = 0
+    """Above 0: the language model gets all documents in place of passages where they fit its window and cost less,
+    if so many questions are asked while they are in its provider's cache (`rag.whole`). 0: never."""
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise InputError("An assistant needs k of at least 1.")
+        if self.k < 1 or self.whole < 0:
+            raise InputError("An assistant needs k of at least 1, and whole of at least 0.")
 
 
 class Assistant:
@@ -64,9 +73,10 @@ class Assistant:
         reader: Extracting | None = None,
         name: str = "assistant",
         digest: str | None = None,
+        windows: Mapping[str, Window] | None = None,
     ) -> None:
         """Answers are written by `model`, or read out of the passages by `reader`; with neither, sentences are
-        quoted."""
+        quoted. `windows`: of models that the table does not know."""
         if model is not None and reader is not None:
             raise InputError("An assistant has a language model or a reader, not both.", "Leave one of them out.")
         self.settings = settings or AssistantSettings()
@@ -76,6 +86,7 @@ class Assistant:
         self._recorder = recorder or Recorder(None)
         self._name = name
         self._digest = digest
+        self._windows = windows
 
     @property
     def name(self) -> str:
@@ -97,10 +108,12 @@ class Assistant:
             probability = found.probability
             span["windlass.abstention.probability"] = round(probability, 4)
             span["windlass.abstention.threshold"] = self.settings.abstention.threshold
-            if not found.hits or probability < self.settings.abstention.threshold:
+            if self.model is not None and (everything := self._whole(self.model, question, found, where, request)):
+                said = self._written(self.model, question, everything, request)
+            elif not found.hits or probability < self.settings.abstention.threshold:
                 said = _Said(NOT_FOUND, (), True, found.usage, None, "the passages found do not fit the question")
             elif self.model is not None:
-                said = self._written(self.model, question, found, request)
+                said = self._written(self.model, question, found.passages, request)
             elif self.reader is not None:
                 said = self._read(self.reader, question, found)
             else:
@@ -220,8 +233,28 @@ class Assistant:
         quotations = "\n".join(f"“{c.quote}” [{n}]" for n, c in enumerate(citations, start=1))
         return _Said(f"{quotations}\n\n{sources(citations)}", citations, False, found.usage, None)
 
-    def _written(self, model: ChatModel, question: str, found: _Found, request: ChatRequest) -> _Said:
-        passages = [hit.citation for hit in found.hits]
+    def _whole(
+        self, model: ChatModel, question: str, found: _Found, where: Mapping[str, Any] | None, request: ChatRequest
+    ) -> Sequence[Citation]:
+        """All passages, where they are to be read in place of those found; what they may hold, no search decides."""
+        window = window_of(model, self._windows)
+        if not self.settings.whole or window is None or self.index.characters > _DENSEST * window.context:
+            return ()
+        everything = self.index.passages(where)
+        chosen = route(
+            model,
+            lambda asked, passages: grounded_request(asked, passages, request),
+            question,
+            everything,
+            found.passages,
+            windows=self._windows,
+            questions=self.settings.whole,
+        )
+        if (span := current_span()) is not None:
+            span["windlass.route"] = f"{'whole' if chosen.whole else 'passages'}: {chosen.reason}"
+        return everything if chosen.whole else ()
+
+    def _written(self, model: ChatModel, question: str, passages: Sequence[Citation], request: ChatRequest) -> _Said:
         asked = grounded_request(question, passages, request)
         with self._recorder.span("generate", "chat") as span:
             span.input = [plain(message) for message in asked.messages]
@@ -252,6 +285,10 @@ class _Found:
     vector: Any
     probability: float
     usage: Usage
+
+    @property
+    def passages(self) -> Sequence[Citation]:
+        return [hit.citation for hit in self.hits]
 
 
 @dataclass(frozen=True, slots=True)

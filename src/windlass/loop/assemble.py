@@ -54,6 +54,7 @@ def load_assistant(
         reader=reader,
         name=spec.task,
         digest=variant.digest,
+        windows=ws.config.windows,
     )
 
 

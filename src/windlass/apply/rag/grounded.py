@@ -32,11 +32,11 @@ class Grounded:
 def grounded_request(question: str, passages: Sequence[Citation], request: ChatRequest) -> ChatRequest:
     """The rules, then the passages, then the question; sampling parameters as in `request`.
 
-    Passages stand between marks whose code is derived from all of the contents: whoever wrote one passage cannot
-    write the mark that ends it.
+    Passages stand between marks whose code is derived from all of them: whoever wrote one passage cannot write the mark
+    that ends it, and the same passages are the same to the byte for each question, as providers' caches want them.
     """
     rules, _ = prompt(PROMPT)
-    joined = "\0".join([question, *(p.quote for p in passages)])
+    joined = "\0".join(p.quote for p in passages)
     code = hashlib.sha256(joined.encode("utf-8", "replace")).hexdigest()[:12]
     parts = []
     for number, passage in enumerate(passages, start=1):

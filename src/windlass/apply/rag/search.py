@@ -167,6 +167,16 @@ class HybridIndex:
             found.update((row[0], Citation(*row[1:])) for row in rows)
         return [found[passage] for passage in passages]
 
+    @cached_property
+    def characters(self) -> int:
+        """Of all passages together."""
+        return int(self._file.query('SELECT total("end" - start) FROM passages')[0][0])
+
+    def passages(self, where: Mapping[str, Any] | None = None) -> list[Citation]:
+        """All passages that match, in the order of the documents: together they are what the documents say."""
+        ids = range(1, len(self) + 1) if where is None else np.flatnonzero(self._matching(where)) + 1
+        return self.citations([int(passage) for passage in ids])
+
     # filters --------------------------------------------------------------------------------------------------------
 
     def _matching(self, where: Mapping[str, Any]) -> NDArray[np.bool_]:

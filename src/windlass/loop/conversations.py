@@ -28,7 +28,7 @@ from windlass.core.workspace import Workspace
 from windlass.loop.data_card import data_card
 from windlass.loop.harvest import CORRECTION, FEEDBACK, Guarded, clusters_of, question_key
 from windlass.loop.lineage import citations_of
-from windlass.loop.spoken import NotSpoken, Spoken, Turn, answered_by, spoken
+from windlass.loop.spoken import NotSpoken, Spoken, Turn, answered_by, answers_in, spoken
 
 Form = Literal["conversations", "pairs", "labels", "exercises", "texts"]
 _PAGE = 500
@@ -189,9 +189,9 @@ def _listen(ws: Workspace, wanted: Wanted, guard: _Guard, skipped: Counter[str])
             continue
         if root.name != wanted.task:
             continue
-        chosen = [root] if wanted.teacher is None else answered_by(spans, wanted.teacher)
+        chosen = answers_in(spans, root) if wanted.teacher is None else answered_by(spans, wanted.teacher)
         if not chosen:
-            skipped[f"without an answer of {wanted.teacher}"] += 1
+            skipped["without an answer" if wanted.teacher is None else f"without an answer of {wanted.teacher}"] += 1
         for span in chosen:
             try:
                 said = spoken(span)
@@ -249,19 +249,21 @@ def _exercises(questions: Iterable[_Question], skipped: Counter[str]) -> Iterato
 def _texts(questions: Iterable[_Question], skipped: Counter[str]) -> Iterator[dict[str, Any]]:
     """What was asked last, with what was said of it: one word, or the one value of an object."""
     for question, best in _settled(questions, skipped):
-        label = _value(str(best.answer["content"]))
+        label = _value(best.answer)
         if label is None:
             skipped["whose answer is not one value"] += len(best.traces)
         else:
             yield _row(question, best, best.how, text=question.prompt[-1]["content"], label=label)
 
 
-def _value(answer: str) -> Any:
-    """The label that an answer is, or the one that it holds as JSON; None where it holds several things or none."""
+def _value(answer: Turn) -> Any:
+    """The label that an answer is, or the one that it holds as JSON or as the arguments of its one call; None where it
+    holds several things or none."""
+    said, calls = str(answer["content"]), answer.get("tool_calls") or []
     try:
-        found = json.loads(answer)
+        found = calls[0]["function"]["arguments"] if len(calls) == 1 and not said.strip() else json.loads(said)
     except ValueError:
-        return answer.strip() or None
+        return said.strip() or None
     if isinstance(found, dict):
         found = next(iter(found.values())) if len(found) == 1 else None
     return found if isinstance(found, str | int | float) else None

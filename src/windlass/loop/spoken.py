@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from windlass.core import semconv
@@ -12,6 +12,8 @@ from windlass.core.records import SpanRecord
 from windlass.core.redact import MARK
 
 Turn = dict[str, Any]
+_TASK = "windlass.task"
+"""What the span of a typed task has; those of its calls stand right under it."""
 
 
 class NotSpoken(Exception):
@@ -53,9 +55,41 @@ def spoken(span: SpanRecord) -> Spoken:
 
 
 def answered_by(spans: Sequence[SpanRecord], model: str) -> list[SpanRecord]:
-    """The chats of a trace that this model answered."""
+    """The chats of a trace that this model answered, those of tasks as `settled` has them."""
     names = (semconv.RESPONSE_MODEL, semconv.REQUEST_MODEL)
-    return [one for one in spans if one.operation == "chat" and model in map(one.attributes.get, names)]
+    return [one for one in settled(spans) if model in map(one.attributes.get, names)]
+
+
+def answers_in(spans: Sequence[SpanRecord], root: SpanRecord) -> list[SpanRecord]:
+    """What answers in a trace: its root, or the calls of the typed task that the root is."""
+    return [one for one in settled(spans) if one.parent_id == root.span_id] if _TASK in root.attributes else [root]
+
+
+def settled(spans: Sequence[SpanRecord]) -> list[SpanRecord]:
+    """The chats of a trace. A typed task asks again as long as an answer does not fit: then what was asked first stands
+    with the answer that was taken, and the others, with what was said against them, are left out. Where the task failed
+    in the end, no answer fitted, and what stands there failed too."""
+    tasks = {one.span_id: one for one in spans if _TASK in one.attributes}
+    chats = sorted((one for one in spans if one.operation == "chat"), key=lambda one: one.start_ns)
+    found = []
+    for one in chats:
+        task = tasks.get(one.parent_id or "")
+        if task is None:
+            found.append(one)
+            continue
+        own = [other for other in chats if other.parent_id == one.parent_id]
+        if not any(_goes_on(one, later) for later in own):
+            first = next(earlier for earlier in own if earlier is one or _goes_on(earlier, one))
+            found.append(replace(one, input=first.input, status="error" if task.status == "error" else one.status))
+    return found
+
+
+def _goes_on(one: SpanRecord, later: SpanRecord) -> bool:
+    """Whether the later call asks what the earlier one did, and then says more."""
+    asked, again = one.input, later.input
+    if not isinstance(asked, list) or not isinstance(again, list):
+        return False
+    return len(again) > len(asked) and again[: len(asked)] == asked
 
 
 def _turn(message: Any) -> Turn:

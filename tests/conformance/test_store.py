@@ -414,6 +414,40 @@ def test_traces_filter_by_error_and_score(store: Store) -> None:
     assert [dict(t.scores) for t in store.traces()] == [{}, {}, {"feedback": 1.0}], "the latest value, never an error"
 
 
+def test_who_used_a_prompt(store: Store) -> None:
+    one, two, three = (hex_of(number) for number in (1, 2, 3))
+
+    def used(number: int, digest: str, *costs: Any, failed: bool = False) -> None:
+        names = {"windlass.prompt.digest": digest}
+        error = {"status": "error", "error": "NoAnswer: none"} if failed else {}
+        calls = [span(number, i + 2, 1, attributes={**names, "windlass.cost.usd": c}) for i, c in enumerate(costs)]
+        store.add_spans([span(number, attributes=names, **error), *calls])
+
+    used(1, one, 0.5, None)
+    used(2, one, 0.25, failed=True)
+    used(3, one, "dear")
+    used(4, two)
+    store.add_spans([span(5), span(5, 2, 1, attributes={"windlass.cost.usd": 7.0})])
+    store.add_score(score("a", hex_of(1, 32), 0.0, at=1.0))
+    store.add_score(score("b", hex_of(1, 32), 1.0, at=2.0))
+    store.add_score(score("c", hex_of(2, 32), 0.0, at=1.0))
+    store.add_score(score("d", hex_of(3, 32), None, error="judge failed"))
+    store.add_score(score("e", hex_of(5, 32), 1.0, at=1.0))
+    found = store.prompt_uses([one, two, three])
+    assert set(found) == {one, two}, "what nobody used is left out"
+    use = found[one]
+    assert (use.traces, use.failed, use.calls, use.priced, use.cost_usd) == (3, 1, 4, 2, 0.75)
+    assert (use.rated, use.good) == (2, 1), "the newest feedback of each trace, never an error"
+    assert use.last == max(s.start_ns for s in store.trace(hex_of(3, 32))) / 1e9
+    assert (found[two].traces, found[two].calls, found[two].cost_usd) == (1, 0, None)
+    assert (found[two].failed, found[two].rated, found[two].good) == (0, 0, 0)
+    assert store.prompt_uses([]) == {}
+    assert [t.root.trace_id for t in store.traces(prompt=one)] == [hex_of(n, 32) for n in (3, 2, 1)]
+    assert [t.root.trace_id for t in store.traces(prompt=one, errors=True)] == [hex_of(2, 32)]
+    assert [t.root.trace_id for t in store.traces(prompt=one, limit=1, offset=1)] == [hex_of(2, 32)]
+    assert store.traces(prompt=three) == []
+
+
 # scores ---------------------------------------------------------------------------------------------------------
 
 

@@ -44,3 +44,27 @@ def test_traces_are_read_in_the_order_of_an_index(tmp_path: Path, filters: dict[
     assert "SEARCH spans USING INDEX" in parts, parts
     assert "SEARCH scores USING INDEX" in scores, scores
     store.close()
+
+
+def test_who_used_a_prompt_is_found_without_reading_all_spans(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "w.db")
+    store.add_spans(
+        SpanRecord(
+            f"{n:032x}", f"{1:016x}", None, "tone", "chat", n, n, "ok", None,
+            {"windlass.prompt.digest": "a" * 64} if n % 10 == 0 else {},
+        )
+        for n in range(50)
+    )  # fmt: skip
+    plans: list[str] = []
+    read = store.database.read
+
+    def explained(sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        plans.append("\n".join(row[3] for row in read(f"EXPLAIN QUERY PLAN {sql}", parameters)))
+        return read(sql, parameters)
+
+    store.database.read = explained  # type: ignore[method-assign]
+    assert store.prompt_uses(["a" * 64])["a" * 64].traces == 5
+    assert len(store.traces(prompt="a" * 64)) == 5
+    for plan in plans[:3]:
+        assert "spans USING INDEX spans_prompts" in plan, plan
+    store.close()

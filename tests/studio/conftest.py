@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("starlette", reason="needs windlass[serve]")
 
 import uvicorn
+from prompt_seed import search, seed_prompts
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 from studio_seed import Live, Site, seed
@@ -26,6 +27,8 @@ from windlass.studio.app import routes
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with Workspace(tmp_path_factory.mktemp("studio")) as ws:
         seeded, models = seed(ws)
+        seed_prompts(ws)
+        search(ws)
         app = Starlette(routes=routes(ws, models))
         with TestClient(app, base_url="http://localhost", follow_redirects=False) as client:
             yield Site(ws, seeded, models, client)
@@ -41,6 +44,8 @@ def empty(tmp_path: Path) -> Iterator[TestClient]:
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     with Workspace(tmp_path_factory.mktemp("live")) as ws, socket.socket() as listening:
         seeded, models = seed(ws)
+        seed_prompts(ws)
+        search(ws)
         listening.bind(("127.0.0.1", 0))
         app = Starlette(routes=routes(ws, models))
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))

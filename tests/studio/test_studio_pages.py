@@ -40,6 +40,18 @@ PAGES: dict[str, Callable[[Seeded], str]] = {
     "experiment": lambda s: f"/experiments/{s.experiment.ref}",
     "refused experiment": lambda s: f"/experiments/{s.refused.digest}",
     "releases": lambda s: "/releases",
+    "prompts": lambda s: "/prompts",
+    "prompt": lambda s: "/prompts/tone@2",
+    "prompt by its label": lambda s: "/prompts/tone:live",
+    "prompt with examples, compared": lambda s: "/prompts/tone@3?with=tone@1",
+    "prompt that is not used": lambda s: "/prompts/tone@3",
+    "hostile prompt": lambda s: "/prompts/breaking",
+    "editing a prompt": lambda s: "/prompts/tone@3/edit",
+    "editing a hostile prompt": lambda s: "/prompts/breaking/edit",
+    "trying a prompt": lambda s: "/prompts/tone@2/try",
+    "trying a hostile prompt": lambda s: "/prompts/breaking/try",
+    "trying a prompt on a row": lambda s: "/prompts/tone@2/try?dataset=reviews@1&row=2",
+    "search for a prompt": lambda s: "/experiments/parity-prompt-search",
     "artifacts": lambda s: "/artifacts",
     "artifacts of a kind": lambda s: "/artifacts?kind=variant",
     "artifact": lambda s: "/artifacts/python-3m",
@@ -148,10 +160,17 @@ def test_hostile_text_stays_text(site: Site) -> None:
     assert not [s for s in shown.all("img") if s.get("src") == "x"]
 
 
-@pytest.mark.parametrize("address", ["/", "/ask", "/traces", "/runs", "/experiments", "/releases", "/artifacts"])
+@pytest.mark.parametrize(
+    "address", ["/", "/ask", "/traces", "/runs", "/experiments", "/releases", "/artifacts", "/prompts"]
+)
 def test_an_empty_workspace_says_what_to_type(empty: TestClient, address: str) -> None:
     found = page(empty, address)
-    assert "windlass demo" in found.text or "windlass turn" in found.text or "windlass serve" in found.text
+    assert (
+        "windlass demo" in found.text
+        or "windlass turn" in found.text
+        or "windlass serve" in found.text
+        or "windlass prompt" in found.text
+    )
 
 
 def test_what_is_not_there_is_said_plainly(site: Site) -> None:

@@ -40,9 +40,19 @@ class ServeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class StudioConfig:
+    """What trying prompts in the studio may take in a day, of UTC, together."""
+
+    tokens_per_day: int | None = 200_000
+    dollars_per_day: float | None = None
+    """With it, only models whose price is known can be tried."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)
+    studio: StudioConfig = field(default_factory=StudioConfig)
     prices: Mapping[str, Price] = field(default_factory=dict)
     """`[prices."provider/model"]` or `[prices."model"]`, in US dollars per million tokens; see `core.pricing`."""
     windows: Mapping[str, Window] = field(default_factory=dict)

@@ -145,6 +145,28 @@ class ReleaseRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptUse:
+    """What the traces say of one prompt."""
+
+    traces: int
+    """Those in which a span names it."""
+    failed: int
+    """Of them, those in which such a span ended in an error."""
+    last: float
+    """When the newest of these spans began, in seconds since the epoch."""
+    calls: int
+    """Calls of a model with it: spans that say what they cost, be it that this is not known."""
+    priced: int
+    """Of them, those whose cost is known."""
+    cost_usd: float | None
+    """Of the priced ones together; None when there are none."""
+    rated: int
+    """Traces with feedback."""
+    good: int
+    """Of them, those whose newest feedback is at least 0.5."""
+
+
+@dataclass(frozen=True, slots=True)
 class TraceSummary:
     """One line of the list of traces: its root span and what its spans add up to."""
 

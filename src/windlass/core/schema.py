@@ -53,4 +53,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX releases_task ON releases (task, id)",
         "CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     ),
+    (
+        # Who used a prompt: few spans have one, so the index is small and others do not pay for it.
+        """CREATE INDEX spans_prompts ON spans (json_extract(attributes, '$."windlass.prompt.digest"'), start_ns)
+            WHERE json_extract(attributes, '$."windlass.prompt.digest"') IS NOT NULL""",
+    ),
 )

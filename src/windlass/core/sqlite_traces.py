@@ -9,13 +9,15 @@ from typing import Any
 
 from windlass.core.errors import InputError
 from windlass.core.jsontext import dump
-from windlass.core.records import ScoreRecord, SpanLike, SpanRecord, TraceSummary
+from windlass.core.records import PromptUse, ScoreRecord, SpanLike, SpanRecord, TraceSummary
 from windlass.core.redact import Redactor
-from windlass.core.semconv import COST_USD, INPUT_TOKENS, OUTPUT_TOKENS
+from windlass.core.semconv import COST_USD, INPUT_TOKENS, OUTPUT_TOKENS, PROMPT_DIGEST
 from windlass.core.sqlite import Database
 
 _SPAN = "trace_id, span_id, parent_id, name, operation, start_ns, end_ns, status, error, attributes, input, output"
 _AMONG = "IN (SELECT value FROM json_each(?))"
+_PROMPT = f"""json_extract(attributes, '$."{PROMPT_DIGEST}"')"""
+"""To the letter as in the index `spans_prompts`."""
 
 
 class SqliteTraces:
@@ -66,6 +68,7 @@ class SqliteTraces:
         since: float | None = None,
         errors: bool | None = None,
         score: tuple[str, float, float] | None = None,
+        prompt: str | None = None,
         limit: int = 100,
         offset: int = 0,
     ) -> list[TraceSummary]:
@@ -85,6 +88,9 @@ class SqliteTraces:
                 "EXISTS (SELECT 1 FROM scores WHERE subject = root.trace_id AND name = ? AND value BETWEEN ? AND ?)"
             )
             parameters.extend(score)
+        if prompt is not None:
+            where.append(f"trace_id IN (SELECT trace_id FROM spans WHERE {_PROMPT} = ? AND {_PROMPT} IS NOT NULL)")
+            parameters.append(prompt)
         roots = self.database.read(
             f"SELECT {_SPAN} FROM spans AS root WHERE {' AND '.join(where)}"
             " ORDER BY start_ns DESC, rowid DESC LIMIT ? OFFSET ?",
@@ -106,6 +112,31 @@ class SqliteTraces:
         ):
             scores.setdefault(subject, {})[score_name] = value
         return [_summary(_span(row), parts[row[0]], scores.get(row[0], {})) for row in roots]
+
+    def prompt_uses(self, digests: Iterable[str]) -> dict[str, PromptUse]:
+        wanted = json.dumps(list(digests))
+        of_these = f"FROM spans WHERE {_PROMPT} {_AMONG} AND {_PROMPT} IS NOT NULL"
+        price = f"""attributes, '$."{COST_USD}"'"""
+        cost = f"iif(json_type({price}) IN ('integer', 'real'), json_extract({price}), NULL)"
+        used = self.database.read(
+            f"""SELECT {_PROMPT}, count(DISTINCT trace_id), count(DISTINCT iif(status = 'error', trace_id, NULL)),
+                max(start_ns), count(json_type({price})), count({cost}), sum({cost})
+                {of_these} GROUP BY {_PROMPT}""",
+            (wanted,),
+        )
+        # Of a bare column beside max(), SQLite gives the value in the row of the maximum.
+        rated = self.database.read(
+            f"""SELECT digest, count(*), sum(value >= 0.5) FROM (
+                SELECT digest, value, max(at) FROM (SELECT DISTINCT {_PROMPT} AS digest, trace_id {of_these})
+                JOIN scores ON subject = trace_id WHERE name = 'feedback' AND value IS NOT NULL
+                GROUP BY digest, trace_id) GROUP BY digest""",
+            (wanted,),
+        )
+        feedback = {digest: (count, good) for digest, count, good in rated}
+        return {
+            digest: PromptUse(traces, failed, last / 1e9, calls, priced, spent, *feedback.get(digest, (0, 0)))
+            for digest, traces, failed, last, calls, priced, spent in used
+        }
 
     def add_score(self, score: ScoreRecord) -> None:
         if (score.value is None) == (score.error is None) or (

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from windlass.core.records import (
     ArtifactRecord,
     MetricPoint,
+    PromptUse,
     ReleaseRecord,
     RunRecord,
     RunStatus,
@@ -104,14 +105,20 @@ class Store(Protocol):
         since: float | None = None,
         errors: bool | None = None,
         score: tuple[str, float, float] | None = None,
+        prompt: str | None = None,
         limit: int = 100,
         offset: int = 0,
     ) -> list[TraceSummary]:
         """Newest first, one per root span, in a number of queries that does not depend on how many there are.
 
         `name` filters on the root span's name; `errors` keeps traces with (True) or without (False) a failed span;
-        `score` keeps those that carry a score of this name within these bounds, both included.
+        `score` keeps those that carry a score of this name within these bounds, both included; `prompt` those with a
+        span that names the prompt of this digest.
         """
+        ...
+
+    def prompt_uses(self, digests: Iterable[str]) -> dict[str, PromptUse]:
+        """By digest, of these prompts; those that no span names are left out."""
         ...
 
     # scores

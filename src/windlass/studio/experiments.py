@@ -13,38 +13,21 @@ from starlette.responses import Response
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import NotFound, WindlassError, WorkspaceCorrupt
 from windlass.core.records import ArtifactRecord
-from windlass.core.scale import Scale, scale
+from windlass.core.scale import scale
 from windlass.core.workspace import Workspace
 from windlass.evaluate.experiment import Comparison, Experiment
 from windlass.evaluate.outcomes import METRICS, Outcome, columns
-from windlass.evaluate.statistics.intervals import Interval
+from windlass.studio import prompt_experiments
+from windlass.studio.experiment_rows import Row
+from windlass.studio.prompt_experiments import PromptView
 from windlass.studio.web import Visit
 
 EXTREMES = 12
 """Items shown with the largest gains, and as many with the largest losses."""
 LISTED = 50
+KINDS = ("experiment", prompt_experiments.KIND)
 KEPT = 64
 """Experiments kept in memory after they were read; they never change."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One metric of both variants."""
-
-    metric: str
-    label: str
-    lower_is_better: bool
-    incumbent: Interval
-    candidate: Interval
-    comparison: Comparison
-    decision: str
-    """Of the gate on this metric; empty where the gate does not look."""
-    values: Scale
-    gains: Scale
-
-    @property
-    def difference(self) -> Interval:
-        return self.comparison.difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,24 +70,34 @@ class View:
         return self.experiment.verdict.decision
 
     @property
+    def primary(self) -> str:
+        return self.experiment.policy.primary
+
+    @property
     def judged(self) -> list[Row]:
         return [row for row in self.rows if row.decision]
 
 
-_views: OrderedDict[str, View] = OrderedDict()
+_views: OrderedDict[str, View | PromptView] = OrderedDict()
 _lock = Lock()
 
 
-def read(ws: Workspace, ref: str) -> View:
+def newest(ws: Workspace, limit: int) -> list[ArtifactRecord]:
+    """Experiments of all kinds."""
+    found = [record for kind in KINDS for record in ws.store.artifacts(kind=kind, limit=limit)]
+    return sorted(found, key=lambda record: -record.created)[:limit]
+
+
+def read(ws: Workspace, ref: str) -> View | PromptView:
     """Raises `NotFound` for what is no experiment and `WorkspaceCorrupt` for one that cannot be understood."""
     artifact = ws.artifacts.get(ref)
-    if artifact.kind != "experiment":
+    if artifact.kind not in KINDS:
         raise NotFound(f"{artifact.ref} is no experiment but a {artifact.kind}.", "The list shows the experiments.")
     with _lock:
         view = _views.get(artifact.digest)
     if view is None:
         try:
-            view = _view(artifact)
+            view = _view(artifact) if artifact.kind == "experiment" else prompt_experiments.view(ws, artifact)
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise WorkspaceCorrupt(
                 f"{artifact.ref} cannot be read: {type(error).__name__} {error}.", "Run the comparison again."
@@ -167,8 +160,8 @@ def _place(outcome: Outcome) -> str:
 
 
 def listing(visit: Visit) -> Response:
-    found = visit.ws.store.artifacts(kind="experiment", limit=LISTED + 1)
-    views: list[View] = []
+    found = newest(visit.ws, LISTED + 1)
+    views: list[View | PromptView] = []
     broken: list[tuple[ArtifactRecord, WindlassError]] = []
     for record in found[:LISTED]:
         try:
@@ -180,6 +173,8 @@ def listing(visit: Visit) -> Response:
 
 def show(visit: Visit) -> Response:
     view = read(visit.ws, visit.path("ref"))
+    if isinstance(view, PromptView):
+        return prompt_experiments.show(visit, view)
     better = METRICS[view.experiment.policy.primary].better == "higher"
     wins = [i for i in view.items[:EXTREMES] if (i.gain > 0) == better and i.gain]
     losses = [i for i in view.items[: -EXTREMES - 1 : -1] if (i.gain < 0) == better and i.gain]

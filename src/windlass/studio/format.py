@@ -44,6 +44,13 @@ def cost(usd: float | None) -> str:
     return f"${usd:.2f}" if usd >= 1 or usd == 0 else f"${usd:.2g}"
 
 
+def share(value: float | None) -> str:
+    """A part of a whole in percent; 100 % and 0 % only where that is exact."""
+    if value is None:
+        return NONE
+    return f"{min(99.9, max(0.1, 100 * value)):.3g} %" if 0 < value < 1 else f"{100 * value:.0f} %"
+
+
 def duration(milliseconds: float | None) -> str:
     if milliseconds is None:
         return NONE
@@ -140,6 +147,7 @@ FILTERS = {
     "signed": signed,
     "signed_tick": signed_tick,
     "cost": cost,
+    "share": share,
     "duration": duration,
     "size": size,
     "short": short,

@@ -20,7 +20,7 @@ RECENT = 50
 def show(visit: Visit) -> Response:
     store = visit.ws.store
     traces = store.traces(limit=RECENT)
-    found = store.artifacts(kind="experiment", limit=1)
+    found = experiments.newest(visit.ws, 1)
     return visit.page(
         "overview.html",
         "overview",

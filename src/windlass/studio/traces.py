@@ -11,12 +11,14 @@ from typing import Any
 
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from windlass.apply.prompts import artifact as prompts
 from windlass.core import semconv
 from windlass.core.errors import NotFound
-from windlass.core.records import SpanRecord
+from windlass.core.records import ArtifactRecord, SpanRecord
 from windlass.core.values import Citation
 from windlass.loop.lineage import citations_of
 from windlass.studio.ask import document_address
+from windlass.studio.prompts import address
 from windlass.studio.web import Studio, Visit
 
 PAGE = 50
@@ -31,7 +33,7 @@ BAD = (-math.inf, math.nextafter(0.5, 0))
 
 def listing(visit: Visit) -> Response:
     page = visit.whole("page", 1, low=1)
-    filters = {key: visit.query(key) for key in ("name", "status", "score", "rating", "since")}
+    filters = {key: visit.query(key) for key in ("name", "status", "score", "rating", "since", "prompt")}
     score = filters["score"] or "feedback"
     bounds = {"good": GOOD, "bad": BAD}.get(filters["rating"])
     if bounds is None and filters["score"]:
@@ -41,6 +43,7 @@ def listing(visit: Visit) -> Response:
         since=time.time() - SINCE[filters["since"]] if filters["since"] in SINCE else None,
         errors={"error": True, "ok": False}.get(filters["status"]),
         score=(score, *bounds) if bounds else None,
+        prompt=filters["prompt"] or None,
         limit=PAGE + 1,
         offset=(page - 1) * PAGE,
     )
@@ -49,6 +52,7 @@ def listing(visit: Visit) -> Response:
         "traces",
         traces=found[:PAGE],
         filters=filters,
+        prompt=visit.ws.store.artifact(filters["prompt"]) if filters["prompt"] else None,
         filtered=any(filters.values()),
         page=page,
         more=len(found) > PAGE,
@@ -139,12 +143,16 @@ def raw(visit: Visit) -> Response:
 
 def span_view(studio: Studio, span: SpanRecord) -> dict[str, Any]:
     """What the panel of a span shows: its attributes, digests as links, and its payloads."""
-    digests: list[tuple[str, str, str | None]] = []
+    digests: list[tuple[str, str, str | None, str]] = []
     plain: list[tuple[str, Any]] = []
     for key, value in sorted(span.attributes.items()):
         if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
             record = studio.ws.store.artifact(value)
-            digests.append((key, value, record.ref if record else None))
+            if record is not None and record.kind == prompts.KIND:
+                record = _named(studio, span, record)
+                digests.append((key, value, record.ref, address(record)))
+            else:
+                digests.append((key, value, record.ref if record else None, f"/artifacts/{value}"))
         else:
             plain.append((key, value))
     return {
@@ -153,6 +161,15 @@ def span_view(studio: Studio, span: SpanRecord) -> dict[str, Any]:
         "plain": plain,
         "payloads": [(n, _payload(v)) for n, v in (("Input", span.input), ("Output", span.output)) if v is not None],
     }
+
+
+def _named(studio: Studio, span: SpanRecord, record: ArtifactRecord) -> ArtifactRecord:
+    """The prompt under the name that the span calls it by: the same words may be stored under several."""
+    name, version = (span.attributes.get(key) for key in (semconv.PROMPT_NAME, semconv.PROMPT_VERSION))
+    if not (isinstance(name, str) and isinstance(version, str) and version.isascii() and version.isdigit()):
+        return record
+    called = studio.ws.store.artifact(f"{name}@{version}")
+    return called if called is not None and called.digest == record.digest else record
 
 
 def _payload(value: Any) -> dict[str, Any]:

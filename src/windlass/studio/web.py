@@ -54,6 +54,7 @@ NAVIGATION = (
     ("traces", "Traces", "/traces", "t"),
     ("runs", "Runs", "/runs", "r"),
     ("experiments", "Experiments", "/experiments", "e"),
+    ("prompts", "Prompts", "/prompts", "p"),
     ("releases", "Releases", "/releases", "l"),
     ("artifacts", "Artifacts", "/artifacts", "f"),
 )
@@ -67,6 +68,8 @@ class Studio:
     ws: Workspace
     models: Mapping[str, ChatModel]
     asking: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(MAX_ASKING))
+    saving: threading.Lock = field(default_factory=threading.Lock)
+    """Held by whoever looks what is newest and then stores something newer."""
     corpora: Corpora = field(init=False)
     templates: jinja2.Environment = field(init=False)
 
@@ -86,12 +89,15 @@ class Studio:
     def render(self, template: str, **values: Any) -> str:
         return self.templates.get_template(template).render(**values)
 
-    def endpoint(self, handler: Callable[[Visit], Response]) -> Callable[[Request], Awaitable[Response]]:
-        """A Starlette endpoint that runs `handler` in a thread and answers every `WindlassError` with a page."""
+    def endpoint(
+        self, handler: Callable[[Visit], Response], most: int = MAX_FORM_BYTES
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """A Starlette endpoint that runs `handler` in a thread and answers every `WindlassError` with a page. Forms may
+        hold `most` bytes."""
 
         async def answer(request: Request) -> Response:
             try:
-                visit = Visit(self, request, await _form(request) if request.method == "POST" else {})
+                visit = Visit(self, request, await _form(request, most) if request.method == "POST" else {})
                 response = await run_in_threadpool(handler, visit)
             except WindlassError as error:
                 response = self._failed(request, error)
@@ -158,7 +164,7 @@ class Visit:
         return HTMLResponse(self.studio.render(template, here=here, **values))
 
 
-async def _form(request: Request) -> dict[str, str]:
+async def _form(request: Request, most: int) -> dict[str, str]:
     """The fields of a form post. Raises `Refused` for posts from other sites and for oversized ones."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     # Browsers send at least one of the two with every post; a program that sends neither carries no one's session.
@@ -168,8 +174,8 @@ async def _form(request: Request) -> dict[str, str]:
     body = bytearray()
     async for piece in request.stream():
         body += piece
-        if len(body) > MAX_FORM_BYTES:
-            raise Refused(f"The form holds more than {MAX_FORM_BYTES:,} bytes.", "Send a shorter text.", status=413)
+        if len(body) > most:
+            raise Refused(f"The form holds more than {most:,} bytes.", "Send a shorter text.", status=413)
     try:
         return dict(parse_qsl(body.decode(), keep_blank_values=True, errors="strict"))
     except ValueError as error:

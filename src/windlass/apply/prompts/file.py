@@ -53,7 +53,7 @@ def parts_of(prompt: Prompt) -> dict[str, bytes]:
     """The files of a prompt: name -> bytes, always the same ones."""
     text = prompt.instructions + "\n"
     if prompt.settings or text.startswith(_FENCE):
-        text = f"{_FENCE}\n{''.join(_lines(prompt.settings))}{_FENCE}\n{text}"
+        text = f"{_FENCE}\n{settings_text(prompt.settings)}{_FENCE}\n{text}"
     files = {PROMPT: text.encode()}
     if prompt.examples is not None:
         files[EXAMPLES] = "".join(f"{written(example)}\n" for example in prompt.examples).encode()
@@ -63,11 +63,8 @@ def parts_of(prompt: Prompt) -> dict[str, bytes]:
 def load(path: Path, examples: Path) -> Prompt:
     """The prompt of these two files, of which the second may be missing. Raises `InputError` naming file and line."""
     head, body = _parted(_text(path), path)
-    try:
-        settings = tomllib.loads(head)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: what stands between {_FENCE} is not TOML: {error}.", "Mend the line.") from error
-    shown = _examples(examples) if examples.exists() else None
+    settings = settings_of(head, f"{path}: what stands between {_FENCE}")
+    shown = examples_of(_text(examples), str(examples)) if examples.exists() else None
     try:
         return Prompt(body, shown, settings)
     except InputError as error:
@@ -90,25 +87,35 @@ def _parted(text: str, path: Path) -> tuple[str, str]:
     return f"{head}\n", body
 
 
-def _examples(path: Path) -> list[Example]:
+def settings_of(text: str, where: str) -> dict[str, Any]:
+    """The settings that lines of TOML make, not yet checked. Raises `InputError` that begins with `where`."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{where} is not TOML: {error}.", "Mend the line.") from error
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Lines of TOML; `settings_of` reads them."""
+    return "".join(f"{name} = {_toml(value)}\n" for name, value in settings.items())
+
+
+def examples_of(text: str, where: str) -> list[Example]:
+    """The examples of JSON Lines. Raises `InputError` that begins with `where` and names the line."""
     found = []
-    for number, line in enumerate(_text(path).split("\n"), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
-        where = f"{path}, line {number}"
+        at = f"{where}, line {number}"
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{where} is not JSON: {error}.", "Write one object a line.") from error
+            raise InputError(f"{at} is not JSON: {error}.", "Write one object a line.") from error
         known = isinstance(row, dict) and {"inputs", "answer"} <= row.keys() <= {"inputs", "answer", "reasoning"}
         if not known or not isinstance(row["inputs"], dict) or not isinstance(row.get("reasoning", ""), str):
-            raise InputError(f"{where} is no example.", 'Write {"inputs": {"name": …}, "answer": …, "reasoning": "…"}.')
+            raise InputError(f"{at} is no example.", 'Write {"inputs": {"name": …}, "answer": …, "reasoning": "…"}.')
         found.append(Example(**row))
     return found
-
-
-def _lines(settings: Mapping[str, Any]) -> list[str]:
-    return [f"{name} = {_toml(value)}\n" for name, value in settings.items()]
 
 
 def _toml(value: Any) -> str:

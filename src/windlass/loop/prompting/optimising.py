@@ -11,6 +11,7 @@ is kept back for it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -112,7 +113,7 @@ def optimise(
         candidate = prompts.add(ws, name, chosen.prompt, parents=parents)
         card = {"number": number, "search": asdict(settings), "origin": chosen.origin, "total_error": total_error}
         card["spent"] = {"usd": meter.usd, "tokens": meter.tokens, "calls": meter.calls}
-        experiment = _stored(ws, name, (incumbent, candidate), data, weighed, card)
+        experiment = _stored(ws, name, (incumbent, candidate), data, weighed, pool, card)
         row = None
         if weighed.verdict.decision == "GO":
             variant = prompts.variant_of(ws, name, candidate)
@@ -190,16 +191,34 @@ def _stored(
     both: tuple[Artifact, Artifact],
     data: Artifact,
     weighed: Weighed,
+    pool: Sequence[Candidate],
     card: dict[str, Any],
 ) -> Artifact:
+    """The card says what came of it; the file also what each item got, and what else was tried."""
     before, after = weighed.results
     variants = [prompts.variant_of(ws, name, prompt) for prompt in both]
     with ws.artifacts.build(KIND, f"{name}-prompt-search") as draft:
         rows = [
-            {"item": a.item.key, "incumbent": a.score, "candidate": b.score, "problems": [a.problem, b.problem]}
+            {
+                "item": a.item.key,
+                "incumbent": a.score,
+                "candidate": b.score,
+                "answers": [a.answer, b.answer],
+                "problems": [a.problem, b.problem],
+            }
             for a, b in zip(before, after)
         ]
-        write_json(draft.path / "experiment.json", {"rows": rows, **card})
+        tried = [
+            {
+                "origin": one.origin,
+                "mean": one.mean if math.isfinite(one.mean) else None,
+                "items": len(one.scores),
+                "instructions": one.prompt.instructions,
+                "examples": len(one.prompt.examples or ()),
+            }
+            for one in pool
+        ]
+        write_json(draft.path / "experiment.json", {"rows": rows, "pool": tried, **card})
         draft.add_parent("dataset", data)
         for role, variant in zip(("incumbent", "candidate"), variants):
             draft.add_parent(role, variant)

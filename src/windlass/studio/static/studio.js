@@ -133,6 +133,15 @@ document.addEventListener("submit", async (event) => {
   }
 });
 
+// what costs money is asked for once a press: a second press waits for the page that comes ----------------------------
+const pressed = (button, waits) => { button.disabled = waits; button.textContent = waits ? "Running…" : "Run"; };
+document.addEventListener("submit", (event) => {
+  if (event.target.matches("form[data-once]")) setTimeout(pressed, 0, event.submitter ?? $("button", event.target), true);
+});
+addEventListener("pageshow", (event) => { // by the back button, as it was left
+  if (event.persisted) for (const button of $$("form[data-once] button")) pressed(button, false);
+});
+
 // ask -----------------------------------------------------------------------------------------------------------
 for (const box of $$(".box textarea")) {
   box.addEventListener("keydown", (event) => {

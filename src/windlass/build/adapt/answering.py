@@ -28,8 +28,13 @@ _AT_ONCE = 256
 
 
 def answered(ws: Workspace, opened: Opened) -> Opened:
-    """The same with rows that the teacher answered. Raises `InputError` for a teacher that is no decoder, for rows that
-    ask nothing, and when no answer came to its end."""
+    """The same with rows that the teacher answered. Raises `InputError` for an encoder and for a teacher that is no
+    decoder, for rows that ask nothing, and when no answer came to its end."""
+    if not opened.config.causal and not opened.config.decoder_layers:
+        raise InputError(
+            f"objective.answers is 'teacher', but {opened.base_name} is an encoder, which writes none.",
+            "Leave it out: an encoder learns what the teacher thinks of each label.",
+        )
     teaching, asked = taught_by(opened), opened.settings.rl
     teacher = load_model(teaching.base)
     if not isinstance(teacher, Decoder):

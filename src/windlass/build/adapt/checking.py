@@ -104,7 +104,7 @@ def _lengths(opened: Opened, rows: list[Row]) -> Lengths:
     if opened.config.decoder_layers:
         pairs = asked_of(opened, rows)
         return Lengths(np.array([len(pair) for pair in pairs]), sum(len(pair.answer) for pair in pairs))
-    if kind in ("sft", "distil"):
+    if kind in ("sft", "distil") and opened.config.causal:
         encoded = encoded_rows(opened, rows)
         return Lengths(np.array([len(one) for one in encoded]), sum(int(one.learned.sum()) for one in encoded))
     encodings = (opened.tokenizer.encode_batch_fast(texts) for texts in batches(map(text_of, rows)))

@@ -29,7 +29,7 @@ Overlong = Literal["refuse", "drop", "cut"]
 
 FITTING: Mapping[str, tuple[ObjectiveKind, ...]] = {
     "decoder": ("sft", "continue", "distil", "dpo", "kto", "orpo", "simpo", "reward", "grpo", "ppo"),
-    "encoder": ("classify", "regress", "tag", "extract", "rank", "embed"),
+    "encoder": ("classify", "regress", "tag", "extract", "rank", "embed", "distil"),
     "encoder-decoder": ("sft",),
 }
 """Which objectives train a base of which architecture."""
@@ -151,12 +151,14 @@ class TuneObjectiveSettings:
     liked_weight: float | None = None
     """`kto`: of a liked answer, where another has weight 1; None: so that both kinds weigh the same altogether."""
     teacher: str | None = None
-    """`distil`: the decoder that is learned from, an artifact or a folder in Hugging Face layout."""
+    """`distil`: the decoder that is learned from, or by an encoder the classifier of texts: an artifact or a folder in
+    Hugging Face layout."""
     divergence: Literal["forward", "reverse", "jsd", "sorted"] | None = None
     """`distil`: how the distance from the teacher is measured; None: forward, the Kullback-Leibler divergence, or
     `sorted`, the only one between different vocabularies, where the teacher has other tokens."""
     label_weight: float | None = None
-    """`distil`: share of the ordinary loss, of the tokens that stand in the rows; None: 0.5, or 0 with `own_share`."""
+    """`distil`: share of the ordinary loss, of the tokens or labels that stand in the rows; None: 0.5, or 0 with
+    `own_share` and where rows have no labels."""
     hidden_weight: float | None = None
     """`distil`: of the distance between what layers of both models put out, beside the rest of the loss; None: 0."""
     hidden_distance: Literal["mse", "cosine"] | None = None
@@ -412,7 +414,7 @@ def _check_objective(objective: TuneObjectiveSettings) -> None:
 
 def _check_lesson(objective: TuneObjectiveSettings) -> None:
     if objective.teacher is None:
-        raise InputError("objective.kind is 'distil', but objective.teacher names nobody.", "Name a decoder.")
+        raise InputError("objective.kind is 'distil', but objective.teacher names nobody.", "Name a model.")
     if objective.beta is not None and not (objective.divergence == "jsd" and objective.beta < 1):
         raise InputError(
             f"objective.beta is {objective.beta:g}, but must be the teacher's share of the mixture of 'jsd'.",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from windlass.build.adapt.data.rows import Row
 from windlass.core.errors import InputError
 
+GIVEN = "objective.labels"
 _EACH = 2
 """Examples that a class has at least, on average: with fewer, the column holds something else."""
 
@@ -41,11 +42,12 @@ class Labels:
         return list(found)
 
 
-def labels_of(rows: Sequence[Row], given: Sequence[str] = ()) -> Labels:
+def labels_of(rows: Sequence[Row], given: Sequence[str] = (), *, by: str = GIVEN) -> Labels:
     """The labels in the columns `label`, or `labels`, which hold a name, a number, or a list of such.
 
-    `given`: their names in order; numbers then count from the first one. Raises `InputError` naming the row whose label
-    is missing, unknown, out of range or of another type than the others, and when there is nothing to tell apart.
+    `given`: their names in order; numbers then count from the first one; `by`: who gave them, for errors. Raises
+    `InputError` naming the row whose label is missing, unknown, out of range or of another type than the others, and
+    when there is nothing to tell apart.
     """
     found = [_values(row) for row in rows]
     several = any(isinstance(value, list) for value in found)
@@ -56,7 +58,8 @@ def labels_of(rows: Sequence[Row], given: Sequence[str] = ()) -> Labels:
                 "Give every row a list, which may be empty, or none.",
             )
     lists: list[list[Any]] = [value if isinstance(value, list) else [value] for value in found]
-    names = names_of([(row, value) for row, values in zip(rows, lists, strict=True) for value in values], given)
+    said = [(row, value) for row, values in zip(rows, lists, strict=True) for value in values]
+    names = names_of(said, given, by=by)
     numbers = {name: number for number, name in enumerate(names)}
     chosen = [
         tuple(dict.fromkeys(number_of(row, value, numbers, given) for value in values))
@@ -67,17 +70,17 @@ def labels_of(rows: Sequence[Row], given: Sequence[str] = ()) -> Labels:
     return labels
 
 
-def names_of(values: Sequence[tuple[Row, Any]], given: Sequence[str]) -> tuple[str, ...]:
+def names_of(values: Sequence[tuple[Row, Any]], given: Sequence[str], *, by: str = GIVEN) -> tuple[str, ...]:
     """Names in order: those given, else numbers by size or names by the alphabet. Raises as `labels_of`."""
     if len(set(given)) < len(given):
-        raise InputError(f"objective.labels names '{Counter(given).most_common(1)[0][0]}' twice.", "Name each once.")
+        raise InputError(f"{by} names '{Counter(given).most_common(1)[0][0]}' twice.", "Name each once.")
     kinds = {isinstance(value, str): row for row, value in values}
     if not given and len(kinds) == 2:
         raise InputError(
             f"{kinds[True].where}: the label is a text, but that of {kinds[False].where} is a number.",
             "Give all of them as texts, or all as numbers.",
         )
-    there = {_name(row, value, given) for row, value in values}
+    there = {_name(row, value, given, by) for row, value in values}
     if given:
         return tuple(given)
     plain = all(name.isdecimal() for name in there)
@@ -99,7 +102,7 @@ def _values(row: Row) -> Any:
     )
 
 
-def _name(row: Row, value: Any, given: Sequence[str]) -> str:
+def _name(row: Row, value: Any, given: Sequence[str], by: str = GIVEN) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # tables with gaps hold whole numbers so
     if isinstance(value, bool):
@@ -113,14 +116,14 @@ def _name(row: Row, value: Any, given: Sequence[str]) -> str:
             )
         if given and value >= len(given):
             raise InputError(
-                f"{row.where}: the label {value} is out of range: objective.labels has {len(given)} names, which are "
-                f"numbered 0 to {len(given) - 1}."
+                f"{row.where}: the label {value} is out of range: {by} has {len(given)} names, which are numbered 0 to "
+                f"{len(given) - 1}."
             )
         return given[value] if given else str(value)
     if isinstance(value, str) and value.strip():
         if given and value not in given:
             raise InputError(
-                f"{row.where}: the label is '{value[:80]}', which objective.labels does not name.",
+                f"{row.where}: the label is '{value[:80]}', which {by} does not name.",
                 f"Known are: {', '.join(given[:20])}.",
             )
         return value

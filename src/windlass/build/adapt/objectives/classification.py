@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from windlass.build.adapt.data.columns import text_in
@@ -86,28 +88,31 @@ def scores(model: Classifier, batch: TextBatch, dtype: torch.dtype | None) -> Te
 
 
 def judged(loss_of: LossOf, unseen: TextExamples, labels: Labels, most: int | None, tick: Tick | None) -> Figures:
-    """Loss, accuracy and F1 on what is held out."""
+    """Loss, and `agreeing` on what is held out."""
     nats, logits, targets = 0.0, [], []
     for numbers, loss in looked(loss_of, unseen, most, tick):
         nats += float(loss.sum)
         logits.append(loss.metrics["logits"].float().cpu().numpy())
         targets += [unseen[number].targets for number in numbers]
     logits_NL, right = np.concatenate(logits), np.concatenate(targets)
+    return Figures(nats / len(right), *agreeing(logits_NL, right, labels.several))
+
+
+def agreeing(logits_NL: NDArray[np.float32], right: NDArray[Any], several: bool) -> tuple[dict[str, float], str]:
+    """How often logits hold what is right for the likeliest, the figure that counts first; and in words. `right`: the
+    number of each text's label, (N), or 1 for each of several that it has, (N, L)."""
     count = len(right)
-    if labels.several:
+    if several:
         found_NL, right_NL = logits_NL > 0, right > 0.5
         micro, macro = several_f1(right_NL, found_NL)
         exact = int((found_NL == right_NL).all(1).sum())
         values = {"micro_f1": micro, "macro_f1": macro, "exact": exact / count}
-        said = f"micro F1 {micro:.3f}, macro F1 {macro:.3f}, all labels right {exact / count:.1%} of {count:,}"
-        return Figures(nats / count, values, said)
+        return values, f"micro F1 {micro:.3f}, macro F1 {macro:.3f}, all labels right {exact / count:.1%} of {count:,}"
     found = logits_NL.argmax(1)
-    good, macro = int((found == right).sum()), macro_f1(right, found, len(labels.names))
+    good, macro = int((found == right).sum()), macro_f1(right, found, logits_NL.shape[1])
     low, high = wilson(good, count)
     values = {"accuracy": good / count, "accuracy_low": low, "accuracy_high": high, "macro_f1": macro}
-    return Figures(
-        nats / count, values, f"{good / count:.1%} right ({low:.1%} to {high:.1%}) of {count:,}, macro F1 {macro:.3f}"
-    )
+    return values, f"{good / count:.1%} right ({low:.1%} to {high:.1%}) of {count:,}, macro F1 {macro:.3f}"
 
 
 def _about(labels: Labels, train: Sequence[int], keys: Sequence[bytes], cut: int) -> list[str]:

@@ -28,7 +28,7 @@ from torch import Tensor
 from windlass.build.adapt.data.aligning import APART, PairedBatch, PairedExamples, pairs_of
 from windlass.build.adapt.data.lengths import row_size
 from windlass.build.adapt.data.splitting import split_off
-from windlass.build.adapt.objectives import sft
+from windlass.build.adapt.objectives import label_distillation, sft
 from windlass.build.adapt.objectives.comparing import decoder_of
 from windlass.build.adapt.objectives.distillation_losses import divergence
 from windlass.build.adapt.objectives.hidden import HiddenLesson, Pupil, listening, paired
@@ -66,7 +66,10 @@ class Rows:
 
 def prepare(opened: Opened) -> Prepared:
     """Raises `InputError` for a base or a teacher that is no decoder, for what a teacher with other tokens or shorter
-    rows cannot teach, and for rows as `sft` does."""
+    rows cannot teach, and for rows as `sft` does. An encoder learns labels instead, and raises as its objective does.
+    """
+    if not opened.config.causal and not opened.config.decoder_layers:
+        return label_distillation.prepare(opened)
     settings, asked = opened.settings, opened.settings.objective
     if asked.label_weight == 1:  # of the teacher, only its answers are learned, and they are rows by now
         return sft.prepare(opened)

@@ -21,13 +21,15 @@ class Lesson:
     beta: float
     temperature: float
     label_weight: float
+    of: str = "tokens"
+    """What the rows hold beside what the teacher thinks."""
 
     def __str__(self) -> str:
         names = {"jsd": f"jsd with beta {self.beta:g}", "sorted": "the distance of sorted probabilities"}
         kind = names.get(self.divergence, f"{self.divergence} KL")
         return (
             f"{kind} at temperature {self.temperature:g} weighs {1 - self.label_weight:g}, "
-            f"the tokens of the rows {self.label_weight:g}"
+            f"the {self.of} of the rows {self.label_weight:g}"
         )
 
 

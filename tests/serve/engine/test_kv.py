@@ -57,7 +57,7 @@ def test_of_several_the_one_that_holds_most_is_taken():
     assert store.open(4 * BLOCK, KEYS) is not some
 
 
-def test_kept_slabs_make_room_before_blocks_do():
+def test_a_slab_that_takes_more_than_half_of_the_room_has_it_from_kept_slabs_first():
     store = KVStore(CONFIG, 20 * BLOCK)
     slab = filled(store, KEYS[:8])
     store.save(slab, KEYS[:8])
@@ -66,6 +66,45 @@ def test_kept_slabs_make_room_before_blocks_do():
     assert store.open(12 * BLOCK) is not None and store.cached == 8, "the slab went"
     assert store.open(8 * BLOCK) is not None and store.cached == 0
     assert store.open(BLOCK) is None
+
+
+def test_slabs_are_kept_rather_than_blocks_up_to_half_of_the_room():
+    store = KVStore(CONFIG, 20 * BLOCK)
+    kept, one = filled(store, KEYS[:5]), filled(store, KEYS[:5])
+    store.close(kept)
+    texts = [block_keys(list(range(i, i + 5 * BLOCK)), b"") for i in range(3)]
+    for keys in texts:
+        store.save(one, keys)
+    assert store.cached == 10 and [store.known(keys) for keys in texts] == [0, 5, 5]
+    assert store.open(5 * BLOCK) is kept
+
+
+def test_a_block_that_went_leaves_its_memory_to_the_next():
+    store = KVStore(CONFIG, 10 * BLOCK)
+    slab = filled(store, KEYS[:5])
+    store.save(slab, KEYS[:5])
+    held = {block.keys.data_ptr() for block in store._cached.values()}
+    slab.cache.keys.fill_(3.0)
+    others = block_keys(list(range(1, 1 + 5 * BLOCK)), b"")
+    store.save(slab, others)
+    assert {block.keys.data_ptr() for block in store._cached.values()} == held and store.known(others) == 5
+    store.close(slab)
+    again = store.open(5 * BLOCK, others)
+    assert again is not None and store.lead(again, others) == 5 * BLOCK
+    assert (again.cache.keys[:, :, :, : 5 * BLOCK] == 3.0).all()
+
+
+def test_a_kept_slab_that_the_answer_may_fill_is_not_too_large_while_there_is_room():
+    store = KVStore(CONFIG, 40 * BLOCK)
+    large = filled(store, KEYS[:10])
+    store.close(large)
+    assert store.open(2 * BLOCK, (), 9 * BLOCK) is not large
+    found = store.open(2 * BLOCK, (), 10 * BLOCK)
+    assert found is large and store.reserve(found, 10 * BLOCK, 10 * BLOCK) and found is large
+    store.close(found)
+    busy = [store.open(7 * BLOCK), store.open(4 * BLOCK)]
+    assert store.open(2 * BLOCK, (), 10 * BLOCK) is not large, "half of the room is in use"
+    assert None not in busy
 
 
 def test_answers_are_the_same_in_memory_that_others_have_used():

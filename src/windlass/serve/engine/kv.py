@@ -8,8 +8,8 @@ token, and needs no attention that reads scattered memory.
 The slab of a sequence that has ended is kept too while there is room: memory that was used before costs no page faults,
 and whoever begins like its last owner finds it filled, and copies nothing.
 
-All three share one budget. Slabs in use come first: kept ones go as soon as their place is needed, then blocks, the
-least recently used first.
+All three share one budget. Slabs in use come first; then, up to half of the budget for both, slabs that are kept; then
+blocks, the least recently used going first; then further slabs.
 """
 
 from __future__ import annotations
@@ -98,12 +98,14 @@ class KVStore:
         """Blocks kept for others."""
         return len(self._cached)
 
-    def open(self, positions: int, keys: Sequence[bytes] = ()) -> Slab | None:
+    def open(self, positions: int, keys: Sequence[bytes] = (), most: int = 0) -> Slab | None:
         """A slab of at least so many positions, if it can be one that holds the blocks of `keys`, or None when slabs
-        already take too much. The length of its cache is what it holds of them. Raises `NoMemory` when the machine has
-        less than it was thought to have."""
+        already take too much. The length of its cache is what it holds of them. `most`: positions that it may come to;
+        while there is room, one that was kept and is as large already is not too large. Raises `NoMemory` when the
+        machine has less than it was thought to have."""
         blocks = _blocks(positions)
-        fit = [(_alike(keys, held), slab) for slab, held in self._spare if blocks <= slab.blocks <= blocks * 3 // 2]
+        largest = max(blocks * 3 // 2, min(_blocks(most), self.total // 2 - self.held))
+        fit = [(_alike(keys, held), slab) for slab, held in self._spare if blocks <= slab.blocks <= largest]
         alike, spare = max(fit, key=lambda one: (one[0], -one[1].blocks), default=(0, None))
         if spare is not None and self.held + spare.blocks <= self.total:
             self._spare = [one for one in self._spare if one[0] is not spare]
@@ -161,12 +163,14 @@ class KVStore:
             if room < 1:
                 break
             room -= 1
-            self._forget(1)
+            place = self._forget(1)
             at = slice(i * BLOCK, (i + 1) * BLOCK)
             cache = slab.cache
             parts = (cache.keys[:, 0, :, at], cache.values[:, 0, :, at], slab.hidden_SC[at])
             try:
-                self._cached[key] = _Block(*(part.clone() for part in parts))
+                if place is None:
+                    place = _Block(*(torch.empty_like(part) for part in parts))
+                self._cached[key] = _Block(*(old.copy_(part) for old, part in zip(place, parts, strict=True)))
             except Exception as error:
                 if not out_of_memory(error):
                     raise
@@ -188,7 +192,7 @@ class KVStore:
         """What `make` makes of so many further blocks, if need be in the place of all that is kept for others."""
         if self.held + blocks > self.total:
             return None
-        self._forget(blocks)
+        self._forget(blocks, coming=blocks)
         try:
             slab = make()
         except Exception as error:
@@ -202,13 +206,17 @@ class KVStore:
         self.held += blocks
         return slab
 
-    def _forget(self, blocks: int) -> None:
-        """Forgets kept slabs and blocks until so many places are free."""
-        while self._free < blocks:
-            if self._spare:
+    def _forget(self, places: int, coming: int = 0) -> _Block | None:
+        """Forgets kept slabs and blocks until so many places are free, `coming` of them for a slab; the last block that
+        went, whose memory the next one can have."""
+        gone = None
+        while self._free < places:
+            slabs = self.held + coming + sum(slab.blocks for slab, _ in self._spare)
+            if self._spare and (slabs > self.total // 2 or not self._cached):
                 self._spare.pop(0)
             else:
-                self._cached.popitem(last=False)
+                _, gone = self._cached.popitem(last=False)
+        return gone
 
     def _use(self, keys: Sequence[bytes]) -> None:
         for key in reversed(keys):

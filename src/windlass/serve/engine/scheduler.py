@@ -236,10 +236,11 @@ class Scheduler:
                 continue  # another one is just reading what this one could use
             if len(self.running) >= self.max_batch and not self._set_aside(self._less_urgent(row)):
                 return None
+            most = len(row.asked.prompt) + row.asked.max_tokens
             try:
-                slab = self.store.open(len(row.tokens), keys)
+                slab = self.store.open(len(row.tokens), keys, most)
                 while slab is None and self._set_aside(self._less_urgent(row)):
-                    slab = self.store.open(len(row.tokens), keys)
+                    slab = self.store.open(len(row.tokens), keys, most)
             except NoMemory as error:
                 self.end(row, "error", error)
                 return None

@@ -1,4 +1,4 @@
-"""Norms and gates in one pass are what the modules compute, wherever the rows lie."""
+"""Norms, gates and largest numbers in one pass are what PyTorch computes, wherever the rows lie."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from windlass.build.transformer.norm import RMSNorm
 from windlass.serve.engine.arithmetic import native
-from windlass.serve.engine.arithmetic.fused import FusedNorm, silu_gate
+from windlass.serve.engine.arithmetic.fused import FusedNorm, largest, silu_gate
 
 pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason=str(native.unavailable()))
 
@@ -60,3 +60,27 @@ def test_rows_do_not_hang_on_each_other() -> None:
     x, fused = rows(50, 700), FusedNorm(norm(700))
     assert torch.equal(torch.cat([fused(row[None]) for row in x]), fused(x))
     assert torch.equal(torch.cat([silu_gate(row[None], row[None]) for row in x]), silu_gate(x, x))
+
+
+@pytest.mark.parametrize("width", [1, 15, 16, 33, 700])
+def test_the_largest_of_each_row(width: int) -> None:
+    for x in (rows(1, width), rows(60, width), rows(5, 3 * width)[:, width : 2 * width], rows(width, 6).T):
+        for found, known in zip(largest(x), x.max(dim=-1), strict=True):
+            assert torch.equal(found, known)
+
+
+def test_the_first_of_several_that_are_largest() -> None:
+    x = torch.full((3, 50), float("-inf"))
+    x[1, [20, 31, 49]] = 2.0
+    x[2] = float("inf")
+    most, place = largest(x)
+    assert most.tolist() == [float("-inf"), 2.0, float("inf")] and place.tolist() == [0, 20, 0]
+
+
+@pytest.mark.parametrize("place", [0, 17, 49])
+def test_what_is_not_a_number_is_the_largest(place: int) -> None:
+    x = rows(3, 50)
+    x[1, place] = float("nan")
+    x[2] = float("nan")
+    most, _ = largest(x)
+    assert most.isnan().tolist() == [False, True, True]

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from windlass.core.errors import WindlassError
+from windlass.serve.engine.arithmetic.fused import largest
 from windlass.serve.engine.request import Token
 from windlass.serve.engine.sampling.drawing import Guess, distribution, draw, verified
 from windlass.serve.engine.sampling.logprobs import reported
@@ -139,7 +140,7 @@ def choose(
                 sampler.edit(row_V)
             if mask is not None:
                 mask(row_V)
-    best_B, token_B = edited_BV.max(dim=-1)
+    best_B, token_B = largest(edited_BV)
     if unusable := [row for row, best in enumerate(best_B.tolist()) if not math.isfinite(best)]:
         raise Unsamplable(unusable)
     if drawn := [row for row, sampler in enumerate(samplers) if sampler.settings.temperature > 0]:

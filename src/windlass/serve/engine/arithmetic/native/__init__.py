@@ -65,6 +65,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "windlass_attend": (ctypes.POINTER(Sight), _LONG, *3 * _VIEW, _POINTER),
     "windlass_rms_norm": (_POINTER, _LONG, _LONG, _LONG, _POINTER, _FLOAT, _POINTER),
     "windlass_silu_mul": (_POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER),
+    "windlass_largest": (_POINTER, _LONG, _LONG, _LONG, _POINTER, _POINTER),
     "windlass_hidden": (_POINTER, ctypes.POINTER(Sight), _POINTER, _LONG, _POINTER, _POINTER, _POINTER, _POINTER),
 }
 

@@ -35,4 +35,7 @@ void windlass_rms_norm(const float* x, long rows, long width, long stride, const
 
 // y = silu(gate) * up, of rows that lie `stride` numbers apart; y is (rows, width).
 void windlass_silu_mul(const float* gate, const float* up, long rows, long width, long stride, float* y);
+
+// The largest number of each row, and the first place where it stands; NaN where the row holds one.
+void windlass_largest(const float* x, long rows, long width, long stride, float* most, int64_t* place);
 }

@@ -1,5 +1,6 @@
 // The small steps between matrix products, each in one pass over its rows rather than one pass for each operation.
 #include <algorithm>
+#include <limits>
 
 #include "kernels.h"
 #include "threads.h"
@@ -47,5 +48,29 @@ extern "C" void windlass_silu_mul(const float* gate, const float* up, long rows,
             const __m512 whole = _mm512_add_ps(one, exp16(_mm512_sub_ps(_mm512_setzero_ps(), g)));
             _mm512_mask_storeu_ps(y + row * width + i, lanes, _mm512_mul_ps(_mm512_div_ps(g, whole), u));
         }
+    });
+}
+
+extern "C" void windlass_largest(const float* x, long rows, long width, long stride, float* most, int64_t* place) {
+    each_row(rows, width, [=](long row) {
+        const float* from = x + row * stride;
+        const auto at = [=](long i) {
+            const __m512 nothing = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
+            return _mm512_mask_loadu_ps(nothing, first_lanes(width - i), from + i);
+        };
+        __m512 largest = at(0);
+        __mmask16 strange = 0;  // a comparison forgets what is not a number
+        for (long i = 0; i < width; i += 16) {
+            const __m512 v = at(i);
+            strange |= _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+            largest = _mm512_max_ps(largest, v);
+        }
+        most[row] = strange ? std::numeric_limits<float>::quiet_NaN() : _mm512_reduce_max_ps(largest);
+        place[row] = 0;
+        for (long i = 0; i < width && !strange; i += 16)
+            if (const __mmask16 here = _mm512_cmp_ps_mask(at(i), _mm512_set1_ps(most[row]), _CMP_EQ_OQ)) {
+                place[row] = i + __builtin_ctz(here);
+                break;
+            }
     });
 }

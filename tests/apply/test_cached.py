@@ -98,7 +98,8 @@ def test_reasoning_and_calls_are_kept(answers: Answers) -> None:
     cached = Cached(Known(ChatResponse("1", "m", message, "tool_calls")), answers)
     cached.complete(ask())
     deltas = [*cached.stream(ask())]
-    assert [delta.reasoning for delta in deltas] == ["hm", ""]
+    assert [delta.reasoning for delta in deltas] == ["hm", "", ""]
+    assert [call.name for delta in deltas for call in delta.calls] == ["look"]
     assert deltas[-1].response is not None and deltas[-1].response.message == message
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 import tomllib
 import types
 import typing
@@ -31,6 +32,12 @@ class ModelConfig:
     api_key_env: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key; the key itself never stands in a file."""
     timeout_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not names_a_variable(self.api_key_env):
+            raise ValueError(
+                "api_key_env looks like the key itself; it is the name of the environment variable that holds the key"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,5 +183,15 @@ def _called(kind: Any) -> str:
 
 
 def secret(variable: str) -> str | None:
-    """The value of an environment variable that holds a key; None when unset or empty."""
-    return os.environ.get(variable) or None
+    """The value of an environment variable that holds a key; None when unset or empty. What stands around the key, such
+    as the line break that ended its file, is no part of it."""
+    return os.environ.get(variable, "").strip() or None
+
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*|[A-Za-z_]*")
+
+
+def names_a_variable(text: str) -> bool:
+    """Whether `text` may be the name of an environment variable, or none. Keys that stand where a name should be mix
+    small letters with digits or dashes, and must not be shown as names are."""
+    return _VARIABLE.fullmatch(text) is not None or text in os.environ

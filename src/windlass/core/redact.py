@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 MARK = "[redacted]"
 
@@ -81,7 +81,8 @@ class Redactor:
 
     def refresh(self) -> None:
         values = set()
-        for name, value in self._environment.items():
+        for name, around in self._environment.items():
+            value = around.strip()
             if len(value) >= _SHORTEST and (name in self._names or _NAMES.search(name)):
                 values.add(value)
                 values.add(json.dumps(value, ensure_ascii=False)[1:-1])  # as it stands inside JSON text
@@ -95,3 +96,36 @@ class Redactor:
             if character in text and anchor.search(text) is not None:
                 text = secret.sub(MARK, text)
         return text
+
+
+_TOO_SHORT = 4
+"""Characters. To strike out less would spoil the text and hide nothing."""
+
+
+def struck(text: str, secrets: Iterable[str], mark: str = MARK) -> str:
+    """The text without these secrets, as they are, and as JSON and addresses write them."""
+    for key in secrets:
+        if len(key) >= _TOO_SHORT:
+            text = re.sub("".join(map(_written, key)), mark, text)
+    return text
+
+
+def _written(letter: str) -> str:
+    """How a letter may be written: after a backslash or several (JSON within JSON), or by its number."""
+    if letter.isalnum() or letter in "-_.~" or not letter.isascii():
+        return re.escape(letter)
+    return rf"(?:\\*{re.escape(letter)}|%(?i:{ord(letter):02x}))"
+
+
+_PUBLIC = (
+    "-version", "referer", "host", "connection", "user-agent", "content-type", "content-length", "accept", "-encoding",
+)  # fmt: skip
+"""How the names of headers end that hold no secret."""
+
+
+def secret_headers(headers: Mapping[str, str]) -> Iterator[str]:
+    """The values of headers that may be secret: all that is not known to be public. `Bearer abc` is also `abc`."""
+    for name, value in headers.items():
+        if len(value) >= _SHORTEST and not name.lower().endswith(_PUBLIC):
+            yield value
+            yield value.rpartition(" ")[2]

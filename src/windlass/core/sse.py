@@ -37,6 +37,6 @@ def data_of(event: bytes) -> bytes | None:
     if not found:
         for line in lines:
             if not line.startswith((b":", b"event:", b"id:", b"retry:")):
-                raise BadEvent(f"a line is no part of an event: {line[:80].decode('utf-8', 'replace')!r}")
+                raise BadEvent(f"a line is no part of an event: {line[:400].decode('utf-8', 'replace')!r}")
         return None
     return b"\n".join(found)

@@ -6,8 +6,9 @@ With `WINDLASS_RECORD=1` in the environment (or `record=True`) requests go out a
 nothing goes out, and a request that the file does not hold is refused with what differs.
 
 What is kept: method, address and body of requests; status, content type, `Retry-After` and body of answers. Headers of
-requests are never kept, and known secrets (`core.redact`: formats of keys, values of secret environment variables) are
-struck out of the rest. Look through a new cassette before you commit it: redaction knows no secret of yours.
+requests are never kept; what they hold, and known secrets (`core.redact`: formats of keys, values of secret environment
+variables), are struck out of the rest. Look through a new cassette before you commit it: redaction knows no secret of
+your own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import httpx2
 
 from windlass.core.errors import InputError
 from windlass.core.files import write_json
-from windlass.core.redact import MARK, Redactor
+from windlass.core.redact import MARK, Redactor, secret_headers, struck
 
 _KEPT = ("content-type", "retry-after", "retry-after-ms")
 _SECRET_PARAMETER = re.compile(r"(?i)([?&][^=&]*(?:key|token|secret|signature|password|credential)[^=&]*=)[^&#]*")
@@ -71,10 +72,10 @@ class Cassette(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
             return self._play(self._asked(request, content))
         if self._inner is not None:
             answer = self._inner.handle_request(request)
-            return self._keep(self._asked(request, content), answer, answer.read())
+            return self._keep(request, content, answer, answer.read())
         with httpx2.HTTPTransport() as sending:
             answer = sending.handle_request(request)
-            return self._keep(self._asked(request, content), answer, answer.read())
+            return self._keep(request, content, answer, answer.read())
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         content = await request.aread()
@@ -82,33 +83,36 @@ class Cassette(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
             return self._play(self._asked(request, content))
         if self._inner is not None:
             answer = await self._inner.handle_async_request(request)
-            return self._keep(self._asked(request, content), answer, await answer.aread())
+            return self._keep(request, content, answer, await answer.aread())
         async with httpx2.AsyncHTTPTransport() as sending:
             answer = await sending.handle_async_request(request)
-            return self._keep(self._asked(request, content), answer, await answer.aread())
+            return self._keep(request, content, answer, await answer.aread())
 
     # record -----------------------------------------------------------------------------------------------------------
 
     def _asked(self, request: httpx2.Request, content: bytes) -> dict[str, Any]:
         """A request as the file has it."""
-        url = _SECRET_PARAMETER.sub(rf"\g<1>{MARK}", self._redact(str(request.url)))
-        return {"method": request.method, "url": url, **self._body(content)}
+        own = [*secret_headers(request.headers)]
+        url = _SECRET_PARAMETER.sub(rf"\g<1>{MARK}", self._redact(struck(str(request.url), own)))
+        return {"method": request.method, "url": url, **self._body(content, own)}
 
-    def _keep(self, asked: Mapping[str, Any], answer: httpx2.Response, content: bytes) -> httpx2.Response:
+    def _keep(self, request: httpx2.Request, sent: bytes, answer: httpx2.Response, content: bytes) -> httpx2.Response:
+        asked, own = self._asked(request, sent), [*secret_headers(request.headers)]
         headers = {name: value for name in _KEPT if (value := answer.headers.get(name)) is not None}
-        given = {"status": answer.status_code, "headers": headers, **self._body(content)}
+        given = {"status": answer.status_code, "headers": headers, **self._body(content, own)}
         with self._lock:
             self._exchanges.append({"request": asked, "response": given})
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.path, {"cassette": 1, "exchanges": self._exchanges})
         return httpx2.Response(answer.status_code, headers=headers, stream=_Pieces(content))
 
-    def _body(self, content: bytes) -> dict[str, Any]:
-        """JSON as itself, text by its lines, anything else as base64, in which nothing can be struck out."""
+    def _body(self, content: bytes, own: Sequence[str]) -> dict[str, Any]:
+        """JSON as itself, text by its lines, anything else as base64, in which nothing can be struck out. `own`: what
+        the request's headers hold, which either side may repeat."""
         if not content:
             return {}
         try:
-            text = self._redact(content.decode())
+            text = self._redact(struck(content.decode(), own))
         except UnicodeDecodeError:
             return {"base64": base64.b64encode(content).decode()}
         try:

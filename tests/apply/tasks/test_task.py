@@ -323,7 +323,10 @@ def test_json_between_words(text: str, value: Any) -> None:
     assert json_in(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "  ", "no", '{"a": 1', "{'a': 1}", "[" * 100_000])
+@pytest.mark.parametrize(
+    "text",
+    ["", "  ", "no", '{"a": 1', "{'a': 1}", "[" * 100_000, '{"a": NaN}', '{"a": -Infinity}', "[1e999]", "1" * 5000],
+)
 def test_what_would_have_to_be_guessed_is_refused(text: str) -> None:
     with pytest.raises(Unfit):
         json_in(text)

@@ -24,7 +24,7 @@ from windlass.core.errors import ConfigError, InputError, WorkspaceError
 from windlass.core.plain import asked, digest_of
 from windlass.core.protocols import Embedder
 from windlass.core.trace import Span, carried, current_span
-from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Kept, Usage
+from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Kept, ToolCallDelta, Usage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -154,4 +154,6 @@ def _replayed(response: ChatResponse) -> Iterator[ChatDelta]:
         yield ChatDelta(reasoning=message.reasoning)
     if message.text:
         yield ChatDelta(message.text, logprobs=response.logprobs)
+    for number, call in enumerate(message.tool_calls):
+        yield ChatDelta(calls=[ToolCallDelta(number, call.arguments, call.id, call.name)])
     yield ChatDelta(response=response)

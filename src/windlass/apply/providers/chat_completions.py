@@ -45,8 +45,9 @@ _FINISH: Mapping[str, FinishReason] = {
     "function_call": "tool_calls",
     "content_filter": "content_filter",
     "model_length": "length",  # Mistral's, at the end of its window
-    "error": "error",
 }
+_BROKEN = frozenset({"error", "insufficient_system_resource"})
+"""How some servers say that they could not go on: what came before is no whole answer."""
 
 
 class ChatCompletions:
@@ -57,7 +58,7 @@ class ChatCompletions:
     """
 
     api = "The OpenAI chat API"
-    knows = PARAMETERS | {"images", "audio", "files"}
+    knows = PARAMETERS | {"images", "audio", "files", "names"}
     batches: str | None = "openai"
     """Which of `batches_of` this API has."""
 
@@ -156,6 +157,8 @@ def _response(
     model: str, value: Mapping[str, Any], message: Message, finish: str | None, usage: Any,
     logprobs: Sequence[TokenLogprob], refused: bool,
 ) -> ChatResponse:  # fmt: skip
+    if finish in _BROKEN:
+        raise ValueError(f"it stopped with '{finish}': {value.get('error') or 'no reason given'}")
     return ChatResponse(
         str(value.get("id") or ""),
         str(value.get("model") or model),

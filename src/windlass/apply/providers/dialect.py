@@ -24,6 +24,7 @@ from windlass.core.values import (
     ImagePart,
     Message,
     Part,
+    TextPart,
     ToolCall,
 )
 
@@ -87,7 +88,7 @@ class Dialect(Protocol):
     api: str
     """What error messages call it."""
     knows: frozenset[str]
-    """Of `PARAMETERS`, and of `images`, `audio` and `files`: what it can say."""
+    """Of `PARAMETERS`, and of `images`, `audio`, `files` and `names` (of who speaks): what it can say."""
     extra: frozenset[str]
     """Names that `ChatRequest.extra` may hold; they are passed on as they are."""
 
@@ -150,7 +151,14 @@ def system_apart(messages: Sequence[Message], api: str) -> tuple[list[str], Sequ
     at = next((n for n, m in enumerate(messages) if m.role not in _SYSTEM), len(messages))
     if any(message.role in _SYSTEM for message in messages[at:]):
         raise Unsupported(f"{api} takes system messages at the beginning only.", "Move it to the front.")
-    return [message.text for message in messages[:at]], messages[at:]
+    return [text_alone(message, api) for message in messages[:at]], messages[at:]
+
+
+def text_alone(message: Message, api: str) -> str:
+    """The text of a message that can hold nothing else there. Raises `Unsupported`."""
+    if not isinstance(message.content, str) and any(not isinstance(part, TextPart) for part in message.content):
+        raise Unsupported(f"{api} takes text only in messages of the {message.role}.", "Put the rest into the user's.")
+    return message.text
 
 
 def fitted(request: ChatRequest, dialect: Dialect, on_unsupported: OnUnsupported = "error") -> ChatRequest:
@@ -159,6 +167,10 @@ def fitted(request: ChatRequest, dialect: Dialect, on_unsupported: OnUnsupported
     With "warn" parameters are left out with a warning instead. What the messages hold is never left out.
     """
     for message in request.messages:
+        if message.name is not None and message.role != "tool" and "names" not in dialect.knows:
+            raise Unsupported(
+                f"{dialect.api} takes no name of who speaks ('{message.name}').", "Say it in the message itself."
+            )
         for part in () if isinstance(message.content, str) else message.content:
             kind = _CONTENT.get(type(part))
             if kind is not None and kind not in dialect.knows:

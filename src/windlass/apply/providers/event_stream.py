@@ -102,4 +102,4 @@ def _message(payload: bytes) -> str:
     try:
         return str(json.loads(payload)["message"])
     except (ValueError, LookupError, TypeError, RecursionError):
-        return payload[:300].decode("utf-8", "replace") or "no message"
+        return payload[:4000].decode("utf-8", "replace") or "no message"

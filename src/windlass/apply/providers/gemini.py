@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from windlass.apply.providers.dialect import PARAMETERS, Call, ServerSentEvents, arguments_of, system_apart
+from windlass.apply.providers.dialect import PARAMETERS, Call, ServerSentEvents, arguments_of, system_apart, text_alone
+from windlass.core.errors import Unsupported
 from windlass.core.values import (
     AudioPart,
     ChatDelta,
@@ -209,7 +210,7 @@ def _parts(message: Message, names: Mapping[str, str]) -> list[dict[str, Any]]:
         return [dict(part) for part in message.sealed[1]]
     if message.role == "tool":
         identifier = message.tool_call_id or ""
-        result = {"name": message.name or names.get(identifier, ""), "response": {"output": message.text}}
+        result = {"name": message.name or names.get(identifier, ""), "response": {"output": text_alone(message, API)}}
         return [{"functionResponse": result | _identified(identifier)}]
     said = [TextPart(message.content)] if isinstance(message.content, str) else message.content
     parts = [_part(part) for part in said if part != TextPart("")]
@@ -236,6 +237,8 @@ def _part(part: Part) -> dict[str, Any]:
 
 
 def _tool(tool: ToolSpec) -> dict[str, Any]:
+    if tool.strict:
+        raise Unsupported(f"{API} cannot hold the arguments of '{tool.name}' to their schema.", "Leave `strict` out.")
     value: dict[str, Any] = {"name": tool.name}
     if tool.description:
         value["description"] = tool.description

@@ -20,13 +20,16 @@ import httpx2
 from windlass import __version__
 from windlass.apply.providers.clock import Clock
 from windlass.apply.providers.dialect import Call, Frames, ServerSentEvents
-from windlass.apply.providers.keys import ApiKey, Auth
+from windlass.apply.providers.keys import ApiKey, Auth, sendable
 from windlass.core.errors import ConfigError, ProviderError
+from windlass.core.redact import secret_headers, struck
 from windlass.core.retry import AGAIN, backoff, retry_after
 from windlass.core.sse import BadEvent
 from windlass.core.trace import current_span
 
 _LONGEST_WAIT = 60.0
+_LONGEST_WORDS = 4000
+"""Bytes of an answer that messages are made of. Cut before secrets are struck out, a part of one would stay."""
 _HINTS: Mapping[int, str] = {
     400: "The endpoint refused a parameter; its message says which.",
     401: "Check the key in the environment variable {key}.",
@@ -74,18 +77,15 @@ class Endpoint:
         connections: int = 100,
         transport: Transport | None = None,
     ) -> None:
-        try:
-            url = httpx2.URL(base_url)
-        except (httpx2.InvalidURL, TypeError) as error:
-            raise ConfigError(f"base_url '{base_url}' is not a URL ({error}).") from error
-        if url.scheme not in ("http", "https") or not url.host:
-            raise ConfigError(f"base_url '{base_url}' is not an http(s) URL.", "For example http://127.0.0.1:11434/v1")
-        self.base_url = base_url.rstrip("/")
+        url = _address(base_url.strip())
+        self.base_url = base_url.strip().rstrip("/")
         self.host = url.host
         self.port = url.port
         self.auth = auth or ApiKey("OPENAI_API_KEY")
         self.retries = retries
         self.headers: Mapping[str, str] = dict(headers or {})
+        for name, value in self.headers.items():
+            sendable(value, f"The header {name}")
         waits = timeouts or Timeouts()
         self._options: dict[str, Any] = {
             # Waiting for a free connection has no limit of its own: a thousand calls at once are no failure.
@@ -95,6 +95,7 @@ class Endpoint:
             "proxy": proxy,
             "transport": transport,
         }
+        self._proxy = proxy
         self._client: httpx2.Client | None = None
         # A connection belongs to the event loop that opened it.
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient]
@@ -140,7 +141,8 @@ class Endpoint:
     def _sent(self, call: Call, clock: Clock) -> Iterator[httpx2.Response]:
         """An open response with a good status; retries until one arrives or the tries are used up."""
         if self._client is None:
-            self._client = httpx2.Client(**self._options)
+            with _proxied():
+                self._client = httpx2.Client(**self._options)
         client, tries = self._client, _Tries(self, call, clock)
         while True:
             try:
@@ -197,7 +199,8 @@ class Endpoint:
         """As `_sent`."""
         loop = asyncio.get_running_loop()
         if (client := self._clients.get(loop)) is None:
-            client = self._clients[loop] = httpx2.AsyncClient(**self._options)
+            with _proxied():
+                client = self._clients[loop] = httpx2.AsyncClient(**self._options)
         tries = _Tries(self, call, clock)
         while True:
             try:
@@ -236,7 +239,7 @@ class Endpoint:
         try:
             value = json.loads(content)
         except (ValueError, RecursionError) as error:
-            shown = self._clean(content[:200].decode("utf-8", "replace").strip())
+            shown = self.clean(content[:_LONGEST_WORDS].decode("utf-8", "replace").strip())[:200]
             raise ProviderError(
                 f"{self.base_url}{path} answered status {status}, but not with JSON: {shown!r}.",
                 "Is base_url right? It usually ends in /v1.",
@@ -251,7 +254,7 @@ class Endpoint:
         try:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
-            shown = self._clean(text[:200].decode("utf-8", "replace"))
+            shown = self.clean(text[:_LONGEST_WORDS].decode("utf-8", "replace"))[:200]
             raise ProviderError(
                 f"{self.base_url}{path} sent an event that is not JSON: {shown!r}.", status=status
             ) from error
@@ -274,7 +277,7 @@ class Endpoint:
         error = value.get("error")
         if error and "choices" not in value:
             message = error.get("message", error) if isinstance(error, dict) else error
-            raise ProviderError(f"{self.base_url}{path} reported: {self._clean(str(message))}", status=status)
+            raise ProviderError(f"{self.base_url}{path} reported: {self.clean(str(message))[:2000]}", status=status)
 
     @contextlib.contextmanager
     def _broken(self, path: str, status: int, clock: Clock) -> Iterator[None]:
@@ -289,10 +292,10 @@ class Endpoint:
                 status=status,
             ) from error
         except BadEvent as error:
-            raise ProviderError(f"{self.base_url}{path}: {self._clean(str(error))}.", status=status) from error
+            raise ProviderError(f"{self.base_url}{path}: {self.clean(str(error))[:300]}.", status=status) from None
 
     def _failure(self, path: str, response: httpx2.Response) -> ProviderError:
-        text = response.content[:4000].decode("utf-8", "replace")
+        text = self.clean(response.content[:_LONGEST_WORDS].decode("utf-8", "replace"))
         try:
             value = json.loads(text)
             value = value[0] if isinstance(value, list) else value  # Gemini puts its errors into a list
@@ -305,15 +308,58 @@ class Endpoint:
         if status == 401 and not self.auth.secrets():
             hint = "Set the environment variable {key} to your key."
         return ProviderError(
-            f"{self.base_url}{path} answered status {status}: {self._clean(message) or 'no message'}",
+            f"{self.base_url}{path} answered status {status}: {self.clean(message)[:2000] or 'no message'}",
             hint.format(key=self.auth.named),
             status=status,
         )
 
-    def _clean(self, text: str) -> str:
-        for key in self.auth.secrets():
-            text = text.replace(key, "[key]")
-        return text
+    def clean(self, text: str) -> str:
+        """What the other side said, without what must never be shown: it may repeat what it was sent."""
+        hidden = [*self.auth.secrets(), *secret_headers(self.headers), *_passwords(self._proxy)]
+        return struck(text, hidden, "[key]")
+
+
+def _address(base_url: str) -> httpx2.URL:
+    """Raises `ConfigError`. What may be a password is not shown."""
+    shown = f" '{base_url}'" if "@" not in base_url else ""
+    try:
+        url = httpx2.URL(base_url)
+    except httpx2.InvalidURL as error:
+        raise ConfigError(f"base_url{shown} is not a URL{f' ({error})' if shown else ''}.") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigError(f"base_url{shown} is not an http(s) URL.", "For example http://127.0.0.1:11434/v1")
+    if url.userinfo:
+        raise ConfigError(
+            f"base_url holds a name or a password before {url.host}, which every message and trace would show.",
+            'Leave them out, and give headers={"Authorization": "Basic …"}, or the key by an environment variable.',
+        )
+    if url.query or url.fragment:
+        raise ConfigError(
+            f"base_url goes on behind the path of {url.host} with '?' or '#'.", "Leave that out: paths are added to it."
+        )
+    return url
+
+
+def _passwords(proxy: str | None) -> Iterator[str]:
+    """Of the proxy that is given, or else of those in the environment."""
+    from urllib.request import getproxies
+
+    for url in getproxies().values() if proxy is None else [proxy]:
+        with contextlib.suppress(httpx2.InvalidURL):
+            yield httpx2.URL(url).password
+
+
+@contextlib.contextmanager
+def _proxied() -> Iterator[None]:
+    """Connections are made here, and proxies looked at. Raises `ConfigError` without showing their passwords."""
+    try:
+        yield
+    except (httpx2.InvalidURL, ValueError, ImportError) as error:
+        why = f" ({error})" if isinstance(error, ImportError) else ""
+        raise ConfigError(
+            f"The proxy cannot be used{why}.",
+            "Look at proxy=, or HTTP_PROXY, HTTPS_PROXY and ALL_PROXY: for example http://user:password@proxy:3128.",
+        ) from None
 
 
 class _Tries:
@@ -336,7 +382,7 @@ class _Tries:
                 ) from error
         elif self._last() or not again:
             raise ProviderError(
-                f"{self._endpoint.base_url} cannot be reached ({self._endpoint._clean(str(error))}).",
+                f"{self._endpoint.base_url} cannot be reached ({self._endpoint.clean(str(error))}).",
                 "Check base_url, and that the server is running.",
             ) from error
         return self._again(type(error).__name__, None)

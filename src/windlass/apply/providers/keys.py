@@ -9,7 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from windlass.core.config import secret
+from windlass.core.config import names_a_variable, secret
+from windlass.core.errors import ConfigError
+
+
+def sendable(value: str, what: str) -> str:
+    """`value`, if a header can hold it. Raises `ConfigError`, which does not show it."""
+    if not (value.isascii() and value.isprintable()):
+        raise ConfigError(
+            f"{what} holds a character that no header can: a line break, or a letter beyond ASCII.",
+            "It was copied with something before, behind or within it: set it anew.",
+        )
+    return value
 
 
 class Auth(Protocol):
@@ -34,14 +45,23 @@ class Auth(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
+    """Raises `ConfigError` for a variable that looks like the key itself, without showing it."""
+
     variable: str
     """Name of the environment variable. Unset: nothing is added, as servers of one's own need no key."""
     header: str = "Authorization"
     prefix: str = "Bearer "
 
+    def __post_init__(self) -> None:
+        if not names_a_variable(self.variable):
+            raise ConfigError(
+                "What should name the environment variable of the key looks like the key itself.",
+                "Put the key into an environment variable, for example OPENAI_API_KEY, and give that name.",
+            )
+
     def headers(self, method: str, url: str, body: bytes) -> Mapping[str, str]:
         key = secret(self.variable)
-        return {self.header: f"{self.prefix}{key}"} if key else {}
+        return {self.header: f"{self.prefix}{sendable(key, f'The key in {self.variable}')}"} if key else {}
 
     def secrets(self) -> Sequence[str]:
         key = secret(self.variable)

@@ -163,10 +163,11 @@ class RemoteChat:
         try:
             yield
         except (LookupError, TypeError, AttributeError, ValueError) as error:
+            why = self.endpoint.clean(repr(error))
             raise ProviderError(
-                f"{self.endpoint.base_url} answered without a usable answer ({error!r}).",
+                f"{self.endpoint.base_url} answered without a usable answer ({why[:500]}).",
                 f"The server does not follow {self.dialect.api} here.",
-            ) from error
+            ) from (error if why == repr(error) else None)
 
 
 def _texts(*values: object) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote, unquote, urlsplit
 
+from windlass.apply.providers.keys import sendable
 from windlass.core.config import secret
 from windlass.core.errors import ConfigError
 
@@ -40,6 +41,7 @@ class SigV4:
         identity, key, session = secret(self.identity), secret(self.secret_key), secret(self.session)
         if identity is None or key is None:
             raise ConfigError(f"{self.missing} is not set.", f"Set the environment variable {self.missing}.")
+        sendable(identity, f"The key in {self.identity}"), sendable(session or "", f"The token in {self.session}")
         stamp = self.now().strftime("%Y%m%dT%H%M%SZ")
         added = {"x-amz-date": stamp} | ({"x-amz-security-token": session} if session else {})
         signed = {"host": _host(url), **added} | ({"content-type": "application/json"} if body else {})

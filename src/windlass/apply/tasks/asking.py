@@ -94,7 +94,8 @@ def _stop(question: Question[Any], made: Sequence[Attempt]) -> None:
         )
     spent = usage_of(made).total
     if question.tokens is not None and spent is not None:
-        next_one = last.response.usage.total or 0
+        usage = last.response.usage
+        next_one = (usage.total or 0) + (usage.completion or 0)  # what was answered is read again
         if spent + next_one > question.tokens:
             raise NoAnswer(
                 f"{spent} of {question.tokens} tokens are spent, and another attempt may take {next_one}; "
@@ -108,8 +109,9 @@ def _again(response: ChatResponse, mode: Mode, problems: Sequence[str]) -> list[
     """What was said, and what is wrong with it. All before stays as it was, for the provider's cache."""
     faults = "\n".join(f"- {problem}" for problem in problems)
     told = f"This answer cannot be used:\n{faults}\nAnswer again, whole and corrected."
-    calls = response.message.tool_calls
-    said = Message("assistant", response.message.text, calls)
+    said, calls = response.message, response.message.tool_calls
+    if not said.text.strip() and not calls:  # providers refuse messages that say nothing
+        return [Message("user", told)]
     if mode == "tool" and calls:
         return [said, *(Message("tool", told, tool_call_id=call.id, name=call.name) for call in calls)]
     return [said, Message("user", told)]

@@ -261,7 +261,7 @@ class OneOf(Codec):
 
     def wire(self) -> dict[str, Any]:
         forms = [branch.wire() for branch in self.branches]
-        if self._marked():
+        if self.marked():
             forms = [_object({f"choice_{n}": form}) for n, form in enumerate(forms)]
         return _noted({"anyOf": forms}, self.note)
 
@@ -269,12 +269,12 @@ class OneOf(Codec):
         for n, branch in enumerate(self.branches):
             if branch.fits(value):
                 encoded = branch.encode(value)
-                return {f"choice_{n}": encoded} if self._marked() else encoded
+                return {f"choice_{n}": encoded} if self.marked() else encoded
         return value
 
     def decode(self, value: Any) -> Any:
         for n, branch in enumerate(self.branches):
-            if not self._marked():
+            if not self.marked():
                 if branch.read(value):
                     return branch.decode(value)
             elif isinstance(value, Mapping) and value.keys() == {f"choice_{n}"}:
@@ -285,14 +285,15 @@ class OneOf(Codec):
         return any(branch.fits(value) for branch in self.branches)
 
     def read(self, value: Any) -> bool:
-        if not self._marked():
+        if not self.marked():
             return any(branch.read(value) for branch in self.branches)
         return isinstance(value, Mapping) and any(
             value.keys() == {f"choice_{n}"} and branch.read(value[f"choice_{n}"])
             for n, branch in enumerate(self.branches)
         )
 
-    def _marked(self) -> bool:
+    def marked(self) -> bool:
+        """Whether the wire says which branch it is."""
         return any(
             _looks(a) & _looks(b) and not (_as_it_is(a) and _as_it_is(b))
             for a, b in itertools.combinations(self.branches, 2)
@@ -312,7 +313,7 @@ def _looks(codec: Codec) -> set[str]:
         case Properties(known):
             return {",".join(sorted(known))}
         case OneOf(branches):
-            marks = [{f"choice_{n}"} for n in range(len(branches))] if codec._marked() else map(_looks, branches)
+            marks = [{f"choice_{n}"} for n in range(len(branches))] if codec.marked() else map(_looks, branches)
             return set[str]().union(*marks)
         case Named(name, found):
             return _looks(found(name))
@@ -327,7 +328,7 @@ def _as_it_is(codec: Codec) -> bool:
         case Items(item, places):
             return not places and _as_it_is(item)
         case OneOf(branches):
-            return not codec._marked() and all(map(_as_it_is, branches))
+            return not codec.marked() and all(map(_as_it_is, branches))
     return False
 
 
@@ -355,34 +356,31 @@ class Named(Codec):
 
 
 class Strict:
-    """The whole of a schema for strict modes. Raises `Unsupported` naming the keyword that has no strict form."""
+    """The whole of a schema for strict modes. `name`: what messages call it. Raises `Unsupported` naming the keyword
+    that has no strict form, and where it stands."""
 
-    def __init__(self, schema: Mapping[str, Any]) -> None:
+    def __init__(self, schema: Mapping[str, Any], name: str = "the schema") -> None:
         self._definitions: dict[str, Codec] = {}
         definitions = schema.get("$defs", {})
-        for name, definition in definitions.items():
-            self._definitions[name] = self._codec(definition, f"$defs/{name}")
-        self._root = self._codec({key: value for key, value in schema.items() if key != "$defs"}, "the schema")
-        self._bare = isinstance(self._root, Properties)
-        wire = self._root.wire() if self._bare else _object({ROOT: self._root.wire()})
+        for kind, definition in definitions.items():
+            self._definitions[kind] = self._codec(definition, kind)
+        self.root = self._codec({key: value for key, value in schema.items() if key != "$defs"}, name)
+        self.bare = isinstance(self.root, Properties)
+        wire = self.root.wire() if self.bare else _object({ROOT: self.root.wire()})
         if definitions:
             wire["$defs"] = {name: codec.wire() for name, codec in self._definitions.items()}
         self.schema: Mapping[str, Any] = wire
 
     def encode(self, plain: Any) -> Any:
         """A plain value as the wire has it."""
-        value = self._root.encode(plain)
-        return value if self._bare else {ROOT: value}
+        value = self.root.encode(plain)
+        return value if self.bare else {ROOT: value}
 
     def decode(self, sent: Any) -> Any:
         """The plain value of what came back."""
-        if self._bare:
-            return self._root.decode(sent)
-        return self._root.decode(sent[ROOT]) if isinstance(sent, Mapping) and sent.keys() == {ROOT} else sent
-
-    def decode_part(self, sent: Any) -> Any:
-        """As `decode` of as much as is there; branches that cannot be told apart yet stay in the wire's form."""
-        return self._root.decode(sent) if self._bare else self._root.decode(sent.get(ROOT))
+        if self.bare:
+            return self.root.decode(sent)
+        return self.root.decode(sent[ROOT]) if isinstance(sent, Mapping) and sent.keys() == {ROOT} else sent
 
     def _codec(self, schema: Any, where: str) -> Codec:
         if schema is True or not (rest := {k: v for k, v in schema.items() if k not in _SILENT}):
@@ -416,6 +414,11 @@ class Strict:
     def _list(self, schema: Mapping[str, Any], note: str, where: str) -> Codec:
         self._only(schema, {"type", "items", "prefixItems", "minItems", "maxItems", *_TOLD}, where)
         places = [self._codec(one, f"{where}.prefixItems") for one in schema.get("prefixItems", ())]
+        if places and schema.get("items", False) is not False:
+            raise Unsupported(
+                f"Strict structured output cannot say a tuple with an open end ({where}).",
+                "Use a tuple of a certain length, a list, or a class.",
+            )
         bounds = {key: schema[key] for key in ("minItems", "maxItems") if key in schema}
         return Items(self._codec(schema.get("items", True), f"{where}.items"), places, bounds, note)
 
@@ -438,7 +441,7 @@ class Strict:
         if others:
             raise Unsupported(
                 f"Strict structured output cannot say properties beyond the known ones ({where}).",
-                "Forbid extra fields, or hold them in a dictionary of their own.",
+                'Forbid extra fields, hold them in a dictionary of their own, or ask by mode="prompt".',
             )
         known = {name: self._codec(one, f"{where}.{name}") for name, one in schema["properties"].items()}
         return Properties(known, frozenset(known) - frozenset(schema.get("required", ())), note)
@@ -447,7 +450,10 @@ class Strict:
     def _only(schema: Mapping[str, Any], known: set[str], where: str) -> None:
         odd = sorted(set(schema) - known - _SILENT)
         if odd:
-            raise Unsupported(f"Strict structured output cannot say '{odd[0]}' ({where}).", "Simplify the type.")
+            raise Unsupported(
+                f"Strict structured output cannot say '{odd[0]}' ({where}).",
+                'Simplify the type, or ask by mode="prompt".',
+            )
 
 
 def _object(properties: Mapping[str, Any], note: str = "") -> dict[str, Any]:

@@ -38,7 +38,7 @@ from windlass.apply.tasks.schema import Shape
 from windlass.apply.tasks.signature import Signature, signature_of
 from windlass.apply.tasks.streaming import Streaming
 from windlass.apply.tasks.surroundings import Surroundings, here
-from windlass.core.errors import InputError
+from windlass.core.errors import InputError, WindlassError
 from windlass.core.trace import Span
 from windlass.core.values import ChatRequest
 
@@ -128,9 +128,13 @@ class Task(Generic[P, R]):
         around = here()
         task = self.settled(around)
         calling = task._span(around, args, kwargs)
-        model = task._model(around)
-        question = task._question(calling.inputs, model)
-        strict = task._readers[True].strict if question.mode in ("schema", "tool") else None
+        try:
+            model = task._model(around)
+            question = task._question(calling.inputs, model)
+        except WindlassError as error:
+            calling.span.begin().finish(error)
+            raise
+        strict = task._strict.strict if question.mode in ("schema", "tool") else None
         return Streaming(
             task._ending(calling.span, question), model, around.recorder, calling.span, question.mode, strict
         )
@@ -276,9 +280,14 @@ class Task(Generic[P, R]):
         return Shape(_thinking(output) if self.settings.think else output, where=f"'{self.__name__}'")
 
     @cached_property
-    def _readers(self) -> Mapping[bool, Reader[Any]]:
+    def _strict(self) -> Reader[Any]:
         assert self._shape is not None
-        return {True: Reader(self._shape, Strict(self._shape.schema)), False: Reader(self._shape)}
+        return Reader(self._shape, Strict(self._shape.schema, f"what '{self.__name__}' returns"))
+
+    @cached_property
+    def _plain(self) -> Reader[Any]:
+        assert self._shape is not None
+        return Reader(self._shape)
 
     def request(self, model: Model, /, **inputs: Any) -> ChatRequest:
         """What would be sent for these inputs, to be looked at."""
@@ -288,7 +297,7 @@ class Task(Generic[P, R]):
         settings, shape = self.settings, self._shape
         best: Mode = getattr(model, "structured", "schema")
         mode = "text" if shape is None else settings.mode or best
-        reader = None if shape is None else self._readers[mode in ("schema", "tool")]
+        reader = None if shape is None else self._strict if mode in ("schema", "tool") else self._plain
         instructions = self.instructions
         if reader is not None and mode == "prompt":
             instructions += f"\n\n{SCHEMA_NOTE}{json.dumps(reader.schema, ensure_ascii=False)}"

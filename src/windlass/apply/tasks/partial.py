@@ -21,13 +21,19 @@ def parsed(text: str) -> Any:
     A text that is still open is shown as far as it goes, a number or a word once it has ended, a property once its
     value has begun. What is shown of a longer beginning holds what was shown of a shorter one.
     """
+    return beginning(text)[0]
+
+
+def beginning(text: str) -> tuple[Any, bool]:
+    """As `parsed`; and whether the value is whole."""
     begin = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=-1)
     if begin < 0:
-        return NOTHING
+        return NOTHING, False
+    reading = _Beginning(text, begin)
     try:
-        return _Beginning(text, begin).value()
+        return reading.value(), not reading.open
     except (ValueError, RecursionError):
-        return NOTHING
+        return NOTHING, False
 
 
 class _Beginning:
@@ -35,13 +41,13 @@ class _Beginning:
 
     def __init__(self, text: str, at: int) -> None:
         self._text, self._at = text, at
-        self._open = False
+        self.open = False
         """Whether the text ended within the value."""
 
     def value(self) -> Any:
         match self._next():
             case "":
-                self._open = True
+                self.open = True
                 return NOTHING
             case "{":
                 return self._object()
@@ -53,7 +59,7 @@ class _Beginning:
         if word is None:
             raise ValueError(f"no value at {self._at}")
         if word.end() == len(self._text):  # more of it may come
-            self._open = True
+            self.open = True
             return NOTHING
         self._at = word.end()
         return json.loads(word[0])
@@ -99,7 +105,7 @@ class _Beginning:
         with contextlib.suppress(ValueError):
             text, self._at = _DECODER.raw_decode(self._text, self._at)
             return str(text)
-        self._open = True
+        self.open = True
         for end in range(len(self._text), max(begin, len(self._text) - 6) - 1, -1):  # an escape may be cut
             try:
                 text = str(json.loads(f'"{self._text[begin:end]}"'))
@@ -109,7 +115,7 @@ class _Beginning:
         raise ValueError(f"no text at {begin}")
 
     def _is_cut(self) -> bool:
-        return self._open
+        return self.open
 
     def _next(self) -> str:
         """The next character that is no space; none at the end."""
@@ -123,4 +129,4 @@ class _Beginning:
         if self._next():
             self._at += 1
         else:
-            self._open = True
+            self.open = True

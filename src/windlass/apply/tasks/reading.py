@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Generic, TypeVar
@@ -14,6 +15,20 @@ T = TypeVar("T")
 
 _FENCE = re.compile(r"```[a-zA-Z]*[ \t]*\n(.*?)```", re.DOTALL)
 _TRAILING = re.compile(r",(\s*[}\]])")
+
+
+def _number(text: str) -> float:
+    if math.isinf(value := float(text)):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return value
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_float=_number, parse_constant=_no_number)
+"""As `json.loads`, which takes NaN and Infinity, and reads 1e999 as one of them."""
 
 
 class Reader(Generic[T]):
@@ -47,11 +62,13 @@ def json_in(text: str) -> Any:
     problem = "the answer is empty"
     for candidate in _candidates(text):
         try:
-            return json.loads(candidate)
+            return _DECODER.decode(candidate)
         except RecursionError:
             raise Unfit(["the whole: nested too deeply"]) from None
         except json.JSONDecodeError as error:
             problem = f"not JSON: {error.msg} at character {error.pos} ({candidate[max(0, error.pos - 20) :][:40]!r})"
+        except ValueError as error:  # a number that is none; Python also refuses whole ones of thousands of digits
+            problem = str(error).partition(";")[0]
     raise Unfit([f"the whole: {problem}"])
 
 

@@ -8,11 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from windlass.core.errors import InputError
 
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 T = TypeVar("T")
+_MOST = 20
+"""So many faults of one answer are told."""
 
 MARK = "windlass.mark"
 """Where an annotation leaves itself in the schema of its type (`metadata`), to be found in `Shape.marks`."""
@@ -49,13 +54,30 @@ class Shape(Generic[T]):
     def value(self, plain: Any, context: Mapping[str, Any] | None = None) -> T:
         """The value of plain JSON. Raises `Unfit`. `context` reaches the type's validators."""
         from pydantic import ValidationError
-        from pydantic_core import to_json
+        from pydantic_core import PydanticSerializationError, to_json
 
         try:
             # JSON's rules: a date is a text there, and a tuple a list.
             return self._adapter.validate_json(to_json(plain), context=dict(context or {}))
         except ValidationError as error:
-            raise Unfit([_line(detail) for detail in error.errors(include_url=False, include_context=False)]) from error
+            raise Unfit(_lines(error)) from error
+        except (PydanticSerializationError, UnicodeEncodeError) as error:
+            raise Unfit(["the whole: holds half a character (a \\ud800 to \\udfff that stands alone)"]) from error
+
+    def given(self, value: Any) -> Any:
+        """What somebody gave in Python, as plain JSON: a tuple is as good as a list there, and a dictionary as good as
+        an object of its fields. Raises `Unfit` for what is not of the type."""
+        from pydantic import ValidationError
+        from pydantic_core import PydanticSerializationError
+
+        try:
+            self._adapter.dump_python(value, mode="json", by_alias=True, warnings="error")
+        except PydanticSerializationError:
+            try:
+                value = self._adapter.validate_python(value)
+            except ValidationError as error:
+                raise Unfit(_lines(error)) from error
+        return self.plain(value)
 
     def plain(self, value: T, *, as_written: bool = False) -> Any:
         """The value as plain JSON, with the names that the schema knows; `as_written`: as a model has to write it."""
@@ -95,6 +117,13 @@ def _ordered(plain: Any, schema: Any, kinds: Mapping[str, Any]) -> Any:
         return {key: _ordered(item, named.get(key, others), kinds) for key, item in plain.items()}
     items = [_ordered(item, schema.get("items"), kinds) for item in plain]
     return sorted(items, key=lambda item: json.dumps(item, sort_keys=True)) if schema.get("uniqueItems") else items
+
+
+def _lines(error: ValidationError) -> list[str]:
+    """What is wrong, as far as one can mend it at once: a list of a thousand wrong items says so a thousand times, and
+    every line is paid for when the model is asked again."""
+    lines = [_line(detail) for detail in error.errors(include_url=False, include_context=False)]
+    return lines if len(lines) <= _MOST else [*lines[:_MOST], f"and {len(lines) - _MOST} more like these"]
 
 
 def _line(detail: Mapping[str, Any]) -> str:

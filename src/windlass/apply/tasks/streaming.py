@@ -7,9 +7,10 @@ from typing import Any, Generic, TypeVar
 
 from windlass.apply.providers.wrapper import can_be_awaited, can_be_waited_for
 from windlass.apply.tasks.asking import Mode
+from windlass.apply.tasks.begun import shown
 from windlass.apply.tasks.codec import Strict
 from windlass.apply.tasks.outcome import Outcome
-from windlass.apply.tasks.partial import NOTHING, parsed
+from windlass.apply.tasks.partial import NOTHING, beginning
 from windlass.apply.tasks.running import Steps, asked, note
 from windlass.core.errors import ProviderError
 from windlass.core.protocols import AsyncChatModel, ChatModel
@@ -117,9 +118,9 @@ class _Growing:
         if not piece:
             return
         self._text += piece
-        value = self._text if self._mode == "text" else parsed(self._text)
+        value, whole = (self._text, False) if self._mode == "text" else beginning(self._text)
         if value is not NOTHING and self._strict is not None:
-            value = self._strict.decode_part(value)
+            value = shown(self._strict, value, whole)
         if value is not NOTHING and value != self._shown:
             self._shown = value
             yield value

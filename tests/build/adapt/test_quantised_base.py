@@ -12,20 +12,24 @@ import torch
 from tuned_world import asked, echoes, make_home, write_rows
 
 from windlass.build.adapt.checking import check_tuning, open_uncompiled
+from windlass.build.adapt.opening import open_inputs
+from windlass.build.adapt.peft.adapted import AdaptedLinear
 from windlass.build.adapt.peft.artifacts import combine_stored, facts, merge_stored, stored
 from windlass.build.adapt.peft.attaching import attach, attach_adapter, merge
+from windlass.build.adapt.peft.beginning import read_for
 from windlass.build.adapt.peft.quantised import QuantisedLinear, numbers, quantise, quantised_maps, state_of
 from windlass.build.adapt.peft.quantised_values import BLOCK, NF4, dequantised, quantised
-from windlass.build.adapt.settings import AdapterSettings
-from windlass.build.adapt.tuning import tune
-from windlass.build.transformer.adapters.files import BASE, bits_of
+from windlass.build.adapt.settings import AdapterSettings, TuneSettings
+from windlass.build.adapt.tuning import OBJECTIVES, tune
+from windlass.build.transformer.adapters.files import BASE, bits_of, measured_of
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.decoder import Decoder
-from windlass.build.transformer.hf import load_model
+from windlass.build.transformer.hf import load_links, load_model, tied_head
 from windlass.build.transformer.init import initialise
 from windlass.build.transformer.linear import Linear
 from windlass.core.errors import InputError
 from windlass.core.workspace import Workspace
+from windlass.serve.engine.local import LocalModel
 
 SHAPE = TransformerConfig(vocab_size=61, hidden=32, layers=2, heads=4, kv_heads=2, head_dim=8, ffn=40, context=64)
 TOKENS = torch.arange(2, 40)[None]
@@ -164,6 +168,22 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_home(tmp_path_factory.mktemp("quantised"))
 
 
+def heldout_beside_whole(ws: Workspace, settings: TuneSettings, adapter: Path) -> float:
+    """Held-out loss of the adapter in a model that was never rounded."""
+    whole = replace(settings, adapter=replace(settings.adapter, bits=None))
+    prepared = OBJECTIVES["sft"](open_inputs(ws, whole))
+    base = ws.artifacts.get("base").path
+    model = prepared.model
+    model.load_state_dict(load_model(base).state_dict(), strict=False)
+    found = read_for(load_model(base), adapter, load_links(base), tied_head(base))
+    for name, module in model.named_modules():
+        if isinstance(module, AdaptedLinear):
+            part, own = found.parts[name], module.part()
+            own.down_RK.data.copy_(part.down_RK)
+            own.up_NR.data.copy_(part.up_NR)
+    return prepared.measure(prepared.loss, None, None).loss
+
+
 def test_it_learns_is_stored_and_merged_as_it_was_trained(home: Path, tmp_path: Path) -> None:
     settings = asked(write_rows(tmp_path / "rows.jsonl", echoes(40)), adapter__bits=4, run__name="small")
     lines: list[str] = []
@@ -176,6 +196,13 @@ def test_it_learns_is_stored_and_merged_as_it_was_trained(home: Path, tmp_path: 
         assert losses[-1] < losses[0]
         one = stored(ws, made.ref)
         assert facts(one)["base_bits"] == 4
+        rounded, whole = measured_of(made.path) or (0.0, 0.0)
+        assert rounded == losses[-1] and whole == made.card["heldout_loss_beside_whole_base"] != rounded
+        assert whole == pytest.approx(heldout_beside_whole(ws, settings, made.path), rel=1e-5)
+        served = LocalModel.load(ws.artifacts.get("base").path)
+        caveat = served.load_adapter("small", made.path).caveat
+        assert f"its held-out loss was {rounded:.4g} there, and {whole:.4g} beside the base as it is" in str(caveat)
+        served.close()
         merged = merge_stored(ws, one, "whole")
         assert merged.card["merge_error"] < 1e-4 < merged.card["error_beside_whole_base"]
         body, adapter = one.read()

@@ -27,7 +27,8 @@ from windlass.build.adapt.objectives import (
 from windlass.build.adapt.objectives.preparing import Prepared, batch_of, scheduled
 from windlass.build.adapt.opening import Opened, open_inputs
 from windlass.build.adapt.peft.adapted import AdaptedLinear
-from windlass.build.adapt.peft.quantised import numbers, told
+from windlass.build.adapt.peft.attaching import transformer_of
+from windlass.build.adapt.peft.quantised import numbers, told, unrounded
 from windlass.build.adapt.rl import objective
 from windlass.build.adapt.rl.rewards.reward import Reward
 from windlass.build.adapt.rl.rollouts import OpenRollouts
@@ -44,7 +45,9 @@ from windlass.build.training.optim.groups import tuning_groups
 from windlass.build.training.optim.optimizers import Optimizers
 from windlass.build.training.optim.schedule import Plan
 from windlass.build.training.pace import UNPLANNED
+from windlass.build.transformer.adapters.files import note_measured
 from windlass.build.transformer.adapters.recipe import WEIGHTS
+from windlass.build.transformer.classifier_files import load_body
 from windlass.core.artifacts import Artifact
 from windlass.core.chat_template import TEMPLATE_FILE
 from windlass.core.errors import InputError
@@ -135,6 +138,9 @@ def tune(
                 f"warning: the held-out loss rose from {before.loss:.4g} to {after.loss:.4g}: by what it was trained "
                 "for the model is worse than its base. Try a lower optimizer.matrix_rate, or fewer steps."
             )
+        beside = _beside_whole(opened, prepared, job)
+        if beside is not None:
+            heard(f"beside the base as it is, which is how it is served: held-out {beside}")
         effort = watch.effort(job.elapsed_before, workers)
         run.log(job.state.step, **effort.metrics())
         run.flush()
@@ -143,7 +149,7 @@ def tune(
         with job.averaged(), made_whole(prepared.model, workers):
             if workers.leads:
                 check_end(job.state.step, prepared.model, after.loss)
-                stored = _store(ws, run.id, opened, prepared, job, after).digest
+                stored = _store(ws, run.id, opened, prepared, job, after, beside).digest
         if workers.leads:
             shutil.rmtree(run.folder / checkpoint.FOLDER, ignore_errors=True)  # the artifact holds the weights now
         return ws.artifacts.get(workers.told("model", stored or None))
@@ -203,8 +209,25 @@ def _paced(settings: TuneSettings, job: Fit[Measurement]) -> str:
     return f"the rate rises to {rate:g} in {job.sizes.warmup_steps:,} steps, and falls {shape} to {schedule.floor:.0%}"
 
 
+def _beside_whole(opened: Opened, prepared: Prepared, job: Fit[Measurement]) -> Measurement | None:
+    """What the adapter of a rounded base makes of the same examples beside the base as it was; None where the base was
+    not rounded, or is spread over workers."""
+    if opened.settings.adapter.bits is None or job.workers.count > 1:
+        return None
+    writes = opened.config.causal or opened.config.decoder_layers
+    base = opened.model() if writes else load_body(opened.base)[0]
+    with unrounded(transformer_of(prepared.model), base.to(job.workers.device)):
+        return job.measured()
+
+
 def _store(
-    ws: Workspace, run: str, opened: Opened, prepared: Prepared, job: Fit[Measurement], heldout: Measurement
+    ws: Workspace,
+    run: str,
+    opened: Opened,
+    prepared: Prepared,
+    job: Fit[Measurement],
+    heldout: Measurement,
+    beside: Measurement | None,
 ) -> Artifact:
     settings = opened.settings
     with ws.artifacts.build(prepared.kind, settings.run.name, run=run) as draft:
@@ -219,6 +242,9 @@ def _store(
         if opened.replay_artifact is not None:
             draft.add_parent("replay", opened.replay_artifact)
         prepared.save(draft.path)
+        if beside is not None:
+            note_measured(draft.path, heldout.loss, beside.loss)
+            draft.card["heldout_loss_beside_whole_base"] = beside.loss
         before = {point.name: point.value for point in ws.store.metrics(run) if point.step == 0}
         card = model_card(opened, prepared, job.state.step, job.loss, before, heldout.metrics())
         (draft.path / "README.md").write_text(card, encoding="utf-8")

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from windlass.build.transformer.adapters.files import base_of, bits_of, check_base
+from windlass.build.transformer.adapters.files import base_of, bits_of, check_base, measured_of
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.encoder_decoder import EncoderDecoder
 from windlass.build.transformer.hf import load_model, weights_digest
@@ -180,10 +180,13 @@ class LocalModel:
         the engine round otherwise."""
         if (bits := bits_of(folder)) is None:
             return None
+        worse, measured = "its answers are worse than they were measured", measured_of(folder)
+        if measured is not None:
+            worse = f"its held-out loss was {measured[0]:.4g} there, and {measured[1]:.4g} beside the base as it is"
         return (
             f"The adapter '{name}' was trained beside a base in {bits} bits and makes up for errors that "
-            f"'{self.name}' in {self.policy} does not make: its answers are worse than they were measured. "
-            f"`windlass adapters merge` makes a model of it and the base in {bits} bits; serve that."
+            f"'{self.name}' in {self.policy} does not make: {worse}. `windlass adapters merge` makes a model of it and "
+            f"the base in {bits} bits; serve that."
         )
 
     def unload_adapter(self, name: str) -> None:

@@ -6,7 +6,8 @@ the activations' dtype when it is needed, and again on the way back: nothing of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -75,6 +76,26 @@ def quantise(model: nn.Module, bits: int | None) -> None:
 def dequantise(model: nn.Module) -> None:
     """Makes plain float32 maps of those in few bits, rounded as they are, in place."""
     _replace(model, lambda linear: linear.plain() if isinstance(linear, QuantisedLinear) else linear)
+
+
+@contextlib.contextmanager
+def unrounded(model: nn.Module, base: nn.Module) -> Iterator[None]:
+    """Within the block the maps in few bits are those of `base`, which is the same model as it was before; what stands
+    beside them stays."""
+    plain = dict(base.named_modules())
+    places = [
+        (owner, child, linear, plain[f"{name}.{child}".removesuffix(".base")])
+        for name, owner in model.named_modules()
+        for child, linear in owner.named_children()
+        if isinstance(linear, QuantisedLinear)
+    ]
+    try:
+        for owner, child, _, whole in places:
+            setattr(owner, child, whole)
+        yield
+    finally:
+        for owner, child, rounded, _ in places:
+            setattr(owner, child, rounded)
 
 
 def state_of(model: nn.Module) -> Mapping[str, Tensor]:

@@ -2,7 +2,7 @@
 
 A file that does not hold exactly what its configuration says is refused by name. Beside ours lies `base.json`, which
 PEFT passes over: the digest of the weights that the adapter was trained on, and in how many bits they were then, if in
-few. Of others only shapes can tell.
+few, with what was measured of that. Of others only shapes can tell.
 """
 
 from __future__ import annotations
@@ -59,6 +59,20 @@ def bits_of(folder: Path) -> int | None:
     if bits not in (None, 4, 8):
         raise InputError(f"{path}: bits is {bits!r}, which is neither 4 nor 8.", "Restore or delete it.")
     return bits
+
+
+def measured_of(folder: Path) -> tuple[float, float] | None:
+    """Held-out loss beside the rounded base that the adapter was trained beside, and beside that base as it is; None
+    where nobody measured both."""
+    path = folder / BASE
+    found = _told(path, lambda values: values.get("heldout_loss")) if path.is_file() else None
+    return None if found is None else _told(path, lambda values: (float(found["rounded"]), float(found["whole"])))
+
+
+def note_measured(folder: Path, rounded: float, whole: float) -> None:
+    """For `measured_of`."""
+    values = _told(folder / BASE, dict)
+    write_json(folder / BASE, {**values, "heldout_loss": {"rounded": rounded, "whole": whole}})
 
 
 def _told(path: Path, what: Callable[[Any], _T]) -> _T:

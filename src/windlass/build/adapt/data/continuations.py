@@ -29,9 +29,12 @@ class ContinuationEncoder:
             read = [self._begin, *read]
         encoding = self._tokenizer.encode(completion, add_special_tokens=False)
         said, ends = encoding.ids, [end for _, end in encoding.offsets]
-        if not read or not completion.strip():
+        if not read or not said or not completion.strip():
+            blank = not (completion if read else prompt).strip()
             raise InputError(
-                f"{where}: the {'completion' if read else 'prompt'} is empty, so nothing can be learned from it.",
+                f"{where}: the {'completion' if read else 'prompt'} "
+                + ("is empty" if blank else "holds nothing that the tokenizer knows")
+                + ", so nothing can be learned from it.",
                 "Leave the row out, or fill it in.",
             )
         if said[-1] != self._end:

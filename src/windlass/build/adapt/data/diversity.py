@@ -34,7 +34,9 @@ def hashed(texts: Sequence[str]) -> NDArray[np.float32]:
 
 def spread_out(vectors: NDArray[np.float32], count: int) -> list[int]:
     """Numbers of `count` rows, in the order of their choice. The first is the one nearest to the mean, so the choice
-    depends on nothing but the rows. Time: rows x count x width."""
+    depends on nothing but the rows. Time: rows x count x width. Raises `ValueError` for more rows than there are."""
+    if not 1 <= count <= len(vectors):
+        raise ValueError(f"{count} of {len(vectors)} rows cannot be chosen")
     first = int(np.argmax(vectors @ vectors.mean(axis=0)))
     chosen = [first]
     nearest = vectors @ vectors[first]  # likeness of each row to its nearest chosen one

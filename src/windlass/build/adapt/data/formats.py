@@ -157,7 +157,7 @@ def _side(row: Row, column: str, role: str) -> list[Turn]:
 def _text(row: Row, column: str) -> str:
     value = row.values[column]
     if not isinstance(value, str):
-        raise InputError(f"{row.where}: {column} is {json.dumps(value)[:80]}, but must be text.")
+        raise InputError(f"{row.where}: {column} is {json.dumps(value, default=str)[:80]}, but must be text.")
     return value
 
 

@@ -74,7 +74,7 @@ def names_of(values: Sequence[tuple[Row, Any]], given: Sequence[str], *, by: str
     """Names in order: those given, else numbers by size or names by the alphabet. Raises as `labels_of`."""
     if len(set(given)) < len(given):
         raise InputError(f"{by} names '{Counter(given).most_common(1)[0][0]}' twice.", "Name each once.")
-    kinds = {isinstance(value, str): row for row, value in values}
+    kinds = {isinstance(value, str): row for row, value in reversed(values)}  # the first row of either
     if not given and len(kinds) == 2:
         raise InputError(
             f"{kinds[True].where}: the label is a text, but that of {kinds[False].where} is a number.",

@@ -18,7 +18,7 @@ class Evaluation:
     """What is evaluated on, indexed."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        self._whole = {_key(row): row.where for row in rows}
+        self._whole = {key: row.where for row in rows if (key := _key(row))}
         texts = [EvaluationText(row.where, row.where, text) for row in rows for text in pieces_of(row)]
         long = [text for text in texts if len(words(text.text)) >= SHORTEST]
         self._runs = Contamination(long) if long else None
@@ -37,4 +37,6 @@ class Evaluation:
 
 
 def _key(row: Row) -> bytes:
-    return words(text_of(row)).tobytes()
+    """The row's words; where it has none, such as one of emoji, its characters. Nothing at all is no row's key."""
+    text = text_of(row)
+    return words(text).tobytes() or "".join(text.split()).encode()

@@ -25,6 +25,8 @@ def row_size(opened: Opened, examples: Sequence[S], length: Callable[[S], int] =
             f"model.context is {asked:,} tokens, but {opened.base_name} reads {most:,}.", "Choose a smaller one."
         )
     limit = asked or most
+    if not examples:
+        raise InputError("There is no example to learn from.", "Look at what was left out before.")
     lengths = [length(example) for example in examples]
     longest = max(lengths)
     if longest <= limit:

@@ -194,10 +194,11 @@ def _answered(row: Row) -> tuple[list[Turn], list[Turn]]:
 
 
 def _liked(row: Row) -> Judged:
-    label = _LABELS.get(str(row.values.get("label")).lower())
+    said = row.values.get("label")
+    label = _LABELS.get(str(said).lower())
     if label is None:
         raise InputError(
-            f"{row.where}: label is {json.dumps(row.values.get('label'))[:80]}, but must be true or false.",
+            f"{row.where}: label is {json.dumps(said, default=str)[:80]}, but must be true or false.",
             "Say of each answer whether it is good.",
         )
     before, answer = _answered(row)
@@ -205,7 +206,7 @@ def _liked(row: Row) -> Judged:
     return Judged(before, chosen, rejected, row.where, tools_of(row))
 
 
-_LABELS = {"true": True, "1": True, "false": False, "0": False}
+_LABELS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 
 def _ranked(rows: Sequence[Row]) -> tuple[list[Judged], list[str]]:
@@ -239,5 +240,5 @@ def _score(row: Row) -> float:
     except ValueError:
         score = math.nan
     if not math.isfinite(score):
-        raise InputError(f"{row.where}: the reward is {json.dumps(found)[:80]}, but must be a number.")
+        raise InputError(f"{row.where}: the reward is {json.dumps(found, default=str)[:80]}, but must be a number.")
     return score

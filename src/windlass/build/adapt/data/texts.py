@@ -81,7 +81,7 @@ class TextReader:
         self, texts: Sequence[Text], rows: Sequence[Row], *, offsets: bool = False
     ) -> tuple[list[Any], set[int]]:
         """What the tokenizer makes of the texts, and the numbers of those that were cut. Raises `InputError` naming the
-        row of the first text that is too long."""
+        row of the first text that is too long, or of which nothing would be left."""
         encode = self.tokenizer.encode_batch if offsets else self.tokenizer.encode_batch_fast
         self.tokenizer.no_truncation()
         found = encode(list(texts))
@@ -95,6 +95,13 @@ class TextReader:
         if long:
             self.tokenizer.enable_truncation(self.limit)
             for number, encoding in zip(long, encode([texts[number] for number in long]), strict=True):
+                if len(encoding.ids) > self.limit or set(encoding.sequence_ids) < set(found[number].sequence_ids):
+                    self.tokenizer.no_truncation()
+                    raise InputError(
+                        f"{rows[number].where}: in {self.limit:,} tokens there is no room for the text beside the "
+                        "tokenizer's own.",
+                        "Make model.context larger, or leave it out.",
+                    )
                 found[number] = encoding
             self.tokenizer.no_truncation()
         return found, set(long)

@@ -90,7 +90,7 @@ def _continued(opened: Opened, row: Row, turns: Sequence[Turn]) -> tuple[int, ..
     if len(turns) != 1 or not isinstance(turns[0]["content"], str):
         raise InputError(
             f"{row.where}: {opened.base_name} has no chat template, so it can only go on with one text, but this is "
-            f"{json.dumps(turns)[:80]}.",
+            f"{json.dumps(turns, default=str)[:80]}.",
             "Give the text as `prompt`, or add a chat_template.jinja to the model.",
         )
     ids = opened.tokenizer.encode(turns[0]["content"], add_special_tokens=True).ids

@@ -54,6 +54,8 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     content: bytes | None = None
     """Sent as it is, in place of a body; its type is among the headers."""
+    method: str | None = None
+    """None: POST where there is something to send, else GET."""
 
 
 class Frames(Protocol):

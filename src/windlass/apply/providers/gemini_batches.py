@@ -5,7 +5,6 @@ POST /models/{name}:batchGenerateContent, GET /batches/{id}, GET /batches
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -42,7 +41,7 @@ class GeminiBatches(Batches):
 
     async def _looked(self, id: str) -> Batch:
         # A batch that failed is shown with its error, which in any other answer would be that call's own.
-        return self._read(json.loads(await self._endpoint.abytes(Call(self._place(id), None))))
+        return self._read(await self._endpoint.apost(Call(self._place(id), None), refuse_errors=False))
 
     async def _find(self, mark: str, others: Collection[str]) -> Batch | None:
         """Among the newest thousands."""

@@ -163,14 +163,17 @@ class Endpoint:
 
     # callers on an event loop -----------------------------------------------------------------------------------------
 
-    async def apost(self, call: Call, within: float | None = None, *, again: bool = True) -> dict[str, Any]:
+    async def apost(
+        self, call: Call, within: float | None = None, *, again: bool = True, refuse_errors: bool = True
+    ) -> dict[str, Any]:
         """As `post`. Cancelling the task ends the request. `again` false: where a connection or a server fails, it
-        is not known what came of the request, and it is not sent once more."""
+        is not known what came of the request, and it is not sent once more. `refuse_errors` false: an error inside of
+        a good answer is about what was asked for, and the caller's to read."""
         clock = Clock(within)
         async with self._asent(call, clock, again) as response:
             with self._broken(call.path, response.status_code, clock):
                 content = await clock.awaited(response.aread())
-        return self._object(call.path, response.status_code, content)
+        return self._object(call.path, response.status_code, content, refuse_errors)
 
     async def abytes(self, call: Call) -> bytes:
         """What the server answers, as it is. Raises as `post`."""
@@ -230,12 +233,13 @@ class Endpoint:
             headers["Content-Type"] = "application/json"
         elif call.content is not None:
             method, content = "POST", call.content
+        method = call.method or method
         headers.update(self.auth.headers(method, url, content))
         return client.build_request(method, url, content=content or None, headers=headers, **clock.limits(client))
 
     # what comes back --------------------------------------------------------------------------------------------------
 
-    def _object(self, path: str, status: int, content: bytes) -> dict[str, Any]:
+    def _object(self, path: str, status: int, content: bytes, refuse_errors: bool = True) -> dict[str, Any]:
         try:
             value = json.loads(content)
         except (ValueError, RecursionError) as error:
@@ -247,7 +251,8 @@ class Endpoint:
             ) from error
         if not isinstance(value, dict):
             raise ProviderError(f"{self.base_url}{path} answered JSON that is no object.", status=status)
-        self._refuse_error(value, path, status)
+        if refuse_errors:
+            self.refuse_error(value, path, status)
         return value
 
     def _event(self, path: str, status: int, text: bytes) -> dict[str, Any]:
@@ -260,7 +265,7 @@ class Endpoint:
             ) from error
         if not isinstance(value, dict):
             raise ProviderError(f"{self.base_url}{path} sent an event that is no object.", status=status)
-        self._refuse_error(value, path, status)
+        self.refuse_error(value, path, status)
         return value
 
     def _refuse_page(self, path: str, response: httpx2.Response, frames: Frames) -> None:
@@ -272,7 +277,7 @@ class Endpoint:
                 status=response.status_code,
             )
 
-    def _refuse_error(self, value: Mapping[str, Any], path: str, status: int) -> None:
+    def refuse_error(self, value: Mapping[str, Any], path: str, status: int = 200) -> None:
         """Some servers report an error with status 200, or inside a stream."""
         error = value.get("error")
         if error and "choices" not in value:

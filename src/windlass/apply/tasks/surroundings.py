@@ -42,6 +42,11 @@ class Surroundings:
         """What tasks with budgets have spent. Raises `ConfigError` without a workspace."""
         return Ledger(ledger_path(self._root("A budget")))
 
+    @property
+    def media(self) -> Path:
+        """Where files that models make are kept. Raises `ConfigError` without a workspace."""
+        return self._root("What a model makes") / "media"
+
     def _root(self, what: str) -> Path:
         if self.workspace is None:
             raise ConfigError(f"{what} is kept in a workspace, and there is none.", "Make one with `windlass init`.")

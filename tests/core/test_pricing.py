@@ -21,6 +21,8 @@ def test_every_entry_of_the_table_is_dated_and_plausible() -> None:
         assert entry.source.startswith("https://")
         assert 0 < entry.input < 100, name
         assert entry.output is None or entry.input < entry.output < 200, name
+        if entry.peak is not None:
+            assert entry.peak.price.input > entry.input and all(0 <= a < b <= 24 for a, b in entry.peak.hours), name
         assert entry.cache_read is None or 0 < entry.cache_read < entry.input, name
         assert entry.cache_write is None or entry.cache_write >= entry.input, name
 
@@ -129,3 +131,39 @@ def test_long_prompts_in_batches() -> None:
     claude = Usage(input=1_000_000, cache_read=1_000_000, output=0)
     assert SellerPrices("anthropic").batch("claude-haiku-4-5", claude) == pytest.approx((1 + 0.1) / 2)
     assert SellerPrices("mistral").batch("mistral-small-2603", claude) is None
+
+
+@pytest.mark.parametrize(
+    ("moment", "dollars"),
+    [
+        ("2026-11-23T02:00:00+00:00", 0.3),  # a Monday
+        ("2026-11-23T00:59:59+00:00", 0.15),
+        ("2026-11-23T01:00:00+00:00", 0.3),
+        ("2026-11-23T04:00:00+00:00", 0.15),
+        ("2026-11-23T17:30:00+08:00", 0.3),
+        ("2026-11-22T02:00:00+00:00", 0.15),  # a Sunday
+        ("2026-10-01T02:00:00+00:00", 0.15),  # a holiday
+        ("2026-10-08T02:00:00+00:00", 0.3),
+        ("2027-01-04T05:00:00+00:00", 0.15),
+        ("2027-01-04T02:00:00+00:00", None),  # nobody knows here whether people work on that day
+    ],
+)
+def test_a_price_that_depends_on_the_hour(moment: str, dollars: float | None) -> None:
+    known = find("deepseek-flash", "deepseek")
+    assert known is not None
+    assert known.of(Usage(input=1_000_000, output=0), datetime.datetime.fromisoformat(moment)) == dollars
+    assert find("deepseek-v4-pro") == find("deepseek-v4-pro", "deepseek"), "no other seller has it"
+    assert price("deepseek-v4-pro", Usage(input=1_000_000, output=0)) in (0.66, 1.32, None)
+
+
+def test_a_dated_model_with_a_price_of_its_own() -> None:
+    usage = Usage(input=1_000_000, output=0)
+    assert price("gpt-4o-2024-05-13", usage, "openai") == 5.0
+    assert price("gpt-4o-2024-11-20", usage, "openai") == 2.5
+
+
+def test_one_model_at_two_sellers() -> None:
+    usage = Usage(input=1_000_000, output=1_000_000)
+    assert prices_at("api.groq.com")("openai/gpt-oss-20b", usage) == pytest.approx(0.375)
+    assert prices_at("api.together.xyz")("openai/gpt-oss-20b", usage) == pytest.approx(0.25)
+    assert price("openai/gpt-oss-20b", usage) is None

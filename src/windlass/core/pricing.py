@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -25,6 +26,8 @@ _SELLERS: Mapping[str, str] = {
     "generativelanguage.googleapis.com": "google",
     "api.mistral.ai": "mistral",
     "api.deepseek.com": "deepseek",
+    "api.groq.com": "groq",
+    "api.together.xyz": "together",
 }
 """Host -> its name in the price table. A model of the same name elsewhere has no known price."""
 
@@ -49,6 +52,8 @@ class Price:
     long_from: int | None = None
     """Prompts of more tokens than these cost as `long` says, all of them and the answer too."""
     long: Price | None = None
+    peak: Peak | None = None
+    """The hours in which it is sold at another price."""
     batch: float | None = None
     """What a call in a batch costs of it: 0.5 for half the price. None: not sold, or not known."""
     batch_cache_read: float | None = None
@@ -69,8 +74,16 @@ class Price:
             long = replace(self.long, batch=self.batch, batch_cache_read=self.batch_cache_read).in_batch()
         return replace(self, **prices, long=long, batch=None, batch_cache_read=None)
 
-    def of(self, usage: Usage) -> float | None:
-        """The cost of `usage` in US dollars; None when a class that was used has no price, or counts are missing."""
+    def of(self, usage: Usage, at: datetime | None = None) -> float | None:
+        """The cost of `usage` in US dollars; None when a class that was used has no price, or counts are missing.
+
+        `at`: the time of the answer, now if it is not given.
+        """
+        if self.peak is not None:
+            busy = self.peak.busy(at or datetime.now(UTC))
+            if busy is None:
+                return None
+            return (self.peak.price if busy else replace(self, peak=None)).of(usage)
         if usage.prompt is None or (self.output is not None and usage.completion is None):
             return None
         if self.long is not None and self.long_from is not None and usage.prompt > self.long_from:
@@ -94,12 +107,35 @@ _CLASSES = (
 """What `Price` has a price for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """Hours from Monday to Friday in which a seller takes another price, but for the holidays where it works."""
+
+    price: Price
+    hours: Sequence[tuple[int, int]]
+    """In UTC: the first, and the first after it that is none of them."""
+    holidays: Sequence[tuple[str, str]] = ()
+    """Days from one date to another, both included."""
+    until: str = "9999-12-31"
+    """The last day of which it is known whether it is a holiday."""
+
+    def busy(self, at: datetime) -> bool | None:
+        """None: nobody knows here whether that day is a holiday."""
+        at = at.astimezone(UTC)
+        day = at.date().isoformat()
+        if at.weekday() > 4 or not any(begin <= at.hour < end for begin, end in self.hours):
+            return False
+        if day > self.until:
+            return None
+        return not any(first <= day <= last for first, last in self.holidays)
+
+
 def undated(model: str) -> str:
     """A model's name without the date at its end, if there is one."""
     return _DATED.sub("", model)
 
 
-_OF_ALL = ("as_of", "source", "batch", "batch_cache_read")
+_SHARED = ("as_of", "source", "batch", "batch_cache_read")
 """What a seller's entry says once for all its models."""
 
 
@@ -108,15 +144,20 @@ def list_prices() -> Mapping[str, Price]:
     """The table in the package: "provider/model" -> price."""
     table = json.loads(resources.files("windlass.core").joinpath("prices.json").read_text(encoding="utf-8"))
     return {
-        f"{provider}/{model}": _price({key: entry.get(key) for key in _OF_ALL} | numbers)
+        f"{provider}/{model}": _price({key: entry.get(key) for key in _SHARED} | numbers)
         for provider, entry in table.items()
         for model, numbers in entry["models"].items()
     }
 
 
 def _price(numbers: Mapping[str, Any]) -> Price:
-    long = numbers.get("long")
-    return Price(**{**numbers, "long": None if long is None else Price(**long)})
+    nested: dict[str, Any] = {}
+    if (long := numbers.get("long")) is not None:
+        nested["long"] = Price(**long)
+    if (peak := numbers.get("peak")) is not None:
+        days = {name: tuple(map(tuple, peak[name])) for name in ("hours", "holidays")}  # prices can be in sets
+        nested["peak"] = Peak(**{**peak, **days, "price": Price(**peak["price"])})
+    return Price(**{**numbers, **nested})
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -10,11 +11,13 @@ import pytest
 from tests.apply.every_provider import KEYS, SPOKEN, Spoken
 
 from windlass.apply.assistant import Assistant, AssistantSettings
+from windlass.apply.providers import known
 from windlass.apply.providers.answers import Answers
 from windlass.apply.providers.budget import Budget, Budgeted
 from windlass.apply.providers.cached import Cached
 from windlass.apply.providers.fitting import Fitting
 from windlass.apply.providers.ledger import Ledger
+from windlass.apply.providers.remote import RemoteChat
 from windlass.apply.rag.abstention import AbstentionRule
 from windlass.apply.rag.hashing import HashingEmbedder
 from windlass.apply.rag.index import HybridIndex, build_index
@@ -60,8 +63,16 @@ def remote(spoken: Spoken, ws: Workspace) -> ChatModel:
     return spoken.serving()
 
 
+def real(ws: Workspace) -> ChatModel:
+    """A provider, over the network; see docs/testing.md."""
+    if not (name := os.environ.get("WINDLASS_TEST_MODEL")):
+        pytest.skip("WINDLASS_TEST_MODEL names no model (provider:name) to ask for real")
+    return known.model(name)
+
+
 MAKERS: dict[str, Callable[[Workspace], ChatModel]] = {
     "assistant": assistant,
+    "real": real,
     "wrapped": wrapped,
     "local": local,
     **{name: partial(remote, spoken) for name, spoken in SPOKEN.items()},
@@ -72,9 +83,12 @@ REQUEST = ChatRequest([Message("system", "Be brief."), Message("user", "How many
 @pytest.fixture(scope="module", params=list(MAKERS))
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatModel]:
     with pytest.MonkeyPatch.context() as patch, Workspace(tmp_path_factory.mktemp("model")) as ws:
-        for name, value in KEYS.items():
+        for name, value in ({} if request.param == "real" else KEYS).items():
             patch.setenv(name, value)
-        yield MAKERS[request.param](ws)
+        made = MAKERS[request.param](ws)
+        yield made
+        if isinstance(made, RemoteChat):
+            made.close()
 
 
 def checked(model: ChatModel, response: ChatResponse) -> ChatResponse:
@@ -114,13 +128,15 @@ def test_calls_of_a_model_that_traces_have_a_trace_of_their_own(model: ChatModel
     assert len(set(traces)) == 2 and all(trace is not None and len(trace) == 32 for trace in traces)
 
 
-def test_the_same_seed_gives_the_same_text_streamed_or_not(model: ChatModel) -> None:
+def test_the_same_seed_gives_the_same_text_streamed_or_not(model: ChatModel, request: pytest.FixtureRequest) -> None:
+    if "[real" in request.node.name:
+        pytest.skip("providers promise it as best they can")
     try:
-        request = ChatRequest(REQUEST.messages, seed=11)
-        texts = {model.complete(request).message.text for _ in range(2)}
+        seeded = ChatRequest(REQUEST.messages, seed=11)
+        texts = {model.complete(seeded).message.text for _ in range(2)}
     except Unsupported:
         pytest.skip("this model draws nothing, and says so")
-    texts.add("".join(delta.text for delta in model.stream(request)))
+    texts.add("".join(delta.text for delta in model.stream(seeded)))
     assert len(texts) == 1
 
 

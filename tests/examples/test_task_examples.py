@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ import pytest
 from tests.apply.provider_world import Loopback, reply
 
 from windlass.apply.providers import known
+from windlass.apply.providers.remote import RemoteChat
 from windlass.apply.tasks import Surroundings, surrounded
 from windlass.apply.tasks.loading import load_task
 from windlass.cli.main import main
@@ -123,9 +125,20 @@ def test_bad_input_is_one_clear_error(
     assert why in err and "Traceback" not in err
 
 
-def test_for_real(tmp_path: Path) -> None:
-    model = os.environ.get("WINDLASS_TEST_MODEL")
-    if not model:
+@pytest.fixture
+def real() -> Iterator[RemoteChat]:
+    """See docs/testing.md."""
+    if not (name := os.environ.get("WINDLASS_TEST_MODEL")):
         pytest.skip("WINDLASS_TEST_MODEL names no model (provider:name) to ask for real")
-    record = load_task(f"{EXAMPLES}/crm.py").using(model=model)(NOTES, "2026-04-01")
-    assert record.seats == 20
+    with contextlib.closing(known.model(name)) as chat:
+        yield chat
+
+
+def test_a_record_for_real(real: RemoteChat) -> None:
+    outcome = load_task(f"{EXAMPLES}/crm.py").using(model=real).run(NOTES, "2026-04-01")
+    assert outcome.value.seats == 20 and outcome.value.evidence in NOTES and outcome.usage.total
+
+
+def test_a_crossword_for_real(real: RemoteChat) -> None:
+    outcome = load_task(f"{EXAMPLES}/crossword.py").using(model=real, attempts=5).run("harbour", 3)
+    assert len({entry.word for entry in outcome.value}) == 3

@@ -41,7 +41,7 @@ async def astream(chat: RemoteChat, request: ChatRequest) -> ChatResponse:
 
 
 WAYS: dict[str, Ask] = {
-    "complete": RemoteChat.complete,
+    "complete": lambda chat, request: chat.complete(request),
     "stream": stream,
     "acomplete": lambda chat, request: asyncio.run(chat.acomplete(request)),
     "astream": lambda chat, request: asyncio.run(astream(chat, request)),

@@ -41,7 +41,7 @@ COMMANDS: dict[str, str] = {
     "probe": "compare two OpenAI-compatible servers answer by answer",
     "feedback": "score an answer: up or down, and which document would have been right",
     "evaluate": "score a variant on its exam, or compare two, with intervals and a verdict",
-    "prompt": "prompts of tasks: versions, labels, and what changed between two",
+    "prompt": "prompts of tasks: versions, labels, differences, and the search for better ones",
     "turn": "learn from feedback: train a candidate, compare it on unseen questions, promote or refuse it",
     "rollback": "make a task serve the variant that was live before",
     "releases": "what each task serves and served, with every promotion and rollback",

@@ -1,10 +1,15 @@
-"""Prompts of tasks: immutable versions, labels that move, and what changed between two.
+"""Prompts of tasks: immutable versions, labels that move, what changed between two, and a search for a better one.
 
 windlass prompt add tone.md --label staging        the file, with tone.examples.jsonl beside it, as the next version
 windlass prompt list                               the newest of each; with a name, all its versions
 windlass prompt show tone@2 [--out tone.md]        print it, or write it back into its files
 windlass prompt diff tone@1 tone:staging           either may be a file too
 windlass prompt label tone@2 live                  make a label point at a version; `windlass rollback tone` undoes it
+windlass prompt search shop.py:tone items.jsonl --dollars 2     try others on items with known answers, and promote
+                                                   what is better on items that the search has not seen
+
+A search that was stopped goes on with the same command and pays for nothing twice. It exits with 0 when a prompt was
+promoted and with 3 when none was.
 
 A prompt is named by `name@version`, `name:label`, a name (its newest version) or a digest.
 """
@@ -24,9 +29,11 @@ from windlass.core.tables import table
 from windlass.core.workspace import Workspace
 from windlass.loop.text import ago
 
+REFUSED = 3
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", required=True, metavar="add|list|show|diff|label")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="add|list|show|diff|label|search")
     add = actions.add_parser("add", help="store a file as the next version of a prompt")
     add.add_argument("file", type=Path, help="Markdown; its examples stand in NAME.examples.jsonl beside it")
     add.add_argument("--name", help="of the prompt; default: the file's")
@@ -43,12 +50,36 @@ def configure(parser: argparse.ArgumentParser) -> None:
     label.add_argument("prompt")
     label.add_argument("label")
     label.add_argument("--reason", default="labelled by hand", help="kept with the change")
-    for action in (add, lists, show, compare, label):
+    _configure_search(search := actions.add_parser("search", help="search for a better prompt, and compare it"))
+    for action in (add, lists, show, compare, label, search):
         add_option(action)
+
+
+def _configure_search(search: argparse.ArgumentParser) -> None:
+    search.add_argument("task", metavar="FILE.py[:NAME]", help="whose prompt it is")
+    search.add_argument("items", type=Path, metavar="ITEMS.jsonl", help='lines of {"inputs": {...}, "expected": ...}')
+    search.add_argument("--dollars", type=float, metavar="N", help="what all of it may cost")
+    search.add_argument("--tokens", type=int, metavar="N", help="what all of it may take; one of the two is needed")
+    search.add_argument("--metric", metavar="FILE.py:NAME", help="function of (wanted, given); default: equal or not")
+    search.add_argument("--reflector", metavar="PROVIDER:NAME", help="the model that writes instructions")
+    search.add_argument("--teacher", metavar="PROVIDER:NAME", help="the model whose runs become demonstrations")
+    search.add_argument("--at-once", type=int, default=8, metavar="N", help="items asked at the same time; default: 8")
+    for name, what in (
+        ("sets", "sets of demonstrations that are tried"),
+        ("shots", "demonstrations in a set, at most"),
+        ("proposals", "how often instructions are written anew"),
+        ("rounds", "how often instructions are rewritten after failures"),
+        ("read", "items that are read for one of these"),
+        ("seed", "of all that is drawn"),
+    ):
+        search.add_argument(f"--{name}", type=int, metavar="N", help=what)
+    search.add_argument("--good", type=float, metavar="SCORE", help="from which on a run is a demonstration")
 
 
 def run(args: argparse.Namespace) -> int:
     with opened(args) as ws:
+        if args.action == "search":
+            return _search(ws, args)
         print({"add": _add, "list": _list, "show": _show, "diff": _diff, "label": _label}[args.action](ws, args))
     return 0
 
@@ -106,3 +137,41 @@ def _label(ws: Workspace, args: argparse.Namespace) -> str:
 def _labels(ws: Workspace, artifact: Artifact) -> str:
     borne = [label for label, digest in prompts.labels(ws, artifact.record.name).items() if digest == artifact.digest]
     return f" ({', '.join(borne)})" if borne else ""
+
+
+def _search(ws: Workspace, args: argparse.Namespace) -> int:
+    from windlass.apply.providers.budget import Budget
+    from windlass.apply.tasks.loading import load_function, load_task
+    from windlass.core.progress import Progress
+    from windlass.loop.prompting.items import equal, read_items
+    from windlass.loop.prompting.optimising import optimise
+    from windlass.loop.prompting.searching import Search
+    from windlass.loop.tasks import surroundings
+
+    task = load_task(args.task)
+    named = ("sets", "shots", "proposals", "rounds", "read", "seed", "good")
+    settings = Search(**{name: value for name in named if (value := getattr(args, name)) is not None})
+    with Progress("search", None, "calls") as progress:
+        found = optimise(
+            ws,
+            task,
+            read_items(args.items),
+            Budget(dollars=args.dollars, tokens=args.tokens, per="ever"),
+            metric=load_function(args.metric) if args.metric else equal,
+            settings=settings,
+            reflector=args.reflector,
+            teacher=args.teacher,
+            at_once=args.at_once,
+            around=surroundings(ws),
+            tell=lambda line: progress.say(line),
+            watch=lambda meter: progress.update(meter.calls, f"{meter.share:.0%} of the budget"),
+        )
+    rows = [(candidate.origin, f"{candidate.mean:.3f}") for candidate in found.pool]
+    print(table(("candidate", "on the items to choose by"), rows, right={1}))
+    cost = f"${found.usd:.4f}, {found.tokens:,} tokens in {found.calls:,} calls"
+    print(f"\n{cost}" + (f", of which {found.repeated:,} were made and paid by earlier runs" if found.repeated else ""))
+    print(f"{found.verdict.decision}: {found.verdict.reason}")
+    if found.release is None or found.candidate is None:
+        return REFUSED
+    print(f"{task.__name__}:live is {found.candidate.ref} now; `windlass rollback {task.__name__}` undoes it.")
+    return 0

@@ -46,6 +46,11 @@ class Progress:
             self._due = now + self._every
             self._print(self.line(now, note))
 
+    def say(self, text: str) -> None:
+        """A line of its own, above the one that rewrites itself."""
+        self._out.write(f"\r\x1b[2K{text}\n" if self._terminal else f"{text}\n")
+        self._out.flush()
+
     def line(self, now: float, note: str = "") -> str:
         count = f"{self.done:,.0f}" if self.total is None else f"{self.done:,.0f}/{self.total:,.0f}"
         parts = [f"{self.label}: {count} {self.unit}"]

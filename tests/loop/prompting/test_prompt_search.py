@@ -29,6 +29,9 @@ def tone(review: str) -> Literal["good", "bad"]:
     raise NotImplementedError
 
 
+AMPLE = Budget(dollars=50.0, per="ever")
+
+
 class Answering:
     """A model of tests that answers by a function of the request, and keeps what it was asked."""
 
@@ -83,7 +86,7 @@ def ws(tmp_path: Path) -> Iterator[Workspace]:
 def test_what_helps_is_found_compared_and_promoted(ws: Workspace, answer: Any) -> None:
     sets, rounds = (3, 0) if answer is helped_by_examples else (0, 3)
     used = tone.using(model=Answering(answer))
-    found = optimise(ws, used, items(300), Budget(dollars=50.0, per="ever"), settings=Search(sets=sets, rounds=rounds))
+    found = optimise(ws, used, items(300), AMPLE, settings=Search(sets=sets, proposals=0, rounds=rounds))
     assert found.verdict.decision == "GO" and found.candidate is not None and found.experiment is not None
     assert artifact.find(ws, "tone:live").digest == found.candidate.digest
     assert found.candidate.parent("incumbent") == found.incumbent.digest
@@ -99,7 +102,11 @@ def test_what_helps_is_found_compared_and_promoted(ws: Workspace, answer: Any) -
 def test_the_search_never_sees_what_it_is_judged_on(ws: Workspace) -> None:
     model = Answering(helped_by_examples)
     found = optimise(
-        ws, tone.using(model=model), items(300), Budget(dollars=50.0, per="ever"), settings=Search(sets=3, rounds=0)
+        ws,
+        tone.using(model=model),
+        items(300),
+        AMPLE,
+        settings=Search(sets=3, rounds=0, proposals=0),
     )
     assert found.experiment is not None
     data = ws.artifacts.get(found.experiment.parent("dataset")).path / "items.jsonl"
@@ -165,9 +172,7 @@ def test_the_meter_stops_before_the_call() -> None:
 
 
 def test_a_search_that_finds_nothing_promotes_nothing(ws: Workspace) -> None:
-    found = optimise(
-        ws, tone.using(model=Answering(right)), items(60), Budget(dollars=50.0, per="ever"), settings=Search(rounds=2)
-    )
+    found = optimise(ws, tone.using(model=Answering(right)), items(60), AMPLE, settings=Search(proposals=0, rounds=2))
     assert found.verdict.decision == "NO-GO" and found.candidate is None and found.experiment is None
     assert found.release is None and artifact.find(ws, "tone:live").digest == found.incumbent.digest
 
@@ -182,7 +187,7 @@ def test_a_search_over_noise_is_promoted_no_oftener_than_stated() -> None:
         rng = random.Random(seed)
         model = Answering(lambda request, rng=rng: {"value": rng.choice(["good", "bad"])})
         ground = Ground(trial, model, model, rest[:12], rest[12:])
-        pool = search(ground, tone.prompt, Search(sets=4, shots=1, rounds=0, seed=seed))
+        pool = search(ground, tone.prompt, Search(sets=4, shots=1, proposals=0, rounds=0, seed=seed))
         chosen = best(pool)
         lucky += chosen.mean > pool[0].mean
         rule = superiority(error_rate=rate)
@@ -201,11 +206,70 @@ def test_later_searches_on_the_same_items_need_clearer_evidence(ws: Workspace) -
             return right(request) if rule in request.messages[0].text else half(request)
 
         used = tone.using(model=Answering(answer))
-        made.append(optimise(ws, used, items(300), Budget(dollars=50.0, per="ever"), settings=Search(sets=0, rounds=3)))
+        made.append(optimise(ws, used, items(300), AMPLE, settings=Search(sets=0, rounds=3)))
     first, second = (found.experiment for found in made)
     assert first is not None and second is not None
     assert (first.card["number"], second.card["number"]) == (1, 2)
     assert first.card["difference"]["level"] < second.card["difference"]["level"]
+
+
+def test_demonstrations_are_taught_and_mended() -> None:
+    """The teacher's good runs are shown as they are, and what it got wrong with the answers that were wanted."""
+    rest, asked = items(20), []
+
+    def lists(request: ChatRequest) -> Any:
+        asked.append(request)
+        return {"value": "good"}
+
+    model, teacher = Answering(lists), Answering(half)
+    ground = Ground(Trial(tone, rest, equal), model, model, rest[:10], rest[10:], teacher)
+    search(ground, tone.prompt, Search(sets=6, shots=10, proposals=0, rounds=0))
+    assert [request.messages[-1].text for request in teacher.requests] == [item.inputs["review"] for item in rest[:10]]
+    shown = {request.messages[at].text: request.messages[at + 1].text for request in asked
+             for at in range(1, len(request.messages) - 1, 2)}  # fmt: skip
+    assert len(shown) == 10 and all(right_for(text) == json.loads(said) for text, said in shown.items())
+
+
+def right_for(text: str) -> dict[str, str]:
+    return right(ChatRequest([Message("user", text)]))
+
+
+def test_proposals_see_items_and_scores_and_come_with_the_best_demonstrations() -> None:
+    wrote = []
+
+    def answer(request: ChatRequest) -> Any:
+        if request.schema is None:
+            wrote.append(request.messages[-1].text)
+            return f"```\nOdd reviews are good. ({len(wrote)})\n```" if len(wrote) > 1 else "```\n \n```"
+        return right(request) if "Odd reviews" in request.messages[0].text else half(request)
+
+    rest, model, told = items(40), Answering(answer), list[str]()
+    ground = Ground(Trial(tone, rest, equal), model, model, rest[:20], rest[20:])
+    pool = search(ground, tone.prompt, Search(sets=0, proposals=3, rounds=0, read=5), told.append)
+    assert [candidate.origin for candidate in pool] == ["the incumbent", "proposal 2", "proposal 3"]
+    assert "proposal 1: no instructions came back" in told and best(pool) is pool[1]
+    assert all(said.count("<case>") == said.count("<wanted>") == 5 and "<answer>" not in said for said in wrote)
+    assert len({said.rpartition("<advice>")[2] for said in wrote}) == 3
+    assert '<instructions score="1.00">' in wrote[2] and f'<instructions score="{pool[0].mean:.2f}">' in wrote[2]
+    assert wrote[2].index('score="1.00"') > wrote[2].index(f'score="{pool[0].mean:.2f}"'), "the best last"
+
+
+def test_what_the_metric_says_is_read_by_who_rewrites() -> None:
+    read = []
+
+    def answer(request: ChatRequest) -> Any:
+        if request.schema is None:
+            read.append(request.messages[-1].text)
+            return "```\nOdd reviews are good.\n```"
+        return half(request)
+
+    def metric(wanted: Any, given: Any) -> tuple[float, str]:
+        return float(wanted == given), "look at the number"
+
+    rest, model = items(40), Answering(answer)
+    ground = Ground(Trial(tone, rest, metric), model, model, rest[:20], rest[20:])
+    search(ground, tone.prompt, Search(sets=0, proposals=0, rounds=1, read=10))
+    assert "<feedback>look at the number</feedback>" in read[0]
 
 
 def test_a_failing_provider_says_nothing_of_a_prompt() -> None:

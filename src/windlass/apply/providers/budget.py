@@ -166,7 +166,9 @@ class Budgeted(Wrapper):
 
     def _settle(self, call: _Call) -> None:
         tokens, dollars = call.tokens, call.dollars if call.priced else None
-        if call.response is not None:
+        if call.response is not None and call.response.kept is not None:
+            tokens, dollars = 0, 0.0
+        elif call.response is not None:
             usage = call.response.usage
             if usage.total is not None:  # else nobody reported it, and the estimate stays
                 tokens = usage.total

@@ -72,7 +72,7 @@ class Cached(Wrapper):
         """A kept answer comes in one piece."""
         question, kept = self._look(request)
         if kept is not None:
-            yield from _replayed(kept)
+            yield from replayed(kept)
             return
         with self._deltas(request) as deltas:
             for delta in deltas:
@@ -87,7 +87,7 @@ class Cached(Wrapper):
     async def astream(self, request: ChatRequest) -> AsyncIterator[ChatDelta]:
         question, kept = await asyncio.to_thread(carried(self._look), request)
         if kept is not None:
-            for delta in _replayed(kept):
+            for delta in replayed(kept):
                 yield delta
             return
         async with self._adeltas(request) as deltas:
@@ -148,7 +148,8 @@ def _words(request: ChatRequest) -> str | None:
     return last.content
 
 
-def _replayed(response: ChatResponse) -> Iterator[ChatDelta]:
+def replayed(response: ChatResponse) -> Iterator[ChatDelta]:
+    """An answer that is there already, as a stream in one piece."""
     message = response.message
     if message.reasoning:
         yield ChatDelta(reasoning=message.reasoning)

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,6 +34,15 @@ def load_task(where: str) -> AnyTask:
             f"Write {place}:NAME; it has {', '.join(found)}." if found else "Put @task above a function.",
         )
     return next(iter(found.values()))
+
+
+def load_function(where: str) -> Callable[..., Any]:
+    """A function by `file.py:name` or `package.module:name`. Raises as `load_task`."""
+    place, _, name = where.rpartition(":")
+    found: Callable[..., Any] | None = getattr(_module(place), name, None) if place else None
+    if not callable(found):
+        raise NotFound(f"{where} is no function.", "Write FILE.py:NAME.")
+    return found
 
 
 def tasks_in(place: str) -> dict[str, AnyTask]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from windlass.apply.prompts.value import Prompt
@@ -18,6 +21,7 @@ from windlass.apply.tasks.schema import Shape
 from windlass.core.errors import InputError, ProviderError
 from windlass.core.files import sha256_json
 from windlass.core.protocols import ChatModel
+from windlass.core.trace import carried
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +42,30 @@ class Item:
         return self.cluster or self.key
 
 
-Metric = Callable[[Any, Any], float]
-"""From the wanted and the given answer, as values of the task's own type, to a score; more is better."""
+def read_items(path: Path) -> list[Item]:
+    """Lines of `{"inputs": {...}, "expected": ..., "cluster": "..."}`, where the cluster may be missing. Raises
+    `InputError` naming the line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}.") from error
+    return [_item(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _item(line: str, where: str) -> Item:
+    try:
+        said = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{where} is not JSON: {error}.") from error
+    wrong = not isinstance(said, dict) or not isinstance(said.get("inputs"), dict) or "expected" not in said
+    if wrong or said.keys() - {"inputs", "expected", "cluster"}:
+        raise InputError(f'{where} is not {{"inputs": {{...}}, "expected": ..., "cluster": "..."}}.')
+    return Item(said["inputs"], said["expected"], str(said.get("cluster", "")))
+
+
+Metric = Callable[[Any, Any], "float | tuple[float, str]"]
+"""From the wanted and the given answer, as values of the task's own type, to a score; more is better. It may say in
+words what is wrong: whoever rewrites the instructions reads them."""
 
 
 def equal(wanted: Any, given: Any) -> float:
@@ -58,6 +84,8 @@ class Result:
     """As plain JSON."""
     reasoning: str = ""
     problem: str = ""
+    feedback: str = ""
+    """What the metric said of it."""
 
     @property
     def example(self) -> Example:
@@ -66,20 +94,35 @@ class Result:
 
 
 class Trial:
-    """A task with the items that it is tried on. Raises `InputError` naming an item that does not fit the task."""
+    """A task with the items that it is tried on, `at_once` of them. Raises `InputError` naming an item that does not
+    fit the task."""
 
-    def __init__(self, task: Task[..., Any], items: Sequence[Item], metric: Metric) -> None:
+    def __init__(self, task: Task[..., Any], items: Sequence[Item], metric: Metric, *, at_once: int = 1) -> None:
+        if at_once < 1:
+            raise InputError(f"{at_once} items at once are none.", "Give at least 1.")
         wanted = [Example(item.inputs, item.answer) for item in items]
         typed = typed_examples(wanted, task.signature, f"items of '{task.__name__}'")
         self.task = task
         self._typed = {item.key: example for item, example in zip(items, typed)}
         self._metric = metric
+        self._at_once = at_once
         self._shape: Shape[Any] = Shape(task.signature.output)
 
     def run(self, prompt: Prompt, model: ChatModel, items: Sequence[Item]) -> list[Result]:
-        """One item after the other, so that scripted and seeded models answer alike. Raises what the budget raises."""
+        """Results in the order of the items. Raises what the budget raises, once what was under way has ended."""
         variant = self.task.using(prompt=prompt).using(model=model).settled()
-        return [self._one(variant, item) for item in items]
+        if self._at_once == 1:
+            return [self._one(variant, item) for item in items]
+        with ThreadPoolExecutor(self._at_once) as threads:
+            try:
+                return list(threads.map(carried(partial(self._one, variant)), items))
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def thinks(self, prompt: Prompt) -> bool:
+        """Whether answers are reasoned for."""
+        return self.task.using(prompt=prompt).settled().settings.think
 
     def _one(self, variant: Task[..., Any], item: Item) -> Result:
         typed = self._typed[item.key]
@@ -90,8 +133,9 @@ class Trial:
         except ProviderError as error:
             return Result(item, None, problem=error.message)
         thought = _reasoning(outcome) if variant.settings.think else ""
-        score = float(self._metric(typed.answer, outcome.value))
-        return Result(item, score, self._shape.plain(outcome.value), thought)
+        said = self._metric(typed.answer, outcome.value)
+        score, feedback = said if isinstance(said, tuple) else (said, "")
+        return Result(item, float(score), self._shape.plain(outcome.value), thought, feedback=feedback)
 
 
 def _reasoning(outcome: Outcome[Any]) -> str:

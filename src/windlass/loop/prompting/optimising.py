@@ -6,13 +6,14 @@ decides on the interval. Several searches on the same held-out items share one e
 all of them together ever promote a prompt that is no better with probability at most `total_error`.
 
 The budget holds for everything. What the comparison will take is known from what the incumbent took in the search, and
-is kept back for it.
+is kept back for it. A search that was stopped, by Ctrl-C, a kill or its budget, is gone on with by the same call, with
+a larger budget if need be: its journal gives back every answer that was paid for (`journal.py`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,10 +21,11 @@ from windlass.apply.prompts import artifact as prompts
 from windlass.apply.prompts.value import Prompt
 from windlass.apply.providers.budget import Budget
 from windlass.apply.tasks.functions import Task
+from windlass.apply.tasks.running import Model
 from windlass.apply.tasks.surroundings import Surroundings, surrounded
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError
-from windlass.core.files import exclusive, write_json
+from windlass.core.files import exclusive, sha256_json, write_json
 from windlass.core.protocols import ChatModel
 from windlass.core.records import ReleaseRecord
 from windlass.core.trace import Recorder
@@ -31,7 +33,8 @@ from windlass.core.workspace import Workspace
 from windlass.evaluate.gate import Rule, Verdict, decide, superiority
 from windlass.evaluate.statistics.paired import PairedDifference, paired_difference
 from windlass.loop.prompting.items import Item, Metric, Result, Trial, equal, lines, parted
-from windlass.loop.prompting.metering import Meter, Metered
+from windlass.loop.prompting.journal import Journal
+from windlass.loop.prompting.metering import Meter, Metered, identity
 from windlass.loop.prompting.searching import Candidate, Ground, Search, Tell, best, search
 from windlass.loop.release import live, promote
 from windlass.loop.turn import TOTAL_ERROR, error_rate
@@ -51,6 +54,8 @@ class Weighed:
     pair: PairedDifference | None
     """None: the provider failed on all of them."""
     verdict: Verdict
+    whole: bool = True
+    """Whether the provider answered to almost all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +68,16 @@ class Optimised:
     release: ReleaseRecord | None
     """The promotion; None when it was refused."""
     pool: Sequence[Candidate]
+    """All that were tried, the incumbent first."""
     usd: float
+    """What all of it took, earlier runs included."""
     tokens: int
     calls: int
+    repeated: int
+    """Calls of earlier runs, which were not paid again."""
+
+
+Watch = Callable[[Meter], object]
 
 
 def optimise(
@@ -76,52 +88,86 @@ def optimise(
     *,
     metric: Metric = equal,
     settings: Search | None = None,
-    reflector: ChatModel | None = None,
+    reflector: str | ChatModel | None = None,
+    teacher: str | ChatModel | None = None,
+    at_once: int = 1,
     total_error: float = TOTAL_ERROR,
+    around: Surroundings | None = None,
     tell: Tell = lambda _: None,
+    watch: Watch = lambda _: None,
 ) -> Optimised:
     """Searches for a better prompt for what `task` serves, and promotes it if the held-out items say that it is.
 
-    `reflector`: the model that rewrites instructions; None: the task's own. The first time, the task's own prompt
-    becomes what is live. Raises `InputError` before anything is spent for items that do not fit the task or are too
-    few, `OverBudget` for a budget that does not cover the comparison, `WorkspaceBusy` when another search runs.
+    reflector: the model that writes instructions; None: the task's own.
+    teacher: the model whose runs become demonstrations; None: the task's own.
+    at_once: how many items are asked for at the same time.
+    around: who answers for models by name; by default as tasks find them.
+    tell: gets a line for each step; `watch` the meter after each call.
+
+    The first time, the task's own prompt becomes what is live. Raises `InputError` before anything is spent for items
+    that do not fit the task or are too few, `OverBudget` for a budget that does not cover the comparison,
+    `WorkspaceBusy` when another search runs.
     """
     settings, name = settings or Search(), task.__name__
-    trial = Trial(task, items, metric)
+    trial = Trial(task, items, metric, at_once=at_once)
     rest, held = parted(items, 1 - HELD_OUT, "held out")
     train, choose = parted(rest, TRAIN, "train")
-    with exclusive(ws.root / f"prompt-{name}.lock", f"a search for '{name}'"):
-        incumbent = _incumbent(ws, task)
-        start = prompts.read(incumbent)
-        with surrounded(Surroundings(ws, recorder=Recorder(None))) as around:  # an exam is no traffic
-            meter = Meter(budget)
-            model = _model(task.using(prompt=start).settled(around), around)
-            metered = Metered(model, meter)
-            ground = Ground(trial, metered, Metered(reflector or model, meter), train, choose)
+    meter = Meter(budget, watch)
+    # An exam is no traffic: nothing of it is recorded.
+    silent = Surroundings(ws, recorder=Recorder(None), resolve=around.model if around else None)
+    with exclusive(ws.root / f"prompt-{name}.lock", f"a search for '{name}'"), surrounded(silent):
+        live_prompt = _live(ws, task)
+        model = _model(task.using(prompt=prompts.read(live_prompt)).settled(silent).settings.model, silent)
+        writer, shower = (_model(wanted or model, silent) for wanted in (reflector, teacher))
+        said_by = [identity(one) for one in (model, writer, shower)]
+        what = [task.digest, said_by, [asdict(item) for item in items], _named(metric), asdict(settings), total_error]
+        journal, incumbent = _journal(ws, name, sha256_json(what), live_prompt, tell)
+        try:
+            start = prompts.read(incumbent)
+            metered, reflecting, showing = (Metered(one, meter, journal) for one in (model, writer, shower))
+            ground = Ground(trial, metered, reflecting, train, choose, showing)
             tell(f"{len(train):,} items to learn from, {len(choose):,} to choose by, {len(held):,} held out")
             pool = _searched(ground, start, settings, meter, len(held), tell)
             chosen = best(pool)
             if chosen is pool[0]:
                 verdict = Verdict("NO-GO", f"None of {len(pool) - 1} candidates did better on {len(choose)} items.")
-                return Optimised(verdict, incumbent, None, None, None, pool, meter.usd, meter.tokens, meter.calls)
-            data = _stored_items(ws, name, held)
-            number = searches_before(ws, held) + 1
-            rule = superiority(error_rate=error_rate(number, total_error))
-            tell(f"compare on {len(held):,} items that the search has not seen: {chosen.origin}")
-            weighed = weigh(trial, metered, held, (start, chosen.prompt), rule)
-        parents = [("incumbent", incumbent)]
-        candidate = prompts.add(ws, name, chosen.prompt, parents=parents)
-        card = {"number": number, "search": asdict(settings), "origin": chosen.origin, "total_error": total_error}
-        card["spent"] = {"usd": meter.usd, "tokens": meter.tokens, "calls": meter.calls}
-        experiment = _stored(ws, name, (incumbent, candidate), data, weighed, pool, card)
-        row = None
-        if weighed.verdict.decision == "GO":
-            variant = prompts.variant_of(ws, name, candidate)
-            row = promote(ws, name, variant, experiment, weighed.verdict.reason)
-        tell(f"{weighed.verdict.decision}: {'promoted' if row else 'refused'}. {weighed.verdict.reason}")
-        return Optimised(
-            weighed.verdict, incumbent, candidate, experiment, row, pool, meter.usd, meter.tokens, meter.calls
-        )
+                tell(f"{verdict.decision}: {verdict.reason}")
+                candidate = experiment = row = None
+            else:
+                candidate = prompts.add(ws, name, chosen.prompt, parents=[("incumbent", incumbent)])
+                card = {"search": asdict(settings), "origin": chosen.origin, "total_error": total_error}
+                both = (incumbent, candidate)
+                experiment = _compared(ws, name, both, pool, ground, held, journal, meter, card, tell)
+                verdict, row = Verdict(experiment.card["verdict"], experiment.card["reason"]), None
+                if verdict.decision == "GO":
+                    row = promote(ws, name, prompts.variant_of(ws, name, candidate), experiment, verdict.reason)
+                tell(f"{verdict.decision}: {'promoted' if row else 'refused'}. {verdict.reason}")
+            if experiment is None or journal.fact("experiment"):
+                journal.remove()
+        finally:
+            journal.close()
+    return Optimised(
+        verdict, incumbent, candidate, experiment, row, pool, meter.usd, meter.tokens, meter.calls, journal.had
+    )
+
+
+def _compared(
+    ws: Workspace, name: str, both: tuple[Artifact, Artifact], pool: Sequence[Candidate], ground: Ground,
+    held: Sequence[Item], journal: Journal, meter: Meter, card: dict[str, Any], tell: Tell,
+) -> Artifact:  # fmt: skip
+    """The experiment on the held-out items. A search that went as far before is given the one it made."""
+    if (made := journal.fact("experiment")) is not None:
+        return ws.artifacts.get(made)
+    data = _stored_items(ws, name, held)
+    number = journal.settled("number", lambda: searches_before(ws, held) + 1)
+    rule = superiority(error_rate=error_rate(number, card["total_error"]))
+    tell(f"compare on {len(held):,} items that the search has not seen: {card['origin']}")
+    weighed = weigh(ground.trial, ground.model, held, (prompts.read(both[0]), prompts.read(both[1])), rule)
+    spent = {"usd": meter.usd, "tokens": meter.tokens, "calls": meter.calls}
+    experiment = _stored(ws, name, both, data, weighed, pool, {"number": number, **card, "spent": spent})
+    if weighed.whole:  # else what the provider failed on is asked again by the next run, and all is decided then
+        journal.settled("experiment", lambda: experiment.digest)
+    return experiment
 
 
 def weigh(trial: Trial, model: ChatModel, held: Sequence[Item], both: tuple[Prompt, Prompt], rule: Rule) -> Weighed:
@@ -139,7 +185,7 @@ def weigh(trial: Trial, model: ChatModel, held: Sequence[Item], both: tuple[Prom
         pair = paired_difference(old, new, list(clusters), rule.level)
     if pair is None or failed > FAILED * len(held):
         reason = f"The provider failed on {failed} of {len(held)} items; at most {FAILED:.0%} may. Run it again."
-        return Weighed((before, after), pair, Verdict("INCONCLUSIVE", reason))
+        return Weighed((before, after), pair, Verdict("INCONCLUSIVE", reason), whole=False)
     return Weighed((before, after), pair, decide(pair.difference, rule=rule))
 
 
@@ -162,7 +208,7 @@ def _searched(ground: Ground, start: Prompt, settings: Search, meter: Meter, hel
     return pool
 
 
-def _incumbent(ws: Workspace, task: Task[..., Any]) -> Artifact:
+def _live(ws: Workspace, task: Task[..., Any]) -> Artifact:
     """The prompt that is live; the task's own, when none is."""
     name = task.__name__
     if live(ws, name) is None:
@@ -170,12 +216,32 @@ def _incumbent(ws: Workspace, task: Task[..., Any]) -> Artifact:
     return prompts.find(ws, f"{name}:{prompts.LIVE}")
 
 
-def _model(task: Task[..., Any], around: Surroundings) -> ChatModel:
-    wanted = task.settings.model
+def _journal(ws: Workspace, name: str, key: str, live_prompt: Artifact, tell: Tell) -> tuple[Journal, Artifact]:
+    """The journal of this search, and the prompt that was live when it began."""
+    path = ws.root / "prompting" / f"{name}-{key[:16]}.jsonl"
+    journal = Journal(path)
+    began = journal.settled("incumbent", lambda: live_prompt.digest)
+    row = live(ws, name)
+    promoted = row is not None and row.experiment is not None and row.experiment == journal.fact("experiment")
+    if began != live_prompt.digest and not promoted:  # promoted: killed between that and its report
+        tell("what is live has changed since this search was stopped: it begins anew")
+        journal.remove()
+        journal = Journal(path)
+        began = journal.settled("incumbent", lambda: live_prompt.digest)
+    if journal.had:
+        tell(f"goes on: {journal.had:,} answers of an earlier run are not paid again ({path.name})")
+    return journal, ws.artifacts.get(began)
+
+
+def _model(wanted: str | Model | None, around: Surroundings) -> ChatModel:
     model = around.model(wanted) if wanted is None or isinstance(wanted, str) else wanted
     if not isinstance(model, ChatModel):
         raise InputError(f"{model.name} can be asked on an event loop only.", "Give a model that can be waited for.")
     return model
+
+
+def _named(metric: Metric) -> str:
+    return f"{getattr(metric, '__module__', '')}.{getattr(metric, '__qualname__', repr(metric))}"
 
 
 def _stored_items(ws: Workspace, name: str, held: Sequence[Item]) -> Artifact:

@@ -1,12 +1,15 @@
-"""Candidates for a better prompt: demonstrations from the task's own good runs, and instructions that a model rewrites.
+"""Candidates for a better prompt: demonstrations from the task's own good runs, and instructions that a model writes.
 
-Two ways, one after the other, on the same items. *Demonstrations* (bootstrap few-shot with random search; Khattab et
+Three ways, one after the other, on the same items. *Demonstrations* (bootstrap few-shot with random search; Khattab et
 al. 2023, https://arxiv.org/abs/2310.03714): the task is run on the training items, runs that the metric finds good
-become examples with their reasoning, and random sets of these are tried. *Instructions* (reflective evolution after
-GEPA; Agrawal et al. 2025, https://arxiv.org/abs/2507.19457): a model reads failures of a candidate and rewrites its
-instructions; a child that does better on those items joins the pool. Which one is rewritten next is drawn from the
-Pareto front, where each item speaks for the candidates that do best on it: the best on average alone would soon be the
-parent of all.
+become examples with their reasoning, and random sets of these are tried. Items that went wrong are shown with the
+answers that were wanted, unless reasoning belongs to an example: nobody wrote that down. *Proposals* (after COPRO and
+MIPROv2; Opsahl-Ong et al. 2024, https://arxiv.org/abs/2406.11695): a model that sees items with their answers, and how
+well the instructions so far did, writes new ones, each time with another advice; they are tried with the best
+demonstrations. *Rewritings* (reflective evolution after GEPA; Agrawal et al. 2025, https://arxiv.org/abs/2507.19457): a
+model reads failures of a candidate and rewrites its instructions; a child that does better on those items joins the
+pool. Which one is rewritten next is drawn from the Pareto front, where each item speaks for the candidates that do best
+on it: the best on average alone would soon be the parent of all.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 
+from windlass.apply.prompts.example import Example
 from windlass.apply.prompts.value import Prompt
 from windlass.apply.providers.budget import OverBudget
 from windlass.core.errors import InputError
@@ -39,10 +43,12 @@ class Search:
     """Demonstrations in a set, at most."""
     good: float = 1.0
     """The score from which on a run is a demonstration."""
+    proposals: int = 4
+    """How often instructions are written anew; 0: never."""
     rounds: int = 8
     """How often instructions are rewritten; 0: never."""
     read: int = 4
-    """Training items whose answers are read for one rewriting."""
+    """Training items that are read for one proposal or rewriting."""
     seed: int = 0
 
 
@@ -67,8 +73,11 @@ class Ground:
     trial: Trial
     model: ChatModel
     reflector: ChatModel
+    """Writes instructions."""
     train: Sequence[Item]
     choose: Sequence[Item]
+    teacher: ChatModel | None = None
+    """Its runs become demonstrations; None: those of `model`."""
 
     def tried(self, prompt: Prompt, origin: str) -> Candidate:
         return Candidate(prompt, [r.score for r in self.run(prompt, self.choose)], origin)
@@ -86,7 +95,7 @@ def search(ground: Ground, start: Prompt, settings: Search, tell: Tell = lambda 
     pool = [ground.tried(start, "the incumbent")]
     tell(f"{pool[0].origin}: {pool[0].mean:.3f} on {len(ground.choose):,} items")
     try:
-        for step in (_demonstrations, _instructions):
+        for step in (_demonstrations, _proposals, _rewritings):
             step(ground, pool, settings, rng, tell)
     except OverBudget as spent:
         tell(f"the search ends here: {spent.message}")
@@ -102,12 +111,18 @@ def _demonstrations(ground: Ground, pool: list[Candidate], settings: Search, rng
     if not settings.sets:
         return
     start = pool[0].prompt
-    runs = ground.run(start, ground.train)
-    good = [run.example for run in runs if run.score is not None and run.score >= settings.good]
-    tell(f"{len(good):,} of {len(runs):,} runs are good enough to be shown")
+    runs = ground.trial.run(start, ground.teacher or ground.model, ground.train)
+    good = [run.score is not None and run.score >= settings.good for run in runs]
+    tell(f"{sum(good):,} of {len(runs):,} runs are good enough to be shown")
+    written = not ground.trial.thinks(start)
+    examples = [
+        run.example if is_good else Example(run.item.inputs, run.item.answer)
+        for run, is_good in zip(runs, good, strict=True)
+        if is_good or written
+    ]
     tried = {repr(start.examples)}
-    for number in range(1, settings.sets + 1 if good else 1):
-        shown = rng.sample(good, rng.randint(1, min(settings.shots, len(good))))
+    for number in range(1, settings.sets + 1 if examples else 1):
+        shown = rng.sample(examples, rng.randint(1, min(settings.shots, len(examples))))
         prompt = replace(start, examples=shown)
         if repr(prompt.examples) in tried:
             continue
@@ -116,7 +131,32 @@ def _demonstrations(ground: Ground, pool: list[Candidate], settings: Search, rng
         tell(f"{pool[-1].origin}: {pool[-1].mean:.3f}")
 
 
-def _instructions(ground: Ground, pool: list[Candidate], settings: Search, rng: random.Random, tell: Tell) -> None:
+ADVICE = (
+    "Be brief: say only what nobody would do right unsaid.",
+    "Lay down the steps by which the answer is found.",
+    "Write down the rules by which doubtful cases are decided, as the answers show them.",
+    "Say who is asking, for what the answer is used, and what it must not get wrong.",
+)
+
+
+def _proposals(ground: Ground, pool: list[Candidate], settings: Search, rng: random.Random, tell: Tell) -> None:
+    for number in range(1, settings.proposals + 1):
+        parent = best(pool)
+        items = rng.sample(list(ground.train), min(settings.read, len(ground.train)))
+        words = proposed(ground.reflector, pool, items, ADVICE[(number - 1) % len(ADVICE)])
+        try:
+            prompt = replace(parent.prompt, instructions=words)
+        except InputError:
+            tell(f"proposal {number}: no instructions came back")
+            continue
+        if any(prompt == candidate.prompt for candidate in pool):
+            tell(f"proposal {number}: as before")
+            continue
+        pool.append(ground.tried(prompt, f"proposal {number}"))
+        tell(f"{pool[-1].origin}: {pool[-1].mean:.3f}")
+
+
+def _rewritings(ground: Ground, pool: list[Candidate], settings: Search, rng: random.Random, tell: Tell) -> None:
     for number in range(1, settings.rounds + 1):
         parent = drawn(pool, rng)
         items = rng.sample(list(ground.train), min(settings.read, len(ground.train)))
@@ -150,17 +190,31 @@ def drawn(pool: Sequence[Candidate], rng: random.Random) -> Candidate:
 
 def rewritten(model: ChatModel, instructions: str, failed: Sequence[Result]) -> str:
     """New instructions, from what went wrong with the old ones. Empty when the model wrote none."""
-    told = resources.files(__package__).joinpath("reflection.md").read_text(encoding="utf-8")
     cases = "\n".join(_case(run) for run in failed)
-    asked = f"<instructions>\n{instructions}\n</instructions>\n{cases}"
-    said = model.complete(ChatRequest([Message("system", told), Message("user", asked)])).message.text
+    return _written(model, "reflection.md", f"<instructions>\n{instructions}\n</instructions>\n{cases}")
+
+
+def proposed(model: ChatModel, pool: Sequence[Candidate], items: Sequence[Item], advice: str) -> str:
+    """New instructions, from items with their answers and from how well others did. Empty when there are none."""
+    tried = {candidate.prompt.instructions: candidate.mean for candidate in sorted(pool, key=lambda one: one.mean)}
+    parts = [f'<instructions score="{mean:.2f}">\n{words}\n</instructions>' for words, mean in tried.items()]
+    parts += [_case(Result(item, None)) for item in items]
+    return _written(model, "proposal.md", "\n".join([*parts, f"<advice>{advice}</advice>"]))
+
+
+def _written(model: ChatModel, told: str, asked: str) -> str:
+    """The instructions that a model writes, told by the file `told`."""
+    rules = resources.files(__package__).joinpath(told).read_text(encoding="utf-8")
+    said = model.complete(ChatRequest([Message("system", rules), Message("user", asked)])).message.text
     fenced = _FENCED.search(said)
     return (fenced[1] if fenced else said).strip()
 
 
 def _case(run: Result) -> str:
-    given = run.problem or json.dumps(run.answer, ensure_ascii=False)
-    rows = {"inputs": json.dumps(run.item.inputs, ensure_ascii=False), "answer": given, "reasoning": run.reasoning}
+    answered = run.score is not None
+    rows = {"inputs": json.dumps(run.item.inputs, ensure_ascii=False)}
+    rows["answer"] = run.problem or (json.dumps(run.answer, ensure_ascii=False) if answered else "")
+    rows |= {"reasoning": run.reasoning, "feedback": run.feedback}
     rows["wanted"] = json.dumps(run.item.answer, ensure_ascii=False)
     inside = "\n".join(f"<{name}>{text}</{name}>" for name, text in rows.items() if text)
     return f"<case>\n{inside}\n</case>"

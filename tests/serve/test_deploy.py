@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 
 import compose_spec
+import jsonschema
 import kubernetes_validate
 import pydantic
 import pytest
@@ -27,7 +29,7 @@ from windlass.core.errors import InputError, NotFound
 from windlass.core.records import ReleaseRecord
 from windlass.core.workspace import Workspace
 from windlass.serve.deploy.bundle import find
-from windlass.serve.deploy.writing import Settings, deploy
+from windlass.serve.deploy.writing import CHART, Settings, deploy
 
 SHAPE = TransformerConfig(300, hidden=32, layers=2, heads=2, kv_heads=1, head_dim=16, ffn=32, context=64)
 KUBERNETES = "1.33"
@@ -117,6 +119,62 @@ def test_kubernetes_objects_follow_their_schemas(made):
         kubernetes_validate.validate(document, KUBERNETES, strict=True)
         kinds.add(document["kind"])
     assert kinds == {"Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy"}
+
+
+def test_the_chart_gives_the_manifests_and_leaves_open_what_a_cluster_decides(made):
+    chart = made / "helm" / "windlass-tiny-model"
+    values = yaml.safe_load((chart / "values.yaml").read_text())
+    plain = {name: document for name, document in documents(made) if document["kind"] != "Kustomization"}
+    assert rendered(chart, values) == plain
+
+    ours = {"image": "registry.example/tiny:7", "replicas": {"fewest": 3, "most": 9}, "queue": 7, "cores": 4}
+    changed = rendered(chart, values | ours | {"memory": "3Gi", "memoryLimit": "5Gi"})
+    for document in changed.values():
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+    container = changed["deployment.yaml"]["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == "registry.example/tiny:7"
+    assert container["resources"] == {"requests": {"cpu": "4", "memory": "3Gi"}, "limits": {"memory": "5Gi"}}
+    scaler = changed["autoscaler.yaml"]["spec"]
+    assert (
+        (scaler["minReplicas"], scaler["maxReplicas"]) == (changed["deployment.yaml"]["spec"]["replicas"], 9) == (3, 9)
+    )
+    assert scaler["metrics"][0]["pods"]["target"]["averageValue"] == "7"
+
+
+def rendered(chart: Path, values: dict) -> dict[str, dict]:
+    """As Helm does where templates name values and do nothing else; anything else fails."""
+
+    def value(found: re.Match[str]) -> str:
+        place = values
+        for step in found[1].split("."):
+            place = place[step]
+        assert isinstance(place, str | int)
+        return str(place)
+
+    texts = {
+        path.name: re.sub(r"\{\{ \.Values\.([\w.]+) \}\}", value, path.read_text())
+        for path in sorted((chart / "templates").iterdir())
+    }
+    assert not [name for name, text in texts.items() if "{{" in text or "}}" in text]
+    return {name: yaml.safe_load(text) for name, text in texts.items()}
+
+
+def test_the_chart_says_what_helm_wants_to_know(made):
+    chart = made / "helm" / "windlass-tiny-model"
+    about = yaml.safe_load((chart / "Chart.yaml").read_text())
+    assert set(about) == {"apiVersion", "name", "description", "type", "version", "appVersion"}
+    assert about["apiVersion"] == "v2" and about["type"] == "application"
+    assert about["name"] == chart.name and re.fullmatch(r"[a-z0-9][a-z0-9-]*", about["name"])
+    assert re.fullmatch(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?", about["version"]) and isinstance(about["appVersion"], str)
+
+    schema = json.loads((chart / "values.schema.json").read_text())
+    jsonschema.Draft7Validator.check_schema(schema)
+    values = yaml.safe_load((chart / "values.yaml").read_text())
+    jsonschema.validate(values, schema)
+    assert {*values} - {"replicas"} | {"replicas.fewest", "replicas.most"} == {*CHART.values()}
+    for wrong in ({"replica": 3}, {"queue": "4"}, {"memory": "3 GB"}, {"replicas": {"fewest": 0, "most": 1}}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(values | wrong, schema)
 
 
 def test_the_schemas_would_notice(made):

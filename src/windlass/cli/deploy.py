@@ -1,4 +1,5 @@
-"""Writes all that starts a model, or what a task serves, on another machine: container, compose, Kubernetes, systemd.
+"""Writes all that starts a model, or what a task serves, on another machine: container, compose, Kubernetes, Helm,
+systemd.
 
 windlass deploy model ./deployment           a model
 windlass deploy assistant ./deployment       the release of a task, with its index and adapter

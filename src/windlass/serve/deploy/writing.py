@@ -23,6 +23,11 @@ from windlass.serve.work import IN_PROGRESS
 TEMPLATES = Path(__file__).parent / "templates"
 BUNDLE = "workspace"
 USER = 10_001
+CHART = {
+    "image": "image", "fewest": "replicas.fewest", "most": "replicas.most", "queue": "queue", "cores": "cores",
+    "memory": "memory", "memory_limit": "memoryLimit",
+}  # fmt: skip
+"""What the chart leaves open, and what it calls that. Its templates are the manifests with these in place of values."""
 _LABEL = re.compile(r"[^a-z0-9]+")
 
 
@@ -79,17 +84,27 @@ def deploy(ws: Workspace, cargo: Cargo, folder: Path, settings: Settings) -> Dep
     values = _values(cargo, settings)
     folder.mkdir(parents=True, exist_ok=True)
     size = pack(ws, cargo, folder / BUNDLE)
-    written = []
+    files = _files(values)
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(folder / name, "w") as file:
+            file.write(text)
+    return Deployed(folder, tuple(files), values["need"], size, tuple(values["notes"]))
+
+
+def _files(values: Mapping[str, Any]) -> dict[str, str]:
+    """Text by path, in the order in which they are told."""
+    chart = f"helm/windlass-{values['label']}/"
+    left_open = {name: f"{{{{ .Values.{path} }}}}" for name, path in CHART.items()}
+    files = {}
     for template in sorted(path.relative_to(TEMPLATES).as_posix() for path in TEMPLATES.rglob("*.j2")):
-        name = template.removesuffix(".j2")
+        name = template.removesuffix(".j2").replace("helm/", chart)
         if name.startswith("vllm/") and not values["vllm"]:
             continue
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(target, "w") as file:
-            file.write(_render(template, values))
-        written.append(name)
-    return Deployed(folder, tuple(written), values["need"], size, tuple(values["notes"]))
+        files[name] = _render(template, values)
+        if name.startswith("kubernetes/") and "kustomization" not in name:
+            files[name.replace("kubernetes/", f"{chart}templates/")] = _render(template, {**values, **left_open})
+    return files
 
 
 def _values(cargo: Cargo, settings: Settings) -> dict[str, Any]:
@@ -126,7 +141,8 @@ def _values(cargo: Cargo, settings: Settings) -> dict[str, Any]:
         "user": USER,
         "port": settings.port,
         "cores": settings.cores,
-        "memory_mib": memory,
+        "memory": f"{memory}Mi",
+        "memory_limit": f"{limit}Mi",
         "limit_mib": limit,
         "fewest": settings.replicas[0],
         "most": settings.replicas[1],

@@ -5,6 +5,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import torch
 from constraint_world import TEXT, draw, end_of
 from tokenizers import AddedToken, Tokenizer
 
@@ -14,7 +15,16 @@ from windlass.core.errors import InputError, Unsupported
 from windlass.core.values import ChatRequest, Message, ToolSpec
 from windlass.serve.engine.constraints.grammars import Grammars
 from windlass.serve.engine.dialect.dialect import Dialect, Parts
-from windlass.serve.engine.dialect.json_calls import HERMES, MISTRAL
+from windlass.serve.engine.dialect.json_calls import (
+    HERMES,
+    KIMI,
+    KIMI_ARGUMENTS,
+    KIMI_CALL,
+    KIMI_CALLS,
+    KIMI_CALLS_END,
+    KIMI_END,
+    MISTRAL,
+)
 from windlass.serve.engine.dialect.tools import End, Piece
 
 QWEN = ChatTemplate(
@@ -42,6 +52,15 @@ def tokenizer_with(*words: str, special: bool) -> Tokenizer:
     return tokenizer
 
 
+KIMI_TEMPLATE = ChatTemplate(
+    "{{ tools }}{% for m in messages %}<think>{{ m.reasoning_content }}</think>{{ m.content }}"
+    "{% for c in m.tool_calls %}<|tool_calls_section_begin|>{{ c }}{% endfor %}{% endfor %}",
+    {},
+    where="here",
+)
+KIMI_TOKENS = tokenizer_with(
+    KIMI_CALLS, KIMI_CALL, KIMI_ARGUMENTS, KIMI_END, KIMI_CALLS_END, "<think>", "</think>", special=True
+)
 MARKS = ("<tool_call>", "</tool_call>", "<think>", "</think>", "[TOOL_CALLS]")
 SEEN, SPECIAL = tokenizer_with(*MARKS, special=False), tokenizer_with(*MARKS, special=True)
 
@@ -86,6 +105,39 @@ def test_a_tool_is_called_whatever_kind_of_token_its_marks_are(template: ChatTem
         assert shown.text == "", text
         assert [call.name for call in end.calls] == ["point"]
         jsonschema.validate(json.loads(end.calls[0].arguments), POINT)
+
+
+@pytest.mark.parametrize("opened", [True, False])
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_kimi_calls_out_of_the_middle_of_its_thoughts(opened: bool, choice: str) -> None:
+    """K2 Thinking opens its section itself, K2.5 in the prompt; both sometimes forget to close it."""
+    dialect, eos = Dialect.of(KIMI_TEMPLATE), end_of(KIMI_TOKENS)
+    assert dialect.calls is KIMI and dialect.tags is not None
+    said = '{"x": 1, "name": "a"}'
+    call = f"{KIMI_CALLS}{KIMI_CALL}functions.point:0{KIMI_ARGUMENTS}{said}{KIMI_END}{KIMI_CALLS_END}"
+    made = Grammars(KIMI_TOKENS, [eos], visible=dialect.marks)
+    for before in ("", "Hm, </thi", "Hm.</think>", "Hm.</think>I look."):
+        if choice == "required" and before.endswith("look."):
+            continue
+        asked = ChatRequest([Message("user", "hi")], tools=[TOOL], tool_choice=choice).beyond_text()
+        tools = dialect.tools(ChatRequest([], tools=[TOOL], tool_choice=choice), asked, model="m")
+        prompt = KIMI_TOKENS.encode("hi<think>" if opened else "hi", add_special_tokens=False).ids
+        constraint, parts = dialect.answer(
+            asked, tools, tokenizer=KIMI_TOKENS, prompt=prompt, ends=frozenset([eos]), grammars=lambda: made
+        )
+        assert constraint is not None
+        ids = KIMI_TOKENS.encode(("" if opened else "<think>") + before + call, add_special_tokens=False).ids
+        for token in ids:
+            logits = torch.zeros(KIMI_TOKENS.get_vocab_size())
+            constraint.allow(logits)
+            assert logits[token] == 0, KIMI_TOKENS.id_to_token(token)
+            constraint.accept(token)
+        constraint.accept(eos)
+        pieces = [parts.push(letter) for letter in dialect.decoder(KIMI_TOKENS)(ids)]
+        last, end = parts.finish()
+        shown = sum([*pieces, last], Piece())
+        assert shown.reasoning == before.partition("</think>")[0] and shown.text == before.partition("</think>")[2]
+        assert [(one.name, one.arguments, one.id) for one in end.calls] == [("point", said, "functions.point:0")]
 
 
 @pytest.mark.parametrize("tokenizer", [SEEN, SPECIAL], ids=["seen", "special"])

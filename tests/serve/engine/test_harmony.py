@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -18,7 +20,8 @@ from windlass.core.values import ChatRequest, Message, ToolCall, ToolSpec
 from windlass.serve.engine.constraints.grammars import Grammars
 from windlass.serve.engine.dialect.dialect import Dialect
 from windlass.serve.engine.dialect.harmony import Channels
-from windlass.serve.engine.dialect.tools import End, Piece, Tools
+from windlass.serve.engine.dialect.tools import End, Piece, Tools, tools_json
+from windlass.serve.engine.prompt import _as_template_sees
 
 TEMPLATE = ChatTemplate(
     "{{ tools }}{{ reasoning_effort }}{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}"
@@ -201,6 +204,39 @@ def test_reasoning_and_words_to_the_user_may_stand_before() -> None:
 def test_a_free_choice_is_either_content_or_a_call() -> None:
     ends = [end for text, _, end in (answer(seed, tools=TOOLS) for seed in range(12)) if text]
     assert any(end.calls for end in ends) and not all(end.calls for end in ends)
+
+
+def published() -> ChatTemplate:
+    """gpt-oss' own template, which TRL brings."""
+    found = importlib.util.find_spec("trl")
+    if found is None or found.origin is None:
+        pytest.skip("TRL is not installed")
+    path = Path(found.origin).parent / "chat_templates" / "gptoss.jinja"
+    if not path.is_file():
+        pytest.skip("this TRL brings no template of gpt-oss")
+    return ChatTemplate(path.read_text(encoding="utf-8"), {}, where="gpt-oss")
+
+
+def test_the_published_template_is_known_and_writes_calls_as_they_are_read() -> None:
+    template = published()
+    dialect = Dialect.of(template)
+    assert dialect.harmony and dialect.switches({"reasoning_effort": "low"}) == {"reasoning_effort": "low"}
+    call = ToolCall("c", "point", '{"x": 1, "name": "a"}')
+    talk = [
+        Message("user", "Where?"),
+        Message("assistant", "", (call,), reasoning="I need a point."),
+        Message("tool", "there", tool_call_id="c"),
+    ]
+    turns = [_as_template_sees(message, "messages") for message in talk]
+    text = template.render(turns, add_generation_prompt=True, tools=tools_json(TOOLS), reasoning_effort="low")
+    assert "Reasoning: low" in text and text.endswith("<|start|>assistant")
+    said = text[text.index("<|start|>assistant") :].removesuffix("<|start|>assistant")
+    answer, _, result = said.partition("<|call|>")
+    assert "functions.point to=assistant" in result and "there" in result
+    piece, end = read(answer.removeprefix("<|start|>assistant"), [])
+    assert piece.reasoning == "I need a point." and not piece.text and not end.malformed
+    (made,) = end.calls
+    assert made.name == "point" and json.loads(made.arguments) == json.loads(call.arguments)
 
 
 def test_the_template_says_that_a_model_speaks_harmony() -> None:

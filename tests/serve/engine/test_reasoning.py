@@ -20,8 +20,8 @@ def split(text: str, cuts: list[int]) -> list[str]:
     return [text[start:end] for start, end in itertools.pairwise(places)]
 
 
-def read(text: str, cuts: list[int], *, inside: bool = False) -> tuple[str, str]:
-    sections = Sections(TAGS, inside=inside)
+def read(text: str, cuts: list[int], *, inside: bool = False, calls: str | None = None) -> tuple[str, str]:
+    sections = Sections(TAGS, inside=inside, calls=calls)
     parts = [sections.push(piece) for piece in split(text, cuts)] + [sections.finish()]
     return "".join(part[0] for part in parts), "".join(part[1] for part in parts)
 
@@ -37,6 +37,19 @@ def test_reasoning_and_answer_come_apart_however_they_are_cut(cuts: list[int], t
     text = f"{thought}</think>{answer}"
     assert read(text, cuts, inside=True) == (thought.strip(), answer.lstrip())
     assert read(f"\n<think>\n{text}", cuts) == (thought.strip(), answer.lstrip())
+
+
+@settings(max_examples=150, deadline=None)
+@given(cuts=cuts, thought=st.text("ab <|/cals>\n", max_size=12), answer=st.text("ab<|cals>/think \n", max_size=12))
+def test_calls_end_reasoning_and_are_content_however_they_are_cut(cuts: list[int], thought: str, answer: str) -> None:
+    if TAGS.close in thought or "<|calls|>" in thought or (thought + "<|calls|>").find("<|calls|>") != len(thought):
+        return
+    text = f"{thought}<|calls|>{answer}"
+    assert read(text, cuts, inside=True, calls="<|calls|>") == (thought.strip(), f"<|calls|>{answer}")
+    assert read(f"<think>{text}", cuts, calls="<|calls|>") == (thought.strip(), f"<|calls|>{answer}")
+    assert read(text, cuts, inside=True) == (text.strip(), "") or TAGS.close in text, "only where it is said to"
+    behind = f"{thought}</think>{text}"
+    assert read(behind, cuts, inside=True, calls="<|calls|>") == (thought.strip(), text.lstrip())
 
 
 @settings(max_examples=100, deadline=None)
@@ -85,6 +98,24 @@ def test_reasoning_is_free_and_the_answer_is_not() -> None:
     assert allowed(constraint) == allowed_by_choice()
     while not constraint.ended:
         constraint.accept(allowed(constraint)[0])
+
+
+def test_a_call_in_the_middle_of_a_thought_is_the_first_token_of_the_answer() -> None:
+    cat = own._spelling.encode("cat")
+    word = own._spelling.encode("a")[0]
+    assert len({*cat, word}) > 1
+    constraint = Thinking(own.choice(["cat"]), OPEN, CLOSE, inside=True, ends=frozenset([EOS]), calls=cat[0], budget=9)
+    constraint.accept(word)
+    for _ in range(3):  # what is taken back is written anew
+        for token in cat:
+            constraint.accept(token)
+        assert allowed(constraint) == [EOS]
+        constraint.rollback(len(cat))
+        assert word in allowed(constraint) and constraint.forced() == []
+    constraint.accept(CLOSE)
+    assert allowed(constraint) == [cat[0]]
+    constraint.rollback(2)
+    assert len(allowed(constraint)) == SIZE - 1
 
 
 def allowed_by_choice() -> list[int]:

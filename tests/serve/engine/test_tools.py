@@ -9,9 +9,11 @@ from typing import Any
 
 import jsonschema
 import pytest
+import torch
 from constraint_world import draw, end_of, trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer
 
 from windlass.core.errors import InputError, Unsupported
 from windlass.core.values import ToolCall, ToolCallDelta, ToolSpec
@@ -455,6 +457,30 @@ def test_models_may_write_calls_as_their_templates_do(format: Format) -> None:
     lark = grammar(format, Tools(TOOLS, "required"))
     assert lark is not None
     assert allowed(lark, text.replace("'", '"') if format is PYTHONIC else text), text
+
+
+@pytest.mark.parametrize("format", [HERMES, KIMI, DEEPSEEK, DEEPSEEK_FENCED, GLM], ids=lambda format: format.name)
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_marks_are_written_by_their_own_tokens(format: Format, choice: str) -> None:
+    """Also behind a call, where another one may follow or all of them end, by marks that begin alike."""
+    marked = Tokenizer.from_str(tokenizer.to_str())
+    marked.add_tokens([AddedToken(mark, special=True, normalized=False) for mark in format.marks])
+    lark = grammar(format, Tools(TOOLS, choice))
+    assert lark is not None
+    constraint = Grammars(marked, [eos], visible=frozenset(format.marks)).grammar(lark, where="tools")
+    calls = [("get_weather", {"city": "Köln", "days": 3}), ("clock", {}), ("get_weather", {"city": "a"})]
+    tokens = marked.encode(rendered(format, calls), add_special_tokens=False).ids
+    jumped = 0
+    for place, token in enumerate(tokens):
+        logits = torch.zeros(marked.get_vocab_size())
+        constraint.allow(logits)
+        assert logits[token] == 0, (marked.id_to_token(token), marked.decode(tokens[:place], skip_special_tokens=False))
+        forced = constraint.forced()
+        assert tokens[place : place + len(forced)] == forced
+        jumped += bool(forced)
+        constraint.accept(token)
+    assert jumped > 5
+    constraint.accept(eos)
 
 
 def allowed(lark: str, text: str) -> bool:

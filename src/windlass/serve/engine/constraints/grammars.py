@@ -10,7 +10,9 @@ algorithm over automata that are built as they are needed, so that little is com
 
 Where the grammar leaves only one text to write, it is written as the tokenizer would split it, so `allow` leaves one
 token and `forced()` tells all of them at once: whoever appends those without asking the model gets the same text, token
-for token (jump-forward; Zheng et al., arXiv 2312.07104).
+for token (jump-forward; Zheng et al., arXiv 2312.07104). A mark, such as `<|tool_call_end|>`, has a token of its own,
+and models write it by that. So where a text is forced only because several marks that may follow begin alike, their
+tokens are allowed too, and nobody jumps into the middle of a mark.
 
 JSON is written without spaces between its parts. The tokens that end an answer are allowed where the grammar may end,
 and nowhere else.
@@ -149,7 +151,13 @@ class _Matching:
             raise InputError(f"The constraint does not allow token {token} here: {_reason(self._matcher)}")
 
     def forced(self) -> list[int]:
-        return list(self._matcher.compute_ff_tokens())
+        tokens = list(self._matcher.compute_ff_tokens())
+        marks = [self._spelling.tokens[mark] for mark in self._spelling.marks]
+        for place in range(len(tokens)) if marks else ():
+            rest = self._spelling.text(tokens[place:])
+            if any(mark.startswith(rest) and mark != rest for mark in marks):
+                return tokens[:place]
+        return tokens
 
     def rollback(self, count: int) -> None:
         if not self._matcher.rollback(count):
@@ -167,7 +175,11 @@ class _Matching:
         bits = self._matcher.compute_bitmask()
         if self._matcher.is_error():
             raise InputError(f"The constraint cannot go on: {_reason(self._matcher)}")
-        return np.unpackbits(np.frombuffer(bits, np.uint8), count=len(self._spelling.tokens), bitorder="little")
+        packed = np.frombuffer(bits, np.uint8)
+        allowed = np.unpackbits(packed, count=len(self._spelling.tokens), bitorder="little")
+        if self._spelling.marks and np.count_nonzero(packed) == 1:  # hardly ever more than one token, a forced one
+            allowed[[mark for mark in self._spelling.marks if self._matcher.validate_tokens([mark])]] = 1
+        return allowed
 
 
 class _Words:

@@ -34,6 +34,8 @@ class Spelling:
     """Whether every text begins with such a space (WordPiece, whose words all do)."""
     encode: Callable[[str], list[int]]
     """Tokens of a text in the middle of another: nothing put before it, no special tokens in it."""
+    marks: Sequence[int] = ()
+    """Tokens that are visible though they stand for one thing only, such as `[TOOL_CALLS]`."""
 
     def text(self, tokens: Sequence[int]) -> bytes:
         return b"".join(self.tokens[token] for token in tokens)
@@ -50,17 +52,17 @@ def spell(tokenizer: Tokenizer, visible: Collection[str] = ()) -> Spelling:
     size = tokenizer.get_vocab_size(with_added_tokens=True)
     words = [tokenizer.id_to_token(number) for number in range(size)]
     tokens = [b"" if word is None else write(word) for word in words]
-    special = set()
+    special, marks = set(), []
     for number, added in tokenizer.get_added_tokens_decoder().items():
         if added.special and added.content not in visible:
             special.add(number)
             tokens[number] = b""
         else:
             tokens[number] = _in_a_text(tokenizer, number)
+            marks += [number] if added.content in visible else []
     wordpiece = any(step["type"] == "WordPiece" for step in steps)
-    spelling = Spelling(
-        tokens, frozenset(special), wordpiece or _drops_space(steps), wordpiece, _inside(described, set(visible))
-    )
+    lead, encode = wordpiece or _drops_space(steps), _inside(described, set(visible))
+    spelling = Spelling(tokens, frozenset(special), lead, wordpiece, encode, marks)
     _check(tokenizer, spelling)
     return spelling
 

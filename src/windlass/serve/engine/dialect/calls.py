@@ -63,6 +63,8 @@ class Format:
     read: Callable[[Incoming, Mapping[str, Schema]], Reading[None]]
     """Follows calls from behind `begin` to where content may go on; knows the parameters of the tools by name. Raises
     `Malformed`."""
+    ends_reasoning: bool = False
+    """Whether models begin calls in the middle of a thought, without closing its section."""
 
 
 class Incoming:

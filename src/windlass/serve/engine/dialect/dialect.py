@@ -129,21 +129,22 @@ class Dialect:
         """
         constraint = self._obeyed(asked, tools, grammars)
         budget = asked.pop("reasoning_budget", None)
+        callable = {} if tools is None else tools.callable
         if self.harmony:
             if budget is not None:
                 raise Unsupported("'reasoning_budget' cannot be enforced here.", "Use 'reasoning_effort'.")
-            return constraint, Channels({} if tools is None else tools.callable)
+            return constraint, Channels(callable)
         if budget is not None and self.tags is None:
             raise Unsupported("This model does not reason, so 'reasoning_budget' means nothing.", "Leave it out.")
         last = str(tokenizer.decode(list(prompt[-16:]), skip_special_tokens=False)).rstrip()
-        sections = None
+        calls, sections = self.calls if callable else None, None
         if self.tags is not None and not last.endswith(self.tags.close):  # else the prompt has switched it off
             inside = last.endswith(self.tags.open)
-            sections = Sections(self.tags, inside=inside)
+            mark = calls.begin if calls is not None and calls.ends_reasoning else None
+            sections = Sections(self.tags, inside=inside, calls=mark)
             if constraint is not None or budget is not None:
-                constraint = _behind_reasoning(self.tags, constraint, budget, tokenizer, inside, ends)
-        calls = None if tools is None or self.calls is None else CallStream(self.calls, tools.callable)
-        return constraint, Parts(sections, calls)
+                constraint = _behind_reasoning(self.tags, constraint, budget, tokenizer, inside, ends, mark)
+        return constraint, Parts(sections, None if calls is None else CallStream(calls, callable))
 
     def _obeyed(
         self, asked: dict[str, Any], tools: Tools | None, grammars: Callable[[], Grammars]
@@ -199,11 +200,13 @@ def _behind_reasoning(
     tokenizer: Tokenizer,
     inside: bool,
     ends: frozenset[int],
+    mark: str | None,
 ) -> Constraint | None:
-    """The constraint on an answer that may begin with reasoning."""
+    """The constraint on an answer that may begin with reasoning, which `mark` may end."""
     start, end = tokenizer.token_to_id(tags.open), tokenizer.token_to_id(tags.close)
     if start is not None and end is not None:
-        return Thinking(constraint, start, end, inside=inside, ends=ends, budget=budget)
+        calls = None if mark is None else tokenizer.token_to_id(mark)
+        return Thinking(constraint, start, end, inside=inside, ends=ends, budget=budget, calls=calls)
     if inside or budget is not None:
         raise Unsupported(
             f"The tokenizer has no token of its own for {tags.close}, so reasoning can be neither limited nor followed "

@@ -211,9 +211,8 @@ HERMES = Format("hermes", "<tool_call>", "", ("<tool_call>", "</tool_call>"), _h
 LLAMA = Format("llama", "", r"\{|<\|python_tag\|>", ("<|python_tag|>",), _llama, _read_llama)
 MISTRAL = Format("mistral", "[TOOL_CALLS]", "", ("[TOOL_CALLS]",), _mistral, _read_mistral)
 MISTRAL_ARGS = Format("mistral_args", "[TOOL_CALLS]", "", ("[TOOL_CALLS]", "[ARGS]"), _mistral_args, _read_mistral_args)
-KIMI = Format(
-    "kimi", KIMI_CALLS, "", (KIMI_CALLS, KIMI_CALLS_END, KIMI_CALL, KIMI_ARGUMENTS, KIMI_END), _kimi, _read_kimi
-)
+_KIMI = (KIMI_CALLS, KIMI_CALLS_END, KIMI_CALL, KIMI_ARGUMENTS, KIMI_END)
+KIMI = Format("kimi", KIMI_CALLS, "", _KIMI, _kimi, _read_kimi, ends_reasoning=True)
 _DEEPSEEK = (DEEPSEEK_CALLS, DEEPSEEK_CALLS_END, DEEPSEEK_CALL, DEEPSEEK_SEP, DEEPSEEK_END)
 DEEPSEEK = Format("deepseek", DEEPSEEK_CALLS, "", _DEEPSEEK, _deepseek, _read_deepseek)
 DEEPSEEK_FENCED = Format("deepseek_fenced", DEEPSEEK_CALLS, "", _DEEPSEEK, _deepseek_fenced, _read_deepseek_fenced)

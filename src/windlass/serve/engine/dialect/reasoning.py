@@ -2,7 +2,8 @@
 
 Which tags a model uses shows in its chat template. A template may open the section in the prompt, so that the answer
 begins inside of it. The section is kept apart from the content while it is streamed, it is free of the grammar that the
-answer must obey, and it may have a budget: when that is used up, the section is closed for the model.
+answer must obey, and it may have a budget: when that is used up, the section is closed for the model. Some models leave
+it by beginning a tool call, so the mark that announces calls may end it too.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from windlass.core.errors import InputError
 from windlass.serve.engine.constraints.constraint import Constraint
+from windlass.serve.engine.dialect.calls import overlap
 
 State = Literal["start", "thinking", "answer"]
 
@@ -44,9 +46,9 @@ def find_tags(template: str) -> Tags | None:
 class Sections:
     """Takes an answer apart as it is written. White space around the section belongs to neither part."""
 
-    def __init__(self, tags: Tags, *, inside: bool) -> None:
-        """`inside`: whether the prompt has opened the section."""
-        self._tags = tags
+    def __init__(self, tags: Tags, *, inside: bool, calls: str | None = None) -> None:
+        """`inside`: whether the prompt has opened the section. `calls`: a mark that ends it too, and is content."""
+        self._tags, self._calls = tags, calls
         self._held = ""
         self._state = "inside" if inside else "before"
         self._begun = False
@@ -67,12 +69,16 @@ class Sections:
         if self._state == "inside":
             self._held = self._held if self._begun else self._held.lstrip()
             self._begun = self._begun or bool(self._held)
-            thought, found, rest = self._held.partition(self._tags.close)
-            if not found:
-                thought = thought[: len(thought) - self._overlap(thought)]
+            thought, closed, rest = self._held.partition(self._tags.close)
+            if self._calls is not None and self._calls in thought:
+                thought, closed, _ = thought.partition(self._calls)
+                rest = self._held[len(thought) :]
+            if not closed:
+                ends = filter(None, (self._tags.close, self._calls))
+                thought = thought[: len(thought) - max(overlap(thought, end) for end in ends)]
             reasoning = thought.rstrip()
             self._held = self._held[len(reasoning) :]
-            if not found:
+            if not closed:
                 return reasoning, ""
             self._held, self._state = rest, "after"
         if self._state == "after":
@@ -93,11 +99,6 @@ class Sections:
         """Whether what comes next is still reasoning."""
         return self._state == "inside"
 
-    def _overlap(self, text: str) -> int:
-        close = self._tags.close
-        longest = min(len(close) - 1, len(text))
-        return next((length for length in range(longest, 0, -1) if text.endswith(close[:length])), 0)
-
 
 class Thinking:
     """A `Constraint` on an answer that may begin with reasoning: the section is free but for its budget, and `answer`
@@ -112,21 +113,22 @@ class Thinking:
         inside: bool,
         ends: frozenset[int],
         budget: int | None = None,
+        calls: int | None = None,
     ) -> None:
         """`open` and `close`: the tags, each one token. `inside`: whether the prompt has opened the section; if not,
         the first token may open it. `ends`: tokens that end an answer, of no use inside. `budget`: tokens of reasoning,
-        tags not counted.
+        tags not counted. `calls`: a token that ends the section too, as the first of the answer.
 
         Raises `InputError` for a budget below 0.
         """
         if budget is not None and budget < 0:
             raise InputError(f"The budget for reasoning is {budget} tokens, but must be at least 0.")
         self._answer = answer
-        self._open, self._close, self._ends = open, close, sorted(ends)
+        self._open, self._close, self._calls, self._ends = open, close, calls, sorted(ends)
         self._budget = budget
         self._state: State = "thinking" if inside else "start"
-        self._states: list[State] = []
-        """For each token written, the state it was written in."""
+        self._states: list[tuple[State, bool]] = []
+        """For each token written, the state it was written in, and whether it belongs to the answer."""
 
     @property
     def ended(self) -> bool:
@@ -148,15 +150,15 @@ class Thinking:
             logits_V[self._open] = -torch.inf if self._budget == 0 else opening
 
     def accept(self, token: int) -> None:
-        self._states.append(self._state)
-        if self._state == "start" and token == self._open:
+        before = self._state
+        if before == "start" and token == self._open:
             self._state = "thinking"
-        elif self._state == "thinking":
-            self._state = "answer" if token == self._close else "thinking"
-        else:
+        elif before != "thinking" or token in (self._close, self._calls):
             self._state = "answer"
-            if self._answer is not None:
-                self._answer.accept(token)
+        answered = self._state == "answer" and not (before == "thinking" and token == self._close)
+        self._states.append((before, answered))
+        if answered and self._answer is not None:
+            self._answer.accept(token)
 
     def forced(self) -> list[int]:
         if self._state == "thinking":
@@ -165,8 +167,8 @@ class Thinking:
 
     def rollback(self, count: int) -> None:
         for _ in range(count):
-            after, self._state = self._state, self._states.pop()
-            if after == "answer" and self._state != "thinking" and self._answer is not None:
+            self._state, answered = self._states.pop()
+            if answered and self._answer is not None:
                 self._answer.rollback(1)
 
     def copy(self) -> Thinking:
@@ -176,4 +178,4 @@ class Thinking:
         return twin
 
     def _spent(self) -> bool:
-        return self._budget is not None and self._states.count("thinking") >= self._budget
+        return self._budget is not None and self._states.count(("thinking", False)) >= self._budget

@@ -88,5 +88,5 @@ def search(ws: Workspace) -> Optimised:
     """A search for `parity` that finds the rule, and passes the gate."""
     items = [Item({"number": str(n)}, ["even", "odd"][n % 2]) for n in range(200)]
     model = Scripted(*[_play] * 2000, cost_usd=0.0001)
-    settings = Search(sets=1, shots=2, rounds=1)
+    settings = Search(sets=1, shots=2, proposals=0, rounds=1)
     return optimise(ws, parity.using(model=model), items, Budget(dollars=1.0, per="ever"), settings=settings)

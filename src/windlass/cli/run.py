@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
 
     task = load_task(args.task).using(**_settings(args))
     given = list(args.input)
-    if not given and not sys.stdin.isatty():
-        given = [sys.stdin.read()]
+    if not given and not sys.stdin.isatty() and (text := sys.stdin.read()).strip():
+        given = [text]
     inputs = inputs_of(task, given)
     with opened_if_any(args) as workspace, surrounded(surroundings(workspace)):
         _shown(task, _streamed(task, inputs) if args.stream else task.run(**inputs))
@@ -64,15 +64,17 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 def _streamed(task: AnyTask, inputs: dict[str, Any]) -> Outcome[Any]:
     stream = task.stream(**inputs)
     before = ""
-    for value in stream:
-        line = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        if isinstance(value, str) and value.startswith(before):
-            print(value[len(before) :], end="", file=sys.stderr, flush=True)
-            before = value
-        else:
-            print(line, file=sys.stderr)
-    if before:
-        print(file=sys.stderr)
+    try:
+        for value in stream:
+            line = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            if isinstance(value, str) and value.startswith(before):
+                print(value[len(before) :], end="", file=sys.stderr, flush=True)
+                before = value
+            else:
+                print(line, file=sys.stderr)
+    finally:
+        if before:
+            print(file=sys.stderr)
     return stream.outcome
 
 

@@ -11,11 +11,14 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from windlass.cli.workspace import add_option, opened_if_any
-from windlass.core.errors import InputError, NotFound
+from windlass.core.errors import InputError, NotFound, WindlassError
 from windlass.core.tables import table
+
+if TYPE_CHECKING:
+    from windlass.apply.tasks.loading import AnyTask
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,14 +45,20 @@ def _list(files: list[str]) -> int:
     from windlass.apply.tasks.loading import tasks_in
 
     rows = [
-        (f"{file}:{name}", str(task.signature), task.instructions.splitlines()[0], task.digest[:12])
-        for file in files
-        for name, task in tasks_in(file).items()
+        (f"{file}:{name}", str(task.signature), *_said(task)) for file in files for name, task in tasks_in(file).items()
     ]
     if not rows:
         raise NotFound(f"No tasks in {', '.join(files)}.", "Put @task above a function.")
     print(table(("task", "function", "does", "digest"), rows))
     return 0
+
+
+def _said(task: AnyTask) -> tuple[str, str]:
+    """What it does, and its digest; where its prompt cannot be read, why."""
+    try:
+        return task.instructions.splitlines()[0], task.digest[:12]
+    except WindlassError as error:
+        return f"({error.message})", ""
 
 
 def _show(where: str) -> int:
@@ -76,11 +85,19 @@ def _eval(args: argparse.Namespace) -> int:
     if args.model:
         task = task.using(model=args.model)
     items = _items(args.items)
+    begun = False
+
+    def say(done: int) -> None:
+        nonlocal begun
+        begun = True
+        print(f"\r{done} of {len(items)}", end="", file=sys.stderr)
+
     try:
         with opened_if_any(args) as workspace, surrounded(surroundings(workspace)):
-            marks = marked(task, items, lambda done: print(f"\r{done} of {len(items)}", end="", file=sys.stderr))
+            marks = marked(task, items, say)
     finally:
-        print(file=sys.stderr)
+        if begun:
+            print(file=sys.stderr)
     cost = "cost not known" if marks.cost_usd is None else f"${marks.cost_usd:.4f}"
     print(f"right {marks.right} of {len(items)}, {marks.share}; wrong {marks.wrong}, no answer {marks.failed}; {cost}")
     for inputs, expected, said in marks.misses[: args.misses]:

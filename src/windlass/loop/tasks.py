@@ -98,7 +98,7 @@ def _item(task: AnyTask, output: Shape[Any], number: int, item: Mapping[str, Any
         try:
             inputs[name] = Shape[Any](task.signature.inputs[name]).value(value)
         except Unfit as unfit:
-            raise InputError(f"{where}, input '{name}': {'; '.join(unfit.problems)}.") from unfit
+            raise InputError(f"{where}, input '{name}': {unfit.of_one}.") from unfit
     try:
         bound = task.signature.bound((), inputs)
         expected = output.value(item["expected"], context(output, bound, task.signature.inputs))
@@ -106,4 +106,4 @@ def _item(task: AnyTask, output: Shape[Any], number: int, item: Mapping[str, Any
     except TypeError as error:
         raise InputError(f"{where}: {error}.") from error
     except Unfit as unfit:
-        raise InputError(f"{where}, expected: {'; '.join(unfit.problems)}.") from unfit
+        raise InputError(f"{where}, expected: {unfit.of_one}.") from unfit

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from windlass.apply.tasks import Absent, Example, NoAnswer, Refused, Surroundings, Task, surrounded, task
 from windlass.apply.tasks.reading import json_in
 from windlass.apply.tasks.schema import Unfit
-from windlass.core.errors import ConfigError, InputError, ProviderError
+from windlass.core.errors import ConfigError, InputError, ProviderError, WindlassError
 from windlass.core.values import ChatResponse, ImagePart, Message, TextPart, Usage
 from windlass.core.workspace import Workspace
 from windlass.testing import Scripted
@@ -301,6 +301,18 @@ def test_functions_that_say_too_little(function: Any, why: str) -> None:
 def test_wrong_settings_and_calls() -> None:
     with pytest.raises(InputError, match="no setting 'temprature'"):
         deal.using(temprature=1)
+    for wrong, told in (
+        ({"temperature": "hot"}, "'temperature' is 'hot', but must be a number"),
+        ({"stop": "END"}, "'stop' is 'END', but must be a list"),
+        ({"max_tokens": 1.5}, "'max_tokens' is 1.5"),
+        ({"extra": [1]}, "'extra' must be a table"),
+        ({"attempts": 0}, "attempts=0 could ask nothing"),
+        ({"attempts": "3"}, "attempts are a whole number, not '3'"),
+        ({"tokens": -1}, "tokens=-1 could ask nothing"),
+        ({"mode": "xml"}, "no mode 'xml'"),
+    ):
+        with pytest.raises(WindlassError, match=told):
+            deal.using(**wrong)
     with pytest.raises(TypeError, match=r"deal\(\) missing a required argument: 'notes'"):
         deal.using(model=Scripted())()  # type: ignore[call-arg]
     with surrounded(Surroundings()), pytest.raises(ConfigError, match="names no model"):

@@ -197,7 +197,10 @@ def from_config(config: Config) -> RemoteChat:
         missing = "base_url" if not settings.base_url else "model"
         raise ConfigError(f"windlass.toml: [model] has no {missing}.", "Set both base_url and model.")
     timeouts = Timeouts(read=settings.timeout_s)
-    return at(settings.base_url, settings.model, settings.api_key_env, timeouts=timeouts, prices=config.prices)
+    try:
+        return at(settings.base_url, settings.model, settings.api_key_env, timeouts=timeouts, prices=config.prices)
+    except ConfigError as error:
+        raise ConfigError(f"windlass.toml: [model] {error.message}", error.hint) from None
 
 
 def at(

@@ -38,6 +38,7 @@ from windlass.apply.tasks.schema import Shape
 from windlass.apply.tasks.signature import Signature, signature_of
 from windlass.apply.tasks.streaming import Streaming
 from windlass.apply.tasks.surroundings import Surroundings, here
+from windlass.core.config import strict
 from windlass.core.errors import InputError, WindlassError
 from windlass.core.trace import Span
 from windlass.core.values import ChatRequest
@@ -76,6 +77,15 @@ class Settings:
     """What calls may take together; without a name it is that of the task."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Of `ChatRequest`: temperature, max_tokens, seed, timeout, extra, and so on."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("attempts", self.attempts), ("tokens", self.tokens)):
+            if type(value) is not int and not (name == "tokens" and value is None):
+                raise InputError(f"A task's {name} are a whole number, not {value!r}.")
+            if value is not None and value < 1:
+                raise InputError(f"A task with {name}={value} could ask nothing.", "Give at least 1.")
+        if self.mode is not None and self.mode not in get_args(Mode):
+            raise InputError(f"A task has no mode {self.mode!r}.", f"Known: {', '.join(get_args(Mode))}.")
 
 
 class Task(Generic[P, R]):
@@ -225,7 +235,7 @@ class Task(Generic[P, R]):
         said = {name: value for name, value in prompt.settings.items() if name not in self._after}
         if prompt.examples is not None and "examples" not in self._after:
             said["examples"] = typed_examples(prompt.examples, self.signature, source.name)
-        task = Task(self.function, _changed(self.settings, {**said, "prompt": prompt.instructions}))
+        task = Task(self.function, _changed(self.settings, {**said, "prompt": prompt.instructions}, source.name))
         task._settled, task._about = True, source.about
         return task
 
@@ -379,7 +389,9 @@ def task(function: Callable[P, R] | None = None, **settings: Any) -> Any:
     return lambda function: Task(function, made, after=frozenset(settings.keys() - {"prompt"}))
 
 
-def _changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+def _changed(settings: Settings, changes: Mapping[str, Any], where: str = "@task") -> Settings:
+    """Raises `InputError` for a name that is not known, `ConfigError` for a value of another type: "END" for a list of
+    texts would be three of them, and a server may take what is wrong without a word."""
     own = {name: value for name, value in changes.items() if name in Settings.__dataclass_fields__}
     asked = {name: value for name, value in changes.items() if name not in own}
     known = ChatRequest.__dataclass_fields__.keys() - {"messages", "tools", "tool_choice", "schema"}
@@ -390,6 +402,8 @@ def _changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
             f"Known: {', '.join([*Settings.__dataclass_fields__, *sorted(known)])}.",
         )
     parameters = {**settings.parameters, **own.pop("parameters", {}), **asked}
+    if parameters != settings.parameters:
+        strict(ChatRequest, {"messages": (), **parameters}, where=where)
     return replace(settings, parameters=parameters, **own)
 
 

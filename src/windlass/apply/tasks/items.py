@@ -95,7 +95,7 @@ class Inputs:
         try:
             return self._shapes[name].value(plain)
         except Unfit as unfit:
-            raise InputError(f"{item.where}, field '{name}': {unfit}.", "Mend that line.") from unfit
+            raise InputError(f"{item.where}, field '{name}': {unfit.of_one}.", "Mend that line.") from unfit
 
 
 def _read(item: Item) -> Any:

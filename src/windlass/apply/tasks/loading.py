@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,7 @@ from typing import Any
 from windlass.apply.tasks.functions import Task
 from windlass.apply.tasks.schema import Shape, Unfit
 from windlass.apply.tasks.signature import Signature
-from windlass.core.errors import InputError, NotFound
+from windlass.core.errors import InputError, NotFound, WindlassError
 from windlass.core.values import AudioPart, FilePart, ImagePart
 
 AnyTask = Task[..., Any]
@@ -52,22 +53,23 @@ def tasks_in(place: str) -> dict[str, AnyTask]:
 
 
 def inputs_of(task: AnyTask, given: list[str]) -> dict[str, Any]:
-    """Inputs as the command line has them: `name=value`, or the text alone where the task takes one input.
+    """Inputs as the command line has them: `name=value`, or the text alone where the task takes or needs one input.
 
     A text is taken as it is; other types are read as JSON; media are read from the file of that path. Raises
     `InputError` naming the input.
     """
     signature = task.signature
     names = list(signature.inputs)
+    needed = [name for name, one in signature.python.parameters.items() if one.default is one.empty]
+    only = names if len(names) == 1 else needed
     values: dict[str, Any] = {}
     for one in given:
         name, equals, text = one.partition("=")
         if not equals or name not in signature.inputs:
-            if len(names) != 1:
-                raise InputError(
-                    f"'{one.strip()[:80]}' names no input of {task!r}.", f"Write {names[0]}=... and so on."
-                )
-            name, text = names[0], one
+            if len(only) != 1:
+                takes = f"It takes {', '.join(names)}: write {names[0]}=... and so on." if names else "It takes none."
+                raise InputError(f"'{one.strip()[:80]}' names no input of {task!r}.", takes)
+            name, text = only[0], one
         values[name] = _value(signature, name, text)
     try:
         return signature.bound((), values)
@@ -98,7 +100,7 @@ def _value(signature: Signature, name: str, text: str) -> Any:
     try:
         return Shape[Any](kind, where=f"the input '{name}'").value(plain)
     except Unfit as unfit:
-        raise InputError(f"The input '{name}' is not of its type: {'; '.join(unfit.problems)}.") from unfit
+        raise InputError(f"The input '{name}' is not of its type: {unfit.of_one}.") from unfit
 
 
 def _module(place: str) -> ModuleType:
@@ -111,7 +113,7 @@ def _module(place: str) -> ModuleType:
             finally:
                 sys.path.pop(0)
         if not path.is_file():
-            raise NotFound(f"There is no file {place}.")
+            raise NotFound(f"There is no file {place}.", "Name a Python file with tasks, from this folder on.")
         # A name of its own, so that pydantic finds the module's types, and that two files of one name do not meet.
         name = f"{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
         if name in sys.modules:
@@ -129,7 +131,12 @@ def _module(place: str) -> ModuleType:
         raise NotFound(
             f"{place}: {error}.", "Write file.py:NAME or module:NAME, and install what it imports."
         ) from error
-    except (SyntaxError, ImportError, NameError, AttributeError, TypeError, ValueError) as error:
+    except WindlassError:
+        raise
+    except Exception as error:  # whatever the file's own code raises
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
+        line = f", line {lines[-1]}," if lines else ""
         raise InputError(
-            f"{place} cannot be run: {type(error).__name__}: {error}.", "Mend it, then try again."
+            f"{place}{line} cannot be run: {type(error).__name__}: {error}.", "Mend it, then try again."
         ) from error

@@ -326,12 +326,14 @@ class Run(Generic[R]):
         """Reads an item and returns its key. One that does not fit has its place for a key."""
         try:
             one.inputs = self._inputs(item)
+            return self._key(one.inputs)
         except InputError as error:
+            named = error.message.startswith(item.where)
+            fault = error if named else InputError(f"{item.where}: {error.message}", error.hint)
             if one.number == 0 or self._on_error == "raise":  # likely that none fits
-                raise
-            one.fault = error
+                raise fault from None
+            one.fault = fault
             return hashlib.sha256(f"{self.task.digest}\nunfit {one.number}".encode()).digest()[:16]
-        return self._key(one.inputs)
 
     def _stands(self, line: Line) -> bool:
         return "value" in line or (line["error"]["kind"] in _ANSWERED and not self._retry)

@@ -53,6 +53,6 @@ def _text(name: str, value: Any, types: Mapping[str, Any]) -> str:
         plain = None if value is None else shape.given(value)
     except Unfit as unfit:
         raise InputError(
-            f"The input '{name}' is not of its type: {unfit}.", "Give what the task's function takes."
+            f"The input '{name}' is not of its type: {unfit.of_one}.", "Give what the task's function takes."
         ) from unfit
     return json.dumps(plain, ensure_ascii=False, indent=1)

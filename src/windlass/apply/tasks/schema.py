@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 T = TypeVar("T")
+_WHOLE = "the whole: "
 _MOST = 20
 """So many faults of one answer are told."""
 
@@ -31,6 +32,11 @@ class Unfit(Exception):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("; ".join(problems))
         self.problems = tuple(problems)
+
+    @property
+    def of_one(self) -> str:
+        """What is wrong with a value that is named already."""
+        return "; ".join(problem.removeprefix(_WHOLE) for problem in self.problems)
 
 
 class Shape(Generic[T]):
@@ -75,8 +81,11 @@ class Shape(Generic[T]):
         except PydanticSerializationError:
             try:
                 value = self._adapter.validate_python(value)
+                self._adapter.dump_python(value, mode="json")
             except ValidationError as error:
                 raise Unfit(_lines(error)) from error
+            except PydanticSerializationError as error:
+                raise Unfit([f"the whole: {str(error).removeprefix('Error serializing to JSON: ')}"]) from error
         return self.plain(value)
 
     def plain(self, value: T, *, as_written: bool = False) -> Any:

@@ -96,6 +96,7 @@ def without_defaults(theirs: Any, ours: Any) -> Any:
 
 
 def test_names_of_its_own() -> None:
+    assert known.at("https://api.mistral.ai/v1", "m").dialect.api == "The Mistral API", "as [model] in windlass.toml"
     body = known.model("mistral:m").dialect.call(ask(seed=7), stream=True).body or {}
     assert body["random_seed"] == 7 and "seed" not in body and body["stream"] and "stream_options" not in body
     body = known.model("mistral:m").dialect.call(CALLED, stream=False).body or {}

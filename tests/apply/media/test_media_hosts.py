@@ -27,7 +27,7 @@ from tests.apply.provider_world import Loopback
 
 from windlass.apply.media import host, media
 from windlass.apply.tasks import Surroundings, surrounded
-from windlass.core.errors import ConfigError, ProviderError, TimedOut, Unsupported
+from windlass.core.errors import ConfigError, InputError, ProviderError, TimedOut, Unsupported
 from windlass.core.values import AudioPart, FilePart, ImagePart
 from windlass.core.workspace import Workspace
 
@@ -55,6 +55,20 @@ def test_it_is_ordered_once_and_looked_at_until_it_is_done(world: World, tmp_pat
     assert [request.method for request in later] == ["GET"] * len(later) and world.looks == 3
     assert made.id == "p1" and made.seconds == 1.5 and not world.cancelled
     assert isinstance(made.files[0].part(), ImagePart)
+
+
+def test_files_go_in_as_addresses(world: World, tmp_path: Path) -> None:
+    image, sound = ImagePart(data=b"P", media_type="image/png"), AudioPart(b"R", "audio/wav")
+    there = FilePart(url="https://a.example/x.pdf")
+    world.host(tmp_path).make("", {"text": "Hello", "image": image, "more": [sound, there]})
+    sent = body(world.requests[0])
+    assert sent.get("input", sent) == {
+        "text": "Hello", "image": "data:image/png;base64,UA==",
+        "more": ["data:audio/wav;base64,Ug==", "https://a.example/x.pdf"],
+    }  # fmt: skip
+    for wrong in (b"P", tmp_path / "x.png"):
+        with pytest.raises(InputError, match="input 'image' is"):
+            world.host(tmp_path).make("A windlass", {"image": wrong})
 
 
 def test_an_order_that_fails(world: World, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from tests.apply.tasks.batch_world import LATE, PROVIDERS, AnthropicProvider, Failed, Provider
 
-from windlass.apply.providers import batches
+from windlass.apply.providers import batches, known
 from windlass.apply.providers.azure import AzureDeployment
 from windlass.apply.providers.batches import Batches, batches_of
 from windlass.apply.providers.bedrock import Bedrock
@@ -199,7 +199,11 @@ def test_a_batch_that_is_not_ours_is_waited_for_and_left_alone(tmp_path: Path) -
     assert done.values == 1 and provider.asked == ["theirs", "ours"]
 
 
-def test_models_without_batches_say_so() -> None:
+def test_models_without_batches_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("deepseek", "openrouter", "together"):
+        monkeypatch.setenv(known.PROVIDERS[name].variable, "key")
+        with pytest.raises(Unsupported, match="has no batches that windlass can make"):
+            size.using(model=known.model(f"{name}:m")).map(["a"], batch=True, progress=False)
     with pytest.raises(Unsupported, match="scripted has no batch API"):
         size.using(model=Scripted("1")).map(["a"], batch=True, progress=False)
     endpoint = Provider().chat().endpoint

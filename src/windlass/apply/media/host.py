@@ -20,6 +20,7 @@ from windlass.core.errors import ProviderError, TimedOut, WindlassError
 from windlass.core.protocols import Made
 from windlass.core.retry import AGAIN
 from windlass.core.trace import Span
+from windlass.core.values import AudioPart, FilePart, ImagePart
 
 LOOKS = (0.5, 10.0)
 """Seconds between looks: at first, and at most."""
@@ -147,5 +148,9 @@ class MediaHost:
 
 
 def _short(value: Any) -> Any:
-    """Files that are given as `data:` URLs are not written on the trace."""
+    """Files are not written on the trace, whatever they are given as."""
+    if isinstance(value, ImagePart | AudioPart | FilePart):
+        return type(value).__name__
+    if isinstance(value, list | tuple):
+        return [_short(one) for one in value]
     return value[:40] + "…" if isinstance(value, str) and value.startswith("data:") else value

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any, Literal, Protocol
 
+from windlass.apply.providers.chat_completions import data_url
 from windlass.apply.providers.dialect import Call
-from windlass.core.values import Usage
+from windlass.core.errors import InputError
+from windlass.core.values import AudioPart, FilePart, ImagePart, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class MediaDialect(Protocol):
     """What error messages call it."""
 
     def order(self, prompt: str, inputs: Mapping[str, Any]) -> Call:
-        """Raises `Unsupported`."""
+        """Raises `Unsupported`, `InputError`."""
         ...
 
     def read(self, value: Mapping[str, Any]) -> Prediction:
@@ -53,5 +56,19 @@ class MediaDialect(Protocol):
 
 
 def inputs_with(prompt: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """A model whose text has another name is given it among the inputs, and no prompt."""
-    return {**({"prompt": prompt} if prompt else {}), **inputs}
+    """A model whose text has another name is given it among the inputs, and no prompt. Files go as addresses."""
+    return {**({"prompt": prompt} if prompt else {}), **{name: _sent(name, value) for name, value in inputs.items()}}
+
+
+def _sent(name: str, value: Any) -> Any:
+    if isinstance(value, ImagePart | AudioPart | FilePart):
+        url = None if isinstance(value, AudioPart) else value.url
+        return url or data_url(value.media_type, value.data)
+    if isinstance(value, list | tuple):
+        return [_sent(name, one) for one in value]
+    if isinstance(value, bytes | PurePath):
+        raise InputError(
+            f"The input '{name}' is {type(value).__name__}: of what kind its content is cannot be seen.",
+            'Give ImagePart(data=…, media_type="image/png"), AudioPart or FilePart.',
+        )
+    return value

@@ -54,7 +54,8 @@ class ChatCompletions:
     """The dialect of `POST /chat/completions`.
 
     `limit`: the name of the limit on the answer's tokens. OpenAI's own newer models refuse the old one, other servers
-    do not know the new one. `extra`: parameters of this server that OpenAI's API does not have.
+    do not know the new one. `extra`: parameters of this server that OpenAI's API does not have. `batches`: whether it
+    has the batch API.
     """
 
     api = "The OpenAI chat API"
@@ -62,10 +63,14 @@ class ChatCompletions:
     batches: str | None = "openai"
     """Which of `batches_of` this API has."""
 
-    def __init__(self, model: str, *, limit: str = "max_tokens", extra: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, model: str, *, limit: str = "max_tokens", extra: frozenset[str] = frozenset(), batches: bool = True
+    ) -> None:
         self.model = model
         self.extra = EXTRA | extra
         self._limit = limit
+        if not batches:
+            self.batches = None
 
     def call(self, request: ChatRequest, *, stream: bool) -> Call:
         body = self.body(request)

@@ -56,6 +56,15 @@ def _local(model: str) -> Dialect:
     return ChatCompletions(model, extra=_LOCAL_EXTRA)
 
 
+def _without_batches(model: str) -> Dialect:
+    return ChatCompletions(model, batches=False)
+
+
+def _router(model: str) -> Dialect:
+    """A seller of models that run on such servers."""
+    return ChatCompletions(model, extra=_LOCAL_EXTRA, batches=False)
+
+
 _REGION = "AWS_REGION|AWS_DEFAULT_REGION"
 
 
@@ -87,9 +96,9 @@ PROVIDERS: Mapping[str, Provider] = {
     ),
     "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY", Mistral),
     "groq": Provider("https://api.groq.com/openai/v1", "GROQ_API_KEY", embeds=False),
-    "together": Provider("https://api.together.xyz/v1", "TOGETHER_API_KEY", _local),
-    "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", _local),
-    "deepseek": Provider("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", embeds=False),
+    "together": Provider("https://api.together.xyz/v1", "TOGETHER_API_KEY", _router),
+    "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", _router),
+    "deepseek": Provider("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", _without_batches, embeds=False),
     "ollama": Provider("http://127.0.0.1:11434/v1", ""),
     "vllm": Provider("http://127.0.0.1:8000/v1", "VLLM_API_KEY", _local),
     "llamacpp": Provider("http://127.0.0.1:8080/v1", "LLAMA_API_KEY", _local),
@@ -213,5 +222,6 @@ def at(
 ) -> RemoteChat:
     """The model of that name behind an address that speaks the OpenAI API."""
     endpoint = Endpoint(base_url, ApiKey(key_variable), timeouts=timeouts)
-    dialect = _openai(name) if endpoint.host == "api.openai.com" else ChatCompletions(name)
+    own: Mapping[str, Callable[[str], Dialect]] = {"api.openai.com": _openai, "api.mistral.ai": Mistral}
+    dialect = own.get(endpoint.host, ChatCompletions)(name)
     return RemoteChat(endpoint, dialect, price_of=prices_at(endpoint.host, prices))

@@ -84,7 +84,7 @@ def check_tuning(ws: Workspace, opened: Opened, workers: int = 1, *, say: Say = 
     need = memory.total * workers
     here = free is None or need - memory.process <= free
     rows = [
-        *_plan(prepared, job, workers),
+        *_plan(prepared, job, micro, workers),
         *((f"memory: {name}", _mb(size), "") for name, size in memory.rows() if size),
     ]
     told = "this machine does not tell its memory" if free is None else f"{_mb(free)} of memory, free now"
@@ -111,7 +111,7 @@ def _lengths(opened: Opened, rows: list[Row]) -> Lengths:
     return Lengths(np.array([len(one.ids) for some in encodings for one in some], np.int64))
 
 
-def _plan(prepared: Prepared, job: Fit[Any], workers: int) -> list[Line]:
+def _plan(prepared: Prepared, job: Fit[Any], micro: int, workers: int) -> list[Line]:
     trained, every = _trained(prepared.model), numbers(prepared.model)
     steps = job.schedule.steps
     ends = f"{steps:,} steps" if steps is not None else f"{(budget_seconds(job.schedule) or 0) / 60:g} minutes"
@@ -119,7 +119,7 @@ def _plan(prepared: Prepared, job: Fit[Any], workers: int) -> list[Line]:
     return [
         ("parameters trained", f"{trained:,}", f"of {every:,}, {trained / every:.2%}{told(prepared.model)}"),
         ("rows an epoch", f"{len(prepared.examples):,}", f"of {prepared.positions:,} positions at most"),
-        ("step", f"{job.sizes.batch} rows", f"{job.sizes.micro_batch} at a time, {workers} at work"),
+        ("step", f"{job.sizes.batch} rows", f"{micro} at a time, {workers} at work"),
         ("training", ends, epochs),
     ]
 

@@ -26,7 +26,8 @@ def rows_of(path: Path) -> list[Row]:
     """The rows of JSON lines, a JSON array, CSV, TSV or Parquet, packed or not, without the columns that are empty; of
     SQuAD's nested JSON its questions, each with its context.
 
-    Raises `InputError` naming the first row that cannot be read, and for a file without rows.
+    Raises `InputError` naming the first row that cannot be read, or that holds what is no text, and for a file without
+    rows.
     """
     if unpacked_name(path.name).lower().endswith(".json"):
         found = _array(path)
@@ -41,7 +42,26 @@ def rows_of(path: Path) -> list[Row]:
         raise InputError(f"{path} is no file of rows.", f"Known are .json, {', '.join(ROW_FORMATS)}, also packed.")
     if not found:
         raise InputError(f"{path} holds no rows.", "Give a file with examples to learn from.")
-    return [Row(where, {key: value for key, value in values.items() if value is not None}) for where, values in found]
+    rows = [Row(where, {key: value for key, value in values.items() if value is not None}) for where, values in found]
+    for row in rows:
+        for column, value in row.values.items():
+            if (half := _half(value)) is not None:
+                raise InputError(
+                    f"{row.where}: {column} holds half a character (the lone surrogate U+{ord(half):04X}).",
+                    "Decode its source with errors='replace'.",
+                )
+    return rows
+
+
+def _half(value: Any) -> str | None:
+    """Half a character somewhere in a value, which no tokenizer reads: JSON can spell what is no text."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            return value[error.start]
+    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return next((half for one in inside if (half := _half(one)) is not None), None)
 
 
 def _array(path: Path) -> list[Row]:

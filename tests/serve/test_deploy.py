@@ -266,6 +266,14 @@ def test_the_same_model_gives_the_same_files_without_secrets(ws, tmp_path, monke
             assert b"sk-" not in path.read_bytes().replace(b"task-", b""), path
 
 
+def test_a_long_name_is_cut_to_one_that_clusters_take(ws, tmp_path):
+    name = add_model(ws, f"Llama-{'x' * 33}-7B")
+    deploy(ws, find(ws, name), tmp_path / "out", Settings())
+    for _, document in documents(tmp_path / "out"):
+        if document["kind"] != "Kustomization":
+            assert document["metadata"]["name"] == f"windlass-llama-{'x' * 33}"
+
+
 def test_settings_reach_the_files(ws, tmp_path):
     settings = Settings("registry.example/team/tiny:7", 9000, "int8", 4096, 4, (3, 9), 7)
     deploy(ws, find(ws, "Tiny-Model"), tmp_path / "out", settings)

@@ -93,7 +93,7 @@ def deploy(ws: Workspace, cargo: Cargo, folder: Path, settings: Settings) -> Dep
 
 
 def _files(values: Mapping[str, Any]) -> dict[str, str]:
-    """Text by path, in the order in which they are told."""
+    """Text by path."""
     chart = f"helm/windlass-{values['label']}/"
     left_open = {name: f"{{{{ .Values.{path} }}}}" for name, path in CHART.items()}
     files = {}
@@ -104,12 +104,12 @@ def _files(values: Mapping[str, Any]) -> dict[str, str]:
         files[name] = _render(template, values)
         if name.startswith("kubernetes/") and "kustomization" not in name:
             files[name.replace("kubernetes/", f"{chart}templates/")] = _render(template, {**values, **left_open})
-    return files
+    return dict(sorted(files.items()))
 
 
 def _values(cargo: Cargo, settings: Settings) -> dict[str, Any]:
     """All that the templates say."""
-    label = _LABEL.sub("-", cargo.name.lower()).strip("-")[:40] or "model"
+    label = _LABEL.sub("-", cargo.name.lower())[:40].strip("-") or "model"
     need, most, context, vllm, notes = None, 0, None, False, []
     engine: list[str] = []  # options of `windlass serve`: what the memory was estimated for
     if cargo.task is None:

@@ -146,6 +146,10 @@ class Attention(nn.Module):
 
     def _look_by_stretch(self, q_1HTD: Tensor, k_1KTD: Tensor, v_1KTD: Tensor, sight: Sight) -> Tensor:
         """The same, (1, H, T, D), where neighbours of equal length are a batch of their own: no mask, no padding."""
+        if self._learns(q_1HTD) and max(length for _, length, _ in sight.stretches) <= _TINY:
+            # Once for all of them, and not a dozen times, each of which costs more than the numbers in it.
+            wide = self._look_by_stretch(q_1HTD.float(), k_1KTD.float(), v_1KTD.float(), sight)
+            return wide.to(torch.bfloat16)
         out = []
         # Split at once: the way back of a slice fills as much memory as all stretches have, that of a split its own.
         sizes = [rows * length for rows, length, _ in sight.stretches]
@@ -161,7 +165,7 @@ class Attention(nn.Module):
         explicit = self.cap is not None or (
             on_cpu and torch.compiler.is_compiling() and max(q_BHTD.shape[2], k_BKSD.shape[2]) <= _SHORT
         )
-        learning = on_cpu and not explicit and q_BHTD.dtype == torch.bfloat16 and by_hand()
+        learning = self._learns(q_BHTD)
         if learning and max(q_BHTD.shape[2], k_BKSD.shape[2]) <= _TINY:
             return self._attend(q_BHTD.float(), k_BKSD.float(), v_BKSD.float(), sight).to(torch.bfloat16)
         # The kernel can share key/value heads by itself, which halves the time of reading a cache (docs/lab.md). When
@@ -179,6 +183,10 @@ class Attention(nn.Module):
         return F.scaled_dot_product_attention(
             q_BHTD, k_BKSD, v_BKSD, attn_mask=mask, is_causal=sight.causal, scale=self.scale, enable_gqa=shares
         )
+
+    def _learns(self, q_BHTD: Tensor) -> bool:
+        """Whether there is a way back in bfloat16 on a CPU, which PyTorch's kernel is slow at."""
+        return self.cap is None and q_BHTD.device.type == "cpu" and q_BHTD.dtype == torch.bfloat16 and by_hand()
 
 
 def _head_norm(config: TransformerConfig) -> RMSNorm | None:

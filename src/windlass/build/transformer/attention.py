@@ -19,6 +19,7 @@ from windlass.build.transformer.linear import Linear, fused
 from windlass.build.transformer.norm import RMSNorm
 from windlass.build.transformer.ragged import Together
 from windlass.build.transformer.rope import rotate
+from windlass.build.transformer.side_by_side import Shelf, side_by_side
 
 _SHORT = 512
 """Up to this many tokens the explicit formula, compiled, is faster on a CPU than the fused kernel."""
@@ -52,6 +53,8 @@ class Sight(NamedTuple):
     length, that length, and what each of them sees. Then nothing but the rotation is said here."""
     together: Together | None = None
     """Does what `stretches` would."""
+    shelves: tuple[Shelf, ...] = ()
+    """The same as `stretches`, of short texts that are learned from."""
     real: int | None = None
     """Positions of the row before its padding; None: there is none."""
 
@@ -132,6 +135,8 @@ class Attention(nn.Module):
         """(B, H, T, D): each head's weighted sum of the values that it sees."""
         if sight.rotation is not None:
             q_BHTD, k_BKSD = rotate(q_BHTD, *sight.rotation), rotate(k_BKSD, *sight.rotation)
+        if sight.shelves:
+            return side_by_side(q_BHTD, k_BKSD, v_BKSD, sight.shelves, self.scale)
         if sight.real is not None:
             q, k, v = (x[:, :, : sight.real] for x in (q_BHTD, k_BKSD, v_BKSD))
             seen = self._look(q, k, v, sight._replace(rotation=None, real=None))
@@ -146,10 +151,6 @@ class Attention(nn.Module):
 
     def _look_by_stretch(self, q_1HTD: Tensor, k_1KTD: Tensor, v_1KTD: Tensor, sight: Sight) -> Tensor:
         """The same, (1, H, T, D), where neighbours of equal length are a batch of their own: no mask, no padding."""
-        if self._learns(q_1HTD) and max(length for _, length, _ in sight.stretches) <= _TINY:
-            # Once for all of them, and not a dozen times, each of which costs more than the numbers in it.
-            wide = self._look_by_stretch(q_1HTD.float(), k_1KTD.float(), v_1KTD.float(), sight)
-            return wide.to(torch.bfloat16)
         out = []
         # Split at once: the way back of a slice fills as much memory as all stretches have, that of a split its own.
         sizes = [rows * length for rows, length, _ in sight.stretches]
@@ -165,7 +166,7 @@ class Attention(nn.Module):
         explicit = self.cap is not None or (
             on_cpu and torch.compiler.is_compiling() and max(q_BHTD.shape[2], k_BKSD.shape[2]) <= _SHORT
         )
-        learning = self._learns(q_BHTD)
+        learning = on_cpu and not explicit and q_BHTD.dtype == torch.bfloat16 and by_hand()
         if learning and max(q_BHTD.shape[2], k_BKSD.shape[2]) <= _TINY:
             return self._attend(q_BHTD.float(), k_BKSD.float(), v_BKSD.float(), sight).to(torch.bfloat16)
         # The kernel can share key/value heads by itself, which halves the time of reading a cache (docs/lab.md). When
@@ -183,10 +184,6 @@ class Attention(nn.Module):
         return F.scaled_dot_product_attention(
             q_BHTD, k_BKSD, v_BKSD, attn_mask=mask, is_causal=sight.causal, scale=self.scale, enable_gqa=shares
         )
-
-    def _learns(self, q_BHTD: Tensor) -> bool:
-        """Whether there is a way back in bfloat16 on a CPU, which PyTorch's kernel is slow at."""
-        return self.cap is None and q_BHTD.device.type == "cpu" and q_BHTD.dtype == torch.bfloat16 and by_hand()
 
 
 def _head_norm(config: TransformerConfig) -> RMSNorm | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import transformers
 from encoder_rows import asked, rows_for, written
 from encoder_world import save_encoder
 
+from windlass.build.adapt.objectives import classification
+from windlass.build.adapt.opening import open_inputs
 from windlass.build.adapt.peft.artifacts import merge_stored
 from windlass.build.adapt.peft.artifacts import stored as stored_adapter
 from windlass.build.adapt.settings import (
@@ -23,7 +26,10 @@ from windlass.build.adapt.settings import (
     TuneRunSettings,
     TuneScheduleSettings,
 )
-from windlass.build.adapt.tuning import tune
+from windlass.build.adapt.tuning import job_of, tune
+from windlass.build.training.checkpoints import checkpoint
+from windlass.build.training.distributed.workers import ALONE
+from windlass.build.training.loop import steps
 from windlass.build.transformer.classifier_files import load_classifier
 from windlass.build.transformer.embedder_files import Embedder, read_recipe
 from windlass.build.transformer.hf import load_encoder
@@ -237,3 +243,54 @@ def test_a_decoder_and_what_cannot_be_done_are_refused(bases, tmp_path):
         tuned(tmp_path, bases / "Bert", "classify", run=replace(settings.run, compile="yes"))
     with pytest.raises(InputError, match=r"micro_batch is set, but the wrong answers"):
         tuned(tmp_path, bases / "Bert", "embed", data=TuneDataSettings(str(tmp_path / "embed.jsonl"), micro_batch=2))
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(bases, tmp_path):
+    """Of the embedding only rows that were read are updated, and the run that goes on knows which."""
+    data = TuneDataSettings(str(written(tmp_path / "rows.jsonl", rows_for("classify"))), batch=8, micro_batch=3)
+    run = TuneRunSettings(name="straight", checkpoint_steps=4)
+    how = {"data": data, "schedule": TuneScheduleSettings(steps=8), "optimizer": TuneOptimizerSettings(clip=0.5)}
+
+    def stop(line: str) -> None:
+        if line.startswith("held-out"):  # behind the last step, before anything is stored
+            raise KeyboardInterrupt
+
+    with Workspace(tmp_path) as ws:
+        straight = tune(ws, asked(bases / "Bert", Path(data.dataset), "classify", run=run, **how), say=quiet)
+        cut = asked(bases / "Bert", Path(data.dataset), "classify", run=replace(run, name="cut"), **how)
+        with pytest.raises(KeyboardInterrupt):
+            tune(ws, cut, say=stop)
+        (stopped,) = (one for one in ws.runs.list("tune") if one.name == "cut")
+        shutil.rmtree(tmp_path / ".windlass/runs" / stopped.id / checkpoint.FOLDER / "step-00000008")
+        said: list[str] = []
+        again = tune(ws, cut, say=said.append)
+    assert any("going on from step 4" in line for line in said)
+    assert again.record.files["model.safetensors"] == straight.record.files["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("adapter", "optimizer", "by_rows"),
+    [
+        (AdapterSettings("none"), "adamw", True),
+        (AdapterSettings("none"), "adamw8", False),
+        (AdapterSettings("none"), "muon", False),
+        (AdapterSettings("lora", rank=2), "adamw", False),
+        (AdapterSettings("lora", rank=2, also=("embedding",)), "adamw", True),
+        (AdapterSettings("lora", rank=2, tokens=("cat",)), "adamw", False),
+    ],
+)
+def test_the_rows_of_the_embedding_that_were_read(bases, tmp_path, adapter, optimizer, by_rows):
+    """Where the whole of it is trained by AdamW, its gradient names its rows; and the others stay as they were."""
+    rows = written(tmp_path / "rows.jsonl", rows_for("classify"))
+    how = {"adapter": adapter, "optimizer": TuneOptimizerSettings(kind=optimizer, matrix_rate=3e-3, weight_decay=0.1)}
+    with Workspace(tmp_path) as ws:
+        settings = asked(bases / "Bert", rows, "classify", **how)
+        job = job_of(classification.prepare(open_inputs(ws, settings)), settings, ALONE, "ddp")
+        encoder = job.state.model.encoder
+        before = encoder.embedding.detach().clone()
+        for _ in steps(job.state, job.examples, job.loss_of, job.sizes, job.schedule, 0, None):
+            pass
+    assert encoder.by_rows == by_rows
+    moved = (encoder.embedding.detach() != before).any(1)
+    assert not moved[[0, 1, 4]].any(), "neither [UNK] nor [PAD] nor [MASK] stands in the texts"
+    assert bool(moved[[2, 3]].all()) == (adapter.kind == "none" or bool(adapter.also))

@@ -50,7 +50,7 @@ class Shelf:
         return self._by_head(zeros_PHD.index_copy_(0, self.numbers_R, x_THD[self.where]))
 
     def _by_head(self, x_PHD: Tensor) -> Tensor:
-        x_NHLD = x_PHD.unflatten(0, self.size).transpose(1, 2)
+        x_NHLD = x_PHD.view(*self.size, *x_PHD.shape[1:]).transpose(1, 2)
         wide = torch.promote_types(x_PHD.dtype, torch.float32)
         return x_NHLD.to(wide, memory_format=torch.contiguous_format).flatten(0, 1)
 
@@ -62,7 +62,7 @@ class Shelf:
 
     def put(self, x: Tensor, row_THD: Tensor) -> None:
         """Puts what was made of the texts, (N x H, L, D), where they stand in the row."""
-        x_NLHD = x.unflatten(0, (self.size[0], -1)).transpose(1, 2).to(row_THD.dtype)
+        x_NLHD = x.view(self.size[0], -1, *x.shape[1:]).transpose(1, 2).to(row_THD.dtype)
         row_THD[self.where] = x_NLHD.flatten(0, 1).index_select(0, self.numbers_R)
 
 

@@ -6,6 +6,8 @@
   windlass tune my-recipe.toml                                 your own; it may name its base and its data
   windlass tune chat --base model --data rows.jsonl --set adapter.rank=64 --epochs 1
   windlass tune chat --base model --from traces                the workspace's traces with their scores are the data
+  windlass tune classify --from traces --task TASK --teacher MODEL   a typed task's answers, by a small encoder
+  windlass tune distil-classify --set objective.teacher=large --data texts.jsonl   what a larger classifier thinks
   windlass tune chat --base model --data rows.jsonl --check    the dataset described, memory, time, disk; no training
   windlass tune chat --base model --data rows.jsonl --search 20   rates, ranks and epochs tried, the best one stored
 
@@ -33,11 +35,13 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("recipe", nargs="?", help="a recipe that comes with windlass, or a .toml file")
-    parser.add_argument("--base", help="what is tuned: a model artifact, or a folder in Hugging Face layout")
+    parser.add_argument("recipe", nargs="?", help="one that comes with windlass (--list), or a .toml file")
+    parser.add_argument(
+        "--base", help="what is tuned: a model artifact, or a folder in Hugging Face layout; encoders default to MiniLM"
+    )
     parser.add_argument("--data", help="a file of rows, or a dataset artifact")
     parser.add_argument("--name", help="name of the artifact; default: tuned")
-    parser.add_argument("--epochs", type=float, help="how often each example is seen; default: 3")
+    parser.add_argument("--epochs", type=float, help="how often each example is seen; default: as the recipe says")
     parser.add_argument("--steps", type=int, help="a fixed number of steps instead")
     parser.add_argument("--minutes", type=float, help="a time for the training instead")
     parser.add_argument("--seed", type=int)

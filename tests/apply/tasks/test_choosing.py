@@ -90,7 +90,8 @@ def test_answers_that_fail_agree_with_nobody_and_are_paid_for() -> None:
     assert choice.share == pytest.approx(2 / 3) and choice.cost_usd == pytest.approx(0.3)
     assert isinstance(choice.candidates[0].error, NoAnswer) and choice.candidates[0].score is None
     model = Scripted({"amount": 3}, ProviderError("Down."), cost_usd=0.1)
-    assert agreed(total.using(model=model), "invoice", n=2).cost_usd is None, "what the lost one cost is not known"
+    choice = agreed(total.using(model=model), "invoice", n=2)
+    assert choice.cost_usd is None and choice.usage == Usage(), "what the lost one took is not known"
     model = Scripted({"amount": "?"}, {"amount": "!"}, cost_usd=0.1)
     with pytest.raises(NoAnswer, match="None of 2 answers is of use; the first: No answer fits") as caught:
         best(total.using(model=model, attempts=1), "invoice", n=2, judge=lambda value: 1.0)

@@ -75,6 +75,16 @@ def test_results_come_in_order_and_nothing_is_asked_twice(tmp_path: Path) -> Non
     assert again.cost_usd == pytest.approx(0.5) and "this run: $0.0000" in str(again)
 
 
+def test_answers_that_report_no_tokens_are_counted_as_such(tmp_path: Path) -> None:
+    silent = ChatResponse("r", "m", Message("assistant", '{"value": 1}'), "stop", cost_usd=0.01)
+    sizes = size.using(model=Scripted({"value": 1}, silent, cost_usd=0.01))
+    done = sizes.map(["a", "b"], journal=tmp_path / "j", at_once=1, progress=False)
+    assert str(done) == "2 of 2 items have a value, 0 failed; 15 tokens and 1 answers that report none, $0.0200"
+    assert done.usage == Usage() and sorted(r.usage.total or 0 for r in done) == [0, 15]
+    again = sizes.map(["a", "b"], journal=tmp_path / "j", progress=False)
+    assert again.resumed == 2 and again.usage == Usage()
+
+
 def test_without_a_journal_nothing_is_left_behind() -> None:
     done = size.using(model=Answering()).map(["a", "bb"], progress=False)
     assert [result.value for result in done] == [1, 2] and done.journal.exists()

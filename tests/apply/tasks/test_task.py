@@ -107,6 +107,18 @@ def test_it_asks_again_with_the_precise_fault_and_keeps_every_attempt(ws: Worksp
     assert [span.name for span in ws.store.trace(outcome.trace_id or "")].count("ask") == 2
 
 
+def test_tokens_that_one_attempt_does_not_report_are_known_of_none() -> None:
+    silent = ChatResponse("i", "m", Message("assistant", "no"), "stop")
+    outcome = deal.using(model=Scripted(silent, GOOD, usage=Usage(input=60, output=30))).run("notes")
+    assert len(outcome.attempts) == 2 and outcome.usage == Usage() and outcome.usage.total is None
+    with pytest.raises(NoAnswer) as caught:
+        deal.using(model=Scripted("no", silent), attempts=2)("notes")
+    assert caught.value.usage == Usage()
+    model = Scripted(silent, "no", usage=Usage(input=60, output=30))
+    with pytest.raises(NoAnswer, match="90 of 100 tokens are spent"):  # what is known still counts
+        deal.using(model=model, tokens=100)("notes")
+
+
 def test_it_gives_up_and_says_what_it_spent() -> None:
     model = Scripted("no", "no", "no", cost_usd=0.5)
     with pytest.raises(NoAnswer, match="after 3 attempts; the last: the whole: not JSON") as caught:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
-from windlass.apply.tasks.outcome import Attempt, NoAnswer, Outcome, Refused, usage_of
+from windlass.apply.tasks.outcome import Attempt, NoAnswer, Outcome, Refused
 from windlass.apply.tasks.reading import Reader
 from windlass.apply.tasks.schema import Unfit
 from windlass.core.values import ChatRequest, ChatResponse, Message, ToolSpec
@@ -92,9 +92,9 @@ def _stop(question: Question[Any], made: Sequence[Attempt]) -> None:
             "Look at the attempts on the trace: is the type too strict, or the model too small?",
             made,
         )
-    spent = usage_of(made).total
-    if question.tokens is not None and spent is not None:
+    if question.tokens is not None:
         usage = last.response.usage
+        spent = sum(attempt.response.usage.total or 0 for attempt in made)  # at least
         next_one = (usage.total or 0) + (usage.completion or 0)  # what was answered is read again
         if spent + next_one > question.tokens:
             raise NoAnswer(

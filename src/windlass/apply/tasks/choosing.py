@@ -59,14 +59,18 @@ class Choice(Generic[R]):
 
     @property
     def usage(self) -> Usage:
-        """Tokens of all candidates and of the judge."""
-        return usage_of([*_attempts(self.candidates), *self.judged])
+        """Tokens of all candidates and of the judge; no count is known when one of them did not report its own."""
+        return Usage() if self._lost else usage_of([*_attempts(self.candidates), *self.judged])
 
     @property
     def cost_usd(self) -> float | None:
         """US dollars of all candidates and of the judge; None when one price is not known."""
-        lost = any(isinstance(c.error, ProviderError | TimedOut) for c in self.candidates)
-        return None if lost else cost_of([*_attempts(self.candidates), *self.judged])
+        return None if self._lost else cost_of([*_attempts(self.candidates), *self.judged])
+
+    @property
+    def _lost(self) -> bool:
+        """Whether nobody knows what a candidate took: its provider failed."""
+        return any(isinstance(c.error, ProviderError | TimedOut) for c in self.candidates)
 
 
 def best(tasks: Task[..., R] | Sequence[Task[..., R]], /, *args: Any, n: int, judge: Judge, **kwargs: Any) -> Choice[R]:

@@ -60,20 +60,29 @@ class Spent:
     """What an item took: all its attempts, also those before an error or in an earlier run."""
 
     attempts: int = 0
-    usage: Usage = field(default_factory=Usage)
+    known_tokens: Usage = field(default_factory=Usage)
     known_usd: float = 0.0
     unpriced: int = 0
     """Attempts whose price is not known."""
+    uncounted: int = 0
+    """Attempts that reported no tokens."""
 
     def add(self, response: ChatResponse) -> None:
-        self += Spent(1, response.usage, response.cost_usd or 0.0, int(response.cost_usd is None))
+        usage, cost = response.usage, response.cost_usd
+        self += Spent(1, usage, cost or 0.0, int(cost is None), int(usage == Usage()))
 
     def __iadd__(self, other: Spent) -> Spent:
         self.attempts += other.attempts
-        self.usage += other.usage
+        self.known_tokens += other.known_tokens
         self.known_usd += other.known_usd
         self.unpriced += other.unpriced
+        self.uncounted += other.uncounted
         return self
+
+    @property
+    def usage(self) -> Usage:
+        """No count is known when one of the attempts did not report its own."""
+        return Usage() if self.uncounted else self.known_tokens
 
     @property
     def cost_usd(self) -> float | None:
@@ -82,12 +91,16 @@ class Spent:
 
     @classmethod
     def of(cls, line: Line) -> Spent:
-        return cls(line["attempts"], Usage(**line["usage"]), line["known_usd"], line["unpriced"])
+        return cls(
+            line["attempts"], Usage(**line["usage"]), line["known_usd"], line["unpriced"], line.get("uncounted", 0)
+        )  # fmt: skip
 
     def line(self) -> Line:
-        counts = {f.name: count for f in fields(Usage) if (count := getattr(self.usage, f.name)) is not None}
+        known = self.known_tokens
+        counts = {f.name: count for f in fields(Usage) if (count := getattr(known, f.name)) is not None}
         return {
-            "attempts": self.attempts, "usage": counts, "known_usd": self.known_usd, "unpriced": self.unpriced
+            "attempts": self.attempts, "usage": counts, "known_usd": self.known_usd, "unpriced": self.unpriced,
+            "uncounted": self.uncounted,
         }  # fmt: skip
 
 
@@ -168,10 +181,9 @@ class Mapped(Generic[R]):
             ) from unfit
 
     def __str__(self) -> str:
-        tokens = self.usage.total
         lines = [
             f"{self.values:,} of {len(self):,} items have a value, {self.failed:,} failed; "
-            f"{'tokens not reported' if tokens is None else f'{tokens:,} tokens'}, {money(self.spent)}"
+            f"{tokens(self.spent)}, {money(self.spent)}"
         ]
         if self.resumed:
             lines.append(f"{self.resumed:,} stood in the journal already; this run: {money(self.spent_now)}")
@@ -183,6 +195,13 @@ class Mapped(Generic[R]):
         if self.left:
             lines.append(f"{self.left:,} lines of the journal belong to other items, or another version of the task.")
         return "\n".join(lines)
+
+
+def tokens(spent: Spent) -> str:
+    known = spent.known_tokens.total
+    if known is None:
+        return "tokens not reported"
+    return f"{known:,} tokens" + (f" and {spent.uncounted:,} answers that report none" if spent.uncounted else "")
 
 
 def money(spent: Spent) -> str:

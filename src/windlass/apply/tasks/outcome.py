@@ -28,7 +28,7 @@ class Outcome(Generic[T]):
 
     @property
     def usage(self) -> Usage:
-        """Tokens of all attempts."""
+        """Tokens of all attempts; no count is known when one of them did not report its own."""
         return usage_of(self.attempts)
 
     @property
@@ -58,8 +58,11 @@ class Refused(NoAnswer):
 
 
 def usage_of(attempts: Sequence[Attempt]) -> Usage:
+    """Their sum, which is as unknown as the least known of them: a sum of the others would pass for all."""
     total = Usage()
     for attempt in attempts:
+        if attempt.response.usage == Usage():
+            return Usage()
         total += attempt.response.usage
     return total
 

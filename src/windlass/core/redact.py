@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 MARK = "[redacted]"
 
 _FAMILIES: tuple[tuple[str, re.Pattern[str], re.Pattern[str]], ...] = tuple(
-    (anchor[0], re.compile(anchor, re.ASCII), re.compile(full, re.ASCII))
+    ("://" if anchor[0] == "@" else anchor[0], re.compile(anchor, re.ASCII), re.compile(full, re.ASCII))
     for anchor, full in (
         (
             r"-(?=[\w-]{12})(?:(?<=\bsk-)|(?<=\bxox[a-z]-)|(?<=\bxapp-)|(?<=\bglpat-))",
@@ -45,7 +45,8 @@ _FAMILIES: tuple[tuple[str, re.Pattern[str], re.Pattern[str]], ...] = tuple(
         (r"@(?<=[^\s/@]@)", r"(?<=://)[^\s/@:\"]*:[^\s/@\"]+(?=@)"),
     )
 )
-"""(rare character, quick test that starts with it, what is struck out)."""
+"""(rare character, quick test that starts with it, what is struck out). Passwords stand in URLs, and addresses of mail
+bear an @ as well: for them it is the rarer `://`."""
 
 
 def secret_spans(text: str) -> list[tuple[int, int]]:

@@ -31,14 +31,14 @@ class Clock:
         return left
 
     def limits(self, client: httpx2.Client | httpx2.AsyncClient) -> dict[str, Any]:
-        """No phase may take longer than what is left of the whole."""
+        """What a request says of its time: no phase may take longer than what is left of the whole."""
         left = self.left()
         if left is None:
             return {}
         usual = client.timeout
         phases = {"connect": usual.connect, "write": usual.write, "read": usual.read}
         shorter = {name: left if limit is None else min(left, limit) for name, limit in phases.items()}
-        return {"timeout": httpx2.Timeout(pool=left, **shorter)}
+        return {"timeout": {"pool": left, **shorter}}
 
     def watched(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         """The pieces, as long as there is time. A silent server is noticed by the timeout of the phase."""
@@ -49,9 +49,10 @@ class Clock:
     async def awaited(self, work: Awaitable[T]) -> T:
         """What `work` gives, if it does so in time. Around one step only: a generator that waited in here for its
         reader would stop the reader."""
-        left = None if self._end is None else max(0.0, self._end - time.monotonic())
+        if self._end is None:
+            return await work
         try:
-            async with asyncio.timeout(left):
+            async with asyncio.timeout(max(0.0, self._end - time.monotonic())):
                 return await work
         except TimeoutError as error:
             raise self._over() from error

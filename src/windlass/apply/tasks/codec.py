@@ -332,6 +332,22 @@ def _as_it_is(codec: Codec) -> bool:
     return False
 
 
+def _comes_back(codec: Codec, within: frozenset[str] = frozenset()) -> bool:
+    """Whether what is decoded is always what was sent. `within`: definitions that are being looked at."""
+    match codec:
+        case Plain():
+            return True
+        case Items(item, places):
+            return not places and _comes_back(item, within)
+        case Properties(known):
+            return not codec.absent and all(_comes_back(one, within) for one in known.values())
+        case OneOf(branches):
+            return not codec._marked() and all(_comes_back(one, within) for one in branches)
+        case Named(name, found):
+            return name in within or _comes_back(found(name), within | {name})
+    return False
+
+
 @dataclass(slots=True)
 class Named(Codec):
     """A definition by its name, which may hold itself."""
@@ -370,6 +386,7 @@ class Strict:
         if definitions:
             wire["$defs"] = {name: codec.wire() for name, codec in self._definitions.items()}
         self.schema: Mapping[str, Any] = wire
+        self._comes_back = _comes_back(self.root)
 
     def encode(self, plain: Any) -> Any:
         """A plain value as the wire has it."""
@@ -378,9 +395,9 @@ class Strict:
 
     def decode(self, sent: Any) -> Any:
         """The plain value of what came back."""
-        if self.bare:
-            return self.root.decode(sent)
-        return self.root.decode(sent[ROOT]) if isinstance(sent, Mapping) and sent.keys() == {ROOT} else sent
+        if not self.bare:
+            return self.root.decode(sent[ROOT]) if isinstance(sent, Mapping) and sent.keys() == {ROOT} else sent
+        return sent if self._comes_back else self.root.decode(sent)
 
     def _codec(self, schema: Any, where: str) -> Codec:
         if schema is True or not (rest := {k: v for k, v in schema.items() if k not in _SILENT}):

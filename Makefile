@@ -4,13 +4,14 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help demo test test-slow clients lint docs bench clean
+.PHONY: help demo test test-slow clients peers lint docs bench clean
 
 help:
 	@echo "make demo       set up, then run the whole loop on this machine's Python documentation"
 	@echo "make test       set up, then run all fast tests"
 	@echo "make test-slow  the long checks: oracles, real processes, the demo itself"
 	@echo "make clients    install the outside clients that the long checks use"
+	@echo "make peers      install the peers of bench.tasks, which pin each other's versions"
 	@echo "make lint       ruff, mypy --strict, import contracts"
 	@echo "make docs       run every code block of the docs"
 	@echo "make bench      the benchmarks; installs their peers"
@@ -41,6 +42,15 @@ clients: .venv-clients/.ready
 	.venv-clients/bin/python -m pip install --quiet -r tests/outside/requirements.txt
 	@touch $@
 
+# So do the peers of typed tasks.
+peers: .venv-tasks-peers/.ready
+
+.venv-tasks-peers/.ready: bench/tasks-peers.txt
+	test -x .venv-tasks-peers/bin/python || $(PYTHON) -m venv .venv-tasks-peers
+	.venv-tasks-peers/bin/python -m pip install --quiet --upgrade "pip>=25"
+	.venv-tasks-peers/bin/python -m pip install --quiet -r bench/tasks-peers.txt
+	@touch $@
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,9 +60,9 @@ lint: $(READY)
 docs: $(READY)
 	$(BIN)/python -m pytest tests/test_docs.py -m "slow or not slow"
 
-bench: $(READY)
+bench: $(READY) peers
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	for module in bench/[a-z]*.py; do $(BIN)/python -m bench.$$(basename $$module .py) || exit 1; done
 
 clean:
-	rm -rf $(VENV) .venv-clients .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .venv-clients .venv-tasks-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -342,7 +342,7 @@ def _comes_back(codec: Codec, within: frozenset[str] = frozenset()) -> bool:
         case Properties(known):
             return not codec.absent and all(_comes_back(one, within) for one in known.values())
         case OneOf(branches):
-            return not codec._marked() and all(_comes_back(one, within) for one in branches)
+            return not codec.marked() and all(_comes_back(one, within) for one in branches)
         case Named(name, found):
             return name in within or _comes_back(found(name), within | {name})
     return False

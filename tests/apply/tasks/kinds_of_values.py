@@ -144,7 +144,10 @@ VALUES: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
         Annotated[str, Field(min_length=1, max_length=3, pattern="^[a-c]+$")],
         st.text("abc", min_size=1, max_size=3),
     ),
-    "bounded list": (Annotated[list[int], Field(min_length=1, max_length=2)], NUMBERS.filter(bool)),
+    "bounded list": (
+        Annotated[list[int], Field(min_length=1, max_length=2)],
+        st.lists(st.integers(), min_size=1, max_size=2),
+    ),
     "set": (set[str], st.lists(NAMES, unique=True, max_size=3).map(sorted)),
     "named tuple": (Place, st.tuples(st.integers(), NAMES).map(list)),
     "tuple of any length": (tuple[int, ...], st.lists(st.integers(), max_size=3)),

@@ -12,7 +12,7 @@ import pytest
 
 from windlass.apply.prompts import Prompt, artifact
 from windlass.apply.tasks import Budget, OverBudget, Surroundings, surrounded, task
-from windlass.core.errors import InputError, ProviderError
+from windlass.core.errors import InputError, ProviderError, TimedOut, TooLong
 from windlass.core.values import ChatRequest, ChatResponse, Message, Usage
 from windlass.core.workspace import Workspace
 from windlass.evaluate.gate import superiority
@@ -284,6 +284,27 @@ def test_a_failing_provider_says_nothing_of_a_prompt() -> None:
     assert weighed.verdict.decision == "INCONCLUSIVE" and "10 of 100" in weighed.verdict.reason
     unfit = trial.run(tone.prompt, Answering(lambda request: "no"), rest[:1])
     assert unfit[0].score == 0.0 and "No answer fits" in unfit[0].problem
+
+
+def test_what_fails_is_told_from_what_is_wrong() -> None:
+    rest = items(20)
+    trial = Trial(tone, rest, equal)
+    for error, score in ((TimedOut("late"), None), (ProviderError("busy", status=503), None), (TooLong("long"), 0.0)):
+        (result,) = trial.run(tone.prompt, Answering(_raising(error)), rest[:1])
+        assert result.score == score and result.problem == error.message
+    with pytest.raises(ProviderError, match="no key"):
+        trial.run(tone.prompt, Answering(_raising(ProviderError("no key", status=401))), rest)
+    down = Answering(_raising(ProviderError("down", status=503)))
+    with pytest.raises(ProviderError, match="answering failed on all of the 10 items"):
+        search(Ground(trial, down, down, rest[:10], rest[10:]), tone.prompt, Search())
+    assert len(down.requests) == 10, "and nothing is searched"
+
+
+def _raising(error: Exception) -> Callable[[ChatRequest], Any]:
+    def answer(request: ChatRequest) -> Any:
+        raise error
+
+    return answer
 
 
 def test_the_front_keeps_who_is_best_on_some_item() -> None:

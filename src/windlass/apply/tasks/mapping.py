@@ -49,7 +49,7 @@ OnError = Literal["keep", "raise"]
 
 _OF_THE_ITEM = (NoAnswer, ProviderError, TimedOut, InputError)
 """What may go wrong with one item and not with the next."""
-_HOPELESS = (401, 403, 404)
+HOPELESS = (401, 403, 404)
 """Status of a provider that lets nobody in, or knows no such model: no other item would fare better."""
 _ANSWERED = (NoAnswer.__name__, Refused.__name__)
 """Errors that were paid for, and stand: the model said what it had to say."""
@@ -388,7 +388,7 @@ class Run(Generic[R]):
 
     async def failed(self, one: Waiting, error: WindlassError, spent: Spent) -> None:
         """Keeps the reason; or ends the run, where no other item would fare better, or the caller wants it so."""
-        hopeless = isinstance(error, ProviderError) and error.status in _HOPELESS
+        hopeless = isinstance(error, ProviderError) and error.status in HOPELESS
         if not hopeless or spent.attempts:
             reason = {"kind": type(error).__name__, "reason": error.message}
             await self._store(one, {"error": reason}, spent)

@@ -13,12 +13,13 @@ from typing import Any
 
 from windlass.apply.prompts.value import Prompt
 from windlass.apply.tasks.functions import Task
+from windlass.apply.tasks.mapping import HOPELESS
 from windlass.apply.tasks.outcome import NoAnswer, Outcome
 from windlass.apply.tasks.prompt import Example
 from windlass.apply.tasks.prompted import typed_examples
 from windlass.apply.tasks.reading import json_in
 from windlass.apply.tasks.schema import Shape
-from windlass.core.errors import InputError, ProviderError
+from windlass.core.errors import InputError, ProviderError, TimedOut, TooLong
 from windlass.core.files import sha256_json
 from windlass.core.protocols import ChatModel
 from windlass.core.trace import carried
@@ -79,7 +80,8 @@ class Result:
 
     item: Item
     score: float | None
-    """None: the provider failed, which says nothing of the prompt. To give no answer that fits is a score of 0."""
+    """None: the provider failed, which says nothing of the prompt. To give no answer that fits is a score of 0, and so
+    is a prompt that does not fit the model."""
     answer: Any = None
     """As plain JSON."""
     reasoning: str = ""
@@ -109,7 +111,8 @@ class Trial:
         self._shape: Shape[Any] = Shape(task.signature.output)
 
     def run(self, prompt: Prompt, model: ChatModel, items: Sequence[Item]) -> list[Result]:
-        """Results in the order of the items. Raises what the budget raises, once what was under way has ended."""
+        """Results in the order of the items. Raises what the budget raises, once what was under way has ended, and
+        `ProviderError` for a provider that lets nobody in."""
         variant = self.task.using(prompt=prompt).using(model=model).settled()
         if self._at_once == 1:
             return [self._one(variant, item) for item in items]
@@ -128,9 +131,11 @@ class Trial:
         typed = self._typed[item.key]
         try:
             outcome = variant.run(**typed.inputs)
-        except NoAnswer as error:
+        except (NoAnswer, TooLong) as error:
             return Result(item, 0.0, problem=error.message)
-        except ProviderError as error:
+        except (ProviderError, TimedOut) as error:
+            if getattr(error, "status", None) in HOPELESS:
+                raise
             return Result(item, None, problem=error.message)
         thought = _reasoning(outcome) if variant.settings.think else ""
         said = self._metric(typed.answer, outcome.value)

@@ -123,51 +123,81 @@ def optimise(
         what = [task.digest, said_by, [asdict(item) for item in items], _named(metric), asdict(settings), total_error]
         journal, incumbent = _journal(ws, name, sha256_json(what), live_prompt, tell)
         try:
-            start = prompts.read(incumbent)
             metered, reflecting, showing = (Metered(one, meter, journal) for one in (model, writer, shower))
             ground = Ground(trial, metered, reflecting, train, choose, showing)
             tell(f"{len(train):,} items to learn from, {len(choose):,} to choose by, {len(held):,} held out")
-            pool = _searched(ground, start, settings, meter, len(held), tell)
-            chosen = best(pool)
-            if chosen is pool[0]:
-                verdict = Verdict("NO-GO", f"None of {len(pool) - 1} candidates did better on {len(choose)} items.")
-                tell(f"{verdict.decision}: {verdict.reason}")
-                candidate = experiment = row = None
-            else:
-                candidate = prompts.add(ws, name, chosen.prompt, parents=[("incumbent", incumbent)])
-                card = {"search": asdict(settings), "origin": chosen.origin, "total_error": total_error}
-                both = (incumbent, candidate)
-                experiment = _compared(ws, name, both, pool, ground, held, journal, meter, card, tell)
-                verdict, row = Verdict(experiment.card["verdict"], experiment.card["reason"]), None
-                if verdict.decision == "GO":
-                    row = promote(ws, name, prompts.variant_of(ws, name, candidate), experiment, verdict.reason)
-                tell(f"{verdict.decision}: {'promoted' if row else 'refused'}. {verdict.reason}")
-            if experiment is None or journal.fact("experiment"):
+            found = _Work(ws, name, ground, held, settings, total_error, meter, journal, tell).done(incumbent)
+            if found.experiment is None or journal.fact("experiment"):
                 journal.remove()
+            return found
         finally:
             journal.close()
-    return Optimised(
-        verdict, incumbent, candidate, experiment, row, pool, meter.usd, meter.tokens, meter.calls, journal.had
-    )
 
 
-def _compared(
-    ws: Workspace, name: str, both: tuple[Artifact, Artifact], pool: Sequence[Candidate], ground: Ground,
-    held: Sequence[Item], journal: Journal, meter: Meter, card: dict[str, Any], tell: Tell,
-) -> Artifact:  # fmt: skip
-    """The experiment on the held-out items. A search that went as far before is given the one it made."""
-    if (made := journal.fact("experiment")) is not None:
-        return ws.artifacts.get(made)
-    data = _stored_items(ws, name, held)
-    number = journal.settled("number", lambda: searches_before(ws, held) + 1)
-    rule = superiority(error_rate=error_rate(number, card["total_error"]))
-    tell(f"compare on {len(held):,} items that the search has not seen: {card['origin']}")
-    weighed = weigh(ground.trial, ground.model, held, (prompts.read(both[0]), prompts.read(both[1])), rule)
-    spent = {"usd": meter.usd, "tokens": meter.tokens, "calls": meter.calls}
-    experiment = _stored(ws, name, both, data, weighed, pool, {"number": number, **card, "spent": spent})
-    if weighed.whole:  # else what the provider failed on is asked again by the next run, and all is decided then
-        journal.settled("experiment", lambda: experiment.digest)
-    return experiment
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One search, from the incumbent to the verdict."""
+
+    ws: Workspace
+    name: str
+    ground: Ground
+    held: Sequence[Item]
+    settings: Search
+    total_error: float
+    meter: Meter
+    journal: Journal
+    tell: Tell
+
+    def done(self, incumbent: Artifact) -> Optimised:
+        candidate = experiment = row = None
+        pool = self._searched(prompts.read(incumbent))
+        chosen = best(pool)
+        if chosen is pool[0]:
+            many = f"None of {len(pool) - 1} candidates did better on {len(self.ground.choose)} items."
+            verdict = Verdict("NO-GO", many)
+            self.tell(f"{verdict.decision}: {verdict.reason}")
+        else:
+            candidate = prompts.add(self.ws, self.name, chosen.prompt, parents=[("incumbent", incumbent)])
+            experiment = self._compared((incumbent, candidate), pool)
+            verdict = Verdict(experiment.card["verdict"], experiment.card["reason"])
+            if verdict.decision == "GO":
+                variant = prompts.variant_of(self.ws, self.name, candidate)
+                row = promote(self.ws, self.name, variant, experiment, verdict.reason)
+            self.tell(f"{verdict.decision}: {'promoted' if row else 'refused'}. {verdict.reason}")
+        meter = self.meter
+        return Optimised(
+            verdict, incumbent, candidate, experiment, row, pool, meter.usd, meter.tokens, meter.calls, self.journal.had
+        )
+
+    def _searched(self, start: Prompt) -> list[Candidate]:
+        """The pool, with what the comparison takes kept back from the search."""
+        ground, meter = self.ground, self.meter
+        ground.run(start, ground.train[:1])  # one call, to see what one takes
+        first = meter.share / max(1, meter.calls)
+        # Demonstrations make the candidate's requests longer: half as much again for its side.
+        meter.kept_back = min(1.0, first * len(self.held) * 2.5)
+        self.tell(f"{meter.kept_back:.0%} of the budget are kept for the comparison")
+        pool = search(ground, start, self.settings, self.tell)
+        meter.kept_back = 0.0
+        return pool
+
+    def _compared(self, both: tuple[Artifact, Artifact], pool: Sequence[Candidate]) -> Artifact:
+        """The experiment on the held-out items. A search that went as far before is given the one it made."""
+        if (made := self.journal.fact("experiment")) is not None:
+            return self.ws.artifacts.get(made)
+        data = _stored_items(self.ws, self.name, self.held)
+        number = self.journal.settled("number", lambda: searches_before(self.ws, self.held) + 1)
+        rule = superiority(error_rate=error_rate(number, self.total_error))
+        origin = best(pool).origin
+        self.tell(f"compare on {len(self.held):,} items that the search has not seen: {origin}")
+        before, after = (prompts.read(prompt) for prompt in both)
+        weighed = weigh(self.ground.trial, self.ground.model, self.held, (before, after), rule)
+        spent = {"usd": self.meter.usd, "tokens": self.meter.tokens, "calls": self.meter.calls}
+        card = {"number": number, "search": asdict(self.settings), "origin": origin, "total_error": self.total_error}
+        experiment = _stored(self.ws, self.name, both, data, weighed, pool, {**card, "spent": spent})
+        if weighed.whole:  # else what the provider failed on is asked again by the next run, and all is decided then
+            self.journal.settled("experiment", lambda: experiment.digest)
+        return experiment
 
 
 def weigh(trial: Trial, model: ChatModel, held: Sequence[Item], both: tuple[Prompt, Prompt], rule: Rule) -> Weighed:
@@ -194,18 +224,6 @@ def searches_before(ws: Workspace, held: Sequence[Item]) -> int:
     keys = {item.key for item in held}
     records = ws.store.artifacts(KIND, limit=100_000)
     return sum(not keys.isdisjoint(record.card["items"]) for record in records)
-
-
-def _searched(ground: Ground, start: Prompt, settings: Search, meter: Meter, held: int, tell: Tell) -> list[Candidate]:
-    """The pool, with what the comparison takes kept back from the search."""
-    ground.run(start, ground.train[:1])  # one call, to see what one takes
-    first = meter.share / max(1, meter.calls)
-    # Demonstrations make the candidate's requests longer: half as much again for its side.
-    meter.kept_back = min(1.0, first * held * 2.5)
-    tell(f"{meter.kept_back:.0%} of the budget are kept for the comparison")
-    pool = search(ground, start, settings, tell)
-    meter.kept_back = 0.0
-    return pool
 
 
 def _live(ws: Workspace, task: Task[..., Any]) -> Artifact:

@@ -24,7 +24,7 @@ from importlib import resources
 from windlass.apply.prompts.example import Example
 from windlass.apply.prompts.value import Prompt
 from windlass.apply.providers.budget import OverBudget
-from windlass.core.errors import InputError
+from windlass.core.errors import InputError, ProviderError
 from windlass.core.protocols import ChatModel
 from windlass.core.values import ChatRequest, Message
 from windlass.loop.prompting.items import Item, Result, Trial
@@ -89,10 +89,15 @@ class Ground:
 def search(ground: Ground, start: Prompt, settings: Search, tell: Tell = lambda _: None) -> list[Candidate]:
     """All candidates that were tried to the end, `start` first. Ends early when the budget is used up.
 
-    Raises `OverBudget` when not even `start` could be tried.
+    Raises `OverBudget` when not even `start` could be tried, `ProviderError` when nobody answered.
     """
     rng = random.Random(settings.seed)
     pool = [ground.tried(start, "the incumbent")]
+    if all(score is None for score in pool[0].scores):
+        raise ProviderError(
+            f"{ground.model.name} failed on all of the {len(ground.choose)} items to choose by.",
+            "Search again when it answers: what was paid for is kept.",
+        )
     tell(f"{pool[0].origin}: {pool[0].mean:.3f} on {len(ground.choose):,} items")
     try:
         for step in (_demonstrations, _proposals, _rewritings):

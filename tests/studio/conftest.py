@@ -26,9 +26,9 @@ from windlass.studio.app import routes
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with Workspace(tmp_path_factory.mktemp("studio")) as ws:
-        seeded, models = seed(ws)
-        seed_prompts(ws)
         search(ws)
+        seed_prompts(ws)
+        seeded, models = seed(ws)
         app = Starlette(routes=routes(ws, models))
         with TestClient(app, base_url="http://localhost", follow_redirects=False) as client:
             yield Site(ws, seeded, models, client)
@@ -43,9 +43,9 @@ def empty(tmp_path: Path) -> Iterator[TestClient]:
 @pytest.fixture(scope="session")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     with Workspace(tmp_path_factory.mktemp("live")) as ws, socket.socket() as listening:
-        seeded, models = seed(ws)
-        seed_prompts(ws)
         search(ws)
+        seed_prompts(ws)
+        seeded, models = seed(ws)
         listening.bind(("127.0.0.1", 0))
         app = Starlette(routes=routes(ws, models))
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))

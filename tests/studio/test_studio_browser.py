@@ -13,7 +13,10 @@ pytest.importorskip("starlette", reason="needs windlass[serve]")
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
 from playwright.sync_api import Browser, Page, expect  # noqa: E402
+from prompt_seed import BREAKING  # noqa: E402
 from studio_seed import Live  # noqa: E402
+
+from windlass.apply.prompts import Example, Prompt, artifact  # noqa: E402
 
 CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
 FLAGS = [
@@ -139,7 +142,9 @@ def test_bars_lie_under_their_parents_bar(page: Page, live: Live) -> None:
 
 def test_going_places_by_keyboard(page: Page, live: Live) -> None:
     page.goto(live.origin + "/")
-    for letter, title in (("t", "Traces"), ("r", "Runs"), ("e", "Experiments"), ("l", "Releases"), ("f", "Artifacts")):
+    for letter, title in (
+        ("t", "Traces"), ("r", "Runs"), ("e", "Experiments"), ("p", "Prompts"), ("l", "Releases"), ("f", "Artifacts"),
+    ):  # fmt: skip
         page.keyboard.press("g")
         page.keyboard.press(letter)
         expect(page.locator("h1")).to_have_text(title)
@@ -221,6 +226,8 @@ def test_all_text_has_the_contrast_that_wcag_aa_asks_for(page: Page, live: Live,
         "/", "/ask", "/traces", f"/traces/{s.traces[0]}", f"/traces/{s.broken}", "/runs", f"/runs/{s.run}",
         f"/experiments/{s.experiment.ref}", f"/experiments/{s.refused.ref}", "/releases", "/artifacts",
         "/artifacts/python-3m", "/artifacts/corpus/document?id=python:lists&start=20&end=60", f"/lineage/{s.traces[0]}",
+        "/prompts", "/prompts/tone@3?with=tone@1", "/prompts/tone@2?saved=new", "/prompts/tone@2/edit",
+        "/prompts/tone@2/try", "/experiments/parity-prompt-search",
     ):  # fmt: skip
         page.goto(live.origin + address)
         assert page.evaluate(CONTRAST) == [], address
@@ -234,7 +241,10 @@ def test_no_page_is_wider_than_its_window(page: Page, live: Live, width: int) ->
         "/", "/ask", "/traces", f"/traces/{s.traces[0]}", f"/traces/{s.hostile}", "/runs", f"/runs/{s.run}",
         "/experiments", f"/experiments/{s.experiment.ref}", "/releases", "/artifacts", "/artifacts/python-3m",
         "/artifacts/corpus/documents", "/artifacts/corpus/document?id=python:lists&start=20&end=60",
-        f"/lineage/{s.traces[0]}", f"/lineage/{s.hostile}",
+        f"/lineage/{s.traces[0]}", f"/lineage/{s.hostile}", "/prompts", "/prompts/tone@3?with=tone@1",
+        "/prompts/tone@2", "/prompts/breaking", "/prompts/breaking/edit", "/prompts/breaking/try",
+        "/prompts/tone@3/edit",
+        "/prompts/tone@2/try?dataset=reviews@1", "/experiments/parity-prompt-search",
     ):  # fmt: skip
         page.goto(live.origin + address)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, address
@@ -328,3 +338,97 @@ def test_a_question_that_failed_stays_in_the_box(page: Page, live: Live) -> None
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_have_text("The endpoint is down. Start it.")
     expect(page.locator("#q")).to_have_value("Where is an exception handled?")
+
+
+# prompts ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_is_edited_saved_and_labelled_by_keyboard(page: Page, live: Live) -> None:
+    artifact.add(live.ws, "door", Prompt("Describe the door.", None, {"temperature": 0.5}))
+    page.goto(live.origin + "/prompts/door")
+    page.get_by_role("link", name="Edit", exact=True).focus()
+    page.keyboard.press("Enter")
+    page.get_by_label("Instructions").focus()
+    page.keyboard.press("Control+End")
+    page.keyboard.type(" Be\nbrief. g t")
+    expect(page.locator("h1")).to_have_text("Edit door@1")  # typed, not obeyed
+    for _ in range(4):
+        page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Save as the next version")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text("door@2")
+    expect(page.get_by_role("status")).to_contain_text("Saved as door@2")
+    expect(page.locator("table.diff ins")).to_have_text("Be")
+    made = artifact.read(artifact.find(live.ws, "door@2"))
+    assert made == Prompt("Describe the door. Be\nbrief. g t", None, {"temperature": 0.5})
+
+    page.get_by_label("Label", exact=True).focus()
+    page.keyboard.type("canary")
+    page.keyboard.press("Tab")
+    page.keyboard.type("shorter")
+    page.keyboard.press("Enter")
+    row = page.locator("section", has=page.locator("#labels")).locator("tbody tr")
+    expect(row).to_contain_text(["shorter"])
+    assert artifact.find(live.ws, "door:canary").ref == "door@2"
+
+
+def test_a_label_that_cannot_be_is_not_sent(page: Page, live: Live) -> None:
+    page.goto(live.origin + "/prompts/breaking")
+    page.get_by_label("Label", exact=True).fill("No Label")
+    page.get_by_role("button", name="Point at breaking@1").click()
+    assert page.get_by_label("Label", exact=True).evaluate("(box) => box.validity.patternMismatch")
+    assert page.url.endswith("/prompts/breaking")
+
+
+ODD = [
+    Prompt(BREAKING, [Example({"a": BREAKING}, BREAKING)], {"stop": [BREAKING]}),
+    Prompt("a\u2028b\x0b\x0c\x85\ufeffc\x7f\n\n\n  d\t\u00a0e \U0001f6aa", [], {"extra": {"é": [1, 1.0, {}]}}),
+    Prompt("+++\nno settings\n+++\n\u202e&amp;&#10;&notin;<textarea>"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(ODD)))
+def test_saved_as_it_was_a_prompt_is_the_same_to_the_byte(page: Page, live: Live, number: int) -> None:
+    stored = artifact.add(live.ws, f"odd-{number}", ODD[number])
+    page.goto(f"{live.origin}/prompts/odd-{number}/edit")
+    assert page.locator("#instructions").input_value() == ODD[number].instructions
+    page.get_by_role("button", name="Save as the next version").click()
+    expect(page.get_by_role("status")).to_contain_text("Nothing new was stored")
+    assert [record.digest for record in artifact.versions(live.ws, f"odd-{number}")] == [stored.digest]
+    assert "owned" not in page.title()[:5]
+
+
+def test_a_prompt_is_tried_on_a_row_once_a_press_and_its_trace_leads_back(page: Page, live: Live) -> None:
+    page.goto(live.origin + "/prompts/tone@2")
+    page.get_by_role("link", name="Try", exact=True).click()
+    page.get_by_label("Dataset").select_option("reviews@1")
+    page.get_by_label("Row", exact=True).fill("2")
+    page.get_by_role("button", name="Fill in").click()
+    expect(page.get_by_label("review", exact=True)).to_have_value("The door fell off on the second day.")
+    live.ws.recorder.flush()
+    assert live.ws.store.traces(name="try") == []
+    page.get_by_role("button", name="Run").dblclick()
+    expect(page.locator("#result")).to_be_visible()
+    expect(page.get_by_text("Right, says the dataset")).to_be_visible()
+    live.ws.recorder.flush()
+    assert len(live.ws.store.traces(name="try")) == 1
+    page.get_by_role("link", name="Trace", exact=True).click()
+    page.locator(".waterfall a", has_text="tone").click()
+    expect(page.locator("#details h2")).to_have_text("tone")
+    page.locator("#details a", has_text="tone@2").click()
+    expect(page.locator("h1")).to_have_text("tone@2")
+
+
+def test_prompts_work_without_scripts(browser: Browser, live: Live) -> None:
+    artifact.add(live.ws, "plain", Prompt("One."))
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(live.origin + "/prompts/plain/edit")
+    page.locator("#instructions").fill("Two.")
+    artifact.add(live.ws, "plain", Prompt("Somebody else's."))
+    page.get_by_role("button", name="Save as the next version").click()
+    expect(page.get_by_role("alert")).to_contain_text("plain@2 was stored")
+    expect(page.locator("#instructions")).to_have_value("Two.")
+    page.get_by_role("button", name="Save as the next version all the same").click()
+    expect(page.locator("h1")).to_have_text("plain@3")
+    context.close()

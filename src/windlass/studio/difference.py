@@ -108,7 +108,11 @@ def _words(left: str, right: str) -> tuple[Pieces, Pieces]:
         return [(left, False)], [(right, False)]
     sides: tuple[list[tuple[str, bool]], list[tuple[str, bool]]] = ([], [])
     for tag, i, i_end, j, j_end in matcher.get_opcodes():
-        for side, text in zip(sides, ("".join(a[i:i_end]), "".join(b[j:j_end]))):
-            if text:
-                side.append((text, tag != "equal"))
+        texts = "".join(a[i:i_end]), "".join(b[j:j_end])
+        changed = tag != "equal" or texts[0].isspace()  # a blank between two changes is one change with them
+        for side, text in zip(sides, texts):
+            if text and side and side[-1][1] == changed:
+                side[-1] = side[-1][0] + text, changed
+            elif text:
+                side.append((text, changed))
     return sides

@@ -122,6 +122,8 @@ def _question(value: Any) -> str:
         for key in ("messages", "question", "query", "content", "text", "input"):
             if key in value:
                 return _question(value[key])
+        if len(value) == 1 and isinstance(only := next(iter(value.values())), str):
+            return only  # the one input of a task
     elif isinstance(value, Sequence) and value:
         asked = [m for m in value if isinstance(m, Mapping) and m.get("role") == "user"]
         return _question(asked[-1] if asked else value[-1])

@@ -134,12 +134,19 @@ document.addEventListener("submit", async (event) => {
 });
 
 // what costs money is asked for once a press: a second press waits for the page that comes ----------------------------
-const pressed = (button, waits) => { button.disabled = waits; button.textContent = waits ? "Running…" : "Run"; };
+function running(form, now) {
+  form.toggleAttribute("data-running", now);
+  const button = $("button.primary", form);
+  button.disabled = now;
+  button.textContent = now ? "Running…" : "Run";
+}
 document.addEventListener("submit", (event) => {
-  if (event.target.matches("form[data-once]")) setTimeout(pressed, 0, event.submitter ?? $("button", event.target), true);
+  const form = event.target.closest("form[data-once]");
+  if (form?.hasAttribute("data-running")) event.preventDefault();
+  else if (form) running(form, true);
 });
-addEventListener("pageshow", (event) => { // by the back button, as it was left
-  if (event.persisted) for (const button of $$("form[data-once] button")) pressed(button, false);
+addEventListener("pageshow", (event) => { // come back to by the back button, as it was left
+  if (event.persisted) for (const form of $$("form[data-running]")) running(form, false);
 });
 
 // ask -----------------------------------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ FLAGS = [
     "--disable-background-networking", "--disable-component-update",
 ]  # fmt: skip
 
+expect.set_options(timeout=30_000)  # of a machine that has other things to do; what is there is found at once
+
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)")
 
 
@@ -44,7 +46,7 @@ def page(browser: Browser, live: Live) -> Iterator[Page]:
     page.on("console", lambda m: wrong.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: wrong.append(f"script: {error}"))
     page.on("request", lambda r: None if r.url.startswith(live.origin) else wrong.append(f"request: {r.url}"))
-    page.set_default_timeout(8000)
+    page.set_default_timeout(40_000)
     yield page
     context.close()
     assert wrong == []

@@ -387,6 +387,10 @@ def test_a_row_of_a_dataset_fills_the_boxes_and_says_what_is_right(ws: Workspace
     assert model.requests == [], "to load is not to run"
     assert "as in the dataset" in post(client, "/prompts/tone@3/try", fields).text
     assert "not as in the dataset" in post(client, "/prompts/tone@3/try", fields).text
+    for row in ("²", "0", "-1", "9" * 30, "x"):
+        assert (
+            post(opened(ws, model=Scripted("good")), "/prompts/tone@3/try", {**fields, "row": row}).status_code == 200
+        )
     changed = post(client, "/prompts/tone@3/try", {**fields, "in.review": "Another."})
     assert "as in the dataset" not in changed.text, "what is right for the row says nothing of other inputs"
     assert len(model.last.messages) == 10, "instructions, four examples, the question"

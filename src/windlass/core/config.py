@@ -50,7 +50,7 @@ class ServeConfig:
 class StudioConfig:
     """What trying prompts in the studio may take in a day, of UTC, together."""
 
-    tokens_per_day: int | None = 200_000
+    tokens_per_day: int = 200_000
     dollars_per_day: float | None = None
     """With it, only models whose price is known can be tried."""
 

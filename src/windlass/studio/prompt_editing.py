@@ -22,8 +22,8 @@ from windlass.studio.web import Visit
 
 MAX_CHARACTERS = 400_000
 """Of a prompt that is edited in a browser; larger ones are edited in their files."""
-MAX_BYTES = 3_000_000
-"""Of the form: three bytes a character, as most of what is not ASCII takes three times three."""
+MAX_BYTES = 3_900_000
+"""Of the form, in which a character that takes three bytes is written in nine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ DATASETS = 200
 """Offered, the newest."""
 SERVED = "served:"
 """Before the name of a model of the server, in the form."""
+_WHOLE = r"[1-9][0-9]{0,14}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +264,7 @@ def _page(
 ) -> Response:
     asked = visit.form or {"dataset": visit.query("dataset"), "row": visit.query("row")}
     wanted = None
-    if asked.get("dataset") and (asked.get("row") or "1").isdigit():
+    if asked.get("dataset") and re.fullmatch(_WHOLE, asked.get("row") or "1"):
         with contextlib.suppress(InputError, NotFound):  # what is wrong with the row was said when it was loaded
             inputs, wanted = row_of(visit.ws, asked["dataset"], int(asked.get("row") or 1), fields(prompt))
             if result is not None and [_box(*pair) for pair in inputs.items()] != list(boxes):

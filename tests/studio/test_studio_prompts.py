@@ -399,7 +399,7 @@ def test_a_row_of_a_dataset_fills_the_boxes_and_says_what_is_right(ws: Workspace
 def test_rows_of_other_kinds(ws: Workspace) -> None:
     seed_prompts(ws)
     with ws.artifacts.build("dataset", "mixed") as draft:
-        rows = [{"review": "A", "stars": 2}, {"text": "B"}, "C", ["D"], {"inputs": {"review": "E"}, "answer": "bad"}]
+        rows = [{"review": "A", "stars": 2}, {"text": "B"}, "C", ["D"], {"inputs": {"review": "E"}, "expected": "bad"}]
         (draft.path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{\n")
     client = opened(ws, model=Scripted())
     page = "/prompts/tone@3/try?dataset=mixed@1&row="
@@ -409,6 +409,7 @@ def test_rows_of_other_kinds(ws: Workspace) -> None:
     assert form(client, f"{page}3")["in.review"] == "C"
     assert form(client, f"{page}4")["json.review"] == "1"
     assert form(client, f"{page}5")["in.review"] == "E"
+    assert "Right, says the dataset: <b>bad</b>" in client.get(f"{page}5").text
     for number, why in ((2, "has no &#39;review&#39;; it has text."), (6, "is not JSON"), (0, "whole number")):
         response = client.get(f"{page}{number}")
         assert response.status_code == 400 and why in response.text

@@ -213,8 +213,8 @@ def _seen(ws: Workspace, artifact: Artifact) -> list[str]:
 def row_of(ws: Workspace, reference: str, number: int, names: Sequence[str]) -> tuple[dict[str, Any], Any]:
     """The inputs in a row of a dataset, counted from 1, and the answer that is right for them, None where none is told.
 
-    A row is `{"inputs": {…}, "answer": …}`, or holds the inputs themselves, of which `names` are taken. Raises
-    `InputError` and `NotFound`.
+    A row is `{"inputs": {…}, "answer": …}`, which may be called `expected`, or holds the inputs themselves, of which
+    `names` are taken. Raises `InputError` and `NotFound`.
     """
     dataset = ws.artifacts.get(reference)
     files = sorted((name for name in dataset.record.files if name.endswith(".jsonl")), key=lambda n: n != "items.jsonl")
@@ -234,7 +234,7 @@ def row_of(ws: Workspace, reference: str, number: int, names: Sequence[str]) -> 
     if not isinstance(row, dict):
         return {names[0] if names else "input": row}, None
     if isinstance(row.get("inputs"), dict):
-        return row["inputs"], row.get("answer")
+        return row["inputs"], row.get("answer", row.get("expected"))
     missing = [name for name in names if name not in row]
     if missing:
         raise InputError(

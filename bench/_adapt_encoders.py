@@ -122,6 +122,10 @@ def embedding(rounds: int = 3, count: int = 256) -> dict[str, Result]:
 def _in_turns(
     job_of_seed: Callable[[int], Job], contenders: Callable[[World], dict[str, Turn]], rounds: int
 ) -> dict[str, Result]:
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()  # theirs, each of which takes a line
     found: dict[str, list[Result]] = defaultdict(list)
     for seed in range(rounds):
         with _world(job_of_seed(seed)) as world:
@@ -272,9 +276,7 @@ def _watch(clock: Clock) -> Any:
 
 def _arguments(folder: Path, job: Job, kind: Any = None, **options: Any) -> Any:
     from transformers import TrainingArguments
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()
     return (kind or TrainingArguments)(
         output_dir=str(folder / "trainer"),
         use_cpu=True,

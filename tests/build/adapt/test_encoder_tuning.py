@@ -28,6 +28,7 @@ from windlass.build.adapt.settings import (
 )
 from windlass.build.adapt.tuning import job_of, tune
 from windlass.build.training.checkpoints import checkpoint
+from windlass.build.training.data.batches import DataState, take
 from windlass.build.training.distributed.workers import ALONE
 from windlass.build.training.loop import steps
 from windlass.build.transformer.classifier_files import load_classifier
@@ -294,3 +295,38 @@ def test_the_rows_of_the_embedding_that_were_read(bases, tmp_path, adapter, opti
     moved = (encoder.embedding.detach() != before).any(1)
     assert not moved[[0, 1, 4]].any(), "neither [UNK] nor [PAD] nor [MASK] stands in the texts"
     assert bool(moved[[2, 3]].all()) == (adapter.kind == "none" or bool(adapter.also))
+
+
+def test_training_is_what_transformers_and_torch_make_of_the_same_batches(bases, tmp_path):
+    rows = written(tmp_path / "rows.jsonl", rows_for("classify"))
+    schedule = TuneScheduleSettings(steps=15, warmup_steps=3)
+    with Workspace(tmp_path) as ws:
+        settings = asked(bases / "Bert", rows, "classify", schedule=schedule)
+        prepared = classification.prepare(open_inputs(ws, settings))
+    prepared.save(tmp_path / "begun")
+    job = job_of(prepared, settings, ALONE, "ddp")
+    reports = list(steps(job.state, job.examples, job.loss_of, job.sizes, job.schedule, 0, None))
+    prepared.save(tmp_path / "ours")
+
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "begun").eval()  # no dropout
+    optimizer = torch.optim.AdamW(theirs.parameters(), weight_decay=0.0)
+    data = DataState()
+    for report in reports:
+        numbers, data = take(prepared.examples, data, job.sizes.batch, 0)
+        chosen = [prepared.examples[number] for _, number in numbers]
+        read = [torch.from_numpy(one.texts[0].ids) for one in chosen]
+        out = theirs(
+            input_ids=torch.nn.utils.rnn.pad_sequence(read, batch_first=True),
+            attention_mask=torch.nn.utils.rnn.pad_sequence([torch.ones_like(ids) for ids in read], batch_first=True),
+            labels=torch.tensor([int(one.targets[0]) for one in chosen]),
+        )
+        out.loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), settings.optimizer.clip)
+        optimizer.param_groups[0]["lr"] = settings.rate * report.multiplier
+        optimizer.step()
+        optimizer.zero_grad()
+        assert (report.loss, report.gradient_norm) == pytest.approx((out.loss.item(), norm.item()), rel=1e-3, abs=1e-4)
+    assert max(report.gradient_norm for report in reports) > settings.optimizer.clip
+    ours = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "ours").state_dict()
+    for name, weight in theirs.state_dict().items():
+        torch.testing.assert_close(ours[name], weight, rtol=1e-3, atol=1e-3)

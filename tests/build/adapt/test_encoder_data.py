@@ -57,7 +57,7 @@ def base(tmp_path_factory) -> Path:
         ("classify", [*EVEN, {"text": "cat", "label": 0.5}], (), "row 16: the label is 0.5, but must be a name"),
         ("classify", [*EVEN, {"text": "cat", "label": {}}], (), r"row 16: the label is \{\}, but must be a name"),
         ("classify", [*EVEN, {"text": "cat", "label": -1}], (), "row 16: the label is -1, which stands for"),
-        ("classify", [*EVEN, {"text": "cat", "label": "x"}], (), "row 16: the label is a text, but that of .* row 15"),
+        ("classify", [*EVEN, {"text": "cat", "label": "x"}], (), "row 16: the label is a text, but that of .* row 1 "),
         ("classify", [*EVEN, {"text": "cat", "label": [1]}], (), "row 1: the label is 0, but other rows have a list"),
         ("classify", [*EVEN, {"text": "cat", "label": 2}], ("a", "b"), "row 16: the label 2 is out of range: .* 2 na"),
         ("classify", [*EVEN, {"text": "cat", "label": "c"}], ("a", "b"), "row 16: the label is 'c', which .* not name"),

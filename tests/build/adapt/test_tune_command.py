@@ -124,6 +124,12 @@ REFUSED: dict[str, tuple[str, list[Any], tuple[str, ...], str]] = {
         (),
         "which trains encoders",
     ),
+    "other roles": (
+        "chat",
+        [{"messages": [{"role": role, "content": f"{n}"} for role in ("human", "bot")]} for n in range(8)],
+        (),
+        "its roles are human, bot.",
+    ),
     "a folder": ("chat", echoes(8), ("data.dataset=.",), "is a folder, not a file of rows"),
     "nothing there": ("chat", echoes(8), ("data.dataset=nowhere.jsonl",), "neither a file nor an artifact"),
     "an adapter of another base": ("chat", echoes(8), ("model.adapter_from=strange",), "was trained on a base whose"),
@@ -157,3 +163,17 @@ def test_bad_input_is_one_clear_error_before_training(
     with Workspace(home) as ws:
         tried = ws.runs.list("tune")[: len(ws.runs.list("tune")) - before]
         assert not any(ws.store.metrics(run.id) for run in tried) and len(ws.store.artifacts("adapter")) == stored
+
+
+@pytest.mark.parametrize("check", [(), ("--check",)])
+@pytest.mark.parametrize("recipe", ["instruct", "dpo", "grpo", "seq2seq"])
+def test_an_objective_that_does_not_fit_is_told_before_the_rows_are_looked_at(
+    home: Path, capsys: pytest.CaptureFixture[str], recipe: str, check: tuple[str, ...]
+) -> None:
+    """What is wrong with the rows for one architecture, or with its template, may be right for another."""
+    if not (home / "bert").exists():
+        save_encoder(home / "bert", "Bert", "Model")
+    rows = write_rows(home / "labelled.jsonl", [{"text": f"{n}", "label": n % 2} for n in range(8)])
+    shown = say(home, capsys, recipe, "--base", str(home / "bert"), "--data", str(rows), *QUICK, *check, status=2)
+    assert "which trains decoders" in shown and "bert is an encoder." in shown
+    assert "What trains an encoder: classify" in shown

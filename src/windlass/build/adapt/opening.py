@@ -15,7 +15,7 @@ from windlass.build.adapt.data.rows import Row, rows_of
 from windlass.build.adapt.data.templates import named_template
 from windlass.build.adapt.rl.rewards.reward import Reward
 from windlass.build.adapt.rl.rollouts import OpenRollouts
-from windlass.build.adapt.settings import FITTING, CurateSettings, TuneSettings
+from windlass.build.adapt.settings import FITTING, CurateSettings, ObjectiveKind, TuneSettings
 from windlass.build.adapt.vocabulary import with_tokens
 from windlass.build.corpus.reading import DOCUMENTS
 from windlass.build.tokenizer import Specials, load_specials, load_tokenizer
@@ -88,17 +88,6 @@ class Opened:
         `renamed`."""
         return renamed(rows_of(self.file), self.columns)
 
-    def misfit(self, trained: str) -> InputError:
-        """The error for a base of an architecture that the objective does not train; says what does train it."""
-        architecture = "decoder" if self.config.causal else "encoder"
-        architecture = "encoder-decoder" if self.config.decoder_layers else architecture
-        article = "a" if architecture == "decoder" else "an"
-        return InputError(
-            f"objective.kind is '{self.settings.objective.kind}', which trains {trained}, but {self.base_name} is "
-            f"{article} {architecture}.",
-            f"What trains {article} {architecture}: {', '.join(FITTING[architecture])}.",
-        )
-
     def model(self) -> Model:
         """The base, newly read. Raises `InputError` naming a tensor that is missing or misshapen."""
         return load_model(self.base).train()
@@ -107,10 +96,12 @@ class Opened:
 def open_inputs(ws: Workspace, settings: TuneSettings) -> Opened:
     """Raises `InputError` or `NotFound` for what is not there or not of the right kind."""
     base, artifact = _model(ws, settings.model.base, "model.base")
+    learned = _learned(ws, settings)
+    _refuse_misfit(load_config(base), str(base) if artifact is None else artifact.ref, settings.objective.kind)
     grown: Sequence[str] = ()
     if settings.model.new_tokens:
         base, artifact, grown = with_tokens(ws, base, artifact, settings.model.new_tokens)
-    file, dataset, columns, notes = _curated(ws, settings, *_learned(ws, settings))
+    file, dataset, columns, notes = _curated(ws, settings, *learned)
     adapter, adapter_artifact = _adapter(ws, settings)
     asked, old = settings.objective.teacher, settings.data.replay
     replay, replay_artifact = (None, None) if old is None else _texts(ws, old, "data.replay")
@@ -137,6 +128,20 @@ def open_inputs(ws: Workspace, settings: TuneSettings) -> Opened:
         replay_artifact,
         columns,
         (*grown, *notes),
+    )
+
+
+def _refuse_misfit(config: TransformerConfig, name: str, kind: ObjectiveKind) -> None:
+    """Raises `InputError` for a base of an architecture that the objective does not train; says what does train it.
+    Before the rows are looked at: what is wrong with them for one architecture may be right for the other."""
+    architecture = "encoder-decoder" if config.decoder_layers else "decoder" if config.causal else "encoder"
+    if kind in FITTING[architecture]:
+        return
+    article = "a" if architecture == "decoder" else "an"
+    trained = " and ".join(f"{one}s" for one, kinds in FITTING.items() if kind in kinds)
+    raise InputError(
+        f"objective.kind is '{kind}', which trains {trained}, but {name} is {article} {architecture}.",
+        f"What trains {article} {architecture}: {', '.join(FITTING[architecture])}.",
     )
 
 

@@ -68,7 +68,8 @@ class ConversationEncoder:
         """The same, with each turn that is learned by itself. Raises `InputError` as `encode`."""
         if not any(_says_something(turn) for turn in conversation.turns):
             raise InputError(
-                f"{conversation.where}: nothing in it is said by an assistant, so nothing can be learned from it.",
+                f"{conversation.where}: nothing in it is said by an assistant, so nothing can be learned from it; its "
+                f"roles are {', '.join(dict.fromkeys(str(turn['role']) for turn in conversation.turns)) or 'none'}.",
                 "Give conversations with at least one assistant message that is not empty.",
             )
         text, spans = self._marked(conversation)

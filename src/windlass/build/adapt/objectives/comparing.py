@@ -20,10 +20,9 @@ from windlass.core.errors import InputError
 
 
 def decoder_of(opened: Opened) -> Decoder:
-    """The base. Raises `InputError` when it is no decoder."""
+    """The base, which is one: other bases are refused when they are opened."""
     model = opened.model()
-    if not isinstance(model, Decoder):
-        raise opened.misfit("decoders")
+    assert isinstance(model, Decoder)
     return model
 
 

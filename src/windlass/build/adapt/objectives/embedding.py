@@ -28,7 +28,7 @@ from windlass.build.adapt.data.rows import Row
 from windlass.build.adapt.data.splitting import split
 from windlass.build.adapt.data.texts import Example, TextBatch, TextExamples, TextReader
 from windlass.build.adapt.objectives.figures import Figures, looked
-from windlass.build.adapt.objectives.judging import only_encoders, uncompiled
+from windlass.build.adapt.objectives.judging import uncompiled
 from windlass.build.adapt.objectives.measures import ndcg, pearson, reciprocal_rank, spearman
 from windlass.build.adapt.objectives.preparing import LossOf, Prepared
 from windlass.build.adapt.objectives.regression import numbers_of
@@ -66,7 +66,6 @@ class Contrast:
 def prepare(opened: Opened) -> Prepared:
     """Raises `InputError` for a base that is no encoder, and for rows that say of no two texts how near they are."""
     settings = opened.settings
-    only_encoders(opened)
     _check(opened)
     rows, recipe, reader = opened.rows(), read_recipe(opened.base), TextReader.of(opened, whole=True)
     scored = next((name for name in _QUERIES if name in rows[0].values), None) is None

@@ -74,7 +74,6 @@ def begun(
     """
     settings, base = opened.settings, opened.base
     plain = uncompiled(settings.run)
-    only_encoders(opened)
     head = head_for(base, labels, kind, task)
     own = has_head(base, task) and load_head(base, task) == head
     if own:
@@ -93,12 +92,6 @@ def begun(
     attached(model.train(), opened, classifier_links(base, head))
     prepare_blocks(model, plain, settings.schedule)
     return Judging(model, opened, lines, own or opened.adapter is not None, more or {})
-
-
-def only_encoders(opened: Opened) -> None:
-    """Raises `InputError` for another base."""
-    if opened.config.causal or opened.config.decoder_layers:
-        raise opened.misfit("encoders")
 
 
 def uncompiled(run: RunSettings) -> RunSettings:

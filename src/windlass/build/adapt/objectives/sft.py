@@ -42,14 +42,13 @@ class ConversationRows:
 
 
 def prepare(opened: Opened) -> Prepared:
-    """Raises `InputError` for a base that writes nothing, and for rows that nothing can be learned from, that need a
-    template where there is none, or that do not fit."""
+    """Raises `InputError` for rows that nothing can be learned from, that need a template where there is none, or that
+    do not fit."""
     settings = opened.settings
     model = opened.model()
     if isinstance(model, EncoderDecoder):
         return seq2seq.prepare(opened, model)
-    if not isinstance(model, Decoder):
-        raise opened.misfit("decoders and encoder-decoders")
+    assert isinstance(model, Decoder)
     rows = conversation_rows(opened, opened.rows())
     attached(model, opened)
     compiler, how = prepare_blocks(model, settings.run, scheduled(settings, len(rows.train)))

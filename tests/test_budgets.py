@@ -52,6 +52,14 @@ def test_importing_windlass_loads_next_to_nothing() -> None:
     assert len(loaded) <= 3, sorted(loaded)
 
 
+def test_making_a_task_loads_neither_types_nor_clients_nor_the_workspace() -> None:
+    made = "@windlass.task\ndef tone(review: str) -> bool:\n    'Say whether it is kind.'"
+    loaded = modules_after(f"import windlass\n{made}")
+    assert "windlass.apply.tasks.functions" in loaded
+    assert heavy(loaded) == set() and not {"asyncio", "windlass.core.workspace"} & loaded
+    assert len(loaded) <= 200, sorted(loaded)
+
+
 def test_all_of_core_together_loads_nothing_heavy() -> None:
     names = core_modules()
     assert len(names) > 15

@@ -74,7 +74,7 @@ def test_what_the_figures_stand_for() -> None:
     }  # fmt: skip
     found = tasks._result({"wait": here, "loop": here}, {"windlass": 0.01, "windlass.task": 0.1}, {}, 10)
     assert found["ratio"] == pytest.approx((0.34 + 0.44) / 2, abs=1e-3) and found["against"] == "instructor, wait"
-    assert found["vs_bare"] == 1.1 and found["holds"]
+    assert found["vs_bare"] == found["vs_bare_cpu"] == 1.1 and found["ratio_cpu"] == found["ratio"] and found["holds"]
     assert (found["concurrent_mb"], found["concurrent_mb_later"]) == (10.0, 11.0)
     here.pop("instructor"), here.pop("litellm")
     found = tasks._result({"wait": here, "loop": here}, {"windlass": 0.2, "windlass.task": 0.1}, {"litellm": "no"}, 10)

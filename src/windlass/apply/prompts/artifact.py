@@ -12,6 +12,7 @@ import hashlib
 import re
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from windlass.apply.prompts.file import EXAMPLES, PROMPT, load, parts_of
 from windlass.apply.prompts.value import Prompt
@@ -19,7 +20,9 @@ from windlass.core.artifacts import Artifact, check_name, content_digest
 from windlass.core.errors import InputError, NotFound
 from windlass.core.files import write_json
 from windlass.core.records import ArtifactRecord, ReleaseRecord
-from windlass.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from windlass.core.workspace import Workspace
 
 KIND = "prompt"
 LIVE = "live"

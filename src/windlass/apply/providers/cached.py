@@ -11,7 +11,6 @@ and the trace hold what it cost when it was made; itself it costs nothing.
 
 from __future__ import annotations
 
-import asyncio
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
@@ -81,10 +80,14 @@ class Cached(Wrapper):
                 yield delta
 
     async def acomplete(self, request: ChatRequest) -> ChatResponse:
+        import asyncio
+
         question, kept = await asyncio.to_thread(carried(self._look), request)
         return await to_its_end(self._keep, question, await self._aask(request)) if kept is None else kept
 
     async def astream(self, request: ChatRequest) -> AsyncIterator[ChatDelta]:
+        import asyncio
+
         question, kept = await asyncio.to_thread(carried(self._look), request)
         if kept is not None:
             for delta in replayed(kept):

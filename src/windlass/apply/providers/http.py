@@ -29,6 +29,8 @@ from windlass.core.sse import BadEvent
 from windlass.core.trace import current_span
 
 _LONGEST_WAIT = 60.0
+_KEPT_OPEN = 100
+"""Connections that stay when nothing is under way: each call looks through them, and asks the system of each."""
 _LONGEST_WORDS = 4000
 """Bytes of an answer that messages are made of. Cut before secrets are struck out, a part of one would stay."""
 _HINTS: Mapping[int, str] = {
@@ -77,7 +79,7 @@ class Endpoint:
         retries: int = 2,
         headers: Mapping[str, str] | None = None,
         proxy: str | None = None,
-        connections: int = 100,
+        connections: int = 1000,
         transport: Transport | None = None,
     ) -> None:
         url = _address(base_url.strip())
@@ -93,7 +95,9 @@ class Endpoint:
         self._options: dict[str, Any] = {
             # Waiting for a free connection has no limit of its own: a thousand calls at once are no failure.
             "timeout": httpx2.Timeout(connect=waits.connect, write=waits.write, read=waits.read, pool=None),
-            "limits": httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
+            "limits": httpx2.Limits(
+                max_connections=connections, max_keepalive_connections=min(connections, _KEPT_OPEN)
+            ),
             "headers": {"User-Agent": f"windlass/{__version__}", **self.headers},
             "proxy": proxy,
             "transport": transport,

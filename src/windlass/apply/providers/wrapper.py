@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
@@ -64,6 +63,8 @@ class Wrapper:
     async def _aask(self, request: ChatRequest) -> ChatResponse:
         if can_be_awaited(self.model):
             return await self.model.acomplete(request)
+        import asyncio
+
         return await asyncio.to_thread(carried(self._waiting.complete), request)
 
     @contextlib.asynccontextmanager
@@ -138,6 +139,8 @@ def innermost(model: Model) -> Model:
 
 async def to_its_end(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Runs `work` in a thread. Cancelled, it waits for the end all the same: what was begun is not left half done."""
+    import asyncio
+
     running = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
     try:
         return await asyncio.shield(running)

@@ -1,4 +1,4 @@
-"""Typed AI functions. Importing this is cheap: pydantic comes with the first task, HTTP with the first call."""
+"""Typed AI functions. Importing this is cheap: pydantic, HTTP and the workspace come with the first call."""
 
 from windlass.apply.providers.budget import Budget, OverBudget
 from windlass.apply.tasks.absent import Absent

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from windlass.apply.prompts import artifact as artifacts
 from windlass.apply.prompts.example import Example
@@ -19,7 +19,9 @@ from windlass.apply.tasks.surroundings import Surroundings
 from windlass.core import semconv
 from windlass.core.errors import InputError, NotFound
 from windlass.core.values import AudioPart, FilePart, ImagePart
-from windlass.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from windlass.core.workspace import Workspace
 
 named = artifacts.is_reference
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Generator
 from typing import Any, TypeVar
 
@@ -35,6 +34,8 @@ def run(steps: Steps[T], model: Model, recorder: Recorder) -> T:
 
 async def arun(steps: Steps[T], model: Model, recorder: Recorder) -> T:
     """As `run`. A model that can only be waited for is asked in another thread."""
+    import asyncio  # whoever has an event loop has it; tasks that wait need not load it
+
     try:
         request = next(steps)
         while True:

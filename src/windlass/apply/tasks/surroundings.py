@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import cache, cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from windlass.apply.providers.answers import Answers, answers_path
 from windlass.apply.providers.ledger import Ledger, ledger_path
 from windlass.apply.tasks.running import Model
 from windlass.core.errors import ConfigError, NotFound
 from windlass.core.trace import Recorder
-from windlass.core.workspace import Workspace, find_workspace
+
+if TYPE_CHECKING:
+    from windlass.core.workspace import Workspace
 
 Resolver = Callable[[str], Model]
 
@@ -100,6 +103,8 @@ def surrounded(around: Surroundings) -> Iterator[Surroundings]:
 
 @cache
 def _found() -> Surroundings:
+    from windlass.core.workspace import find_workspace  # it comes with the first call: a script may never make one
+
     try:
         return Surroundings(find_workspace())
     except NotFound:

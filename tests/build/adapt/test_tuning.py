@@ -107,6 +107,30 @@ def test_a_decoder_learns_from_conversations(home, tmp_path, kind):
     assert any("are learned" in line for line in said)
 
 
+@pytest.mark.parametrize("packing", [True, False])
+def test_a_step_is_the_same_however_it_is_divided(home, tmp_path, packing):
+    """Answers of very unequal lengths: passes that were averaged by themselves would weigh short ones too much."""
+    generator = random.Random(3)
+    rows = tmp_path / "rows.jsonl"
+    said = [" ".join(generator.choices(("red", "blue", "green"), k=generator.choice((1, 9)))) for _ in range(40)]
+    pairs = [[{"role": "user", "content": f"{n}"}, {"role": "assistant", "content": one}] for n, one in enumerate(said)]
+    rows.write_text("".join(json.dumps({"messages": pair}) + "\n" for pair in pairs), encoding="utf-8")
+    stored = []
+    with Workspace(home) as ws:
+        for micro in (8, 1):
+            made = asked(
+                rows,
+                data=TuneDataSettings(str(rows), batch=8, micro_batch=micro, packing=packing),
+                schedule=TuneScheduleSettings(steps=4),
+                run=TuneRunSettings(name=f"by-{micro}-{packing}", compile="no", precision="fp32"),
+            )
+            stored.append(load_file(tune(ws, made, say=lambda line: None).path / WEIGHTS))
+    whole, divided = stored
+    assert max(float(whole[name].abs().max()) for name in whole if "lora_B" in name) > 1e-3, "something was learned"
+    for name, weight in whole.items():
+        assert torch.allclose(weight, divided[name], rtol=1e-4, atol=2e-6), name
+
+
 def test_what_one_absurd_step_made_is_not_stored(home, tmp_path):
     """No step comes after the last one, so no training loss tells of it."""
     rows, once = echo(tmp_path / "rows.jsonl", 40), TuneScheduleSettings(steps=1, warmup_steps=0)

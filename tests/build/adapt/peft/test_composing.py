@@ -249,6 +249,27 @@ def test_merging_says_its_error(base, home, kind: str) -> None:
         assert merge_stored(ws, stored(ws, "one"), "whole").card["merge_error"] < 1e-4
 
 
+@pytest.mark.parametrize("harm", [1e-2, float("nan")])
+def test_a_harmful_merge_is_refused_and_nothing_is_stored(base, home, harm: float, monkeypatch) -> None:
+    """As when the sum of base and adapter is rounded to few bits once more, which other libraries do with a warning."""
+    folder, parent = home
+
+    def harmful(model: torch.nn.Module) -> None:
+        merge(model)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight += harm * torch.sin(torch.arange(weight.numel(), dtype=torch.float32)).view_as(weight)
+
+    monkeypatch.setattr("windlass.build.adapt.peft.artifacts.merge", harmful)
+    with Workspace(folder) as ws:
+        with ws.artifacts.build("adapter", "harmed") as draft:
+            draft.add_parent("base", parent)
+            saved(base, draft.path, random_adapter(base, "lora", 3, rank=3))
+        with pytest.raises(InputError, match=r"outputs are .* away from those of") as refused:
+            merge_stored(ws, stored(ws, "harmed"), "harmed-whole")
+        assert "Keep the two apart" in refused.value.hint and ws.artifacts.find("harmed-whole") is None
+
+
 def test_adapters_of_other_bases_are_refused(base, home, tmp_path) -> None:
     folder, _ = home
     other = Decoder(TransformerConfig(**SHAPE))

@@ -322,7 +322,7 @@ prompts = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(prompts)
 @example(Prompt(BREAKING, [Example({"a": BREAKING}, BREAKING)], {"stop": [BREAKING, "\x7f"]}))
 @example(Prompt("+++\nno settings\n+++", []))

@@ -123,6 +123,7 @@ def test_texts_without_labels_make_a_student_that_says_what_its_teacher_says(wor
     assert student.classify(["the cat", "the pump"]).probabilities.argmax(1).tolist() == [0, 1]
 
 
+@pytest.mark.slow
 def test_labels_are_learned_beside_it_and_both_are_measured(world: Path, tmp_path: Path) -> None:
     with Workspace(tmp_path) as ws:
         made = tune(ws, taking(world, "rows.jsonl", 60, label_weight=0.5), say=quiet)

@@ -16,6 +16,8 @@ from tests.apply.provider_world import KEY, Loopback, ask, events, piece, reply
 from windlass.apply.providers import http as http_module
 from windlass.apply.providers import known
 from windlass.apply.providers.chat_completions import ChatCompletions
+from windlass.apply.providers.clock import Clock
+from windlass.apply.providers.dialect import Call
 from windlass.apply.providers.embeddings import OpenAIEmbedder
 from windlass.apply.providers.http import Endpoint, Timeouts
 from windlass.apply.providers.keys import ApiKey
@@ -339,3 +341,26 @@ def test_a_transport_can_be_given() -> None:
 
     endpoint = Endpoint("http://model.example/v1", transport=httpx2.MockTransport(handle))
     assert RemoteChat(endpoint, ChatCompletions("m")).complete(ask()).message.text == "from the test"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        Call("/chat/completions", {"text": "\u00e4"}, {"x-team": "b"}),
+        Call("/models", None),
+        Call("/audio", None, {"content-type": "audio/wav"}, b"RIFF"),
+    ],
+)
+def test_requests_are_those_that_the_http_client_would_make(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    endpoint = Endpoint("http://model.example:81/v1", headers={"X-Team": "a", "User-Agent": "mine"})
+    with httpx2.Client(**endpoint._options) as client:
+        for _ in range(2):
+            ours = endpoint._request(client, call, Clock(None))
+            own = {**call.headers, "Authorization": f"Bearer {KEY}"}
+            if call.body is not None:
+                own["Content-Type"] = "application/json"
+            url = f"http://model.example:81/v1{call.path}"
+            theirs = client.build_request(ours.method, url, content=ours.read() or None, headers=own)
+            assert (ours.method, ours.url, ours.read()) == (theirs.method, theirs.url, theirs.read())
+            assert sorted(ours.headers.multi_items()) == sorted(theirs.headers.multi_items())

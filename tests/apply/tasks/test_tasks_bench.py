@@ -11,7 +11,7 @@ import pytest
 from bench import _tasks_contenders as contenders
 from bench import tasks
 from bench._tasks_provider import _CHAT, DEAL, MODEL
-from provider_world import Loopback
+from tests.apply.provider_world import Loopback
 
 from windlass.apply.tasks.surroundings import _found
 

@@ -16,9 +16,9 @@ from tests.apply.tasks.test_partial import ROOTS, is_beginning
 
 from windlass.apply.tasks import task
 from windlass.apply.tasks.begun import shown
-from windlass.apply.tasks.codec import Strict
 from windlass.apply.tasks.partial import NOTHING, beginning
 from windlass.apply.tasks.schema import Shape
+from windlass.apply.tasks.strict import Strict
 from windlass.testing import Scripted
 
 

@@ -19,8 +19,9 @@ from windlass.apply.providers.remote import RemoteChat
 from windlass.apply.providers.wrapper import innermost
 from windlass.apply.tasks.asking import asking
 from windlass.apply.tasks.items import Item
-from windlass.apply.tasks.mapping import Run, Spent, Waiting
+from windlass.apply.tasks.mapping import Run, Waiting
 from windlass.apply.tasks.outcome import NoAnswer, Outcome
+from windlass.apply.tasks.results import Spent
 from windlass.apply.tasks.running import asked, note
 from windlass.core.errors import ProviderError, Unsupported
 from windlass.core.values import ChatRequest, ChatResponse

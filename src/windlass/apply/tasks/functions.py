@@ -27,7 +27,6 @@ from windlass.apply.providers.budget import Budget
 from windlass.apply.tasks.absent import Absent
 from windlass.apply.tasks.asking import Mode, Question, asking, checked, shaped
 from windlass.apply.tasks.citing import context
-from windlass.apply.tasks.codec import Strict
 from windlass.apply.tasks.means import supplied
 from windlass.apply.tasks.outcome import Outcome
 from windlass.apply.tasks.prompt import SCHEMA_NOTE, Example, content, messages
@@ -37,6 +36,7 @@ from windlass.apply.tasks.running import Model, Steps, arun, run
 from windlass.apply.tasks.schema import Shape
 from windlass.apply.tasks.signature import Signature, signature_of
 from windlass.apply.tasks.streaming import Streaming
+from windlass.apply.tasks.strict import Strict
 from windlass.apply.tasks.surroundings import Surroundings, here
 from windlass.core.config import strict
 from windlass.core.errors import InputError, WindlassError
@@ -44,7 +44,7 @@ from windlass.core.trace import Span
 from windlass.core.values import ChatRequest
 
 if TYPE_CHECKING:
-    from windlass.apply.tasks.mapping import Mapped
+    from windlass.apply.tasks.results import Mapped
 
 P = ParamSpec("P")
 R = TypeVar("R")

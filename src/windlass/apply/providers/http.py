@@ -248,10 +248,12 @@ class Endpoint:
         parsed = _parsed(url)
         headers: dict[str, tuple[Any, Any]] = {"host": (b"Host", parsed.netloc), **self._usual(client)}
         headers.update((name.lower(), (name, value)) for name, value in own.items())
-        return httpx2.Request(
+        request = httpx2.Request(
             method, parsed, headers=[*headers.values()], stream=httpx2.ByteStream(content),
             extensions=clock.limits(client),
         )  # fmt: skip
+        request.read()  # so that a transport of the user's own can look at its content
+        return request
 
     def _usual(self, client: httpx2.Client | httpx2.AsyncClient) -> Mapping[str, tuple[bytes, bytes]]:
         """The headers of every request, by their names in small letters: the client's own, and the user's."""

@@ -17,7 +17,8 @@ import pytest
 from tests.apply.provider_world import KEY, ask
 
 from windlass.apply.providers import known
-from windlass.apply.providers.batches import Batch, Batches, batches_of, new_mark
+from windlass.apply.providers.batches import Batch, Batches, new_mark
+from windlass.apply.providers.known_batches import batches_of
 from windlass.apply.providers.openai_batches import MARK
 
 with warnings.catch_warnings():

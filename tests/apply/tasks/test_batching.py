@@ -14,11 +14,12 @@ from tests.apply.tasks.batch_world import LATE, PROVIDERS, AnthropicProvider, Fa
 
 from windlass.apply.providers import batches, known
 from windlass.apply.providers.azure import AzureDeployment
-from windlass.apply.providers.batches import Batches, batches_of
+from windlass.apply.providers.batches import Batches
 from windlass.apply.providers.bedrock import Bedrock
 from windlass.apply.providers.chat_completions import ChatCompletions
 from windlass.apply.providers.dialect import Call
 from windlass.apply.providers.http import Endpoint
+from windlass.apply.providers.known_batches import batches_of
 from windlass.apply.providers.openai_batches import MARK
 from windlass.apply.providers.remote import RemoteChat
 from windlass.apply.tasks import batching, task

@@ -1,7 +1,7 @@
 """Batch APIs: many requests go up at once, answers come down within a day, often at half the price.
 
-What they share stands here; each provider's way is a file of its own (`batches_of` picks it). Nothing is asked twice: a
-batch is made with a mark of its maker's, by which it is found again when the answer to its making was lost.
+What they share stands here; each provider's way is a file of its own (`known_batches` picks it). Nothing is asked
+twice: a batch is made with a mark of its maker's, by which it is found again when the answer to its making was lost.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from windlass.apply.providers.dialect import Call
 from windlass.apply.providers.remote import RemoteChat
-from windlass.core.errors import ProviderError, Unsupported
+from windlass.core.errors import ProviderError
 from windlass.core.values import ChatRequest, ChatResponse
 
 LOOKS = (1.0, 60.0)
@@ -149,25 +149,6 @@ class Fault:
 
     reason: str
     status: int | None = None
-
-
-def batches_of(remote: RemoteChat, tell: Callable[[str], None] = lambda _: None) -> Batches:
-    """The batch API of a model's provider; `tell` hears how batches stand.
-
-    Raises `Unsupported` where there is none that windlass speaks.
-    """
-    from windlass.apply.providers.anthropic_batches import AnthropicBatches
-    from windlass.apply.providers.gemini_batches import GeminiBatches
-    from windlass.apply.providers.mistral_batches import MistralBatches
-    from windlass.apply.providers.openai_batches import OpenAIBatches
-
-    spoken: Mapping[str | None, type[Batches]] = {
-        "openai": OpenAIBatches, "anthropic": AnthropicBatches, "gemini": GeminiBatches, "mistral": MistralBatches,
-    }  # fmt: skip
-    api = spoken.get(getattr(remote.dialect, "batches", None))
-    if api is None:
-        raise Unsupported(f"{remote.dialect.api} has no batches that windlass can make.", "Leave out batch=True.")
-    return api(remote, tell)
 
 
 def told(value: object) -> str:

@@ -61,7 +61,7 @@ class ChatCompletions:
     api = "The OpenAI chat API"
     knows = PARAMETERS | {"images", "audio", "files", "names"}
     batches: str | None = "openai"
-    """Which of `batches_of` this API has."""
+    """Which of `known_batches` this API has."""
 
     def __init__(
         self, model: str, *, limit: str = "max_tokens", extra: frozenset[str] = frozenset(), batches: bool = True

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from windlass.apply.providers.batches import Batch, Batches, batches_of, new_mark
+from windlass.apply.providers.batches import Batch, Batches, new_mark
+from windlass.apply.providers.known_batches import batches_of
 from windlass.apply.providers.remote import RemoteChat
 from windlass.apply.providers.wrapper import innermost
 from windlass.apply.tasks.asking import asking

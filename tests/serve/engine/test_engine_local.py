@@ -369,6 +369,9 @@ def test_an_answer_may_be_searched_for_by_beams(folder: Path, model: LocalModel)
             model.complete(ask(max_tokens=5, extra={**extra, **other}))
     with pytest.raises(Unsupported, match="'length_penalty' belongs to beam search"):
         model.complete(ask(max_tokens=5, extra={"length_penalty": 2.0}))
+    for ids in ([50_000], [-1]):
+        with pytest.raises(InputError, match="outside of the model's"):
+            model.complete(ask(max_tokens=5, extra={**extra, "prompt_token_ids": ids}))
 
 
 def test_facts_about_tokens(model: LocalModel, chat: LocalModel) -> None:

@@ -184,6 +184,7 @@ class _Work:
         asked, engine = self._asked, self._model.engine
         if isinstance(engine, SourceEngine):
             raise Unsupported(f"The parameter 'beam_width' is not supported by '{self._name}'.", "Leave it out.")
+        engine.check(asked)
 
         def turn(step: Callable[[], None]) -> None:
             if self._left:

@@ -162,7 +162,7 @@ class Engine:
     def submit(self, generation: Generation) -> Running:
         """Accepts a request, from any thread. Raises `InputError` for what can never be served, `Closed` after
         `close`."""
-        self._check(generation)
+        self.check(generation)
         sampler = Sampler(generation.sampling, generation.prompt, generation.stop_tokens)
         running = Running(generation, self._wake, sampler.seed)
         drafter = self._speculation.drafter(generation) if self._speculation is not None else None
@@ -254,7 +254,8 @@ class Engine:
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._thread is None)
 
-    def _check(self, asked: Generation) -> None:
+    def check(self, asked: Generation) -> None:
+        """Raises `InputError` for what can never be served."""
         prompt, config = asked.prompt, self.decoder.config
         if not prompt:
             raise InputError("The prompt is empty.", "Give at least one token.")

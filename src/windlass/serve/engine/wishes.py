@@ -105,6 +105,8 @@ def generation(
     if tokens is None:
         shown = request.tools if request.tool_choice != "none" else ()
         tokens = prompt.tokens(request.messages, raw=raw, tools=shown, switches=switches)
+    elif odd := [token for token in tokens if not 0 <= token < 1 << 31]:
+        raise InputError(f"{odd[0]} in the prompt is outside of the model's vocabulary.", "Tokens count from 0 on.")
     eos = frozenset() if asked.pop("ignore_eos", False) else defaults.eos
     constraint, parts = dialect.answer(
         asked, tools, tokenizer=prompt.tokenizer, prompt=tokens, ends=eos, grammars=grammars

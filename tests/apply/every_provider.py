@@ -46,13 +46,13 @@ class Spoken:
         endpoint = Endpoint(url, self.auth(), transport=transport, timeouts=Timeouts(read=0.15))
         return RemoteChat(endpoint, self.dialect("remote"))
 
-    def serving(self) -> RemoteChat:
-        def handle(request: httpx2.Request) -> httpx2.Response:
-            if streamed(request):
-                return httpx2.Response(200, content=self.stream[1], headers={"content-type": self.stream[0]})
-            return httpx2.Response(200, json=self.answer)
+    def reply(self, request: httpx2.Request) -> httpx2.Response:
+        if streamed(request):
+            return httpx2.Response(200, content=self.stream[1], headers={"content-type": self.stream[0]})
+        return httpx2.Response(200, json=self.answer)
 
-        return self.chat(httpx2.MockTransport(handle))
+    def serving(self) -> RemoteChat:
+        return self.chat(httpx2.MockTransport(self.reply))
 
 
 def streamed(request: httpx2.Request) -> bool:

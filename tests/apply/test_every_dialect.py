@@ -41,12 +41,6 @@ def way(request: pytest.FixtureRequest) -> Ask:
     return WAYS[request.param]
 
 
-def answer(spoken: Spoken, request: httpx2.Request) -> httpx2.Response:
-    if streamed(request):
-        return httpx2.Response(200, content=spoken.stream[1], headers={"content-type": spoken.stream[0]})
-    return httpx2.Response(200, json=spoken.answer)
-
-
 class Kept(httpx2.MockTransport):
     """Answers as the provider does, and keeps what it was sent."""
 
@@ -55,7 +49,7 @@ class Kept(httpx2.MockTransport):
 
         def handle(request: httpx2.Request) -> httpx2.Response:
             self.requests.append(request)
-            return answer(spoken, request)
+            return spoken.reply(request)
 
         super().__init__(handle)
 
@@ -292,7 +286,7 @@ class Proxy:
             def do_POST(self) -> None:
                 content = self.rfile.read(int(self.headers["content-length"]))
                 outer.asked.append(self.path)
-                said = answer(spoken, httpx2.Request("POST", self.path, content=content))
+                said = spoken.reply(httpx2.Request("POST", self.path, content=content))
                 self.send_response(200)
                 self.send_header("content-type", said.headers["content-type"])
                 self.end_headers()

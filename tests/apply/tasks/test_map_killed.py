@@ -5,82 +5,28 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.apply.counting_provider import Counting
 from tests.apply.tasks.map_world import at, length
 
 WORLD = Path(__file__).parent / "map_world.py"
 
 
-class Counting:
-    """A provider that answers how long the last message is, and keeps what it was asked. Use as a context manager."""
-
-    def __init__(self) -> None:
-        self.asked: Counter[str] = Counter()
-        self.enough = threading.Event()
-        self.limit = 0
-        lock, outer = threading.Lock(), self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                text = body["messages"][1]["content"]
-                with lock:
-                    outer.asked[text] += 1
-                    if outer.limit and outer.asked.total() >= outer.limit:
-                        outer.enough.set()
-                answer = json.dumps(reply(json.dumps({"value": len(text)}))).encode()
-                try:
-                    self.send_response(200)
-                    self.send_header("content-type", "application/json")
-                    self.send_header("content-length", str(len(answer)))
-                    self.end_headers()
-                    self.wfile.write(answer)
-                except OSError:
-                    pass  # the one who asked was killed
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.server.handle_error = lambda *_: None  # type: ignore[method-assign]
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def __enter__(self) -> Counting:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
-
-def reply(text: str) -> dict[str, Any]:
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    usage = {"prompt_tokens": 20, "completion_tokens": 2}
-    return {
-        "id": "c",
-        "object": "chat.completion",
-        "created": 1,
-        "model": "m-2026",
-        "choices": [choice],
-        "usage": usage,
-    }
+def length_of_the_last(body: Mapping[str, Any]) -> tuple[str, str]:
+    text = body["messages"][1]["content"]
+    return text, json.dumps({"value": len(text)})
 
 
 def killed_and_resumed(folder: Path, count: int, at_once: int, kills: int) -> None:
     items, journal = folder / "items.jsonl", folder / "journal.jsonl"
     items.write_text("".join(f"{json.dumps('x' * (n % 40) + str(n))}\n" for n in range(count)))
-    with Counting() as provider:
+    with Counting(length_of_the_last, "m-2026") as provider:
         acknowledged: set[int] = set()
         for kill in range(kills):
             provider.enough.clear()

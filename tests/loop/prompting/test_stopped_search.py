@@ -7,12 +7,12 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.apply.counting_provider import Counting
 from tests.loop.prompting.test_prompt_search import AMPLE, Answering, half, items, right, tone
 
 from windlass.apply.prompts import artifact
@@ -252,58 +252,10 @@ def metric(wanted, given):
 '''
 
 
-class Playing:
-    """A provider that plays, counts what it is asked, and says when it was asked `limit` times."""
-
-    def __init__(self) -> None:
-        self.asked: Counter[str] = Counter()
-        self.enough, self.limit = threading.Event(), 0
-        lock, outer = threading.Lock(), self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                raw = self.rfile.read(int(self.headers["content-length"]))
-                with lock:
-                    outer.asked[raw.decode()] += 1
-                    if outer.limit and outer.asked.total() >= outer.limit:
-                        outer.enough.set()
-                body = json.loads(raw)
-                request = ChatRequest(
-                    [Message(one["role"], one["content"]) for one in body["messages"]],
-                    schema=body.get("response_format"),
-                )
-                said = playing(request)
-                message = {"role": "assistant", "content": said if isinstance(said, str) else json.dumps(said)}
-                choice = {"index": 0, "message": message, "finish_reason": "stop"}
-                usage = {"prompt_tokens": 20, "completion_tokens": 2}
-                answer = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
-                data = json.dumps({**answer, "usage": usage}).encode()
-                try:
-                    self.send_response(200)
-                    self.send_header("content-type", "application/json")
-                    self.send_header("content-length", str(len(data)))
-                    self.end_headers()
-                    self.wfile.write(data)
-                except OSError:
-                    pass  # the one who asked was killed
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.server.handle_error = lambda *_: None  # type: ignore[method-assign]
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def __enter__(self) -> Playing:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+def played(body: Mapping[str, Any]) -> tuple[str, str]:
+    messages = [Message(one["role"], one["content"]) for one in body["messages"]]
+    said = playing(ChatRequest(messages, schema=body.get("response_format")))
+    return json.dumps(body), said if isinstance(said, str) else json.dumps(said)
 
 
 @pytest.mark.slow
@@ -311,7 +263,7 @@ def test_the_command_killed_and_given_again(tmp_path: Path) -> None:
     Workspace(tmp_path).close()
     lines = [{"inputs": dict(item.inputs), "expected": item.answer, "cluster": item.cluster} for item in items(100)]
     (tmp_path / "items.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    with Playing() as provider:
+    with Counting(played, "m") as provider:
         (tmp_path / "shop.py").write_text(TASK.format(url=provider.url))
         options = ["--dollars", "5", "--metric", "shop.py:metric", "--at-once", "2"]
         options += ["--sets", "1", "--proposals", "1", "--rounds", "1"]

@@ -11,6 +11,7 @@ import os
 import shutil
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -92,7 +93,7 @@ class Database:
             self.path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
         )
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            patiently(connection, "PRAGMA journal_mode = WAL", self._busy_timeout)
             connection.execute(f"PRAGMA synchronous = {'FULL' if self._synced else 'NORMAL'}")
             connection.execute("PRAGMA foreign_keys = ON")
         except BaseException:
@@ -167,6 +168,23 @@ class Database:
             return shutil.disk_usage(self.path.parent).free
         except OSError:
             return _NEARLY_NOTHING
+
+
+def patiently(connection: sqlite3.Connection, statement: str, seconds: float) -> None:
+    """Runs `statement`, again and again while another process holds the lock, for `seconds`; then the error passes.
+
+    SQLite's own waiting cannot be interrupted by Ctrl-C, and does not cover the change to WAL of a file that another
+    process is making.
+    """
+    ends = time.monotonic() + seconds
+    while True:
+        try:
+            connection.execute(statement)
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > ends:
+                raise
+            time.sleep(0.005)
 
 
 def lock_holder(path: Path) -> int | None:

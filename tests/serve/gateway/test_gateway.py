@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -40,6 +41,7 @@ from windlass.core.config import strict
 from windlass.core.records import SpanRecord
 from windlass.core.sqlite_store import SqliteStore
 from windlass.core.trace import Recorder
+from windlass.serve.gateway import cache
 from windlass.serve.gateway.app import create_gateway
 from windlass.serve.gateway.config import GatewayConfig
 from windlass.serve.run import ServerThread
@@ -77,17 +79,24 @@ class World:
     def ask(self, **more: Any) -> Any:
         return self.client.chat.completions.create(model="m", messages=[{"role": "user", "content": "2+2?"}], **more)
 
-    def spans(self) -> list[SpanRecord]:
-        """Newest first."""
-        self._recorder.flush()
-        return [summary.root for summary in self._store.traces()]
+    def spans(self, count: int) -> list[SpanRecord]:
+        """`count` of them, newest first. A client may have its answer before the gateway has written it down."""
+        deadline = time.monotonic() + 30
+        while len(spans := self._written()) < count and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(spans) == count
+        return spans
 
     def span(self) -> SpanRecord:
-        """The newest. A client may have the end of a stream a moment before the gateway has written it down."""
-        deadline = time.monotonic() + 5
-        while not (spans := self.spans()) and time.monotonic() < deadline:
+        """The newest."""
+        deadline = time.monotonic() + 30
+        while not (spans := self._written()) and time.monotonic() < deadline:
             time.sleep(0.01)
         return spans[0]
+
+    def _written(self) -> list[SpanRecord]:
+        self._recorder.flush()
+        return [summary.root for summary in self._store.traces()]
 
 
 @pytest.fixture(autouse=True)
@@ -156,7 +165,7 @@ def test_the_official_client_asks_tools_and_streams_through(tmp_path: Path) -> N
         assert provider.requests[2].json["tools"] == [tool]
         chunks = list(gateway.ask(stream=True, stream_options={"include_usage": True}))
         assert chunks[-1].usage.completion_tokens == 2 and chunks[-1].choices == []
-        assert [s.attributes["gen_ai.usage.output_tokens"] for s in gateway.spans()] == [2, 3, 2, 3]
+        assert [s.attributes["gen_ai.usage.output_tokens"] for s in gateway.spans(4)] == [2, 3, 2, 3]
 
 
 def test_the_asynchronous_client_and_many_at_once(tmp_path: Path) -> None:
@@ -178,7 +187,7 @@ def test_the_asynchronous_client_and_many_at_once(tmp_path: Path) -> None:
     with world(tmp_path, either) as (gateway, provider):
         for _ in range(2):
             assert asyncio.run(ask_all(gateway.server.url)) == ["four"] * 40
-        assert len(gateway.spans()) == 80
+        assert len(gateway.spans(80)) == 80
         assert provider.connections <= 40, "connections are used again"
 
 
@@ -201,7 +210,7 @@ def test_unknown_prices_and_usages_stay_unknown(tmp_path: Path) -> None:
     with world(tmp_path, whole(silent), whole()) as (gateway, _):
         gateway.ask()
         gateway.ask()
-        priced, silent_span = gateway.spans()
+        priced, silent_span = gateway.spans(2)
     assert priced.attributes["windlass.cost.usd"] is None and silent_span.attributes["windlass.cost.usd"] is None
     assert "gen_ai.usage.input_tokens" not in silent_span.attributes
 
@@ -249,7 +258,7 @@ def test_embeddings_and_responses_pass(tmp_path: Path) -> None:
         seen = list(gateway.client.responses.create(model="m", input="2+2?", stream=True))
         assert [e.type for e in seen] == ["response.output_text.delta", "response.completed"]
         assert "stream_options" not in provider.requests[1].json
-        responses, embeddings = gateway.spans()
+        responses, embeddings = gateway.spans(2)
     assert embeddings.operation == "embeddings" and embeddings.attributes["gen_ai.usage.input_tokens"] == 4
     assert responses.attributes["gen_ai.usage.reasoning.output_tokens"] == 4
     assert responses.attributes["gen_ai.usage.cache_read.input_tokens"] == 2
@@ -614,9 +623,7 @@ def test_a_client_that_leaves_ends_the_providers_work(tmp_path: Path) -> None:
         with pytest.raises(openai.APITimeoutError):
             gateway.ask(timeout=0.3)
         assert provider.gone.wait(5)
-        deadline = time.monotonic() + 5
-        while len(spans := gateway.spans()) < 2 and time.monotonic() < deadline:
-            time.sleep(0.05)
+        spans = gateway.spans(2)
         assert [s.attributes["windlass.stopped_early"] for s in spans] == [True, True]
         assert all("windlass.cost.usd" not in s.attributes for s in spans)
         metrics = httpx2.get(f"{gateway.server.url}/metrics").text
@@ -700,7 +707,11 @@ def test_unknown_models_paths_and_types_are_named(tmp_path: Path) -> None:
 # cache ----------------------------------------------------------------------------------------------------------------
 
 
-def test_the_same_question_gets_the_same_answer_while_it_is_kept(tmp_path: Path) -> None:
+def test_the_same_question_gets_the_same_answer_while_it_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(cache, "time", SimpleNamespace(monotonic=lambda: now[0]))
     script = whole(), whole(answer("other")), good_stream(), whole(answer("later"))
     with world(tmp_path, *script, route={"cache_s": 1.5}) as (gateway, provider):
         first = gateway.ask()
@@ -712,8 +723,8 @@ def test_the_same_question_gets_the_same_answer_while_it_is_kept(tmp_path: Path)
         for _ in range(2):
             assert "".join(c.choices[0].delta.content or "" for c in gateway.ask(stream=True)) == "four"
         assert len(provider.requests) == 3
-        assert [s.attributes["windlass.gateway.cached"] for s in gateway.spans()] == [True, False, False, True, False]
-        time.sleep(1.6)
+        assert [s.attributes["windlass.gateway.cached"] for s in gateway.spans(5)] == [True, False, False, True, False]
+        now[0] += 1.6
         assert gateway.ask().choices[0].message.content == "later"
 
 
@@ -732,7 +743,7 @@ def test_content_is_recorded_only_where_the_configuration_says_so(tmp_path: Path
     with world(tmp_path, whole(), good_stream(), traces={"content": True}) as (gateway, _):
         gateway.ask()
         list(gateway.ask(stream=True))
-        streamed, plain = gateway.spans()
+        streamed, plain = gateway.spans(2)
     assert (
         plain.input["messages"][0]["content"] == "2+2?" and plain.output["choices"][0]["message"]["content"] == "four"
     )

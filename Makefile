@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help demo test test-slow clients peers lint docs bench clean
+.PHONY: help demo test test-slow clients peers rag-peers lint docs bench clean
 
 help:
 	@echo "make demo       set up, then run the whole loop on this machine's Python documentation"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-slow  the long checks: oracles, real processes, the demo itself"
 	@echo "make clients    install the outside clients that the long checks use"
 	@echo "make peers      install the peers of bench.tasks, which pin each other's versions"
+	@echo "make rag-peers  install the peers of bench.rag"
 	@echo "make lint       ruff, mypy --strict, import contracts"
 	@echo "make docs       run every code block of the docs"
 	@echo "make bench      the benchmarks; installs their peers"
@@ -51,6 +52,16 @@ peers: .venv-tasks-peers/.ready
 	.venv-tasks-peers/bin/python -m pip install --quiet -r bench/tasks-peers.txt
 	@touch $@
 
+# And those of retrieval.
+rag-peers: .venv-rag-peers/.ready
+
+.venv-rag-peers/.ready: bench/rag-peers.txt
+	test -x .venv-rag-peers/bin/python || $(PYTHON) -m venv .venv-rag-peers
+	.venv-rag-peers/bin/python -m pip install --quiet --upgrade "pip>=25"
+	.venv-rag-peers/bin/python -m pip install --quiet "torch>=2.9,<2.14"
+	.venv-rag-peers/bin/python -m pip install --quiet -r bench/rag-peers.txt
+	@touch $@
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -60,9 +71,9 @@ lint: $(READY)
 docs: $(READY)
 	$(BIN)/python -m pytest tests/test_docs.py -m "slow or not slow"
 
-bench: $(READY) peers
+bench: $(READY) peers rag-peers
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	for module in bench/[a-z]*.py; do $(BIN)/python -m bench.$$(basename $$module .py) || exit 1; done
 
 clean:
-	rm -rf $(VENV) .venv-clients .venv-tasks-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .venv-clients .venv-tasks-peers .venv-rag-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from bench.retrieval import corpus_of, data_folder, read
 
-from windlass.apply.rag.abstention import FEATURES, AbstentionRule, evidence, fit
-from windlass.apply.rag.answer import QuoteSettings, quote
+from windlass.apply.rag.answers.abstention import FEATURES, AbstentionRule, evidence, fit
+from windlass.apply.rag.answers.quoting import QuoteSettings, quote
 from windlass.apply.rag.index import HybridIndex, build_index
 from windlass.core.documents import Document
 from windlass.core.workspace import Workspace

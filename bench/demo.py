@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.apply.assistant import AssistantSettings
-from windlass.apply.rag.answer import QuoteSettings
+from windlass.apply.rag.answers.quoting import QuoteSettings
 from windlass.apply.rag.index import build_index
 from windlass.build.corpus import build_corpus
 from windlass.core.protocols import Embedder

@@ -41,6 +41,7 @@ from windlass.build.adapt.tuning import tune
 from windlass.build.tokenizer import load_specials, load_tokenizer
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import NotFound
+from windlass.core.files import sha256_file, sha256_json
 from windlass.core.tables import table
 from windlass.core.values import ChatRequest, ChatResponse, Message
 from windlass.core.workspace import Workspace
@@ -163,6 +164,8 @@ def made(ws: Workspace, recipe: str, name: str, dataset: Path, base_of: str, **c
     """By a recipe that comes with windlass, or found where an earlier call has made it of the same base and rows."""
     settings = {"model.base": base_of, "data.dataset": str(dataset), "run.name": name}
     settings |= {key.replace("__", "."): value for key, value in changes.items()}
+    of = [recipe, ws.artifacts.get(base_of).digest, sha256_file(dataset), sorted(changes.items())]
+    settings["run.name"] = name = f"{name}-{sha256_json(of)[:8]}"
     try:
         return ws.artifacts.get(name)
     except NotFound:
@@ -179,7 +182,7 @@ def trained(ws: Workspace, start: Artifact, data: Data, folder: Path, epochs: fl
     pairs = [{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in data.policy]
     preferred = made(
         ws, "dpo", "proof-dpo", written(folder, pairs, "pairs"), instructed.ref,
-        model__template="chatml", adapter__kind="none", optimizer__matrix_rate=1e-4, data__epochs=1.0,
+        model__template="chatml", adapter__kind="none", optimizer__matrix_rate=2e-5, data__epochs=1.0,
     )  # fmt: skip
     return instructed, preferred
 

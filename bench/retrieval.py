@@ -1,9 +1,12 @@
 """Retrieval quality on public collections: the default hybrid index against its parts and against plain FTS5.
 
 Cranfield and CACM: nDCG@10 of documents. XQuAD: nDCG@10 of the paragraph an English question was written about, among
-all English paragraphs. Chunking: share of the reference passages' characters that the five best passages hold, and the
-same for fixed windows of equal mean length. The floor is FTS5 (porter) over whole documents, measured in the same
-run. Intervals are paired, over the questions.
+all English paragraphs, and among these and novels (`--novels`). Beside the default search stands one that is searched
+again with its best passages, and with `--reranker` one that is reranked (`python -m bench.rerank` trains one). The
+floor is FTS5 (porter) over whole documents, measured in the same run. Intervals are paired, over the questions.
+
+Chunking (`_chunking.py`): the share of the reference passages' characters that the best passages hold when a reader may
+read so many tokens (`--tokens`), for each way of cutting. `--chunks` measures the other collections with another one.
 
 The collections are found through the environment variable WINDLASS_DATA, or in ../shared/data.
 """
@@ -11,29 +14,34 @@ The collections are found through the environment variable WINDLASS_DATA, or in 
 from __future__ import annotations
 
 import argparse
-import csv
 import gzip
 import json
 import re
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from bench._chunking import chunking
 from bench._data import data_folder as public_data
 
-from windlass.apply.rag.fusion import SearchSettings
+from windlass.apply.rag.chunking import RECIPES, ChunkSettings
 from windlass.apply.rag.index import HybridIndex, build_index
+from windlass.apply.rag.indexes.fusion import SearchSettings
+from windlass.apply.rag.retrieving import Helpers, RetrieveSettings, composed
+from windlass.apply.rag.retrieving.mmr import stored
 from windlass.core.artifacts import Artifact
 from windlass.core.documents import Document, write_documents
-from windlass.core.protocols import Embedder
+from windlass.core.protocols import Embedder, Reranker
 from windlass.core.workspace import Workspace
 from windlass.evaluate.metrics.retrieval import judge, ndcg
 from windlass.evaluate.statistics.paired import paired_difference
+from windlass.loop.assemble import load_reranker
+from windlass.loop.embedders import embedder_named
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,14 @@ def xquad(folder: Path) -> Collection:
     return _collection(documents, questions, judged)
 
 
+def among_novels(folder: Path, count: int) -> Collection:
+    """The same questions and paragraphs among novels, which answer none of them: a large collection of other text."""
+    asked = xquad(folder)
+    paths = sorted((folder.parent / "pretrain" / "novels").glob("*.txt.gz"))
+    novels = [Document(path.name, path.name, path.name.partition(".")[0], read(path)) for path in paths[:count]]
+    return Collection([*asked.documents, *novels], asked.questions, asked.relevances)
+
+
 def floor(collection: Collection, k: int) -> list[list[str]]:
     """FTS5 (porter) over whole documents, title and text, any word of the question."""
     with sqlite3.connect(":memory:") as db:
@@ -132,14 +148,27 @@ def documents_ranked(index: HybridIndex, questions: Sequence[str], k: int, vecto
     return [list(dict.fromkeys(documents))[:k] for documents in found]
 
 
+def documents_found(
+    index: HybridIndex, questions: Sequence[str], k: int, vectors: Any, settings: RetrieveSettings,
+    reranker: Reranker | None = None,
+) -> list[list[str]]:  # fmt: skip
+    """As `documents_ranked`, with further steps around the search."""
+    helpers = Helpers(reranker=reranker, embedder=index.embedder, vectors=stored(index))
+    search = composed(index, settings, helpers)
+    found = [search.search(question, 8 * k, vector=vector) for question, vector in zip(questions, vectors, strict=True)]
+    return [list(dict.fromkeys(hit.citation.document for hit in hits))[:k] for hits in found]
+
+
 def corpus_of(ws: Workspace, documents: Sequence[Document], name: str) -> Artifact:
     with ws.artifacts.build("corpus", name) as draft:
         write_documents(draft.path / "documents.jsonl", documents)
     return draft.done
 
 
-def opened(ws: Workspace, documents: Sequence[Document], name: str, embedder: Embedder) -> HybridIndex:
-    index = build_index(ws, corpus_of(ws, documents, f"{name}-corpus"), embedder, name=name)
+def opened(
+    ws: Workspace, documents: Sequence[Document], name: str, embedder: Embedder, chunks: ChunkSettings | None = None
+) -> HybridIndex:
+    index = build_index(ws, corpus_of(ws, documents, f"{name}-corpus"), embedder, name=name, settings=chunks)
     return HybridIndex.open(index, embedder)
 
 
@@ -151,76 +180,54 @@ SETTINGS: dict[str, SearchSettings] = {
 }
 
 
-def chunking(ws: Workspace, folder: Path, embedder: Embedder) -> dict[str, float]:
-    """Share of the references' characters in the five best passages: ours, and fixed windows of equal mean length."""
-    pages = {
-        p.name.removesuffix(".md.gz"): read(p) for p in sorted((folder / "chunking_eval" / "corpora").glob("*.gz"))
-    }
-    rows = list(csv.DictReader(read(folder / "chunking_eval" / "questions.csv.gz").splitlines(keepends=True)))
-    rows = [row for row in rows if row["corpus_id"] in pages]
-    ours = opened(
-        ws, [Document(name, name, name, text, "markdown") for name, text in pages.items()], "chunks", embedder
-    )
-    width = round(sum(len(text) for text in pages.values()) / len(ours))
-    windows = [
-        Document(f"{name}:{at}", name, name, text[at : at + width], metadata={"page": name, "at": at})
-        for name, text in pages.items()
-        for at in range(0, len(text), width)
-    ]
-    fixed = opened(ws, windows, "windows", embedder)
-    vectors = ours.embed([row["question"] for row in rows]).vectors
-
-    def recall(index: HybridIndex, at: Callable[[str, int], tuple[str, int]]) -> float:
-        shares = []
-        for row, hits in zip(rows, index.search_many([r["question"] for r in rows], 5, vectors=vectors)):
-            held: set[int] = set()
-            for hit in hits:
-                page, offset = at(hit.citation.document, hit.citation.start)
-                if page == row["corpus_id"]:
-                    held.update(range(offset, offset + hit.citation.end - hit.citation.start))
-            wanted = {i for r in json.loads(row["references"]) for i in range(r["start_index"], r["end_index"])}
-            shares.append(len(wanted & held) / len(wanted))
-        return float(np.mean(shares))
-
-    return {
-        "ours": recall(ours, lambda document, start: (document, start)),
-        "fixed": recall(fixed, lambda document, start: (document.split(":")[0], int(document.split(":")[1]) + start)),
-        "questions": len(rows),
-        "width": width,
-    }
-
-
-COLLECTIONS = ("cranfield", "xquad", "chunking", "cacm")
+COLLECTIONS = ("cranfield", "xquad", "chunking", "cacm", "xquad-novels")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=COLLECTIONS, default=COLLECTIONS, help="default: all")
+    parser.add_argument("--embedder", default="minilm", help="such as minilm:bfloat16 (default: minilm)")
+    parser.add_argument("--reranker", help="the default search reranked too: a folder, or provider:model")
+    parser.add_argument("--rerank-depth", type=int, default=20, help="passages that it reads (default: %(default)s)")
+    parser.add_argument("--rerank-weight", type=float, default=1.0, help="of its scores (default: %(default)s)")
+    parser.add_argument("--novels", type=int, default=8, help="novels among which XQuAD is searched")
     parser.add_argument("--workspace", type=Path, help="keep indexes and vectors here (default: a temporary folder)")
+    parser.add_argument("--tokens", type=int, default=600, help="read for each question, of chunking (default: 600)")
+    parser.add_argument(
+        "--chunks", choices=RECIPES, default="structure", help="how documents are cut (default: structure)"
+    )
     arguments = parser.parse_args()
     folder = data_folder()
     if not (folder / "cranfield").is_dir():
         print(f"skipped: no collections in {folder}; set WINDLASS_DATA", file=sys.stderr)
         print(json.dumps({"bench": "retrieval", "ratio": None, "against": "FTS5 porter", "skipped": "no data"}))
         return 0
-    from windlass.serve.encoders.embedder import MiniLM
-
-    embedder = MiniLM.load()
+    embedder = embedder_named(None, arguments.embedder)
+    reranker = None if arguments.reranker is None else load_reranker(None, arguments.reranker)
+    further = {"hybrid, feedback": RetrieveSettings(feedback=2)}
+    if reranker is not None:
+        depth, weight = arguments.rerank_depth, arguments.rerank_weight
+        reranked = RetrieveSettings(reranker=arguments.reranker, rerank_depth=depth, rerank_weight=weight)
+        further |= {"hybrid, reranked": reranked, "both": replace(reranked, feedback=2)}
     result: dict[str, Any] = {
         "bench": "retrieval",
         "ratio": None,
         "against": "FTS5 porter over whole documents, Cranfield",
     }
     with tempfile.TemporaryDirectory() as temporary, Workspace(arguments.workspace or Path(temporary)) as ws:
-        for name, load in (("cranfield", cranfield), ("xquad", xquad), ("cacm", cacm)):
+        novels = partial(among_novels, count=arguments.novels)
+        for name, load in (("cranfield", cranfield), ("xquad", xquad), ("cacm", cacm), ("xquad-novels", novels)):
             if name not in arguments.only:
                 continue
             collection = load(folder)
-            index = opened(ws, collection.documents, name, embedder)
+            index = opened(ws, collection.documents, name, embedder, RECIPES[arguments.chunks])
             vectors = index.embed(collection.questions).vectors
             scores = {"FTS5 porter": ndcg(judge(floor(collection, 10), collection.relevances), 10)}
             for label, settings in SETTINGS.items():
                 rankings = documents_ranked(index.with_settings(settings), collection.questions, 10, vectors)
+                scores[label] = ndcg(judge(rankings, collection.relevances), 10)
+            for label, steps in further.items():
+                rankings = documents_found(index, collection.questions, 10, vectors, steps, reranker)
                 scores[label] = ndcg(judge(rankings, collection.relevances), 10)
             sizes = (
                 f"{len(collection.documents)} documents, {len(index)} passages, {len(collection.questions)} questions"
@@ -234,12 +241,12 @@ def main() -> int:
             if name == "cranfield":
                 result["ratio"] = round(float(ours.mean() / scores["FTS5 porter"].mean()), 4)
         if "chunking" in arguments.only:
-            found = chunking(ws, folder, embedder)
-            print(f"\nchunking: {found['questions']} questions, recall of reference characters in 5 passages")
-            print(
-                f"  structure-aware      {found['ours']:.3f}\n  fixed {found['width']} characters {found['fixed']:.3f}"
+            result["chunking"] = chunking(
+                lambda documents, chunks: opened(ws, documents, "chunks", embedder, chunks),
+                folder / "chunking_eval",
+                embedder,
+                arguments.tokens,
             )
-            result["chunking"] = {key: round(value, 4) for key, value in found.items()}
     print(json.dumps(result))
     return 0
 

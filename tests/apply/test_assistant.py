@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from windlass.apply.assistant import NOT_FOUND, Assistant, AssistantSettings
-from windlass.apply.rag.abstention import FEATURES, AbstentionRule, best_threshold, evidence, fit
-from windlass.apply.rag.answer import QuoteSettings, quote
-from windlass.apply.rag.hashing import HashingEmbedder
+from windlass.apply.rag.answers.abstention import FEATURES, AbstentionRule, best_threshold, evidence, fit
+from windlass.apply.rag.answers.quoting import QuoteSettings, quote
+from windlass.apply.rag.answers.reading import ReadingRule
+from windlass.apply.rag.embedding.hashing import HashingEmbedder
 from windlass.apply.rag.index import HybridIndex, build_index
 from windlass.core import semconv
 from windlass.core.documents import Document, Section, write_documents
@@ -32,7 +33,8 @@ DOCUMENTS = [
     Document("bread", "bread.txt", "Bread", "Bread rises in the oven for forty minutes.", metadata={"team": "food"}),
 ]
 TEXTS = {document.id: document.text for document in DOCUMENTS}
-ALWAYS = AssistantSettings(abstention=AbstentionRule(threshold=0.0))
+MARGIN = ReadingRule(0.0, (1.0, 0.0, 0.0, 0.0), threshold=0.0)
+ALWAYS = AssistantSettings(abstention=AbstentionRule(threshold=0.0), reading=MARGIN)
 NEVER = AssistantSettings(abstention=AbstentionRule(threshold=1.0))
 
 
@@ -207,6 +209,8 @@ def test_the_last_user_message_counts(index: HybridIndex) -> None:
         (ask(extra={"k": 0}), InputError),
         (ask(extra={"where": "water"}), InputError),
         (ask(extra={"where": {"colour": "red"}}), InputError),
+        (ask(extra={"access": "staff"}), InputError),
+        (ask(extra={"access": 5}), InputError),
     ],
 )
 def test_what_it_cannot_honour_is_refused(index: HybridIndex, request_: ChatRequest, error: type[Exception]) -> None:

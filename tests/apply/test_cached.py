@@ -20,7 +20,7 @@ from windlass.apply.providers.chat_completions import ChatCompletions
 from windlass.apply.providers.http import Endpoint
 from windlass.apply.providers.pool import Pool
 from windlass.apply.providers.remote import RemoteChat
-from windlass.apply.rag.hashing import HashingEmbedder
+from windlass.apply.rag.embedding.hashing import HashingEmbedder
 from windlass.core.errors import ConfigError, DiskFull, ProviderError, WorkspaceCorrupt
 from windlass.core.protocols import AsyncChatModel, ChatModel
 from windlass.core.trace import Recorder

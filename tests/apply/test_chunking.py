@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from windlass.apply.rag.chunking import ChunkSettings, Passage, chunk, embedding_text
+from windlass.apply.rag.chunking import ChunkSettings, chunk, embedding_text
 from windlass.apply.rag.sentences import sentence_spans
-from windlass.core.documents import Document, Section
+from windlass.core.documents import Document, Passage, Section
 from windlass.core.errors import InputError
 
 SMALL = ChunkSettings(target=60, limit=100, pieces=80)

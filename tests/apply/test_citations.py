@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from windlass.apply.rag.citations import check_answer, check_quote, find_verbatim
-from windlass.apply.rag.grounded import NO_ANSWER, grounded_answer, grounded_request
+from windlass.apply.rag.answers.citations import Checking, check_answer, check_quote, find_all
+from windlass.apply.rag.answers.grounded import NO_ANSWER, grounded_answer, grounded_request
 from windlass.core.values import ChatRequest, Citation
 
 TEXTS = ["The pump moves\n  water uphill at night.", "Bread rises in the oven, slowly.", "x = 42\nprint(x)"]
@@ -43,9 +43,9 @@ def test_whatever_stands_in_a_passage_is_found(which: int, data: st.DataObject) 
     text = TEXTS[which]
     start = data.draw(st.integers(0, len(text) - 1))
     end = data.draw(st.integers(start + 1, len(text)))
-    found = find_verbatim(text[start:end], PASSAGES[which])
+    found = find_all(text[start:end], PASSAGES[which])
     if len(" ".join(text[start:end].split())) >= 12:
-        assert found is not None and found.quote.split() == text[start:end].split()
+        assert any(one.quote.split() == text[start:end].split() for one in found)
 
 
 def test_an_answer_is_checked_sentence_by_sentence() -> None:
@@ -64,6 +64,40 @@ def test_an_answer_is_checked_sentence_by_sentence() -> None:
     answer = grounded_answer(reply, PASSAGES)
     assert answer.text == "It goes up [1]" and len(answer.citations) == 1 and answer.dropped == 4
     assert answer.citations[0].quote == "moves\n  water uphill at night"
+
+
+PIECES = [
+    "Up ",
+    '[1: "moves water uphill"]',
+    '[2:"rises in the oven"]',
+    "[",
+    "[1",
+    '[3: "x = 42',
+    '"]',
+    ". ",
+    ", ",
+    "So. ",
+    "]",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join) | st.text('[1]:" .a'), st.lists(st.integers(1, 9)))
+def test_however_an_answer_is_cut_its_sentences_are_the_same(reply: str, sizes: list[int]) -> None:
+    checking, said, at = Checking(PASSAGES), [], 0
+    for size in [*sizes, len(reply)]:
+        said += checking.add(reply[at : at + size])
+        at += size
+    assert [*said, *checking.end()] == check_answer(reply, PASSAGES)
+
+
+def test_a_sentence_is_whole_as_soon_as_the_next_one_begins() -> None:
+    checking = Checking(PASSAGES)
+    assert checking.add('It goes up [1: "moves water uphill at') == [] == checking.add(' night"]. ')
+    (first,) = checking.add("Br")
+    assert first.text == "It goes up" and first.supported
+    assert checking.add('ead [2: "Bread rises in the oven"] [') == []  # perhaps another marker
+    (second,) = checking.add("sic]")
+    assert second.text == "Bread" and second.supported and [one.text for one in checking.end()] == ["[sic]"]
 
 
 def test_an_answer_may_cite_twice_and_reuse_a_number() -> None:

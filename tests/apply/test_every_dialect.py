@@ -259,7 +259,7 @@ def test_a_phase_that_takes_too_long(spoken: Spoken, way: Ask, phase: str, tries
 
     chat = endpoint(spoken, transport=httpx2.MockTransport(late), retries=2)
     with pytest.MonkeyPatch.context() as patch, Recorder(None).span("call") as span:
-        patch.setattr("windlass.apply.providers.http.backoff", lambda attempt: 0.001)
+        patch.setattr("windlass.apply.providers.tries.backoff", lambda attempt: 0.001)
         with pytest.raises(ProviderError, match=rf"did not answer in time \({phase}\)"):
             way(chat, ask())
     assert len(asked) == tries and span.attributes.get("windlass.retries", 0) == tries - 1

@@ -14,14 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from windlass.apply.rag.adapter import Adapter, load_adapter
-from windlass.apply.rag.fusion import SearchSettings, best, fuse
-from windlass.apply.rag.hashing import HashingEmbedder
+from windlass.apply.rag.chunking import context_of
+from windlass.apply.rag.embedding.adapter import Adapter, load_adapter
+from windlass.apply.rag.embedding.hashing import HashingEmbedder
+from windlass.apply.rag.embedding.vectors import CachedEmbedder, cache_path
 from windlass.apply.rag.index import HybridIndex, build_index, reindex
-from windlass.apply.rag.index_file import FILE
-from windlass.apply.rag.vectors import CachedEmbedder, cache_path
+from windlass.apply.rag.indexes.embedded.layout import FILE
+from windlass.apply.rag.indexes.fusion import SearchSettings, best, fuse
+from windlass.apply.rag.indexes.lexical import TOKENIZER
 from windlass.core.artifacts import Artifact
-from windlass.core.documents import Document, Section, write_documents
+from windlass.core.documents import Document, Passage, Section, write_documents
 from windlass.core.errors import InputError, NotFound, WindlassError, WorkspaceCorrupt
 from windlass.core.protocols import Embeddings, EmbedKind
 from windlass.core.workspace import Workspace
@@ -78,7 +80,13 @@ def test_bm25_equals_sqlites_own(ws: Workspace) -> None:
         HashingEmbedder(),
         settings=SearchSettings(context_weight=3.0),
     )
-    with sqlite3.connect(f"file:{index._file.path}?mode=ro", uri=True) as db:
+    with sqlite3.connect(":memory:") as db:
+        db.execute(f"CREATE VIRTUAL TABLE words USING fts5(context, text, tokenize='{TOKENIZER}')")
+        rows = [
+            (n, context_of(Passage("", c.title, c.heading, 0, 0, "")), c.quote)
+            for n, c in enumerate(index.passages(), 1)
+        ]
+        db.executemany("INSERT INTO words (rowid, context, text) VALUES (?, ?, ?)", rows)
         for query in ["pump", "pumps violin", "title bread", "head", "17 stones", "river river"]:
             ours = index.lexical.scores(index.lexical.tokenizer.terms([query])[0])
             match = " OR ".join(f'"{word}"' for word in query.split())
@@ -189,7 +197,7 @@ def test_a_killed_build_leaves_nothing_half_and_goes_on(ws: Workspace) -> None:
         f"""
         import os, signal
         from pathlib import Path
-        from windlass.apply.rag.hashing import HashingEmbedder
+        from windlass.apply.rag.embedding.hashing import HashingEmbedder
         from windlass.apply.rag.index import build_index
         from windlass.core.workspace import Workspace
 

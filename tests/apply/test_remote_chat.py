@@ -356,7 +356,7 @@ def test_requests_are_those_that_the_http_client_would_make(call: Call, monkeypa
     endpoint = Endpoint("http://model.example:81/v1", headers={"X-Team": "a", "User-Agent": "mine"})
     with httpx2.Client(**endpoint._options) as client:
         for _ in range(2):
-            ours = endpoint._request(client, call, Clock(None))
+            ours = endpoint._request(call, Clock(None))
             own = {**call.headers, "Authorization": f"Bearer {KEY}"}
             if call.body is not None:
                 own["Content-Type"] = "application/json"

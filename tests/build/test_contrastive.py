@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from windlass.apply.rag.adapter import load_adapter
+from windlass.apply.rag.embedding.adapter import load_adapter
 from windlass.build.adapt import AdaptSettings, Examples, info_nce, train_adapter
 from windlass.build.adapt.contrastive import adapted
 from windlass.core.artifacts import Artifact

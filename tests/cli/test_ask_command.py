@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from windlass.apply.assistant import AssistantSettings
-from windlass.apply.rag.abstention import AbstentionRule
-from windlass.apply.rag.hashing import HashingEmbedder
+from windlass.apply.rag.answers.abstention import AbstentionRule
+from windlass.apply.rag.embedding.hashing import HashingEmbedder
 from windlass.apply.rag.index import build_index
 from windlass.cli.main import main
 from windlass.core.documents import Document, Section, write_documents

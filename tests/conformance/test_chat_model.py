@@ -18,8 +18,8 @@ from windlass.apply.providers.cached import Cached
 from windlass.apply.providers.fitting import Fitting
 from windlass.apply.providers.ledger import Ledger
 from windlass.apply.providers.remote import RemoteChat
-from windlass.apply.rag.abstention import AbstentionRule
-from windlass.apply.rag.hashing import HashingEmbedder
+from windlass.apply.rag.answers.abstention import AbstentionRule
+from windlass.apply.rag.embedding.hashing import HashingEmbedder
 from windlass.apply.rag.index import HybridIndex, build_index
 from windlass.core.documents import Document, write_documents
 from windlass.core.errors import Unsupported

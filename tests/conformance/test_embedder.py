@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from windlass.apply.providers import known
-from windlass.apply.rag.adapter import AdaptedEmbedder, Adapter
-from windlass.apply.rag.hashing import HashingEmbedder
-from windlass.apply.rag.vectors import CachedEmbedder
+from windlass.apply.rag.embedding.adapter import AdaptedEmbedder, Adapter
+from windlass.apply.rag.embedding.hashing import HashingEmbedder
+from windlass.apply.rag.embedding.vectors import CachedEmbedder
 from windlass.core.protocols import Embedder
 
 TEXTS = [

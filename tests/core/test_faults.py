@@ -6,14 +6,12 @@ import contextlib
 import hashlib
 import os
 import random
-import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -308,22 +306,6 @@ def test_commits_are_synced(tmp_path: Path) -> None:
     assert database.read("PRAGMA synchronous") == [(2,)], "FULL: every commit, not only checkpoints"
     assert database.read("PRAGMA journal_mode") == [("wal",)]
     database.close()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 3 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if shutil.which("mount") is None:
-        pytest.skip("no `mount` on this machine")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "windlass-test", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("only root can make a small disk")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_on_a_full_disk_nothing_acknowledged_is_lost_and_work_goes_on_once_there_is_room(

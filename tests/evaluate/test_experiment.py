@@ -79,6 +79,7 @@ def test_report_averages_over_the_items_a_metric_applies_to() -> None:
     assert found.metrics["ndcg@10"].clusters == sum(c % 7 != 0 for c in range(50))
     assert found.auroc is not None
     assert 0.8 < found.auroc.low < found.auroc.estimate < found.auroc.high <= 1
+    assert found.aurc is not None and 0 <= found.aurc < 1
     text = render_report(found)
     assert "nDCG@10" in text
     assert "abstentions that were right" in text

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from loop_world import NoisyEmbedder, make_world
 
-from windlass.apply.rag.abstention import AbstentionRule, evidence
-from windlass.apply.rag.fusion import SearchSettings
-from windlass.apply.rag.search import HybridIndex
+from windlass.apply.rag.answers.abstention import AbstentionRule, evidence
+from windlass.apply.rag.indexes.fusion import SearchSettings
+from windlass.apply.rag.indexes.search import HybridIndex
 from windlass.core.errors import InputError
 from windlass.core.workspace import Workspace
 from windlass.evaluate.questions import ExamItem, load_items

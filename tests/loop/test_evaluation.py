@@ -8,7 +8,7 @@ import pytest
 from loop_world import NoisyEmbedder, make_world
 
 from windlass.apply.assistant import AssistantSettings
-from windlass.apply.rag.abstention import AbstentionRule
+from windlass.apply.rag.answers.abstention import AbstentionRule
 from windlass.apply.rag.index import build_index
 from windlass.cli.main import main
 from windlass.core.errors import InputError, NotFound

@@ -9,9 +9,9 @@ from dataclasses import asdict
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from windlass.apply.rag.hashing import HashingEmbedder
+from windlass.apply.rag.embedding.hashing import HashingEmbedder
 from windlass.apply.rag.index import build_index
-from windlass.apply.rag.search import HybridIndex
+from windlass.apply.rag.indexes.search import HybridIndex
 from windlass.build.corpus import CorpusSettings, build_corpus
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError, NotFound

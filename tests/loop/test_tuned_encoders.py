@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ pytest.importorskip("uvicorn")
 from encoder_world import save_encoder  # noqa: E402
 
 from windlass.apply.assistant import NOT_FOUND, Assistant, AssistantSettings  # noqa: E402
-from windlass.apply.rag.abstention import AbstentionRule  # noqa: E402
-from windlass.apply.rag.hashing import HashingEmbedder  # noqa: E402
+from windlass.apply.providers.reranking import reranker  # noqa: E402
+from windlass.apply.rag.answers.abstention import AbstentionRule  # noqa: E402
+from windlass.apply.rag.answers.reading import ReadingRule  # noqa: E402
+from windlass.apply.rag.embedding.hashing import HashingEmbedder  # noqa: E402
 from windlass.apply.rag.index import HybridIndex, build_index  # noqa: E402
 from windlass.build.adapt.peft.artifacts import merge_stored, stored  # noqa: E402
 from windlass.build.adapt.settings import (  # noqa: E402
@@ -39,8 +42,9 @@ from windlass.core.documents import Document, write_documents  # noqa: E402
 from windlass.core.errors import InputError, NotFound, Unsupported  # noqa: E402
 from windlass.core.values import ChatRequest, Message  # noqa: E402
 from windlass.core.workspace import Workspace  # noqa: E402
-from windlass.loop.assemble import load_reader  # noqa: E402
+from windlass.loop.assemble import load_assistant, load_reader, load_reranker  # noqa: E402
 from windlass.loop.lineup import Lineup, load_lineup  # noqa: E402
+from windlass.loop.variant import VariantSpec, make_variant, reader_of  # noqa: E402
 from windlass.serve.app import create_app  # noqa: E402
 from windlass.serve.run import ServerThread  # noqa: E402
 
@@ -184,7 +188,8 @@ def test_what_was_tuned_reads_an_answer_out_of_documents(base: Path, tmp_path: P
             write_documents(draft.path / "documents.jsonl", documents)
         embedder = HashingEmbedder()
         index = HybridIndex.open(build_index(ws, draft.done, embedder), embedder)
-        always = AssistantSettings(abstention=AbstentionRule(threshold=0.0))
+        beyond = ReadingRule(-threshold, (1.0, 0.0, 0.0, 0.0), 0.5)  # margins beyond the reader's own threshold
+        always = AssistantSettings(abstention=AbstentionRule(threshold=0.0), reading=beyond)
         reader = load_reader(ws, "reader")
         said = Assistant(index, always, reader=reader).complete(ChatRequest([Message("user", "pump 7")]))
         (citation,) = said.citations
@@ -196,6 +201,39 @@ def test_what_was_tuned_reads_an_answer_out_of_documents(base: Path, tmp_path: P
         assert nothing.abstained and nothing.message.text == NOT_FOUND
         with pytest.raises(Unsupported, match="for which there is no endpoint"):
             load_lineup(ws, ["reader"])
+        # the workspace's model of that name answers without being named; a variant may hold its own
+        variant = make_variant(ws, VariantSpec(settings=always), ws.artifacts.get("index"), name="plain")
+        assistant = load_assistant(ws, variant, embedder=embedder)
+        assert assistant.reader is not None and assistant.reader.name == "reader" and assistant.model is None
+        assert load_assistant(ws, variant, embedder=embedder, writes=False).reader is None
+        pinned = make_variant(ws, VariantSpec(), ws.artifacts.get("index"), reader=model, name="pinned")
+        assert reader_of(ws, pinned) is not None and reader_of(ws, variant) is None
+        tuned(ws, base, "classify", "reader", AdapterSettings("none"), steps=1)  # one of that name that reads nothing
+        assert load_assistant(ws, variant, embedder=embedder).reader is None
+        assert load_assistant(ws, pinned, embedder=embedder).reader is not None
+
+
+@pytest.mark.parametrize("name", ["rank-whole", pytest.param("rank-beside", marks=pytest.mark.slow)])
+def test_what_was_tuned_reranks_here_as_behind_an_endpoint(ws: Workspace, name: str) -> None:
+    here = load_reranker(ws, name)
+    scores = list(here.rank("pump", TEXTS).scores)
+    assert here.name == name and len(set(scores)) == len(TEXTS)
+    with (
+        served(load_lineup(ws, [name])) as server,
+        closing(reranker(f"windlass:{name}", base_url=f"{server.url}/v1")) as there,
+    ):
+        assert there.rank("pump", TEXTS).scores == pytest.approx(scores, abs=1e-5)
+        assert there.rank("pump", TEXTS).tokens == here.rank("pump", TEXTS).tokens
+
+
+def test_an_embedder_reranks_by_its_words_and_others_do_not(ws: Workspace, tmp_path: Path) -> None:
+    assert load_reranker(ws, "embed-whole").name == "embed-whole (late interaction)"
+    with pytest.raises(InputError, match="classify-whole does not say how well a text answers"):
+        load_reranker(ws, "classify-whole")
+    with pytest.raises(NotFound):
+        load_reranker(ws, "nobody")
+    with pytest.raises(InputError, match="There is no folder"):
+        load_reranker(None, str(tmp_path / "nowhere"))
 
 
 def test_a_workspace_serves_whatever_was_tuned_in_it(base: Path, tmp_path: Path) -> None:

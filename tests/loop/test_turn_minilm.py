@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from windlass.apply.assistant import AssistantSettings
-from windlass.apply.rag.answer import QuoteSettings
+from windlass.apply.rag.answers.quoting import QuoteSettings
 from windlass.apply.rag.index import build_index
 from windlass.build.corpus import build_corpus
 from windlass.core.readers import Folder

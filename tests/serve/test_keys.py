@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2 as httpx
@@ -15,6 +16,8 @@ pytest.importorskip("uvicorn")
 from serving_fakes import Echo, Letters, Speller
 
 from windlass.core.errors import InputError, NotFound
+from windlass.core.values import ChatDelta, ChatRequest, Message
+from windlass.serve import keys as keys_module
 from windlass.serve.app import create_app
 from windlass.serve.keys import KeyLimits, Keys
 from windlass.serve.run import ServerThread
@@ -170,3 +173,50 @@ def test_a_request_that_is_cut_off_is_charged_for_what_was_written(keys: Keys) -
             time.sleep(0.02)
     used = keys.used(key.id, "day")
     assert used.tokens >= 8 and used.unpriced == 1
+
+
+class Shelf(Echo):
+    """Says whose documents it would have searched."""
+
+    name = "shelf"
+    takes_access = True
+
+    def stream(self, request: ChatRequest) -> Iterator[ChatDelta]:
+        labels = request.extra.get("access", "none said")
+        yield from super().stream(replace(request, messages=[Message("user", str(labels))], extra={}))
+
+
+def test_a_key_searches_the_documents_of_its_labels_and_no_others(keys: Keys) -> None:
+    shelf, echo = Shelf(), Echo()
+    with ServerThread(create_app({"shelf": shelf, "echo": echo}, {}, keys=keys)) as server:
+
+        def said(secret: str = "", model: str = "shelf", **body: object) -> tuple[object, str]:
+            headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+            sent = {**CHAT, "model": model, **body}
+            answer = httpx.post(f"{server.url}/v1/chat/completions", json=sent, headers=headers).json()
+            if "error" in answer:
+                return answer["error"].get("code"), answer["error"]["message"]
+            return 200, answer["choices"][0]["message"]["content"]
+
+        assert said() == (200, "none said") and said(access=["hr"]) == (200, "['hr']"), "no keys: the owner says whose"
+        assert said(model="echo", access=["hr"])[1].startswith("The parameter 'access' is not supported")
+        ann, first = keys.add("ann", ["generate"], access=["hr", "board"])
+        _, second = keys.add("bob", ["generate"])
+        assert keys.find(first) == ann and ann.access == {"hr", "board"}
+        assert said(first) == (200, "['board', 'hr']") and said(second) == (200, "[]")
+        assert said(first, access=["hr"]) == (200, "['hr']") and said(first, access=[]) == (200, "[]")
+        code, message = said(second, access=["hr"])
+        assert code == "missing_access" and message.startswith("The key 'bob' may not find documents labelled 'hr'.")
+        assert said(first, access=["hr", "it"])[0] == "missing_access"
+        assert said(first, model="echo")[0] == 200, "other models are told nothing of labels"
+
+
+def test_keys_of_an_older_file_see_what_is_public(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "old.db") as old:
+        for statement in keys_module._MIGRATIONS[0]:
+            old.execute(statement)
+        old.execute("PRAGMA user_version = 1")
+        old.execute("INSERT INTO keys VALUES ('a', 'ann', 'h', '[\"generate\"]', '{}', 1.0, NULL, NULL)")
+    made = Keys(tmp_path / "old.db")
+    assert [(key.name, key.access) for key in made.all()] == [("ann", frozenset())]
+    made.close()

@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from windlass.apply.assistant import sources
+from windlass.apply.rag.answers.showing import sources
 from windlass.core.artifacts import Artifact
 from windlass.core.documents import Document, Section, write_documents
 from windlass.core.protocols import ChatModel

@@ -14,7 +14,7 @@ pytest.importorskip("starlette", reason="needs windlass[serve]")
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from windlass.apply.assistant import sources
+from windlass.apply.rag.answers.showing import sources
 from windlass.core.documents import Document, Section
 from windlass.core.records import MetricPoint, SpanRecord
 from windlass.core.scale import scale

@@ -1,6 +1,6 @@
 """Talks with a model in the terminal; the conversation is kept in the workspace, if there is one.
 
-windlass chat                                the released assistant, else the newest model
+windlass chat                                the assistant, else the newest model
 windlass chat model                          a model of this workspace, or a model's folder
 windlass chat http://127.0.0.1:8080/v1       any OpenAI-compatible server
 echo "What is a pawl?" | windlass chat       one question from a pipe, nothing but the answer out
@@ -18,7 +18,7 @@ from windlass.cli.workspace import add_option, opened_unless_placed
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", help="a model, a model's folder, or the base URL of a server")
+    parser.add_argument("model", nargs="?", help="a model, a living index, a folder, or the base URL of a server")
     parser.add_argument("--name", metavar="MODEL", help="of a server: the model to ask (default: the first it lists)")
     parser.add_argument("--api-key-env", metavar="NAME", default="OPENAI_API_KEY", help="variable with a server's key")
     parser.add_argument("--system", default="", help="what the model is told first")

@@ -2,6 +2,11 @@
 
 windlass evaluate live                     what is served now
 windlass evaluate VARIANT --against live   paired comparison and the gate's verdict; promotes nothing
+windlass evaluate live --risk 0.1          calibrate abstention: at most a tenth of the answers given is wrong
+
+Calibrating fits the rule on one half of the exam's dev questions (or of --questions), chooses its threshold on the
+other so that the promise holds with the confidence of --level, draws risk against coverage, and stores a variant;
+--promote serves it.
 
 The exit status of a comparison is 0 for GO, 3 for NO-GO, 4 for INCONCLUSIVE.
 """
@@ -10,8 +15,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
+from pathlib import Path
 
 from windlass.cli.workspace import add_option, opened
+from windlass.core.errors import InputError
 
 _STATUS = {"GO": 0, "NO-GO": 3, "INCONCLUSIVE": 4}
 
@@ -21,6 +29,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", metavar="VARIANT", help="the incumbent to compare with, or 'live'")
     parser.add_argument("--split", choices=("test", "dev", "harvest"), default="test", help="default: test")
     parser.add_argument("--task", default="assistant", help="whose release 'live' means; default: assistant")
+    calibrating = parser.add_argument_group("calibration", "when to say nothing rather than something wrong")
+    calibrating.add_argument("--risk", type=float, help="the share of wrong answers among those given, at most")
+    calibrating.add_argument("--level", type=float, help="with which confidence; default: 0.95")
+    calibrating.add_argument(
+        "--questions", type=Path, metavar="FILE", help="JSON lines with `question`, and `answers` or `document`"
+    )
+    calibrating.add_argument("--promote", action="store_true", help="serve the calibrated variant")
     parser.add_argument("--json", action="store_true", help="print the whole result as JSON")
     add_option(parser)
 
@@ -29,6 +44,10 @@ def run(args: argparse.Namespace) -> int:
     from windlass.evaluate.tables import render_experiment, render_report
     from windlass.loop.evaluation import compare_variants, evaluate_variant
 
+    if args.risk is not None:
+        return _calibrate(args)
+    if args.promote or args.questions is not None or args.level is not None:
+        raise InputError("--level, --questions and --promote belong to a calibration.", "Add --risk 0.1, for example.")
     with opened(args) as ws:
         if args.against is None:
             found = evaluate_variant(ws, args.variant, split=args.split, task=args.task)
@@ -37,3 +56,25 @@ def run(args: argparse.Namespace) -> int:
         experiment = compare_variants(ws, args.variant, args.against, split=args.split, task=args.task)
         print(json.dumps(experiment.to_json(), indent=2) if args.json else render_experiment(experiment))
         return _STATUS[experiment.verdict.decision]
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    from windlass.loop.calibrating import calibrate_variant, release
+
+    if args.against is not None:
+        raise InputError("--risk calibrates one variant, --against compares two.", "Do one after the other.")
+    with opened(args) as ws:
+        level = 0.95 if args.level is None else args.level
+        variant, found = calibrate_variant(
+            ws, args.variant, risk=args.risk, level=level, questions=args.questions, task=args.task
+        )
+        if args.promote:
+            release(ws, variant, found, args.task)
+        if args.json:
+            print(
+                json.dumps({"variant": variant.digest, "promoted": args.promote, **asdict(found.guarantee)}, indent=2)
+            )
+            return 0
+        print(f"{found.render()}\n\n{variant.ref}  {variant.digest[:12]}")
+        print(f"served by '{args.task}' from now on" if args.promote else "serve it: the same with --promote")
+    return 0

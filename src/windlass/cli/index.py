@@ -1,7 +1,11 @@
-"""Makes a searchable index of a corpus, and searches one.
+"""Indexes: makes one of a corpus, searches it, and looks after the living ones that `windlass ingest` makes.
 
 windlass index build CORPUS            hybrid index (meaning and words) of its documents
 windlass index search INDEX "query"    the best passages, as a table
+windlass index list                    living indexes, the one ingested into last first
+windlass index show NAME               what it holds, by which embedder, and from where
+windlass index snapshot NAME           freezes it as an artifact of the same name
+windlass index delete NAME             removes it; its documents stay where they are
 """
 
 from __future__ import annotations
@@ -11,38 +15,61 @@ import json
 import time
 from dataclasses import asdict
 
+from windlass.cli.filters import add_options, where
 from windlass.cli.workspace import add_option, opened
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", required=True, metavar="build|search")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="build|search|list|show|snapshot|delete")
     build = actions.add_parser("build", help="index the documents of a corpus")
     build.add_argument("corpus", help="name, name@version or digest of the corpus")
     build.add_argument("--exam", help="a dataset whose own sentences are kept out of the index")
     build.add_argument("--kinds", nargs="+", metavar="KIND", help="only documents of these kinds; default: all")
     build.add_argument("--name", default="index", help="name of the artifact (default: index)")
+    build.add_argument("--chunks", metavar="KIND[:SETTING=VALUE,…]", help="how documents are cut (default: structure)")
+    build.add_argument(
+        "--quantised", choices=("int8", "binary"), default="", help="choose candidates by smaller vectors: for millions"
+    )
     add_option(build)
     search = actions.add_parser("search", help="search an index")
-    search.add_argument("index", help="name, name@version or digest of the index")
+    search.add_argument("index", help="a living index, or name, name@version or digest of an artifact")
     search.add_argument("query")
     search.add_argument("-k", type=int, default=10, help="how many passages (default: 10)")
-    search.add_argument("--where", nargs="+", default=[], metavar="KEY=VALUE", help="only documents with this metadata")
+    add_options(search)
     search.add_argument("--json", action="store_true", help="print the hits as JSON, passages in full")
     add_option(search)
+    add_option(actions.add_parser("list", help="the living indexes"))
+    for action, does in (("show", "what a living index holds"), ("delete", "remove a living index")):
+        one = actions.add_parser(action, help=does)
+        one.add_argument("name")
+        add_option(one)
+    snapshot = actions.add_parser("snapshot", help="freeze a living index as an artifact")
+    snapshot.add_argument("name")
+    snapshot.add_argument("--to", metavar="NAME", help="name of the artifact (default: that of the index)")
+    add_option(snapshot)
 
 
 def run(args: argparse.Namespace) -> int:
-    return _build(args) if args.action == "build" else _search(args)
+    does = {
+        "build": _build, "search": _search, "list": _list, "show": _show, "snapshot": _snapshot, "delete": _delete,
+    }  # fmt: skip
+    return does[args.action](args)
 
 
 def _build(args: argparse.Namespace) -> int:
     from windlass.apply.rag.index import build_index
+    from windlass.core.errors import InputError
+    from windlass.loop.ingesting import chunk_settings
     from windlass.serve.encoders.embedder import MiniLM
 
+    settings = chunk_settings(args.chunks or "structure")
+    if settings.written:
+        raise InputError("Contexts are written by `windlass ingest`.", "Run it with --chunks contextual and --budget.")
     with opened(args) as ws:
         corpus = ws.artifacts.get(args.corpus)
         exam = ws.artifacts.get(args.exam) if args.exam else None
-        index = build_index(ws, corpus, MiniLM.load(), exam=exam, name=args.name, kinds=args.kinds)
+        wishes = {"exam": exam, "name": args.name, "kinds": args.kinds, "quantised": args.quantised}
+        index = build_index(ws, corpus, MiniLM.load(), settings=settings, **wishes)
         print(f"{index.ref} · {index.digest[:12]}\n")
         for key, value in index.card.items():
             print(f"  {key.replace('_', ' '):<42}{value:>14,}")
@@ -51,25 +78,15 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _search(args: argparse.Namespace) -> int:
-    from windlass.apply.rag.search import HybridIndex
-    from windlass.core.errors import InputError
     from windlass.core.tables import table
+    from windlass.loop.assemble import open_named
     from windlass.loop.lineage import shortened
-    from windlass.serve.encoders.embedder import MiniLM
 
-    where: dict[str, list[str]] = {}
-    for pair in args.where:
-        key, separator, value = pair.partition("=")
-        if not separator:
-            raise InputError(f"--where takes KEY=VALUE, not '{pair}'.")
-        where.setdefault(key, []).append(value)
     with opened(args) as ws:
-        artifact = ws.artifacts.get(args.index)
-        adapter = next((digest for role, digest in artifact.record.parents if role == "adapter"), None)
-        index = HybridIndex.open(artifact, MiniLM.load(), None if adapter is None else ws.artifacts.get(adapter))
+        index = open_named(ws, args.index)
         started = time.perf_counter()
-        hits = index.search(args.query, args.k, where or None)
-        took = time.perf_counter() - started
+        hits = index.search(args.query, args.k, where(args), access=args.access)
+        took, size = time.perf_counter() - started, len(index)
         index.close()
     if args.json:
         print(json.dumps([asdict(hit) for hit in hits], ensure_ascii=False, indent=2))
@@ -87,5 +104,55 @@ def _search(args: argparse.Namespace) -> int:
         for number, hit in enumerate(hits, start=1)
     ]
     print(table(["", "score", "dense", "bm25", "document", "characters", "passage"], rows, right=(0, 1, 2, 3)))
-    print(f"\n{len(hits)} of {len(index):,} passages, {took * 1000:.0f} ms")
+    print(f"\n{len(hits)} of {size:,} passages, {took * 1000:.0f} ms")
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    from windlass.core.tables import table
+    from windlass.loop.living import living, settings_of
+
+    with opened(args) as ws:
+        known = [(name, settings_of(ws, name)) for name in living(ws)]
+    rows = [[name, one.embedder, ", ".join(one.roots), one.where or "here"] for name, one in known if one is not None]
+    print(
+        table(["name", "embedder", "ingested from", "lies"], rows) if rows else "No living index: windlass ingest DIR"
+    )
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from windlass.loop.living import open_living, settings_of
+
+    with opened(args) as ws:
+        index = open_living(ws, args.name)
+        settings = settings_of(ws, args.name)
+        assert settings is not None, "it was opened by them"
+        print(f"{args.name}: {len(index.held()):,} documents, {len(index):,} passages · {index.digest[:12]}")
+        print(f"embedder {index.embedder.name} ({index.embedder.digest[:12]}) · chunks {settings.chunks.kind}")
+        index.close()
+    for name, root in settings.roots.items():
+        access = "; ".join(f"{pattern} for {', '.join(who) or 'everybody'}" for pattern, who in root.access.items())
+        labels = " ".join(f"{key}={value}" for key, value in root.labels.items())
+        print(f"  {name}  {labels}  {access}".rstrip())
+    return 0
+
+
+def _snapshot(args: argparse.Namespace) -> int:
+    from windlass.loop.living import open_living
+
+    with opened(args) as ws:
+        index = open_living(ws, args.name)
+        made = index.snapshot(ws, args.to or args.name)
+        index.close()
+    print(f"{made.ref} · {made.digest[:12]}")
+    return 0
+
+
+def _delete(args: argparse.Namespace) -> int:
+    from windlass.loop.living import delete_living
+
+    with opened(args) as ws:
+        delete_living(ws, args.name)
+    print(f"The index '{args.name}' is deleted. Its documents are where they were.")
     return 0

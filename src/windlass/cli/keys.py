@@ -23,6 +23,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--scope", action="append", metavar="SCOPE", help="generate, embed, batch or admin; may be given several times"
         " (default: generate, embed and batch)",
     )  # fmt: skip
+    add.add_argument(
+        "--access", action="append", default=[], metavar="LABEL", help="whose documents it may find besides those for"
+        " everybody (`windlass ingest --access`); may be given several times",
+    )  # fmt: skip
     add.add_argument("--requests-per-minute", type=int, metavar="N")
     add.add_argument("--tokens-per-minute", type=int, metavar="N")
     add.add_argument("--tokens-per-day", type=int, metavar="N")
@@ -45,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
                     args.dollars_per_day,
                 )  # fmt: skip
                 scopes = args.scope or ["generate", "embed", "batch"]
-                key, secret = keys.add(args.name, scopes, limits, days=args.days)
+                key, secret = keys.add(args.name, scopes, limits, days=args.days, access=args.access)
                 print(f"Key '{key.name}' for {', '.join(sorted(key.scopes))}. It is shown this once:\n\n  {secret}")
             elif args.action == "revoke":
                 print(f"Key '{keys.revoke(args.name).name}' opens nothing any more.")
@@ -63,9 +67,12 @@ def _list(keys: Keys) -> None:
         limits = ", ".join(f"{v:g} {n.replace('_', ' ')}" for n, v in asdict(key.limits).items() if v is not None)
         state = "in use" if key.usable(now) else "expired" if key.revoked is None else "revoked"
         scopes = ", ".join(sorted(key.scopes))
-        rows.append([key.id, key.name, state, scopes, limits or "none", used.requests, used.tokens, used.dollars])
+        access = ", ".join(sorted(key.access)) or "public"
+        rows.append(
+            [key.id, key.name, state, scopes, access, limits or "none", used.requests, used.tokens, used.dollars]
+        )
     if not rows:
         print("No keys: every request from this machine is let in.")
         return
-    print(table(["id", "name", "state", "scopes", "limits", "requests", "tokens", "dollars"], rows))
+    print(table(["id", "name", "state", "scopes", "access", "limits", "requests", "tokens", "dollars"], rows))
     print("\nRequests, tokens and dollars: this month's.")

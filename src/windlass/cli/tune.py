@@ -7,6 +7,7 @@
   windlass tune chat --base model --data rows.jsonl --set adapter.rank=64 --epochs 1
   windlass tune chat --base model --from traces                the workspace's traces with their scores are the data
   windlass tune classify --from traces --task TASK --teacher MODEL   a typed task's answers, by a small encoder
+  windlass tune rank --from index                              a reranker of an index, which asks itself
   windlass tune distil-classify --set objective.teacher=large --data texts.jsonl   what a larger classifier thinks
   windlass tune chat --base model --data rows.jsonl --check    the dataset described, memory, time, disk; no training
   windlass tune chat --base model --data rows.jsonl --search 20   rates, ranks and epochs tried, the best one stored
@@ -56,8 +57,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--check", action="store_true", help="do not train: describe the dataset, memory, time and disk"
     )
     parser.add_argument("--search", type=int, metavar="N", help="try N settings by the ranges in the recipe's [search]")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        choices=("traces", "index"),
+        help="make the dataset of the workspace's scored traces, or (for rank) of an index",
+    )
+    index = parser.add_argument_group("index", "learn to rank what a search finds")
+    index.add_argument("--index", help="whose documents; default: index")
+    index.add_argument("--questions", metavar="DATASET", help="questions with their documents, such as a harvest's")
     traces = parser.add_argument_group("traces", "learn from what was asked and answered in this workspace")
-    traces.add_argument("--from", dest="source", choices=("traces",), help="make the dataset of scored traces")
     traces.add_argument("--task", help="whose traces: the name of their root span; default: assistant")
     traces.add_argument("--score", help="which scores tell good answers from bad ones; default: feedback")
     traces.add_argument("--minimum", type=float, help="score from which an answer is good; default: 0.5")
@@ -94,12 +103,15 @@ def run(args: argparse.Namespace) -> int:
         "run.seed": args.seed,
     }
     given = {name: value for name, value in options.items() if value is not None}
+    if args.source == "index":  # passages are as long as an embedder reads, and beside a question longer
+        given["data.overlong"] = "cut"
     settings = TUNING.read(args.recipe, given | dict(map(parse_change, args.set)))
     if (status := workers.launched(args)) is not None:
         return status
     with joined(args.device) as team, team.one_voice(), opened(args) as ws:
         if args.source is not None:
-            dataset = team.told("traces", _from_traces(ws, args, settings) if team.leads else None)
+            make = _from_traces if args.source == "traces" else _from_index
+            dataset = team.told("traces", make(ws, args, settings) if team.leads else None)
             settings = replace(settings, data=replace(settings.data, dataset=dataset))
         if args.check:
             inputs = open_uncompiled(ws, settings)
@@ -126,9 +138,11 @@ def run(args: argparse.Namespace) -> int:
 def _refuse(args: argparse.Namespace) -> None:
     """Raises `InputError` for options that contradict each other, before anything is loaded."""
     if args.source is not None and args.data is not None:
-        raise InputError("Both --data and --from traces are given.", "Give the one to learn from.")
+        raise InputError(f"Both --data and --from {args.source} are given.", "Give the one to learn from.")
+    if args.source != "index" and (args.index is not None or args.questions is not None):
+        raise InputError("--index and --questions say what ranking is learned from.", "Add --from index.")
     chosen = (args.task, args.score, args.minimum, args.teacher, args.exam)
-    if args.source is None and any(value is not None for value in chosen):
+    if args.source != "traces" and any(value is not None for value in chosen):
         raise InputError("--task, --score, --minimum, --teacher and --exam choose traces.", "Add --from traces.")
     if args.search is not None and (args.workers or 1) != 1:
         raise InputError("A search trains with one worker.", "Leave --workers out.")
@@ -143,4 +157,24 @@ def _from_traces(ws: Workspace, args: argparse.Namespace, settings: TuneSettings
     wanted = Wanted(form=form_of(settings.objective.kind), **known)
     dataset = harvest_conversations(ws, wanted, find_exam(ws, args.exam))
     print("\n".join(described(dataset)))
+    return dataset.digest
+
+
+def _from_index(ws: Workspace, args: argparse.Namespace, settings: TuneSettings) -> str:
+    """Digest of a dataset of questions to an index with right and wrong passages."""
+    if settings.objective.kind != "rank":
+        raise InputError(f"The objective is {settings.objective.kind}, but an index teaches ranking.", "Tune `rank`.")
+    from windlass.loop.assemble import load_embedder
+    from windlass.loop.ranking import ranking_dataset
+
+    index = ws.artifacts.get(args.index or "index")
+    questions = None if args.questions is None else ws.artifacts.get(args.questions)
+    dataset = ranking_dataset(ws, index, load_embedder(index), questions=questions, seed=settings.run.seed)
+    card = dataset.card
+    print(
+        f"{dataset.ref}: {card['items']:,} questions ({card['from_users']:,} of users, "
+        f"{card['asked_by_the_documents']:,} headings and sentences of the documents)"
+    )
+    if card["without_a_passage"]:
+        print(f"  left out: {card['without_a_passage']:,} to which nothing right, or nothing wrong, was found")
     return dataset.digest

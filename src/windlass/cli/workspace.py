@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +23,16 @@ def add_option(parser: argparse.ArgumentParser) -> None:
 
 def opened(args: argparse.Namespace) -> Workspace:
     return find_workspace(args.workspace)
+
+
+def opened_or_made(args: argparse.Namespace) -> Workspace:
+    """The workspace; where there is none, one is made in the folder that was named, or in this one."""
+    try:
+        return opened(args)
+    except NotFound:
+        made = Workspace(args.workspace or Path())
+    print(f"There was no workspace here or above: made one in {made.home}.", file=sys.stderr)
+    return made
 
 
 @contextlib.contextmanager

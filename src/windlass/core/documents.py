@@ -1,16 +1,30 @@
-"""Documents: the text that corpora are made of and that answers quote, always with a way back to its source."""
+"""Documents: the text that corpora are made of and that answers quote, always with a way back to its source.
+
+A document is cut into passages, and an index holds both: what it takes in one piece is an `Entry`.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from windlass.core.errors import InputError
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 DocumentFormat = Literal["text", "markdown", "rst", "html", "python", "code"]
+
+
+PLACES = {"pages": "page", "slides": "slide"}
+"""Metadata that holds where each page or slide of a document begins: ascending offsets, the first of them 0. A page
+without text begins where the one before it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +51,73 @@ class Document:
     format: DocumentFormat = "text"
     sections: Sequence[Section] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    """`access`, when there, is a list of labels: only who holds one of them may see the document. Without it the
+    document is public."""
+
+    @property
+    def access(self) -> frozenset[str]:
+        """The labels of `metadata`. Raises `InputError` when they are none, so that a mistake does not publish."""
+        labels = self.metadata.get("access")
+        if labels is None:
+            return frozenset()
+        if not isinstance(labels, (list, tuple, set, frozenset)) or not labels or not all(map(_is_label, labels)):
+            raise InputError(
+                f"Document '{self.id}' has access {labels!r}, but it must be a list of labels.",
+                "Name at least one label, or leave `access` out of a public document's metadata.",
+            )
+        return frozenset(labels)
+
+
+def _is_label(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """`text == document.text[start:end]`. `heading` is the path of headings above it, outermost first."""
+
+    document: str
+    title: str
+    heading: str
+    start: int
+    end: int
+    text: str
+    context: str = ""
+    """What is embedded and searched with it, and never quoted: the header of the table that it is a piece of, or what a
+    model wrote about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A document as an index takes it: whole, with its passages and their vectors."""
+
+    document: Document
+    digest: str
+    """Of all that the index derives from: text, title, sections, metadata, the way of chunking. It tells whether the
+    document must be indexed again."""
+    passages: Sequence[Passage]
+    vectors: NDArray[np.float32]
+    """Shape (passages, dimension), rows of unit length; made by the index's embedder."""
+    embedder: str = ""
+    """Digest of the embedder that made the vectors. When it is given, an index takes those of its own only: it may be
+    embedded anew while a document is on its way."""
+
+
+def document_digest(document: Document, how: Mapping[str, Any]) -> str:
+    """An `Entry.digest`: of the whole document and of `how` it is made into passages."""
+    whole = json.dumps([asdict(document), how], sort_keys=True, separators=(",", ":"))  # ASCII: any text has one
+    return hashlib.sha256(whole.encode("ascii")).hexdigest()
+
+
+def place(metadata: Mapping[str, Any], offset: int) -> str:
+    """Where a document shows a character: `page 12` of a PDF, `slide 3`, `sheet Costs`; '' where it has no such parts.
+
+    `metadata` is the document's own.
+    """
+    for key, name in PLACES.items():
+        if starts := metadata.get(key):
+            return f"{name} {max(bisect_right(starts, offset), 1)}"
+    return f"sheet {metadata['sheet']}" if "sheet" in metadata else ""
 
 
 def write_documents(path: Path, documents: Iterable[Document]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -22,6 +22,10 @@ from windlass.core.values import (
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from windlass.core.artifacts import Artifact
+    from windlass.core.documents import Document, Entry
+    from windlass.core.workspace import Workspace
 
 EmbedKind = Literal["query", "passage"]
 
@@ -219,6 +223,20 @@ class Extracting(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """Something in a text that is to be looked at: `text[start:end]`."""
+
+    start: int
+    end: int
+    kind: str
+    """What it is, in words that can follow "this is"."""
+
+
+Scan = Callable[[str], Sequence[Finding]]
+"""Looks through a text that somebody else wrote; findings come in order and do not overlap."""
+
+
+@dataclass(frozen=True, slots=True)
 class Embeddings:
     vectors: NDArray[np.float32]
     """Shape (texts, dimension), rows of unit length."""
@@ -243,6 +261,20 @@ class Embedder(Protocol):
     def embed(self, texts: Sequence[str], kind: EmbedKind = "passage") -> Embeddings: ...
 
 
+@runtime_checkable
+class LateEmbedder(Embedder, Protocol):
+    """One that can tell its tokens apart: a text is read whole, and vectors of its parts are taken from that."""
+
+    def token_starts(self, text: str) -> NDArray[np.int64]:
+        """Where each token of a text starts, in characters; none is left out, however long the text is."""
+        ...
+
+    def embed_spans(self, text: str, spans: Sequence[tuple[int, int]], above: str = "") -> Embeddings:
+        """The mean of the vectors of the tokens in each span of characters, scaled to unit length. A text longer than
+        the model reads is read through windows that overlap. `above`: read at the head of each window, not pooled."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
     """A passage that a search found. `score` is comparable only within one search."""
@@ -261,11 +293,73 @@ class Index(Protocol):
     """A searchable set of passages. A search returns `k` hits whenever `k` passages match."""
 
     @property
-    def digest(self) -> str: ...
+    def digest(self) -> str:
+        """Of what is in it: an index with other passages or vectors has another."""
+        ...
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Passages."""
+        ...
 
-    def search(self, query: str, k: int = 10, where: Mapping[str, Any] | None = None) -> list[Hit]: ...
+    def search(
+        self,
+        query: str,
+        k: int = 10,
+        where: Mapping[str, Any] | None = None,
+        *,
+        access: Collection[str] = (),
+        vector: NDArray[np.float32] | None = None,
+    ) -> list[Hit]:
+        """The best `k` of the passages that `where` and `access` let through, best first.
+
+        `where`: keys of the documents' metadata (or `document`, `source`) to a value or a list of allowed values;
+        `InputError` for a key that no document has. `access`: the labels that the asker holds; without them only
+        public documents are searched. `vector`: the query's own, shape (dimension,), when it is known already or is
+        to be another than the embedder's.
+        """
+        ...
+
+
+@runtime_checkable
+class LiveIndex(Index, Protocol):
+    """An index that is written to while it is searched. Safe to share between threads."""
+
+    @property
+    def embedder(self) -> Embedder:
+        """Whose vectors it holds."""
+        ...
+
+    def held(self) -> Mapping[str, str]:
+        """Id and `Entry.digest` of each document that it holds."""
+        ...
+
+    def put(self, entries: Iterable[Entry]) -> None:
+        """Adds documents, in place of those of the same ids, all in one transaction: whatever happens meanwhile, each
+        is in the index whole, as it was or as it is. An entry without passages is held, and never found. Raises
+        `InputError` for vectors of another shape."""
+        ...
+
+    def delete(self, documents: Iterable[str]) -> int:
+        """Removes documents with all of their passages, in one transaction; returns how many there were."""
+        ...
+
+    def passages_around(self, passage: int, before: int = 1, after: int = 1) -> list[Citation]:
+        """A passage with those that stand before and after it in its document, in order. Raises `NotFound`."""
+        ...
+
+    def document_of(self, passage: int) -> Document:
+        """The document that a passage was cut from, with its whole text, without its sections. Raises `NotFound`."""
+        ...
+
+    def vectors_of(self, passages: Sequence[int]) -> NDArray[np.float32]:
+        """The vectors of passages, one row for each. Raises `NotFound`."""
+        ...
+
+    def snapshot(self, ws: Workspace, name: str) -> Artifact:
+        """Freezes what it holds now as an artifact of the kind `index`. Raises `Unsupported` where it cannot."""
+        ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

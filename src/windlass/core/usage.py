@@ -37,13 +37,17 @@ def usage_of(reported: Any) -> Usage:
 
 def _rest(whole: int | None, *parts: int | None) -> int | None:
     """What is left of a count without its parts. Cached sound or images stand in two of them: never below 0."""
-    return None if whole is None else max(0, whole - sum(part or 0 for part in parts))
+    if whole is None:
+        return None
+    for part in parts:
+        whole -= part or 0
+    return max(0, whole)
 
 
 def _count(counts: Mapping[str, Any], *names: str) -> int | None:
     for name in names:
         value = counts.get(name)
-        if isinstance(value, int) and not isinstance(value, bool):
+        if type(value) is int:  # a truth value is none
             return value
     return None
 

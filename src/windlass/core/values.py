@@ -156,6 +156,10 @@ class Citation:
     quote: str
     source: str = ""
     """Where the document came from: a path, or a `python:` name."""
+    place: str = ""
+    """Where in a document with pages, slides or sheets it begins: `page 12`."""
+    url: str = ""
+    """Where a person can open the document, if anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +258,8 @@ class ChatResponse:
     """The model, or its provider, declined; the message's text says why, where it says so."""
     kept: Kept | None = None
     """Set: the answer comes out of a cache. Then `usage` counts no tokens, and `cost_usd` is 0."""
+    warnings: Sequence[str] = ()
+    """What a reader should know about the answer: documents that contradict each other, or that give orders."""
 
 
 @dataclass(frozen=True, slots=True)

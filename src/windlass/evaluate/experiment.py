@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from windlass import __version__
 from windlass.core.errors import InputError
 from windlass.evaluate.gate import Check, Rule, Verdict, decide_all, non_inferiority, superiority
-from windlass.evaluate.metrics.selective import Selective, auroc, selective
+from windlass.evaluate.metrics.selective import Selective, aurc, auroc, selective
 from windlass.evaluate.outcomes import METRICS, Columns, Outcome, columns
 from windlass.evaluate.questions import ExamItem
 from windlass.evaluate.statistics.bootstrap import bootstrap
@@ -68,6 +68,8 @@ class SystemReport:
     auroc: Interval | None
     """Of the confidence: does it tell questions with an answer from those without? None without confidences or
     without one of the two kinds."""
+    aurc: float | None = None
+    """Area under the risk-coverage curve of the confidence: less is better. None without confidences."""
 
     def to_json(self) -> dict[str, Any]:
         plain: dict[str, Any] = _plain(self)
@@ -183,6 +185,7 @@ def report(
         metrics,
         selective(table.answerable, table.abstained, table.rank == 1),
         _auroc(items, outcomes, table, level, seed),
+        _aurc(outcomes, table),
     )
 
 
@@ -290,6 +293,11 @@ def _auroc(
         return bootstrap(statistic, len(items), [i.cluster for i in items], seed=seed, resamples=999, level=level)
     except InputError:  # so few items of one kind that resamples lack them: the estimate would have no interval
         return None
+
+
+def _aurc(outcomes: Sequence[Outcome], table: Columns) -> float | None:
+    confidence = [outcome.confidence for outcome in outcomes if outcome.confidence is not None]
+    return aurc(confidence, ~(table.answerable & (table.rank == 1))) if len(confidence) == len(outcomes) else None
 
 
 def _clusters(items: Sequence[ExamItem], mask: NDArray[np.bool_]) -> list[str]:

@@ -43,6 +43,8 @@ def render_report(report: SystemReport) -> str:
         rows.append([METRICS[name].label, *_cells(interval, _digits(name))])
     if report.auroc:
         rows.append(["AUROC of the confidence", *_cells(report.auroc, 3)])
+    if report.aurc is not None:
+        rows.append(["area under risk and coverage", f"{report.aurc:.3f}", "", f"{report.items:,}", ""])
     return f"{report.name}: {_counts(report)}\n\n{_aligned(rows)}\n\n{_abstentions(report)}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,20 +10,24 @@ from typing import Any
 
 from windlass.apply.assistant import Assistant
 from windlass.apply.providers import known
-from windlass.apply.rag.index_file import FILE, IndexFile
-from windlass.apply.rag.search import HybridIndex
-from windlass.apply.rag.vectors import CachedEmbedder, cache_path
+from windlass.apply.rag.embedding.vectors import CachedEmbedder, cache_path
+from windlass.apply.rag.indexes.embedded.layout import describe
+from windlass.apply.rag.indexes.search import HybridIndex
 from windlass.core.artifacts import Artifact
-from windlass.core.errors import ConfigError, InputError
-from windlass.core.protocols import ChatModel, Embedder, Extracting
+from windlass.core.errors import ConfigError, InputError, NotFound
+from windlass.core.protocols import ChatModel, Embedder, Extracting, LiveIndex, Reranker
 from windlass.core.trace import Recorder
 from windlass.core.workspace import Workspace
+from windlass.guard.injection import scan
 from windlass.loop.encoders import encoder_place
+from windlass.loop.living import chosen, living, open_living
 from windlass.loop.release import live, live_variant
 from windlass.loop.served import Served
-from windlass.loop.variant import VariantSpec, parts, read_variant
+from windlass.loop.variant import VariantSpec, parts, read_variant, reader_of
 
 TASK = "assistant"
+READER = "reader"
+"""What the model is called that reads answers out of passages."""
 
 
 def load_assistant(
@@ -37,36 +42,105 @@ def load_assistant(
 ) -> Assistant:
     """The assistant of a variant; None means what the task serves. `embedder` defaults to the one of its index.
 
-    The language model that windlass.toml names, if any, writes the answers; with `writes` False they are quotations
-    all the same, and a `reader` reads them out of the passages. Calls are recorded in the workspace unless another
-    `recorder` is given. Raises `NotFound` when nothing is released, `InputError` when the variant belongs to another
-    embedder, `ConfigError` when its model is not set up.
+    A `reader` that is given, or that the variant was measured with, reads the answers out of the passages. Else the
+    language model that windlass.toml names writes them; without one the workspace's model called `reader` reads them
+    out, where there is such a model (`windlass tune reader`), and else they are quotations: with `writes` False in any
+    case, but for a `reader` that is given. Calls are recorded in the workspace unless another `recorder` is given.
+
+    Raises `NotFound` when nothing is released, `InputError` when the variant belongs to another embedder, and
+    `ConfigError` when its model is not set up.
     """
     variant = variant or live_variant(ws, task)
     spec = read_variant(variant)
     index, adapter = parts(ws, variant)
-    opened = HybridIndex.open(index, embedder or load_embedder(index), adapter, spec.settings.search)
+    writer, retrieve = None, spec.settings.retrieve
+    if writes and reader is None:
+        pinned = reader_of(ws, variant)
+        writer = None if pinned else _writer(ws, spec)
+        reader = load_reader(ws, pinned.digest) if pinned else None if writer else workspace_reader(ws)
     return Assistant(
-        opened,
+        HybridIndex.open(index, embedder or load_embedder(index), adapter, spec.settings.search),
         spec.settings,
         ws.recorder if recorder is None else recorder,
-        _writer(ws, spec) if writes and reader is None else None,
+        writer,
         reader=reader,
+        helper=(writer or _writer(ws, spec)) if retrieve.asks else None,
+        reranker=load_reranker(ws, retrieve.reranker) if retrieve.reranker else None,
         name=spec.task,
         digest=variant.digest,
         windows=ws.config.windows,
+        scan=scan,
     )
+
+
+def load_living(
+    ws: Workspace,
+    name: str | None = None,
+    *,
+    embedder: Embedder | None = None,
+    reader: Extracting | None = None,
+    recorder: Recorder | None = None,
+) -> Assistant:
+    """The assistant of a living index, by default the one that was ingested into last, with default settings.
+
+    It answers from what the index holds at the time of the question; who answers is found as for `load_assistant`.
+    Raises `NotFound` when there is none.
+    """
+    spec = VariantSpec()
+    writer = _writer(ws, spec) if reader is None else None
+    return Assistant(
+        open_living(ws, name, embedder),
+        spec.settings,
+        ws.recorder if recorder is None else recorder,
+        writer,
+        reader=reader or (None if writer else workspace_reader(ws)),
+        name=spec.task,
+        windows=ws.config.windows,
+        scan=scan,
+    )
+
+
+def is_living(ws: Workspace, name: str) -> bool:
+    """Whether the name is that of a living index, and of no artifact."""
+    return name in living(ws) and ws.artifacts.find(name) is None
+
+
+def load_asked(
+    ws: Workspace, variant: str | None, index: str | None, *, reader: Extracting | None = None
+) -> tuple[Assistant, str]:
+    """The assistant of a variant or of a living index, and what it answers from: by default what is released, and where
+    nothing is, the living index that was ingested into last. Raises `NotFound` when there is neither."""
+    if variant is not None and index is not None:
+        raise InputError("A variant has an index of its own.", "Name a variant or a living index, not both.")
+    if variant is not None or (index is None and live(ws, TASK) is not None):
+        wanted = ws.artifacts.get(variant) if variant is not None else live_variant(ws, TASK)
+        more = f" (--name {names[0]} asks what was ingested)" if variant is None and (names := living(ws)) else ""
+        return load_assistant(ws, wanted, reader=reader), f"{wanted.ref}{more}"
+    if index is None and not living(ws):
+        raise NotFound(
+            f"There is nothing to ask in {ws.home}: nothing is ingested, and nothing is released.",
+            "windlass ingest FOLDER, or `windlass demo` to see it all.",
+        )
+    assistant = load_living(ws, index, reader=reader)
+    return assistant, f"{chosen(ws, index)}, {len(assistant.index):,} passages"
+
+
+def open_named(ws: Workspace, name: str) -> HybridIndex | LiveIndex:
+    """The living index of that name, or else the index artifact, with its embedder. Raises `NotFound`."""
+    if name in living(ws):
+        return open_living(ws, name)
+    artifact = ws.artifacts.get(name)
+    adapter = next((digest for role, digest in artifact.record.parents if role == "adapter"), None)
+    embedder = load_embedder(artifact)
+    return HybridIndex.open(artifact, embedder, None if adapter is None else ws.artifacts.get(adapter))
 
 
 def load_embedder(index: Artifact) -> Embedder:
     """The embedder whose vectors an index holds. Raises `InputError` when windlass has none of that digest."""
     from windlass.serve.encoders.embedder import MiniLM
 
-    file = IndexFile(index.path / FILE)
-    try:
-        wanted, name = file.meta.embedder, file.meta.embedder_name
-    finally:
-        file.close()
+    meta = describe(index.path)
+    wanted, name = meta.embedder, meta.embedder_name
     for precision in ("float32", "bfloat16"):
         embedder = MiniLM.load(precision=precision)
         if embedder.digest == wanted:
@@ -80,18 +154,73 @@ def load_embedder(index: Artifact) -> Embedder:
 def load_reader(ws: Workspace, name: str) -> Extracting:
     """The extractive reader in a folder, or in a model or adapter of the workspace. Raises `NotFound`, and `InputError`
     for what answers no questions."""
-    from windlass.build.transformer.classifier_files import has_head
-    from windlass.serve.encoders.span_reader import SpanReader
-
     with encoder_place(ws, name) as (folder, called):
         if not folder.is_dir():
             ws.artifacts.get(name)
-        if not (folder / "config.json").is_file() or not has_head(folder, "spans"):
+        if not _reads(folder):
             raise InputError(
                 f"{name} does not say where in a text an answer stands.",
-                "Train a model that does: `windlass tune extract`.",
+                "Train a model that does: `windlass tune reader`.",
             )
-        return SpanReader.from_folder(folder, name=called)
+        return _reader(folder, called)
+
+
+def workspace_reader(ws: Workspace) -> Extracting | None:
+    """What the workspace calls `reader`, a model or an adapter, if it reads answers out of texts."""
+    artifact = reader_artifact(ws)
+    return None if artifact is None else load_reader(ws, artifact.digest)
+
+
+def reader_artifact(ws: Workspace) -> Artifact | None:
+    found = ws.artifacts.find(READER)
+    return found if found is not None and found.kind in ("model", "adapter") and _reads(found.path) else None
+
+
+def _reads(folder: Path) -> bool:
+    from windlass.build.transformer.adapters.files import task_of
+    from windlass.build.transformer.classifier_files import has_head
+
+    if (folder / "adapter_config.json").is_file():
+        return task_of(folder) == "QUESTION_ANS"
+    return (folder / "config.json").is_file() and has_head(folder, "spans")
+
+
+def _reader(folder: Path, name: str | None) -> Extracting:
+    """Every answer it sees, with its margin: whether one is given is decided by the rule of the variant, which knows
+    what the search found besides."""
+    from windlass.serve.encoders.span_reader import SpanReader
+
+    return SpanReader.from_folder(folder, threshold=-math.inf, name=name)
+
+
+def load_reranker(ws: Workspace | None, name: str) -> Reranker:
+    """The reranker of that name: `provider:model` behind an endpoint, or in a folder, a model or an adapter of the
+    workspace. An encoder that makes vectors ranks by those of its words, and `all-MiniLM-L6-v2` is always at hand.
+
+    Raises `NotFound`, and `InputError` for a model that judges otherwise.
+    """
+    from windlass.apply.providers.reranking import RERANKERS, reranker
+
+    if name.partition(":")[0] in RERANKERS and ":" in name:
+        return reranker(name)
+    from windlass.serve.encoders.cross_encoder import CrossEncoder
+    from windlass.serve.encoders.embedder import MiniLM, SentenceEncoder
+    from windlass.serve.encoders.late_interaction import LateInteraction
+    from windlass.serve.encoders.opening import encoder_in
+
+    with encoder_place(ws, name) as (folder, called):
+        if not folder.is_dir():
+            if name == "all-MiniLM-L6-v2":
+                return LateInteraction(MiniLM.load())
+            if ws is None:
+                raise InputError(f"There is no folder {name}.", "Name a reranker's folder, or provider:model.")
+            ws.artifacts.get(name)
+        encoder = encoder_in(folder, called)
+        if isinstance(encoder, CrossEncoder):
+            return encoder
+        if isinstance(encoder, SentenceEncoder):
+            return LateInteraction(encoder)
+    raise InputError(f"{name} does not say how well a text answers.", "Train a model that does: `windlass tune rank`.")
 
 
 def cached(ws: Workspace, embedder: Embedder) -> CachedEmbedder:
@@ -100,12 +229,12 @@ def cached(ws: Workspace, embedder: Embedder) -> CachedEmbedder:
 
 
 def load_models(ws: Workspace | None, only: Sequence[str] = (), **engine: Any) -> dict[str, ChatModel]:
-    """What this workspace can serve by name: its newest language models, and the assistant once released, which follows
-    its releases.
+    """What this workspace can serve by name: its newest language models, and the assistant: what is released, and
+    follows its releases; or else of the living index that was ingested into last.
 
-    With `only`, just these: a task that has a release, a model of the workspace (`name`, `name@version`, digest), or a
-    model's folder, which needs no workspace. Raises `NotFound` and `InputError` for any other name. `engine`: how local
-    models are run, as for `LocalModel.load`; a task runs as it was released.
+    With `only`, just these: a task that has a release, a living index, a model of the workspace (`name`,
+    `name@version`, digest), or a model's folder, which needs no workspace. Raises `NotFound` and `InputError` for any
+    other name. `engine`: how local models are run, as for `LocalModel.load`; a task runs as it was released.
     """
     from windlass.serve.encoders.opening import holds_encoder
 
@@ -124,6 +253,8 @@ def load_models(ws: Workspace | None, only: Sequence[str] = (), **engine: Any) -
             models[artifact.record.name] = _local(ws, artifact, engine)
     if live(ws, TASK) is not None:
         models[TASK] = Served(ws, TASK, lambda: load_assistant(ws))
+    elif living(ws):
+        models[TASK] = load_living(ws)
     return models
 
 
@@ -144,6 +275,8 @@ def _named(ws: Workspace | None, name: str, engine: Mapping[str, Any]) -> tuple[
         return model.name, model
     if ws is not None and live(ws, name) is not None:
         return name, Served(ws, name, lambda: load_assistant(ws, task=name))
+    if ws is not None and is_living(ws, name):
+        return name, load_living(ws, name)
     artifact = model_artifact(ws, name)
     assert ws is not None, "it holds the artifact"
     return artifact.record.name, _local(ws, artifact, engine)

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.apply.assistant import AssistantSettings
-from windlass.apply.rag.abstention import AbstentionRule, evidence, fit
-from windlass.apply.rag.fusion import SearchSettings
+from windlass.apply.rag.answers.abstention import AbstentionRule, evidence, fit
 from windlass.apply.rag.index import reindex
-from windlass.apply.rag.search import HybridIndex
+from windlass.apply.rag.indexes.fusion import SearchSettings
+from windlass.apply.rag.indexes.search import HybridIndex
 from windlass.build.adapt.contrastive import AdaptSettings, Examples, train_adapter
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError

@@ -12,7 +12,8 @@ from windlass.apply.providers.keys import ApiKey
 from windlass.core.errors import NotFound, ProviderError
 from windlass.core.protocols import ChatModel
 from windlass.core.workspace import Workspace
-from windlass.loop.assemble import TASK, load_assistant, model_artifact
+from windlass.loop.assemble import TASK, is_living, load_asked, load_living, model_artifact
+from windlass.loop.living import living
 from windlass.loop.release import live
 
 
@@ -20,7 +21,8 @@ from windlass.loop.release import live
 def chat_model(
     ws: Workspace | None, which: str | None, *, name: str | None = None, key_env: str = "OPENAI_API_KEY"
 ) -> Iterator[ChatModel]:
-    """Yields it, and lets go of it in the end. `which` None: the released assistant, else the newest model.
+    """Yields it, and lets go of it in the end. `which` None: the released assistant, or that of the living index that
+    was ingested into last; else the newest model.
 
     Raises `NotFound` and `InputError` for what is not there, `ProviderError` for a server that does not answer.
     """
@@ -52,8 +54,10 @@ def _local(ws: Workspace | None, which: str | None) -> ChatModel:
         return LocalModel.load(Path(which), recorder=ws.recorder if ws else None)
     if ws is None:
         raise NotFound("There is no workspace here.", "Name a model's folder or a URL, or run `windlass init`.")
-    if which == TASK or (which is None and live(ws, TASK) is not None):
-        return load_assistant(ws)
+    if which == TASK or (which is None and (live(ws, TASK) is not None or living(ws))):
+        return load_asked(ws, None, None)[0]
+    if which is not None and is_living(ws, which):
+        return load_living(ws, which)
     if which is None:
         newest = ws.store.artifacts("model")
         if not newest:

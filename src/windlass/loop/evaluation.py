@@ -38,7 +38,7 @@ def evaluate_variant(
 ) -> SystemReport:
     """Every metric of one variant with its interval."""
     variant = find_variant(ws, ref, task)
-    items = load_items(_exam_of(ws, variant), split)
+    items = load_items(exam_of(ws, variant), split)
     outcomes = _measured(ws, variant, items, embedder)
     return report(items, outcomes, name=variant.ref, digest=variant.digest)
 
@@ -55,7 +55,7 @@ def compare_variants(
 ) -> Experiment:
     """The variant as candidate against `against` as incumbent, on the same questions. Nothing is promoted."""
     candidate, incumbent = find_variant(ws, ref, task), find_variant(ws, against, task)
-    exam, other = _exam_of(ws, candidate), _exam_of(ws, incumbent)
+    exam, other = exam_of(ws, candidate), exam_of(ws, incumbent)
     if exam.digest != other.digest:
         raise InputError(
             f"{candidate.ref} was indexed for {exam.ref}, {incumbent.ref} for {other.ref}: they hide other sentences.",
@@ -73,7 +73,8 @@ def compare_variants(
     )
 
 
-def _exam_of(ws: Workspace, variant: Artifact) -> Artifact:
+def exam_of(ws: Workspace, variant: Artifact) -> Artifact:
+    """The exam that the variant's index was built with. Raises `InputError` where it was built without."""
     index, _ = parts(ws, variant)
     for role, digest in index.record.parents:
         if role == "exam":

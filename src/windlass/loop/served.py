@@ -33,6 +33,11 @@ class Served:
     def digest(self) -> str | None:
         return self._current().digest
 
+    @property
+    def takes_access(self) -> bool:
+        """Whether it searches documents, and is to be told whose (`access` in `ChatRequest.extra`)."""
+        return bool(getattr(self._current(), "takes_access", False))
+
     def complete(self, request: ChatRequest) -> ChatResponse:
         return self._current().complete(request)
 

@@ -1,6 +1,6 @@
 """Variants of the grounded assistant: everything that decides its answers, as one artifact.
 
-`variant.json` holds the task, the assistant's settings and whether a language model writes; the index and the adapter
+`variant.json` holds the task, the assistant's settings and whether a language model writes; index, adapter and reader
 are parents. A settings key that this windlass does not know is an error, not a guess.
 """
 
@@ -36,15 +36,18 @@ def make_variant(
     index: Artifact,
     adapter: Artifact | None = None,
     *,
+    reader: Artifact | None = None,
     name: str | None = None,
     card: Mapping[str, Any] | None = None,
 ) -> Artifact:
-    """Stores a variant. The same parts give the same digest."""
+    """Stores a variant. The same parts give the same digest. `reader`: what reads its answers out of the passages."""
     with ws.artifacts.build("variant", name or spec.task) as draft:
         write_json(draft.path / FILE, asdict(spec))
         draft.add_parent("index", index)
         if adapter is not None:
             draft.add_parent("adapter", adapter)
+        if reader is not None:
+            draft.add_parent("reader", reader)
         draft.card = dict(card or {})
     return draft.done
 
@@ -60,5 +63,14 @@ def read_variant(variant: Artifact) -> VariantSpec:
 def parts(ws: Workspace, variant: Artifact) -> tuple[Artifact, Artifact | None]:
     """The index of a variant and its adapter, if it has one."""
     index = ws.artifacts.get(variant.parent("index"))
-    adapters = [digest for role, digest in variant.record.parents if role == "adapter"]
-    return index, ws.artifacts.get(adapters[0]) if adapters else None
+    return index, _part(ws, variant, "adapter")
+
+
+def reader_of(ws: Workspace, variant: Artifact) -> Artifact | None:
+    """The reader that a variant was measured with, if any."""
+    return _part(ws, variant, "reader")
+
+
+def _part(ws: Workspace, variant: Artifact, role: str) -> Artifact | None:
+    found = [digest for one, digest in variant.record.parents if one == role]
+    return ws.artifacts.get(found[0]) if found else None

@@ -41,6 +41,7 @@ _MIGRATIONS = (
         )""",
         TABLE,
     ),
+    ("ALTER TABLE keys ADD COLUMN access TEXT NOT NULL DEFAULT '[]'",),
 )
 
 
@@ -70,6 +71,8 @@ class Key:
     created: float
     expires: float | None
     revoked: float | None
+    access: frozenset[str] = frozenset()
+    """The labels of documents that it may find, besides those that anybody may."""
 
     def usable(self, now: float) -> bool:
         return self.revoked is None and (self.expires is None or now < self.expires)
@@ -101,30 +104,39 @@ class Keys:
             self._database.close()
 
     def add(
-        self, name: str, scopes: Sequence[str], limits: KeyLimits | None = None, *, days: float | None = None
+        self,
+        name: str,
+        scopes: Sequence[str],
+        limits: KeyLimits | None = None,
+        *,
+        days: float | None = None,
+        access: Sequence[str] = (),
     ) -> tuple[Key, str]:
-        """A new key, and its secret, which nobody can ask for again. `days`: how long it is good for."""
+        """A new key, and its secret, which nobody can ask for again. `days`: how long it is good for. `access`: the
+        labels of documents that it may find."""
         if not name.strip() or len(name) > 100:
             raise InputError("A key's name must have 1 to 100 characters.", "Name who uses it.")
         if unknown := sorted(set(scopes) - set(SCOPES)):
             raise InputError(f"There is no scope '{unknown[0]}'.", f"Scopes: {', '.join(SCOPES)}.")
         if not scopes:
             raise InputError("A key without a scope opens nothing.", f"Scopes: {', '.join(SCOPES)}.")
+        if not all(label.strip() for label in access):
+            raise InputError("An access label of the key is empty.", "Name the label that documents were given.")
         if days is not None and not (days > 0 and math.isfinite(days)):
             raise InputError(f"A key cannot be good for {days} days.", "Leave it out for a key without end.")
         now, secret = time.time(), PREFIX + secrets.token_urlsafe(32)
         key = Key(
             secrets.token_hex(6), name, frozenset(scopes), limits or KeyLimits(), now,
-            None if days is None else now + days * 86400, None,
+            None if days is None else now + days * 86400, None, frozenset(access),
         )  # fmt: skip
         with self._database.write() as connection:
             if connection.execute("SELECT 1 FROM keys WHERE name = ?", (name,)).fetchone():
                 raise InputError(f"There is a key named '{name}' already.", "Choose another name.")
             connection.execute(
-                "INSERT INTO keys VALUES (?,?,?,?,?,?,?,?)",
+                "INSERT INTO keys VALUES (?,?,?,?,?,?,?,?,?)",
                 (
                     key.id, name, _hash(secret), json.dumps(sorted(scopes)), json.dumps(asdict(key.limits)), now,
-                    key.expires, None,
+                    key.expires, None, json.dumps(sorted(key.access)),
                 ),
             )  # fmt: skip
         return key, secret
@@ -211,12 +223,15 @@ def _refusal(key: Key, now: float, used: Mapping[Slot, Used], tokens: int, dolla
     return None
 
 
-_COLUMNS = "id, name, scopes, limits, created, expires, revoked"
+_COLUMNS = "id, name, scopes, limits, created, expires, revoked, access"
 
 
 def _key(row: Sequence[Any]) -> Key:
-    id, name, scopes, limits, created, expires, revoked = row
-    return Key(id, name, frozenset(json.loads(scopes)), KeyLimits(**json.loads(limits)), created, expires, revoked)
+    id, name, scopes, limits, created, expires, revoked, access = row
+    allowed = KeyLimits(**json.loads(limits))
+    return Key(
+        id, name, frozenset(json.loads(scopes)), allowed, created, expires, revoked, frozenset(json.loads(access))
+    )
 
 
 def _hash(secret: str) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from windlass.apply.assistant import sources
+from windlass.apply.rag.answers.showing import sources
 from windlass.core.errors import InputError
 from windlass.core.protocols import ChatModel
 from windlass.core.values import ChatRequest, ChatResponse, Citation, Message

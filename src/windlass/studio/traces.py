@@ -6,7 +6,7 @@ import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -191,10 +191,9 @@ def _payload(value: Any) -> dict[str, Any]:
 
 def citations(root: SpanRecord) -> list[Citation]:
     """The citations that an assistant's root span holds."""
-    names = set(Citation.__slots__)
-    return [
-        Citation(**{k: v for k, v in c.items() if k in names}) for c in citations_of(root) if names <= {*c, "source"}
-    ]
+    names = {field.name for field in fields(Citation)}
+    needed = {field.name for field in fields(Citation) if field.default is MISSING}
+    return [Citation(**{k: v for k, v in c.items() if k in names}) for c in citations_of(root) if needed <= set(c)]
 
 
 def _quotes(studio: Studio, root: SpanRecord) -> list[tuple[Citation, str | None]]:

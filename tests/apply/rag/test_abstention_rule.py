@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from windlass.apply.rag.abstention import FEATURES, AbstentionRule, best_threshold, fit
+from windlass.apply.rag.answers.abstention import FEATURES, AbstentionRule, best_threshold, fit
 from windlass.core.errors import InputError
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from windlass.apply.rag.hashing import HashingEmbedder
-from windlass.apply.rag.vectors import CachedEmbedder
+from windlass.apply.rag.embedding.hashing import HashingEmbedder
+from windlass.apply.rag.embedding.vectors import CachedEmbedder
 from windlass.core.errors import WorkspaceCorrupt
 from windlass.core.protocols import EmbedKind
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from windlass.apply.rag.fusion import SearchSettings, best, fuse
+from windlass.apply.rag.indexes.fusion import SearchSettings, best, fuse
 from windlass.core.errors import InputError
 
 COSINES = st.lists(st.integers(-100, 100), min_size=1, max_size=30)

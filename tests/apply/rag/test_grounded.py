@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from windlass.apply.rag.grounded import grounded_answer, grounded_request
+from windlass.apply.rag.answers.grounded import grounded_answer, grounded_request
 from windlass.core.values import ChatRequest, Citation, Message
 
 PASSAGES = [

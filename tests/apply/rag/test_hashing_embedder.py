@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from windlass.apply.rag.hashing import HashingEmbedder
+from windlass.apply.rag.embedding.hashing import HashingEmbedder
 
 
 @given(st.lists(st.text(max_size=30), max_size=6), st.sampled_from([1, 16, 256]))

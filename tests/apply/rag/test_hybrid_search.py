@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from windlass.apply.rag.answer import QuoteSettings, quote
-from windlass.apply.rag.fusion import SearchSettings
-from windlass.apply.rag.hashing import HashingEmbedder
+from windlass.apply.rag.answers.quoting import QuoteSettings, _grown, quote
+from windlass.apply.rag.embedding.hashing import HashingEmbedder
 from windlass.apply.rag.index import HybridIndex, build_index
+from windlass.apply.rag.indexes.fusion import SearchSettings
+from windlass.apply.rag.sentences import sentence_spans
 from windlass.core.documents import Document, write_documents
 from windlass.core.errors import InputError
+from windlass.core.values import Citation
 from windlass.core.workspace import Workspace
 
 WORDS = "pump water valve oven bread star violin string engine paper river stone".split()  # noqa: SIM905
@@ -97,3 +99,13 @@ def test_quotations_are_verbatim_short_and_from_different_passages(index: Hybrid
         assert owners[0] == hits[0].passage, "the best passage is always quoted"
         assert len(set(owners)) == len(owners)
     assert quote(index, "violin", [], settings) == ([], 0)
+
+
+def test_a_quotation_does_not_go_on_behind_a_heading() -> None:
+    text = "The base has three years.\n\n## Spare parts\n\nCups are sold.\nSo are funnels."
+    passage = Citation("d", "D", "", 100, 100 + len(text), text)
+    spans = list(sentence_spans(text))
+    about = [text[a:b] for a, b in spans]
+    grown = [_grown(passage, spans, best, 300) for best in (0, len(spans) - 1)]
+    assert about[0] == "The base has three years." and grown[0].quote == about[0]
+    assert grown[1].quote == text[text.index("## Spare") :] and grown[1].start == 100 + text.index("## Spare")

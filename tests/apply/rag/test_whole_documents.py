@@ -9,11 +9,11 @@ from typing import Any, Literal
 import pytest
 
 from windlass.apply.assistant import Assistant, AssistantSettings
-from windlass.apply.rag.abstention import AbstentionRule
-from windlass.apply.rag.grounded import grounded_request
-from windlass.apply.rag.hashing import HashingEmbedder
+from windlass.apply.rag.answers.abstention import AbstentionRule
+from windlass.apply.rag.answers.grounded import grounded_request
+from windlass.apply.rag.answers.whole import route
+from windlass.apply.rag.embedding.hashing import HashingEmbedder
 from windlass.apply.rag.index import HybridIndex, build_index
-from windlass.apply.rag.whole import route
 from windlass.apply.tasks import task
 from windlass.core.documents import Document, write_documents
 from windlass.core.errors import InputError
@@ -149,5 +149,5 @@ def test_all_passages_in_their_order(index: HybridIndex) -> None:
     assert [one.document for one in index.passages()] == ["pump", "oven"]
     assert [one.document for one in index.passages({"team": ["food"]})] == ["oven"]
     assert index.characters == sum(len(one.quote) for one in index.passages())
-    with pytest.raises(InputError, match="whole of at least 0"):
+    with pytest.raises(InputError, match="whole and memory of at least 0"):
         AssistantSettings(whole=-1)

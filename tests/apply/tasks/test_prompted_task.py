@@ -15,7 +15,7 @@ import pytest
 from pydantic import BaseModel
 
 from windlass.apply.prompts import Prompt, artifact, write_prompt
-from windlass.apply.rag.hashing import HashingEmbedder
+from windlass.apply.rag.embedding.hashing import HashingEmbedder
 from windlass.apply.tasks import Example, Surroundings, surrounded, task
 from windlass.apply.tasks.similar import Similar
 from windlass.core.errors import InputError, NotFound

@@ -15,9 +15,12 @@ from encoder_world import WORDS, save_encoder
 from safetensors.torch import save_file
 from tuned_world import asked, echoes, make_home, write_rows
 
+from windlass.apply.rag.embedding.hashing import HashingEmbedder
+from windlass.apply.rag.index import build_index
 from windlass.build.adapt.opening import open_inputs
 from windlass.build.adapt.tuning import OBJECTIVES
 from windlass.cli.main import main
+from windlass.core.documents import Document, write_documents
 from windlass.core.workspace import Workspace
 from windlass.loop.conversations import Wanted, form_of, harvest_conversations
 from windlass.loop.feedback import give_feedback
@@ -69,11 +72,36 @@ def test_traces_are_learned_from(home: Path, capsys: pytest.CaptureFixture[str])
         assert tuned.parent("dataset") == ws.artifacts.get("conversations").digest
 
 
+def test_an_index_teaches_ranking(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_encoder(tmp_path / "bert", "Bert", "Model")
+    monkeypatch.setattr("windlass.loop.assemble.load_embedder", lambda index: HashingEmbedder())
+    with Workspace(tmp_path) as ws:
+        texts = [" ".join(WORDS[n:] + WORDS[:n])[:60] for n in range(10)]
+        documents = [
+            Document(f"d{n}", f"d{n}", "", f"{text.capitalize()}. {text.title()} {n}.") for n, text in enumerate(texts)
+        ]
+        with ws.artifacts.build("corpus", "corpus") as draft:
+            write_documents(draft.path / "documents.jsonl", documents)
+        build_index(ws, draft.done, HashingEmbedder(), name="notes")
+    asked = ("rank", "--from", "index", "--index", "notes", "--base", str(tmp_path / "bert"), "--name", "ranker")
+    shown = say(tmp_path, capsys, *asked, *QUICK)
+    assert "ranking@1: 10 questions (0 of users, 10 headings and sentences of the documents)" in shown
+    with Workspace(tmp_path) as ws:
+        ranker = ws.artifacts.get("ranker")
+        assert ranker.parent("dataset") == ws.artifacts.get("ranking").digest
+    wrong = say(tmp_path, capsys, "classify", "--from", "index", "--base", str(tmp_path / "bert"), status=2)
+    assert "an index teaches ranking" in wrong
+
+
 def test_options_that_contradict_each_other_are_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     both = say(home, capsys, "chat", "--data", "x.jsonl", "--from", "traces", status=2)
     assert "Both --data and --from traces are given" in both
     alone = say(home, capsys, "chat", "--data", "x.jsonl", "--minimum", "0", status=2)
     assert "Add --from traces" in alone
+    lost = say(home, capsys, "rank", "--data", "x.jsonl", "--questions", "harvest", status=2)
+    assert "Add --from index" in lost
     several = say(home, capsys, "chat", "--data", "x.jsonl", "--search", "2", "--workers", "2", status=2)
     assert "A search trains with one worker" in several
     assert "RANK" not in os.environ

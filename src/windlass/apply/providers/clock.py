@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
+from typing import TypeVar
 
-import httpx2
-
+from windlass.apply.providers.plain_calls import Answer
 from windlass.core.errors import TimedOut
 
 T = TypeVar("T")
@@ -30,17 +29,23 @@ class Clock:
             raise self._over()
         return left
 
-    def limits(self, client: httpx2.Client | httpx2.AsyncClient) -> dict[str, Any]:
-        """What a request says of its time: no phase may take longer than what is left of the whole."""
+    def phases(self, usual: Mapping[str, float | None]) -> Mapping[str, float | None]:
+        """How long each phase of a request may take: none longer than what is left of the whole."""
         left = self.left()
         if left is None:
-            return {}
-        usual = client.timeout
-        phases = {"connect": usual.connect, "write": usual.write, "read": usual.read}
-        shorter = {name: left if limit is None else min(left, limit) for name, limit in phases.items()}
-        return {"timeout": {"pool": left, **shorter}}
+            return usual
+        return {name: left if limit is None else min(left, limit) for name, limit in usual.items()}
 
-    def watched(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    def collected(self, answer: Answer) -> bytes:
+        """The whole content of an answer, as long as there is time."""
+        if self._end is None:
+            return answer.rest()
+        pieces = list[bytes]()
+        while piece := answer.piece(self.left()):
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def watched(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         """The pieces, as long as there is time. A silent server is noticed by the timeout of the phase."""
         for piece in pieces:
             self.left()

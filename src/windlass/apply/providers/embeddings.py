@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import base64
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,6 +36,8 @@ class RemoteEmbedder(abc.ABC):
         self._asked = dimension
         self._dimension: int | None = dimension
         self._batch = batch
+        # Also when it is forgotten: who opens an index by its name does not know that its embedder keeps connections.
+        self.close = weakref.finalize(self, endpoint.close)
 
     @property
     def name(self) -> str:

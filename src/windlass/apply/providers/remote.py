@@ -155,7 +155,8 @@ class RemoteChat:
             if count is not None and (type(count) is not int or count < 0):
                 raise ValueError(f"{count!r} {name} tokens")
         cost = self._price(response.model, response.usage) if at_list_price(request) else None
-        return replace(response, cost_usd=cost)
+        object.__setattr__(response, "cost_usd", cost)  # it was just made, and nobody has seen it without
+        return response
 
     @contextlib.contextmanager
     def understood(self) -> Iterator[None]:

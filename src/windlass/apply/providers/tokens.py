@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,10 +108,23 @@ def _of_part(part: Part) -> int:
 
 def _beyond(request: ChatRequest) -> str:
     """Tools and schema, about as the model is told them."""
-    said: list[Any] = [[tool.name, tool.description, tool.parameters] for tool in request.tools]
+    said = [_json([tool.name, tool.description, tool.parameters]) for tool in request.tools]
     if request.schema is not None:
-        said.append(request.schema)
-    return _json(said) if said else ""
+        said.append(_told(request.schema))
+    return f"[{','.join(said)}]" if said else ""
+
+
+_schemas: dict[int, tuple[Mapping[str, Any], str]] = {}
+
+
+def _told(schema: Mapping[str, Any]) -> str:
+    """Its JSON. A task asks with the same schema each time, and writing it out takes as long as all else here."""
+    kept = _schemas.get(id(schema))
+    if kept is None or kept[0] is not schema:
+        if len(_schemas) >= 256:
+            _schemas.clear()
+        kept = _schemas[id(schema)] = schema, _json(schema)
+    return kept[1]
 
 
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

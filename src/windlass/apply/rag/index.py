@@ -1,30 +1,44 @@
-"""Making indexes: from a corpus, or from an index and an adapter. Searching is in `windlass.apply.rag.search`."""
+"""Making indexes: from a corpus, or from an index and an adapter. Searching is in `rag.indexes.search`."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import shutil
+import sqlite3
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from windlass.apply.rag.adapter import check_base, load_adapter
-from windlass.apply.rag.chunking import ChunkSettings, Passage, Span, chunk, embedding_text
-from windlass.apply.rag.index_file import FILE, IndexFile, IndexMeta, replace_vectors, write_index
-from windlass.apply.rag.search import HybridIndex
-from windlass.apply.rag.vectors import CachedEmbedder, cache_path
+import numpy as np
+from numpy.typing import NDArray
+
+from windlass.apply.rag.chunking import ChunkSettings, Span
+from windlass.apply.rag.chunking.chunker import Chunker
+from windlass.apply.rag.embedding.adapter import check_base, load_adapter
+from windlass.apply.rag.embedding.vectors import CachedEmbedder, cache_path
+from windlass.apply.rag.indexes.embedded.layout import FILE, IndexMeta, describe, sqlite_errors, write_meta
+from windlass.apply.rag.indexes.embedded.quantised import Quantised
+from windlass.apply.rag.indexes.embedded.vector_file import append, mapped
+from windlass.apply.rag.indexes.embedded.writing import write_frozen
+from windlass.apply.rag.indexes.search import HybridIndex
 from windlass.core.artifacts import Artifact
-from windlass.core.documents import Document, read_documents
+from windlass.core.documents import Document, Entry, Passage, document_digest, read_documents
 from windlass.core.errors import InputError
 from windlass.core.files import write_json
 from windlass.core.progress import Progress
 from windlass.core.protocols import Embedder
 from windlass.core.workspace import Workspace
 
+if TYPE_CHECKING:
+    from windlass.apply.rag.chunking.contextual import ContextWriter  # with it come providers
+
 __all__ = ["HybridIndex", "build_index", "reindex"]
+
+_ROWS = 65_536
 
 
 def build_index(
@@ -36,11 +50,14 @@ def build_index(
     name: str = "index",
     kinds: Collection[str] | None = None,
     settings: ChunkSettings | None = None,
+    writer: ContextWriter | None = None,
+    quantised: Quantised = "",
 ) -> Artifact:
     """Indexes the documents of `corpus`, or those whose `metadata.kind` is in `kinds`.
 
     What the dataset `exam` hides (see `Hidden`) is kept out of the index. Interrupted and run again the build goes on
-    where it was: finished vectors are in the workspace's cache. Raises `InputError` when there is nothing to index.
+    where it was: finished vectors are in the workspace's cache. `writer`: for settings that are `written`.
+    `quantised`: see `embedded.quantised`. Raises `InputError` when there is nothing to index.
     """
     settings = settings or ChunkSettings()
     hidden = hidden_by(exam)
@@ -52,23 +69,24 @@ def build_index(
         closing(CachedEmbedder(embedder, cache_path(ws.root))) as cached,
     ):
         started = time.monotonic()
-        cut = _Cut(corpus, hidden, kinds, settings)
+        chunker = Chunker(cached, settings, writer)
+        cut = _Cut(corpus, hidden, kinds, chunker)
         passages = [passage for _, some in cut.documents for passage in some]
         with Progress("index", len(passages), "passages") as progress:
-            texts = [embedding_text(passage, settings.context) for passage in passages]
-            embedded = cached.embed_all(texts, "passage", progress)
+            embedded = chunker.embed(cut.documents, progress)
         meta = IndexMeta(
-            embedder=embedder.digest,
-            embedder_name=embedder.name,
-            dimension=embedder.dimension,
-            passages=len(passages),
-            documents=len(cut.documents),
+            embedder.digest,
+            embedder.name,
+            embedder.dimension,
             context=settings.context,
             corpus=corpus.digest,
             exam=exam_digest,
+            quantised=quantised,
         )
-        write_index(draft.path / FILE, cut.documents, embedded.vectors, meta)
+        meta = write_frozen(draft.path, meta, cut.entries(embedded.vectors))
         report = {**cut.report(), "passages_longer_than_the_embedder_reads": embedded.truncated}
+        if writer is not None:
+            report |= {"contexts_written": writer.asked - writer.kept, "passages_without_context": writer.silent}
         write_json(draft.path / "index.json", {**asdict(meta), "chunking": asdict(settings), "report": report})
         draft.card.update(report, vectors_computed=cached.computed, seconds=round(time.monotonic() - started, 3))
         draft.add_parent("corpus", corpus)
@@ -85,15 +103,20 @@ def reindex(ws: Workspace, index: Artifact, adapter: Artifact, *, name: str | No
     """
     name = name or index.record.name
     loaded = load_adapter(adapter)
-    with closing(IndexFile(index.path / FILE)) as file:
-        if file.meta.adapter is not None:
-            return reindex(ws, ws.artifacts.get(index.parent("base")), adapter, name=name)
-        check_base(loaded, file.meta.embedder, file.meta.embedder_name)
-        vectors = loaded.apply(file.vectors)
-        meta = dataclasses.replace(file.meta, adapter=adapter.digest)
+    meta = describe(index.path)
+    if meta.adapter is not None:
+        return reindex(ws, ws.artifacts.get(index.parent("base")), adapter, name=name)
+    check_base(loaded, meta.embedder, meta.embedder_name)
+    meta = dataclasses.replace(meta, adapter=adapter.digest)
     with ws.artifacts.build("index", name) as draft:
         shutil.copyfile(index.path / FILE, draft.path / FILE)
-        replace_vectors(draft.path / FILE, vectors, meta)
+        vectors = mapped(index.path, 1, meta.passages, meta.dimension)
+        blocks = (loaded.apply(vectors[at : at + _ROWS]) for at in range(0, len(vectors), _ROWS))
+        append(draft.path, 1, 0, blocks, meta.quantised, synced=False)
+        with sqlite_errors(draft.path / FILE), closing(sqlite3.connect(draft.path / FILE)) as db:
+            db.execute("PRAGMA journal_mode = OFF")
+            write_meta(db, meta)
+            db.commit()
         described = json.loads((index.path / "index.json").read_text(encoding="utf-8"))
         write_json(draft.path / "index.json", {**described, **asdict(meta)})
         draft.card.update(index.card, vectors_computed=0)
@@ -137,9 +160,8 @@ def hidden_by(exam: Artifact | None) -> Hidden:
 class _Cut:
     """The documents of a corpus with their passages, and the count of everything that was left out."""
 
-    def __init__(
-        self, corpus: Artifact, hidden: Hidden, kinds: Collection[str] | None, settings: ChunkSettings
-    ) -> None:
+    def __init__(self, corpus: Artifact, hidden: Hidden, kinds: Collection[str] | None, chunker: Chunker) -> None:
+        self.hidden, self.chunker = hidden, chunker
         self.documents: list[tuple[Document, Sequence[Passage]]] = []
         self.read = self.other_kinds = self.withheld = self.without_passages = self.wordless = self.masked = 0
         unseen = set(hidden.spans) | hidden.documents
@@ -152,7 +174,7 @@ class _Cut:
                 self.withheld += 1
                 continue
             masked = hidden.spans.get(document.id, ())
-            found = list(chunk(document, masked, settings))
+            found = chunker.passages(document, masked)
             passages = [p for p in found if any(map(str.isalnum, p.text))]
             self.masked += len(masked)
             self.wordless += len(found) - len(passages)
@@ -178,6 +200,19 @@ class _Cut:
                 self.read += 1
                 yield document
                 progress.update(self.read)
+
+    def entries(self, vectors: NDArray[np.float32]) -> Iterator[Entry]:
+        """`vectors`: of all passages, in their order. What is masked is not in the index, not even outside of passages;
+        nor is a title that gives it away."""
+        at = 0
+        for document, passages in self.documents:
+            text = document.text
+            for start, end in self.hidden.spans.get(document.id, ()):
+                text = text[:start] + " " * (end - start) + text[end:]
+            shown = dataclasses.replace(document, title=passages[0].title, text=text)
+            digest = document_digest(shown, asdict(self.chunker.settings))
+            yield Entry(shown, digest, passages, vectors[at : at + len(passages)])
+            at += len(passages)
 
     def report(self) -> dict[str, int]:
         return {

@@ -117,14 +117,13 @@ def _again(response: ChatResponse, mode: Mode, problems: Sequence[str]) -> list[
     return [said, Message("user", told)]
 
 
-def shaped(request: ChatRequest, mode: Mode, reader: Reader[Any] | None) -> ChatRequest:
-    """The request, with the form of its answer asked for in the way of `mode`."""
+def form(mode: Mode, reader: Reader[Any] | None) -> dict[str, Any]:
+    """What a request says of the form of its answer, to be asked for in the way of `mode`."""
     if reader is None or mode in ("text", "prompt"):
-        return request
+        return {}
     if mode == "schema":
-        return replace(request, schema=reader.schema)
-    tool = ToolSpec(TOOL, "Give the answer.", reader.schema)
-    return replace(request, tools=[tool], tool_choice=TOOL)
+        return {"schema": reader.schema}
+    return {"tools": [ToolSpec(TOOL, "Give the answer.", reader.schema)], "tool_choice": TOOL}
 
 
 def checked(

@@ -25,7 +25,7 @@ from windlass.apply.prompts.value import Prompt
 from windlass.apply.providers.answers import Answers
 from windlass.apply.providers.budget import Budget
 from windlass.apply.tasks.absent import Absent
-from windlass.apply.tasks.asking import Mode, Question, asking, checked, shaped
+from windlass.apply.tasks.asking import Mode, Question, asking, checked, form
 from windlass.apply.tasks.citing import context
 from windlass.apply.tasks.means import supplied
 from windlass.apply.tasks.outcome import Outcome
@@ -102,6 +102,7 @@ class Task(Generic[P, R]):
         """Whether the prompt in its settings is the words themselves, whatever they look like."""
         self._about: Mapping[str, Any] = {}
         self._kept: tuple[Source, Task[P, R]] | None = None
+        self._supplied: tuple[Model, Surroundings, Model] | None = None
         self.signature: Signature = signature_of(function)
         self.__name__ = self.signature.name
         self.__doc__ = self.signature.instructions
@@ -317,7 +318,7 @@ class Task(Generic[P, R]):
             (content(e.inputs, types), str(e.answer) if reader is None else reader.written(self._answer(e)))
             for e in shown
         ]
-        asked = ChatRequest(messages(instructions, examples, content(inputs, types)), **settings.parameters)
+        said = messages(instructions, examples, content(inputs, types))
         seen = context(shape, inputs, types)
 
         def read(text: str) -> Any:
@@ -328,7 +329,7 @@ class Task(Generic[P, R]):
 
         absent = Absent in (self.signature.output, *get_args(self.signature.output))
         return Question(
-            shaped(asked, mode, reader),
+            ChatRequest(said, **form(mode, reader), **settings.parameters),
             mode,
             checked(read, settings.checks, inputs) if settings.checks else read,
             Absent if absent else None,
@@ -348,7 +349,11 @@ class Task(Generic[P, R]):
     def _model(self, around: Surroundings) -> Model:
         settings, wanted = self.settings, self.settings.model
         model = around.model(wanted) if wanted is None or isinstance(wanted, str) else wanted
-        return supplied(model, around, self.__name__, settings.cache, settings.budget)
+        kept = self._supplied
+        if kept is None or kept[0] is not model or kept[1] is not around:
+            made = supplied(model, around, self.__name__, settings.cache, settings.budget)
+            self._supplied = kept = model, around, made
+        return kept[2]
 
     def _span(self, around: Surroundings, args: Any, kwargs: Any) -> _Calling:
         return _Calling(around, self.signature, {**self._about, "windlass.task.digest": self._digest}, args, kwargs)
@@ -356,7 +361,7 @@ class Task(Generic[P, R]):
     def _noted(self, span: Span, outcome: Outcome[Any]) -> Outcome[Any]:
         span.output = outcome.value if self._shape is None or self.settings.think else self._shape.plain(outcome.value)
         span["windlass.attempts"] = len(outcome.attempts)
-        return replace(outcome, trace_id=span.trace_id)
+        return Outcome(outcome.value, outcome.attempts, span.trace_id)
 
 
 class _Calling:

@@ -42,7 +42,7 @@ from windlass.core.errors import InputError
 from windlass.core.files import write_json
 from windlass.core.progress import Progress
 from windlass.core.readers import Folder, ReadReport, RowFields, Source
-from windlass.core.readers.folder import MAX_BYTES
+from windlass.core.readers.reading import MAX_BYTES
 from windlass.core.workspace import Workspace
 
 _COLUMNS = ("documents", "bytes", "train_documents", "train_bytes", "heldout_documents", "heldout_bytes")

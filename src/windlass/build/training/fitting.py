@@ -21,13 +21,13 @@ from windlass.build.training.data.batches import Examples, OnPolicy
 from windlass.build.training.distributed.parallel import Spread
 from windlass.build.training.distributed.workers import Following, Workers
 from windlass.build.training.guard import Best, NotFinite
-from windlass.build.training.interrupt import deferred_interrupt
 from windlass.build.training.loop import StepReport, StepSizes, TrainState, steps
 from windlass.build.training.measuring.meters import Meter, Speed, peak
 from windlass.build.training.measuring.standing import standing
 from windlass.build.training.pace import UNPLANNED, Pace
 from windlass.build.training.settings import RunSettings, ScheduleSettings, budget_seconds, dtype_of
 from windlass.core.artifacts import check_name
+from windlass.core.interrupt import deferred_interrupt
 from windlass.core.progress import Progress
 from windlass.core.runs import Run
 from windlass.core.workspace import Workspace

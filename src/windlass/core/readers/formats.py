@@ -1,4 +1,4 @@
-"""Which file holds what, by its name: pages, Python, programs in other languages."""
+"""Which file holds what, by its name: pages, Python, programs in other languages, documents that are not text."""
 
 from __future__ import annotations
 
@@ -70,6 +70,9 @@ PROGRAMS: dict[str, str] = {
     for suffix in suffixes.split()
 }
 """Suffix -> programming language."""
+
+DOCUMENTS = (".pdf", ".docx", ".pptx", ".xlsx", ".eml", ".mbox")
+"""Files that hold text, among other things."""
 
 _BARE_NAMES = frozenset(
     {"README", "LICENSE", "COPYING", "NEWS", "CHANGES", "CHANGELOG", "AUTHORS", "INSTALL", "NOTICE"}

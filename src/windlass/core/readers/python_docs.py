@@ -22,7 +22,6 @@ from pathlib import Path
 import windlass
 from windlass.core.documents import Document
 from windlass.core.errors import InputError
-from windlass.core.readers.folder import read_file
 from windlass.core.readers.headings import rst_sections
 from windlass.core.readers.python_source import (
     Documented,
@@ -31,6 +30,7 @@ from windlass.core.readers.python_source import (
     parse,
     source_document,
 )
+from windlass.core.readers.reading import read_file
 from windlass.core.readers.report import ReadReport
 from windlass.core.readers.text import NotText, canonical, decode
 

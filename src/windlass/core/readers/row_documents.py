@@ -18,7 +18,8 @@ from windlass.core.readers.text import canonical
 class RowFields:
     """Which fields of a row make a document."""
 
-    text: str = "text"
+    text: str | None = "text"
+    """None: `text` where a row has that; of other rows all fields are read, as lines `name: value`."""
     id: str | None = None
     """None: the document is called `file:row`. Else `file#value`, for values that differ from row to row."""
     title: str = "title"
@@ -27,7 +28,10 @@ class RowFields:
     """Fields that go to `metadata["row"]` where a row has them. `path` also tells the format of the text."""
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def columns(self) -> tuple[str, ...] | None:
+        """Those that have to be read; None: all."""
+        if self.text is None:
+            return None
         return tuple(dict.fromkeys(filter(None, (self.text, self.id, self.title, "path", *self.kept))))
 
 
@@ -35,7 +39,10 @@ def row_documents(rows: Iterable[Row], name: str, fields: RowFields, report: Rea
     """The documents of the rows of one file. A row without text is skipped and named."""
     for number, row in rows:
         source = f"{name}:{number}"
-        text = row.get(fields.text)
+        report.parts["rows"] += 1
+        text = row.get(fields.text or "text")
+        if fields.text is None and not isinstance(text, str):
+            text = "\n".join(f"{name}: {value}" for name, value in _said(row))
         if not isinstance(text, str):
             if fields.text not in row:
                 report.skip(source, f"row without a field '{fields.text}'", f"it has {', '.join(row) or 'none'}")
@@ -57,6 +64,21 @@ def row_documents(rows: Iterable[Row], name: str, fields: RowFields, report: Rea
             elif document.metadata["kind"] == "page" and isinstance(title, str) and title.strip():
                 document = replace(document, title=canonical(title).strip())
             yield replace(document, metadata={**document.metadata, "row": kept}) if kept else document
+
+
+def _said(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """What a row says, as (name, text): fields in fields are named by their path, `address.city`."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _said(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list) and any(isinstance(item, Mapping | list) for item in value):
+        for number, item in enumerate(value, start=1):
+            yield from _said(item, f"{name}.{number}" if name else str(number))
+    elif isinstance(value, list):
+        if value:
+            yield name, ", ".join(str(item) for item in value)
+    elif value not in (None, ""):
+        yield name, str(value)
 
 
 def _plain(value: Any) -> Any:

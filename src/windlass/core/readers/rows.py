@@ -1,4 +1,5 @@
-"""Rows: files that hold many documents, one a row. JSON lines, CSV, TSV and Parquet, read in constant memory.
+"""Rows: files that hold many documents, one a row. JSON lines, CSV, TSV and Parquet are read in constant
+memory, a JSON array whole.
 
 A row that is broken is skipped and named with its file and number; all others are read.
 """
@@ -34,8 +35,11 @@ def is_rows(name: str) -> bool:
 def read_rows(
     file: Path, name: str, report: ReadReport, *, max_bytes: int, columns: tuple[str, ...] | None = None
 ) -> Iterator[Row]:
-    """The rows of one file. A row of more than `max_bytes` is skipped; `columns` None: all that a Parquet file has."""
-    suffix = PurePath(unpacked_name(name)).suffix.lower()
+    """The rows of one file; of a .json file the objects of its array.
+
+    A row of more than `max_bytes` is skipped; `columns` None: all that a Parquet file has.
+    """
+    suffix = PurePath(unpacked_name(file.name)).suffix.lower()
     try:
         report.bytes += file.stat().st_size
         report.files += 1
@@ -45,6 +49,8 @@ def read_rows(
         with opened(file) as stream:
             if suffix in (".csv", ".tsv"):
                 yield from _csv_rows(stream, name, report, max_bytes, "," if suffix == ".csv" else "\t")
+            elif suffix == ".json":
+                yield from _json_array(stream, name, report, max_bytes)
             else:
                 yield from _json_rows(stream, name, report, max_bytes)
     except UNPACKING_ERRORS as error:
@@ -88,6 +94,24 @@ def _json_rows(stream: IO[bytes], name: str, report: ReadReport, max_bytes: int)
             report.skip(f"{name}:{number}", "row not a JSON object", type(row).__name__)
 
 
+def _json_array(stream: IO[bytes], name: str, report: ReadReport, max_bytes: int) -> Iterator[Row]:
+    """The objects of an array, numbered from 1; of any other object the one row that it is."""
+    data = stream.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        report.skip(name, "too large", f"the limit for JSON is {max_bytes / 1e6:,.0f} MB: make JSON lines of it")
+        return
+    try:
+        value = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        report.skip(name, "not JSON", str(error))
+        return
+    for number, row in enumerate(value if isinstance(value, list) else [value], start=1):
+        if isinstance(row, dict):
+            yield number, row
+        else:
+            report.skip(f"{name}:{number}", "row not a JSON object", type(row).__name__)
+
+
 def _csv_rows(stream: IO[bytes], name: str, report: ReadReport, max_bytes: int, delimiter: str) -> Iterator[Row]:
     """The first line names the columns; a quoted value may hold line ends."""
     csv.field_size_limit(max(csv.field_size_limit(), max_bytes))  # the module's own default is 128 KB
@@ -98,7 +122,8 @@ def _csv_rows(stream: IO[bytes], name: str, report: ReadReport, max_bytes: int, 
         for place, line in _lines(stream, name, report, max_bytes):  # noqa: B007
             yield line
 
-    reader = csv.reader(lines(), delimiter=delimiter)
+    source = lines()
+    reader = csv.reader(source, delimiter=delimiter)
     header: list[str] | None = None
     while True:
         number = place + 1
@@ -110,11 +135,18 @@ def _csv_rows(stream: IO[bytes], name: str, report: ReadReport, max_bytes: int, 
             report.skip(f"{name}:{number}", "row not CSV", str(error))
             continue
         if header is None:
+            if len(values) == 1 and (other := _delimiter(values[0])):
+                reader, values = csv.reader(source, delimiter=other), values[0].split(other)
             header = values
         elif len(values) == len(header):
             yield number, dict(zip(header, values))
         elif values:
             report.skip(f"{name}:{number}", "row not CSV", f"{len(values)} values for {len(header)} columns")
+
+
+def _delimiter(header: str) -> str:
+    """What separates the columns of a header without a comma: Excel writes semicolons where a comma is decimal."""
+    return next((mark for mark in ";\t|" if mark in header and '"' not in header), "")
 
 
 def _parquet_rows(

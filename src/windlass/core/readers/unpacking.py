@@ -49,7 +49,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
             return
         limit = max(ALWAYS, EXPANSION * path.stat().st_size)
         packed: Any = stack.enter_context(gzip.GzipFile(fileobj=file) if suffix == ".gz" else _zstandard(file))
-        yield stack.enter_context(io.BufferedReader(_Limited(packed, limit), 1 << 18))
+        yield stack.enter_context(io.BufferedReader(Limited(packed, limit), 1 << 18))
 
 
 def _zstandard(file: IO[bytes]) -> Any:
@@ -61,22 +61,23 @@ def _zstandard(file: IO[bytes]) -> Any:
     return pyarrow.CompressedInputStream(pyarrow.PythonFile(file, "r"), "zstd")
 
 
-class _Limited(io.RawIOBase):
+class Limited(io.RawIOBase):
     """Gives at most `limit` bytes of a stream, then raises `Bomb`."""
 
-    def __init__(self, stream: IO[bytes], limit: int) -> None:
+    def __init__(self, stream: IO[bytes], limit: int, what: str = "") -> None:
         self._stream = stream
         self._limit = limit
-        self._given = 0
+        self._what = what or f"unpacks to more than {limit / 1e6:,.0f} MB"
+        self.given = 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         data = self._stream.read(len(buffer))
-        self._given += len(data)
-        if self._given > self._limit:
-            raise Bomb(f"unpacks to more than {self._limit / 1e6:,.0f} MB")
+        self.given += len(data)
+        if self.given > self._limit:
+            raise Bomb(self._what)
         buffer[: len(data)] = data
         return len(data)
 

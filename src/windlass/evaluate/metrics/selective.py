@@ -95,6 +95,55 @@ def _flags(**columns: ArrayLike) -> tuple[NDArray[np.bool_], ...]:
     return tuple(array.astype(bool) for array in arrays.values())
 
 
+@dataclass(frozen=True, slots=True)
+class RiskCoverage:
+    """What a threshold on the confidence buys: the surer the answers that are given, the fewer and the better.
+
+    Arrays of equal length, from the strictest threshold to none: at `threshold[i]` and above, the share `coverage[i]`
+    of all questions is answered, and the share `risk[i]` of these answers is wrong.
+    """
+
+    threshold: NDArray[np.float64]
+    coverage: NDArray[np.float64]
+    risk: NDArray[np.float64]
+
+
+def risk_coverage(confidence: ArrayLike, wrong: ArrayLike) -> RiskCoverage:
+    """The risk-coverage curve, with one point for each confidence that occurs.
+
+    `wrong`: whether the answer to each question, given, would be wrong; any answer is, where there is none.
+    """
+    values, losses = _graded(confidence, wrong)
+    last = np.flatnonzero(np.append(values[1:] < values[:-1], True))  # of each group of equal confidences
+    answered = last + 1
+    return RiskCoverage(values[last], answered / values.size, np.cumsum(losses)[last] / answered)
+
+
+def aurc(confidence: ArrayLike, wrong: ArrayLike) -> float:
+    """Area under the risk-coverage curve: the mean risk over answering 1, 2, ... of n questions, the surest first
+    (Geifman et al., arXiv 1805.08206). Equal confidences count as in random order."""
+    values, losses = _graded(confidence, wrong)
+    _, inverse, counts = np.unique(-values, return_inverse=True, return_counts=True)
+    within = (np.bincount(inverse, weights=losses) / counts)[inverse]
+    return float(np.mean(np.cumsum(within) / np.arange(1, values.size + 1)))
+
+
+def excess_aurc(confidence: ArrayLike, wrong: ArrayLike) -> float:
+    """How much of `aurc` a confidence that puts every wrong answer last would save (E-AURC, of the same paper)."""
+    (losses,) = _flags(wrong=wrong)
+    return aurc(confidence, wrong) - aurc(-losses.astype(np.float64), losses)
+
+
+def _graded(confidence: ArrayLike, wrong: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Confidences and losses, the surest first."""
+    (losses,) = _flags(wrong=wrong)
+    values = finite(confidence, "confidences")
+    if values.size != losses.size:
+        raise InputError(f"There are {losses.size} answers but {values.size} confidences.")
+    order = np.argsort(-values, kind="stable")
+    return values[order], losses[order].astype(np.float64)
+
+
 def best_threshold(answerable: ArrayLike, confidence: ArrayLike, correct: ArrayLike) -> float:
     """The confidence below which abstaining serves most questions right (see `right_outcome`). Fit it on `dev` items.
 

@@ -1,4 +1,4 @@
-"""Quantiles of the normal and Student's t distribution without scipy."""
+"""Quantiles of the normal, Student's t and the beta distribution without scipy."""
 
 from __future__ import annotations
 
@@ -38,6 +38,16 @@ def t_quantile(p: float, freedom: float) -> float:
         if middle in (low, high):
             break
         low, high = (middle, high) if t_cdf(middle, freedom) < p else (low, middle)
+    return 0.5 * (low + high)
+
+
+@lru_cache(maxsize=4096)
+def beta_quantile(p: float, a: float, b: float) -> float:
+    """The x with I_x(a, b) = p, to about 12 digits."""
+    low, high = 0.0, 1.0
+    while high - low > 1e-13:
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if _incomplete_beta(a, b, middle) < p else (low, middle)
     return 0.5 * (low + high)
 
 

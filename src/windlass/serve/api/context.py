@@ -12,7 +12,7 @@ from windlass.core.errors import InputError, NotFound, Unsupported, WindlassErro
 from windlass.core.protocols import ChatModel, Classifying, Embedder, Reranker
 from windlass.core.store import Store
 from windlass.core.trace import Recorder
-from windlass.core.values import ChatDelta, ChatResponse
+from windlass.core.values import ChatDelta, ChatRequest, ChatResponse
 from windlass.serve.adapter_folders import AdapterFolders
 from windlass.serve.api.catalogue import Catalogue
 from windlass.serve.api.fields import BadField, Check, Json, text
@@ -103,6 +103,7 @@ class Context:
         charged to the caller's key, in every case.
         """
         model = self.named(self.models, call.model)
+        requests = [_with_access(request, model, caller) for request in call.requests]
         started, waiting = time.monotonic(), True
         responses: list[ChatResponse | None] = [None] * len(call.requests)
         pieces = [0] * len(call.requests)
@@ -110,7 +111,7 @@ class Context:
 
         def run(index: int) -> Callable[[], Iterator[ChatDelta]]:
             """To be called when its turn has come: the time in line counts."""
-            asked, background = call.requests[index], caller.request is None
+            asked, background = requests[index], caller.request is None
             return lambda: model.stream(replace(asked, timeout=deadline - time.monotonic(), background=background))
 
         def come(index: int, delta: ChatDelta) -> None:
@@ -166,6 +167,21 @@ class Context:
             known = [cost for cost in costs if cost is not None]
             cost = sum(known) if len(known) == len(costs) else None
             self.count(model, caller, input=read, output=written, cost=cost)
+
+
+def _with_access(request: ChatRequest, model: ChatModel, caller: Caller) -> ChatRequest:
+    """With the labels of documents that who asks may find, for a model that searches some: those of the key, or fewer
+    of them that the request names. Whoever needs no key says which. Raises `HttpError` (403) for others."""
+    if caller.key is None or not getattr(model, "takes_access", False):
+        return request
+    asked = request.extra.get("access")
+    labels = caller.key.access if asked is None else frozenset(asked)
+    if beyond := sorted(labels - caller.key.access):
+        raise HttpError(
+            403, f"The key '{caller.key.name}' may not find documents labelled '{beyond[0][:200]}'.",
+            "Make one with: windlass keys add NAME --access LABEL", code="missing_access", param="access",
+        )  # fmt: skip
+    return replace(request, extra={**request.extra, "access": sorted(labels)})
 
 
 def _naming_the_field(error: Unsupported | InputError, call: Call) -> WindlassError:

@@ -127,6 +127,7 @@ CHAT_EXTRAS: Table = {
     "reasoning_effort": text(empty=False),
     "reasoning_budget": integer(0, MAX_TOKENS),
     "verbosity": text(empty=False),
+    "access": array(text(empty=False), most=1000),
     "chat_template_kwargs": mapping,
     "modalities": only(["text"]),
     "audio": only(),

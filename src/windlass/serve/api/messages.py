@@ -230,5 +230,6 @@ def extension_json(response: ChatResponse) -> Json:
         "trace_id": response.trace_id,
         "citations": [asdict(citation) for citation in response.citations],
         "abstained": response.abstained,
+        "warnings": list(response.warnings),
         "cost_usd": response.cost_usd,
     }

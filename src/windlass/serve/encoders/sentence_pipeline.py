@@ -53,7 +53,7 @@ class Pipeline:
         self.encoder_at = at
         """The encoder's folder inside the model's."""
         self.dimension = 0
-        self._poolings, self._dense, self._prompts = poolings, dense, prompts
+        self._poolings, self._dense, self._prompts = list(poolings), dense, prompts
 
     @classmethod
     def from_folder(cls, folder: Path, device: str) -> Pipeline:
@@ -99,7 +99,19 @@ class Pipeline:
     def __call__(self, texts: Sequence[Tensor]) -> Tensor:
         """Token vectors (T, C) of each text -> (B, dimension), not yet of unit length."""
         pooled = [torch.cat([_POOLINGS[name](x_TC) for name in self._poolings]) for x_TC in texts]
-        vectors_BC = torch.stack(pooled)
+        return self._behind(torch.stack(pooled))
+
+    def of_means(self, means_BC: Tensor) -> Tensor:
+        """The mean token vector of each text -> (B, dimension). Raises `Unsupported` where that is not how it pools:
+        a part of a text has no first or last token of its own."""
+        if self._poolings != ["mean"]:
+            raise Unsupported(
+                f"The model pools by {'+'.join(self._poolings)}: parts of a text have no vectors of their own.",
+                "Late chunking needs a model that takes the mean of its tokens.",
+            )
+        return self._behind(means_BC)
+
+    def _behind(self, vectors_BC: Tensor) -> Tensor:
         for dense in self._dense:
             vectors_BC = dense(vectors_BC)
         return vectors_BC

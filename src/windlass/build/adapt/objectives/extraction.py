@@ -22,7 +22,6 @@ from windlass.build.adapt.data.splitting import split
 from windlass.build.adapt.data.texts import Example, TextBatch, TextExamples, TextReader, reads_types
 from windlass.build.adapt.objectives.figures import Figures, looked
 from windlass.build.adapt.objectives.judging import begun
-from windlass.build.adapt.objectives.measures import answer_f1, exact_match
 from windlass.build.adapt.objectives.preparing import LossOf, Prepared
 from windlass.build.adapt.opening import Opened
 from windlass.build.adapt.peft.storing import stored_kind
@@ -32,6 +31,7 @@ from windlass.build.training.objectives import Loss
 from windlass.build.training.settings import dtype_of
 from windlass.build.transformer.classifier import Classifier
 from windlass.build.transformer.spans import best_span
+from windlass.core.answers import answer_f1, exact_match
 from windlass.core.errors import InputError
 
 THRESHOLD = "no_answer_threshold"

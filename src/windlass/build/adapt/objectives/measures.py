@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-import string
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -77,33 +74,6 @@ def ndcg(gains: NDArray[np.float64], scores: NDArray[np.float64], depth: int = 1
     best = np.sort(gains)[::-1][: len(order)]
     ideal = float((best * discount).sum())
     return float((gains[order] * discount).sum()) / ideal if ideal else 0.0
-
-
-def normalised(answer: str) -> str:
-    """As SQuAD compares answers (Rajpurkar et al., arXiv 1606.05250): without case, punctuation and articles."""
-    plain = "".join(c for c in answer.lower() if c not in string.punctuation)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", plain).split())
-
-
-def exact_match(found: str, right: Sequence[str]) -> float:
-    """1 when the answer is one of those that are right; an empty one is right when there is none."""
-    return float(normalised(found) in _counted(right))
-
-
-def answer_f1(found: str, right: Sequence[str]) -> float:
-    """Overlap of words with the nearest right answer; without an answer, all or nothing."""
-    return max(_overlap(normalised(found).split(), one.split()) for one in _counted(right))
-
-
-def _counted(right: Sequence[str]) -> set[str]:
-    """Answers of which nothing is left do not count; without others, saying nothing is right."""
-    return {one for one in map(normalised, right) if one} or {""}
-
-
-def _overlap(found: list[str], right: list[str]) -> float:
-    if not found or not right:
-        return float(found == right)
-    return 2 * (Counter(found) & Counter(right)).total() / (len(found) + len(right))
 
 
 def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:

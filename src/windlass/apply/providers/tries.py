@@ -1,0 +1,76 @@
+"""How often a call is tried, how long is waited before the next time, and what is said when there is none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import httpcore2
+import httpx2
+
+from windlass.apply.providers.clock import Clock
+from windlass.apply.providers.dialect import Call
+from windlass.core.errors import ProviderError
+from windlass.core.retry import AGAIN, backoff, retry_after
+from windlass.core.trace import current_span
+
+if TYPE_CHECKING:
+    from windlass.apply.providers.http import Endpoint
+
+BROKEN = (
+    httpx2.TransportError,
+    httpcore2.NetworkError,
+    httpcore2.ProtocolError,
+    httpcore2.ProxyError,
+    httpcore2.TimeoutException,
+    httpcore2.UnsupportedProtocol,
+)
+"""No answer, or half of one."""
+LATE = (httpx2.TimeoutException, httpcore2.TimeoutException)
+SILENT = (httpx2.ReadTimeout, httpcore2.ReadTimeout)
+"""All was sent, and nothing came back in time."""
+_LONGEST_WAIT = 60.0
+
+
+class Tries:
+    """Counts the tries of one call, and says how long to wait before the next. The last failure is raised."""
+
+    def __init__(self, endpoint: Endpoint, call: Call, clock: Clock) -> None:
+        self._endpoint, self._path, self._clock = endpoint, call.path, clock
+        self._failed = 0
+
+    def after(self, error: Exception, again: bool = True) -> float:
+        """No answer came."""
+        address = f"{self._endpoint.base_url}{self._path}"
+        if isinstance(error, LATE):
+            self._clock.left()
+            # It may be working on the first one: asking again would pay twice.
+            if self._last() or isinstance(error, SILENT):
+                raise ProviderError(
+                    f"{address} did not answer in time ({type(error).__name__}).",
+                    "Allow it more time (timeout_s under [model] in windlass.toml), or check the server.",
+                ) from error
+        elif self._last() or not again:
+            raise ProviderError(
+                f"{self._endpoint.base_url} cannot be reached ({self._endpoint.clean(str(error))}).",
+                "Check base_url, and that the server is running.",
+            ) from error
+        return self._again(type(error).__name__, None)
+
+    def after_status(self, response: httpx2.Response, again: bool = True) -> float:
+        """An answer came, but no good one; it has been read."""
+        if response.status_code not in AGAIN or self._last() or not (again or response.status_code == 429):
+            raise self._endpoint.failure(self._path, response)
+        return self._again(f"status {response.status_code}", retry_after(response.headers))
+
+    def _last(self) -> bool:
+        return self._failed >= self._endpoint.retries
+
+    def _again(self, why: str, asked: float | None) -> float:
+        """What the server asks for, unless that is very long; and a line on the trace."""
+        wait = asked if asked is not None and asked <= _LONGEST_WAIT else backoff(self._failed)
+        self._failed += 1
+        if (span := current_span()) is not None:
+            span["windlass.retries"] = self._failed
+            span[f"windlass.retry.{self._failed}"] = f"{why}, asked again after {wait:.2f} s"
+        left = self._clock.left()
+        return wait if left is None else min(wait, left)

@@ -1,0 +1,1 @@
+"""From passages to an answer: quoted, read out or written, checked, and withheld where there is none."""

@@ -1,0 +1,1 @@
+"""What stands before an embedder or behind it: a cache of vectors, a learned correction, a cut."""

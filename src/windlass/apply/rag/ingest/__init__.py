@@ -1,0 +1,1 @@
+"""Bringing documents into a living index, and keeping it at what they say now."""

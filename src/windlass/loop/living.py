@@ -1,0 +1,133 @@
+"""The living indexes of a workspace: `.windlass/indexes/NAME/`, each with what it takes to go on with it.
+
+`settings.json` says where the index is, by which embedder and how its documents are cut, and of each of its roots what
+was said about it, so that a later ingest of the same root needs no option again, and never forgets a label of access.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from windlass.apply.rag.chunking import ChunkSettings
+from windlass.apply.rag.indexes.live import open_live
+from windlass.apply.rag.indexes.opening import AskedIndex, open_index
+from windlass.apply.rag.ingest.access import AccessRules
+from windlass.apply.rag.ingest.roots import holds
+from windlass.core.config import strict
+from windlass.core.errors import InputError, NotFound
+from windlass.core.files import exclusive, write_json
+from windlass.core.protocols import Embedder
+from windlass.core.workspace import Workspace
+from windlass.loop.embedders import DEFAULT, embedder_named
+
+FOLDER = "indexes"
+SETTINGS, LOCK = "settings.json", "ingest.lock"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class RootSettings:
+    """What was said of a root when it was ingested."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    access: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Pattern -> labels, in the order in which they are tried."""
+    private: bool = False
+    """Whether a list of addresses may lead to this machine and to private networks."""
+
+    @property
+    def rules(self) -> AccessRules:
+        return AccessRules(tuple(self.access.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class LivingSettings:
+    embedder: str = DEFAULT
+    """As `embedder_named` takes it."""
+    digest: str = ""
+    """Of that embedder, when the index was made."""
+    where: str = ""
+    """Another folder, or a database (`apply.rag.indexes.opening`); without it the index lies beside these settings."""
+    chunks: ChunkSettings = field(default_factory=ChunkSettings)
+    roots: Mapping[str, RootSettings] = field(default_factory=dict)
+    """By their names: places as seen from the workspace's folder."""
+
+    def around(self, place: str) -> str | None:
+        """The root that a place belongs to: roots do not overlap."""
+        return next((root for root in self.roots if holds(root, place)), None)
+
+
+def folder_of(ws: Workspace, name: str) -> Path:
+    """Where the index of that name is, or would be. Raises `InputError` for what can be no name."""
+    if not _NAME.fullmatch(name):
+        raise InputError(f"An index cannot be called '{name}'.", "Use letters, digits, dots, dashes and underscores.")
+    return ws.root / FOLDER / name
+
+
+def living(ws: Workspace) -> list[str]:
+    """The names of the living indexes, the one that was ingested into last first."""
+    found = list((ws.root / FOLDER).glob(f"*/{SETTINGS}"))
+    return [path.parent.name for path in sorted(found, key=lambda path: -path.stat().st_mtime_ns)]
+
+
+def chosen(ws: Workspace, name: str | None = None) -> str:
+    """The living index of that name; None: the one that was ingested into last. Raises `NotFound`."""
+    names = living(ws)
+    if name is None:
+        if not names:
+            raise NotFound(f"There is no living index in {ws.home}.", "Make one: windlass ingest FOLDER.")
+        return names[0]
+    if name not in names:
+        known = f"There are: {', '.join(names)}." if names else f"Make it: windlass ingest DIR --name {name}."
+        raise NotFound(f"There is no living index '{name}' in {ws.home}.", known)
+    return name
+
+
+def settings_of(ws: Workspace, name: str) -> LivingSettings | None:
+    """None where there is no such index yet."""
+    path = folder_of(ws, name) / SETTINGS
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}).", "Mend it, or delete its folder.") from error
+    return strict(LivingSettings, found, where=str(path))
+
+
+def write_settings(ws: Workspace, name: str, settings: LivingSettings) -> None:
+    folder = folder_of(ws, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / SETTINGS, asdict(settings))
+
+
+def open_living(ws: Workspace, name: str | None = None, embedder: Embedder | None = None) -> AskedIndex:
+    """The living index of that name, or the one that was ingested into last, with its embedder.
+
+    Raises `NotFound` when there is none, and `InputError` when it holds vectors of another embedder.
+    """
+    name = chosen(ws, name)
+    settings = settings_of(ws, name)
+    assert settings is not None, "chosen by its settings"
+    return open_at(folder_of(ws, name), settings, embedder or embedder_named(ws, settings.embedder))
+
+
+def open_at(folder: Path, settings: LivingSettings, embedder: Embedder) -> AskedIndex:
+    """The index whose settings lie in `folder`; made when there is none."""
+    if settings.where:
+        return open_index(settings.where, embedder, context=settings.chunks.context)
+    return open_live(folder, embedder, context=settings.chunks.context)
+
+
+def delete_living(ws: Workspace, name: str) -> None:
+    """Deletes the index; one that lies elsewhere is only forgotten. Raises `NotFound`, and `WorkspaceBusy` while
+    somebody ingests into it."""
+    folder = folder_of(ws, chosen(ws, name))
+    with exclusive(folder / LOCK, "ingesting"):
+        (folder / SETTINGS).unlink()  # first: without it there is no index, whatever is left of the folder
+        shutil.rmtree(folder)

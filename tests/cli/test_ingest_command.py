@@ -1,0 +1,191 @@
+"""`windlass ingest` and `windlass ask` as a person uses them: real files, and once a real process that watches."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from windlass.apply.rag.indexes.live import EmbeddedIndex
+from windlass.cli.main import main
+
+pytest.importorskip("torch")
+
+PUMP = "# Pump\n\nThe red pump moves nine litres of water in a minute.\n"
+SALARY = "# Salaries\n\nThe salary of the miller is ninety crowns a month.\n"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs" / "hr").mkdir(parents=True)
+    (tmp_path / "docs" / "pump.md").write_text(PUMP)
+    (tmp_path / "docs" / "hr" / "salary.md").write_text(SALARY)
+    return tmp_path
+
+
+def ingest(*more: str) -> int:
+    return main(["ingest", *more, "--embedder", "hashing"])
+
+
+def test_two_commands_in_an_empty_folder(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ingest("docs/") == 0
+    out = capsys.readouterr().out
+    assert "docs holds 2 documents" in out and 'windlass ask "…"' in out
+    assert main(["ask", "How much water does the red pump move?"]) == 0
+    out = capsys.readouterr().out
+    assert "nine litres of water" in out and "[1] Pump (docs/pump.md, characters " in out
+    assert "from docs, 2 passages · trace " in out
+    assert main(["ask", "How much water does the red pump move?", "--json", "--name", "docs", "-k", "1"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value["from"] == "docs, 2 passages" and value["citations"][0]["document"] == "docs/pump.md"
+
+
+def test_labels_decide_who_gets_an_answer(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "access.toml").write_text('"hr/**" = ["hr"]\n')
+    assert ingest("docs", "--access", "access.toml", "--label", "team=mills") == 0
+    assert "for those with 'hr'" in capsys.readouterr().out
+    question = "What is the salary of the miller?"
+    for more, answered in (([], False), (["--as", "hr"], True), (["--as", "other"], False)):
+        assert main(["ask", question, *more, "--json"]) == 0
+        assert ("ninety crowns" in capsys.readouterr().out) is answered
+    assert main(["ask", question, "--as", "hr", "--where", "team=mills"]) == 0
+    assert "ninety crowns" in capsys.readouterr().out
+    assert ingest("docs") == 0
+    assert "access of docs as before" in capsys.readouterr().out
+    assert main(["ask", question, "--json"]) == 0
+    assert "ninety crowns" not in capsys.readouterr().out
+
+
+def test_the_report_names_everything(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "docs" / "copy.md").write_text(PUMP)
+    (home / "docs" / "picture.png").write_text("x")
+    (home / "docs" / "rows.jsonl").write_text('{"text": "A row about water."}\n')
+    assert ingest("docs", "--report", "report.json") == 0
+    out = capsys.readouterr().out
+    assert "docs/picture.png: of a type that windlass does not read" in out
+    assert "docs/pump.md holds the same text as docs/copy.md" in out
+    report = json.loads((home / "report.json").read_text())
+    assert report["added"] == report["documents"] == 4 and report["parts"]["rows"] == 1
+    assert [line["file"] for line in report["each"]] == [
+        "docs/copy.md", "docs/hr/salary.md", "docs/pump.md", "docs/rows.jsonl"
+    ]  # fmt: skip
+    assert ingest("--json") == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["files_as_before"] == 4 and again["embedded"] == 0 and set(again["stages"]) == {"read", "embed", "put"}
+
+
+def test_living_indexes_from_their_making_to_their_end(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init"]) == 0 and main(["index", "list"]) == 0
+    assert "No living index" in capsys.readouterr().out
+    assert ingest("docs/hr", "--access", "hr", "--label", "team=mills") == 0
+    capsys.readouterr()
+    assert main(["index", "list"]) == 0
+    assert "docs" in (out := capsys.readouterr().out) and "docs/hr" in out and "hashing" in out
+    assert main(["index", "show", "docs"]) == 0
+    assert "1 documents, 1 passages" in (out := capsys.readouterr().out) and "** for hr" in out and "team=mills" in out
+    assert main(["index", "search", "docs", "salary"]) == 0 and "0 of 1 passages" in capsys.readouterr().out
+    assert main(["index", "search", "docs", "salary", "--as", "hr"]) == 0 and "miller" in capsys.readouterr().out
+    assert main(["index", "snapshot", "docs", "--to", "frozen"]) == 0 and "frozen@1" in capsys.readouterr().out
+    assert main(["index", "delete", "docs"]) == 0 and main(["ask", "x?"]) == 2
+    assert main(["index", "show", "docs"]) == 2 and "no living index 'docs'" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_would_be_done(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ingest("docs", "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert "would be added" in out and "Nothing was done" in out
+    assert main(["ask", "pump?"]) == 2
+    assert "nothing is ingested, and nothing is released" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "Nothing to ingest was named"),
+        (["gone"], "does not exist"),
+        (["docs", "--label", "team"], "KEY=VALUE"),
+        (["docs", "--label", "kind=x"], "cannot be labelled 'kind'"),
+        (["docs", "--access", "gone.toml"], "cannot be read"),
+        (["docs", "--access", "hr", "--public"], "--public"),
+        (["docs", "--name", "../up"], "cannot be called"),
+        (["docs", "--watch", "--every", "0"], "no time to wait"),
+        (["docs", "--chunks", "jigsaw"], "jigsaw"),
+        (["docs", "--chunks", "contextual"], "--budget"),
+        (["docs", "--chunks", "contextual", "--budget", "9"], "has no base_url"),
+        (["--urls", "docs/pump.md", "--chunks", "fixed"], "nothing to read"),
+    ],
+)
+def test_mistakes_are_said_plainly(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ingest(*arguments) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_after_the_running_batch_with_a_clear_line(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(12):
+        (home / "docs" / f"{number:02}.md").write_text(f"# Page {number}\n\nPump number {number} is red.\n")
+    monkeypatch.setattr("windlass.apply.rag.ingest.ingesting._BATCH", 1)
+    put = EmbeddedIndex.put
+
+    def interrupted(index: EmbeddedIndex, entries: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        put(index, entries)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(EmbeddedIndex, "put", interrupted)
+    assert ingest("docs") == 130
+    out = capsys.readouterr().out
+    assert "Stopped after the batch that was under way. The same command goes on from here." in out
+    monkeypatch.undo()
+    monkeypatch.chdir(home)
+    assert ingest("docs", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["holds_documents"] == 14 and 0 < report["added"] < 14
+
+
+def waited(process: subprocess.Popen[str], words: str, lines: list[str]) -> None:
+    """Reads what the process says until these words come."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.append(line)
+        if words in line:
+            return
+    raise AssertionError(f"'{words}' did not come:\n{''.join(lines)}")
+
+
+def answer(question: str) -> str:
+    command = [sys.executable, "-m", "windlass", "ask", question]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_process_that_watches_follows_the_folder(home: Path) -> None:
+    command = [sys.executable, "-m", "windlass", "ingest", "docs", "--watch", "--every", "0.1", "--embedder", "hashing"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ)
+    )
+    lines: list[str] = []
+    try:
+        waited(process, "Watching docs", lines)
+        assert "nine litres" in answer("How much water does the red pump move?")
+        (home / "docs" / "pump.md").write_text(PUMP.replace("nine", "twelve"))
+        (home / "docs" / "hr" / "salary.md").unlink()
+        waited(process, "Watching docs", lines)
+        said = "".join(lines)
+        while "documents removed" not in said or "changed" not in said:  # the two may be seen apart
+            waited(process, "Watching docs", lines)
+            said = "".join(lines)
+        assert "twelve litres" in answer("How much water does the red pump move?")
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        process.communicate(timeout=60)
+        assert process.returncode == 130 and time.monotonic() - started < 30
+    finally:
+        process.kill()
+        process.wait()

@@ -134,7 +134,7 @@ FORBIDDEN_CALLS = {
     "yaml.load",
     "tempfile.mktemp",
 }
-IN_THE_SANDBOX = SRC / "build/adapt/rl/rewards/inside.py"
+IN_THE_SANDBOX = SRC / "core/sandbox/inside.py"
 """A script that nothing imports: it is started as a process, and locks itself in before it runs what a model wrote."""
 
 
@@ -152,7 +152,7 @@ def test_the_source_uses_no_unsafe_format_and_no_shell() -> None:
             else:
                 names = []
             found += [f"{where} imports {name}" for name in names if name.partition(".")[0] in FORBIDDEN_MODULES]
-            found += [f"{where} imports {name}" for name in names if name.endswith("rewards.inside")]
+            found += [f"{where} imports {name}" for name in names if name.endswith("sandbox.inside")]
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 if called in FORBIDDEN_CALLS and path != IN_THE_SANDBOX:

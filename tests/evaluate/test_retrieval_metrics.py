@@ -6,12 +6,23 @@ import math
 
 import numpy as np
 import pytest
+import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
 from windlass.core.errors import InputError
-from windlass.evaluate.metrics.retrieval import hit, judge, judged_ranks, ndcg, recall, reciprocal_rank
+from windlass.evaluate.metrics.retrieval import (
+    average_precision,
+    hit,
+    judge,
+    judged_ranks,
+    ndcg,
+    precision,
+    r_precision,
+    recall,
+    reciprocal_rank,
+)
 
 RANKINGS = [["d1", "d2", "d3", "d4", "d5"], ["d9", "d2"], [], ["d3"]]
 RELEVANCES = [{"d2": 3, "d5": 1, "d8": 2, "d1": 0}, {"d2": 1}, {"d1": 1, "d2": 1}, {"d3": 2}]
@@ -78,3 +89,35 @@ def test_refuses_a_cutoff_of_nothing() -> None:
         recall(judge([["a"]], [{"a": 1}]), 0)
     with pytest.raises(InputError, match="not empty"):
         judged_ranks(np.array([], dtype=int), 10)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    items=st.lists(
+        st.tuples(
+            st.dictionaries(st.integers(0, 15), st.integers(0, 3), min_size=1), st.permutations(range(20))
+        ).filter(lambda item: any(item[0].values())),
+        min_size=1,
+        max_size=4,
+    ),
+    depth=st.integers(1, 20),
+)
+def test_metrics_are_trec_evals(items: list[tuple[dict[int, int], list[int]]], depth: int) -> None:
+    relevances = [{f"d{key}": value for key, value in judged.items()} for judged, _ in items]
+    rankings = [[f"d{key}" for key in order[:depth]] for _, order in items]
+    measures = {"map", "recip_rank", "Rprec", "P.5,10", "recall.5,10", "ndcg_cut.5,10", "success.5,10"}
+    oracle = pytrec_eval.RelevanceEvaluator({f"q{i}": one for i, one in enumerate(relevances)}, measures)
+    theirs = oracle.evaluate(
+        {f"q{i}": {key: float(-rank) for rank, key in enumerate(one)} for i, one in enumerate(rankings)}
+    )
+    judged = judge(rankings, relevances)
+    for name, ours in {
+        "map": average_precision(judged),
+        "recip_rank": reciprocal_rank(judged),
+        "Rprec": r_precision(judged),
+        **{f"P_{k}": precision(judged, k) for k in (5, 10)},
+        **{f"recall_{k}": recall(judged, k) for k in (5, 10)},
+        **{f"ndcg_cut_{k}": ndcg(judged, k) for k in (5, 10)},
+        **{f"success_{k}": hit(judged, k) for k in (5, 10)},
+    }.items():
+        assert ours == pytest.approx([theirs[f"q{i}"][name] for i in range(len(items))]), name

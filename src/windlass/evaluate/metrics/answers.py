@@ -16,18 +16,24 @@ from numpy.typing import NDArray
 
 from windlass.core.answers import answer_f1, exact_match, normalised
 from windlass.core.errors import InputError
+from windlass.evaluate.metrics.texts import paired
 
 T = TypeVar("T")
 
 
 def exact(found: Sequence[str], right: Sequence[Sequence[str]]) -> NDArray[np.float64]:
     """Per item 1.0 where the answer is one of those that are right; "" is right where there is none."""
-    return np.array([exact_match(*pair) for pair in _paired(found, right)])
+    return np.array([exact_match(*pair) for pair in paired(found, right, some=False)])
+
+
+def exact_strict(found: Sequence[str], right: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+    """Per item 1.0 where the answer is one of those that are right, character for character; case and spaces count."""
+    return np.array([float(one in several) for one, several in paired(found, right, some=False)])
 
 
 def f1(found: Sequence[str], right: Sequence[Sequence[str]]) -> NDArray[np.float64]:
     """Per item the overlap of words with the nearest right answer."""
-    return np.array([answer_f1(*pair) for pair in _paired(found, right)])
+    return np.array([answer_f1(*pair) for pair in paired(found, right, some=False)])
 
 
 def holds(context: str, right: Sequence[str]) -> bool:
@@ -60,12 +66,6 @@ def context_recall(supported: Sequence[Sequence[bool]]) -> NDArray[np.float64]:
         if not len(flags):
             raise InputError(f"Item {number} has no claim to look for.", "Score it with the abstention metrics.")
     return np.array(_some([float(np.mean(np.asarray(flags, dtype=bool))) for flags in supported]))
-
-
-def _paired(found: Sequence[str], right: Sequence[Sequence[str]]) -> list[tuple[str, Sequence[str]]]:
-    if len(found) != len(right):
-        raise InputError(f"There are {len(found)} answers but {len(right)} items.")
-    return _some(list(zip(found, right)))
 
 
 def _some(values: list[T]) -> list[T]:

@@ -1,4 +1,4 @@
-"""How well a ranking puts what is relevant on top: recall, hit rate, reciprocal rank, nDCG.
+"""How well a ranking puts what is relevant on top: recall, precision, hit rate, reciprocal rank, nDCG, MAP.
 
 `judge` turns rankings and judgements into one small value; the metrics are functions of it that return one number
 per item, ready for a paired comparison. Definitions as in trec_eval; nDCG with linear gain, as in trec_eval and
@@ -82,6 +82,28 @@ def judged_ranks(ranks: NDArray[np.int64], depth: int) -> Judged:
 def recall(judged: Judged, k: int) -> NDArray[np.float64]:
     """Share of an item's relevant documents among its first k."""
     found: NDArray[np.float64] = np.sum(_top(judged, k) > 0, axis=1) / judged.relevant
+    return found
+
+
+def precision(judged: Judged, k: int) -> NDArray[np.float64]:
+    """Share of the first k that is relevant; a ranking that ends before is filled up with what is not."""
+    found: NDArray[np.float64] = np.sum(_top(judged, k) > 0, axis=1) / k
+    return found
+
+
+def r_precision(judged: Judged) -> NDArray[np.float64]:
+    """Share of relevant documents among the first R, R being how many there are of the item."""
+    among = np.arange(judged.gains.shape[1]) < judged.relevant[:, None]
+    found: NDArray[np.float64] = np.sum((judged.gains > 0) & among, axis=1) / judged.relevant
+    return found
+
+
+def average_precision(judged: Judged) -> NDArray[np.float64]:
+    """Mean over all relevant documents of the precision where each stands, 0 for one that was not found. Its mean is
+    the MAP."""
+    relevant = judged.gains > 0
+    precisions = np.cumsum(relevant, axis=1) / np.arange(1, relevant.shape[1] + 1)
+    found: NDArray[np.float64] = np.sum(precisions * relevant, axis=1) / judged.relevant
     return found
 
 

@@ -78,6 +78,48 @@ def bootstrap(
     return Interval(estimate, low, high, level, n, groups, _method(clusters))
 
 
+def bootstrap_sums(
+    parts: ArrayLike,
+    value: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    clusters: Clusters | None = None,
+    *,
+    seed: int,
+    resamples: int = 9999,
+    level: float = 0.95,
+) -> Interval:
+    """BCa interval of a score that is a function of sums over items, as BLEU is of its counts.
+
+    parts: shape (items, k), what each item adds. value: from sums, shape (..., k), to scores, shape (...). No item is
+    looked at again: a resample is a row of counts times the parts, so ten thousand take a fraction of a second.
+    Raises `InputError` for parts that are not finite, and where the score is not defined on 1 % of the resamples.
+    """
+    table = np.asarray(parts, dtype=np.float64)
+    if table.ndim != 2:
+        raise InputError(f"The parts have shape {table.shape}; a row for each item is needed.")
+    finite(table.ravel(), "parts")
+    codes, groups = cluster_codes(clusters, len(table))
+    _enough(groups, resamples)
+    sums = np.zeros((groups, table.shape[1]))
+    np.add.at(sums, codes, table)
+    rng = np.random.default_rng(seed)
+    replicates = np.empty(resamples)
+    step = max(1, _CELLS // groups)
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        drawn = rng.integers(0, groups, size=(rows, groups)) + groups * np.arange(rows)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups)
+        replicates[start : start + rows] = value(times @ sums)
+    total = sums.sum(axis=0)
+    estimate, without = float(value(total)), value(total - sums)
+    kept = replicates[np.isfinite(replicates)]
+    if kept.size < 0.99 * resamples or not np.isfinite(without).all() or not np.isfinite(estimate):
+        raise InputError(
+            f"The score is undefined on {resamples - kept.size} of {resamples} resamples.", "Collect more items."
+        )
+    low, high = _bca(estimate, kept, without, level)
+    return Interval(estimate, low, high, level, len(table), groups, _method(clusters))
+
+
 def _bca(
     estimate: float, replicates: NDArray[np.float64], jackknife: NDArray[np.float64], level: float
 ) -> tuple[float, float]:

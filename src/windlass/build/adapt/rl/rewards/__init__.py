@@ -8,5 +8,5 @@
 | `cases`   | `cases`           | is code whose calls give what they shall: the share of them that do   | 0    |
 | `tests`   | `tests`           | is code after which these tests run to their end                      | 0    |
 
-Whatever runs text that a model wrote does it in `sandbox`.
+Whatever runs text that a model wrote does it in `core.sandbox`.
 """

@@ -8,7 +8,6 @@ that ends early has not passed them, but one that rewrites what it is tested wit
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,17 +15,10 @@ from typing import Any
 
 from windlass.build.adapt.data.rows import Row
 from windlass.build.adapt.rl.rewards.reward import Answer, Reward
-from windlass.build.adapt.rl.rewards.sandbox import AT_ONCE, confinement, run
-from windlass.build.adapt.rl.rewards.schemas import same
 from windlass.core.errors import InputError
-
-_FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
-
-
-def code_in(text: str) -> str:
-    """The last block of code of an answer; all of it where there are no blocks."""
-    blocks: list[str] = _FENCE.findall(text)
-    return blocks[-1] if blocks else text
+from windlass.core.extracting import code_in
+from windlass.core.json_schema import same
+from windlass.core.sandbox.process import AT_ONCE, confinement, run
 
 
 def _cases(row: Row) -> list[dict[str, Any]]:

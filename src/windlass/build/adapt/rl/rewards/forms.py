@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 
 from windlass.build.adapt.data.rows import Row
 from windlass.build.adapt.rl.rewards.reward import Answer, Reward
-from windlass.build.adapt.rl.rewards.sandbox import run_each
-from windlass.build.adapt.rl.rewards.schemas import check_schema, valid
 from windlass.core.errors import InputError
+from windlass.core.json_schema import check_schema, valid
+from windlass.core.sandbox.process import run_each
 
 
 def _schema(row: Row) -> Any:

@@ -5,29 +5,57 @@ Reads a job (JSON) from standard input, and writes a line for what it found out:
 
 from __future__ import annotations
 
-import bisect  # noqa: F401 - what answers may import must be here before the door is shut
+import abc  # noqa: F401 - what answers may import must be here before the door is shut
+import array  # noqa: F401
+import base64  # noqa: F401
+import binascii  # noqa: F401
+import bisect  # noqa: F401
+import calendar  # noqa: F401
 import cmath  # noqa: F401
-import collections  # noqa: F401
+import collections
+import collections.abc  # noqa: F401
+import contextlib  # noqa: F401
 import copy  # noqa: F401
 import ctypes
+import dataclasses  # noqa: F401
 import datetime  # noqa: F401
 import decimal  # noqa: F401
+import difflib  # noqa: F401
+import enum  # noqa: F401
 import fractions  # noqa: F401
 import functools  # noqa: F401
+import hashlib  # noqa: F401
 import heapq  # noqa: F401
+import inspect  # noqa: F401
+import io  # noqa: F401
 import itertools  # noqa: F401
 import json
+import keyword  # noqa: F401
 import math  # noqa: F401
+import numbers  # noqa: F401
 import operator  # noqa: F401
 import os
 import platform
+import pprint  # noqa: F401
+import queue  # noqa: F401
 import random  # noqa: F401
 import re
 import resource
+import secrets  # noqa: F401
+import signal  # noqa: F401
 import statistics  # noqa: F401
 import string  # noqa: F401
+import struct  # noqa: F401
 import sys
+import textwrap  # noqa: F401
+import time  # noqa: F401
+import timeit  # noqa: F401
+import traceback  # noqa: F401
+import types  # noqa: F401
 import typing  # noqa: F401
+import unicodedata  # noqa: F401
+import uuid  # noqa: F401
+import zlib  # noqa: F401
 from typing import Any
 
 _ALLOWED = {
@@ -119,11 +147,15 @@ def calls(job: dict[str, Any], say: Any) -> None:
 
 
 def tests(job: dict[str, Any], say: Any) -> None:
-    """The password, when the tests behind the code have run to their end."""
+    """The password, when the tests behind the code have run to their end; else what came in between."""
     space: dict[str, Any] = {"__name__": "answer"}
-    exec(compile(job["code"], "<answer>", "exec"), space)
-    exec(compile(job["tests"], "<tests>", "exec"), space)
-    say(job["password"])
+    try:
+        exec(compile(job["code"], "<answer>", "exec"), space)
+        exec(compile(job["tests"], "<tests>", "exec"), space)
+    except BaseException as error:  # noqa: BLE001 - leaving is no way to pass
+        say(f"{type(error).__name__}: {error}".replace("\n", " ")[:200])
+    else:
+        say(job["password"])
 
 
 def patterns(job: dict[str, Any], say: Any) -> None:

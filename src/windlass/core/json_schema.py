@@ -1,7 +1,7 @@
 """Whether a value is valid under a JSON Schema: the keywords that say something about data, checked strictly.
 
-A keyword that is not known here is refused beforehand, never passed over: a reward that does not check what it was told
-to check is learned from all the same.
+A keyword that is not known here is refused beforehand, never passed over: a measure that does not check what it was
+told to check says nothing, and a reward of that kind is learned from all the same.
 """
 
 from __future__ import annotations

@@ -144,10 +144,10 @@ def test_a_calibrated_variant_is_stored_and_served(
     assert live_variant(ws, "assistant").digest != variant.digest
     pytest.importorskip("torch")
     monkeypatch.setattr("windlass.serve.encoders.embedder.MiniLM.load", lambda **_: EMBEDDER)
-    asked = ["evaluate", "live", "--risk", "0.1", "--questions", str(path), "--workspace", str(ws.root.parent)]
+    asked = ["eval", "live", "--risk", "0.1", "--questions", str(path), "--workspace", str(ws.root.parent)]
     assert main([*asked, "--promote"]) == 0
     out = capsys.readouterr().out
     assert "served by 'assistant' from now on" in out and "share of questions answered" in out
     assert live_variant(ws, "assistant").digest == variant.digest
-    assert main(["evaluate", "live", "--promote", "--workspace", str(ws.root.parent)]) == 2
+    assert main(["eval", "live", "--promote", "--workspace", str(ws.root.parent)]) == 2
     assert "belong to a calibration" in capsys.readouterr().err

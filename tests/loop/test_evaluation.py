@@ -62,5 +62,5 @@ def test_what_cannot_be_compared_is_refused(world: Workspace, tmp_path: Path) ->
 
 def test_the_command_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Workspace(tmp_path).close()
-    assert main(["evaluate", "live", "--workspace", str(tmp_path)]) == 2
+    assert main(["eval", "live", "--workspace", str(tmp_path)]) == 2
     assert "Nothing is released" in capsys.readouterr().err

@@ -42,7 +42,7 @@ COMMANDS: dict[str, str] = {
     "deploy": "write what starts a model or a release elsewhere: container, compose, Kubernetes, systemd, vLLM",
     "probe": "compare two OpenAI-compatible servers answer by answer",
     "feedback": "score an answer: up or down, and which document would have been right",
-    "evaluate": "score a variant on its exam, or compare two, with intervals and a verdict",
+    "eval": "score a variant on its exam, or compare two, with intervals and a verdict",
     "prompt": "prompts of tasks: versions, labels, differences, and the search for better ones",
     "turn": "learn from feedback: train a candidate, compare it on unseen questions, promote or refuse it",
     "rollback": "make a task serve the variant that was live before",

@@ -31,7 +31,7 @@ class ReadingRule:
 
     The defaults were fitted for a reader of the recipe `reader` by `bench.answering`, on questions of QED that it was
     not trained on, and look at margin and rank alone, which mean the same in other documents. Yours differ all the
-    same, and so may your reader: `windlass evaluate live --risk 0.1` fits your own.
+    same, and so may your reader: `windlass eval live --risk 0.1` fits your own.
     """
 
     bias: float = -2.132378

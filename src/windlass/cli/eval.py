@@ -1,8 +1,8 @@
 """Scores a variant of the assistant on its exam: retrieval and abstention, each with a confidence interval.
 
-windlass evaluate live                     what is served now
-windlass evaluate VARIANT --against live   paired comparison and the gate's verdict; promotes nothing
-windlass evaluate live --risk 0.1          calibrate abstention: at most a tenth of the answers given is wrong
+windlass eval live                     what is served now
+windlass eval VARIANT --against live   paired comparison and the gate's verdict; promotes nothing
+windlass eval live --risk 0.1          calibrate abstention: at most a tenth of the answers given is wrong
 
 Calibrating fits the rule on one half of the exam's dev questions (or of --questions), chooses its threshold on the
 other so that the promise holds with the confidence of --level, draws risk against coverage, and stores a variant;

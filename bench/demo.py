@@ -33,16 +33,17 @@ from windlass.build.corpus import build_corpus
 from windlass.core.protocols import Embedder
 from windlass.core.readers import PythonDocs
 from windlass.core.workspace import Workspace
-from windlass.evaluate.experiment import Experiment
+from windlass.evaluate.experiments.experiment import Experiment
+from windlass.evaluate.experiments.pairing import paired
+from windlass.evaluate.experiments.stored import read_experiment
 from windlass.evaluate.gate import Rule, decide, superiority
-from windlass.evaluate.metrics.retrieval import judged_ranks, ndcg
 from windlass.evaluate.questions import derive_exam, load_items
 from windlass.evaluate.statistics.intervals import wilson_interval
 from windlass.evaluate.statistics.paired import paired_difference
 from windlass.loop import release
 from windlass.loop.assemble import cached, load_assistant
 from windlass.loop.candidate import Recipe, first_variant
-from windlass.loop.turn import TurnReport, error_rate, read_experiment, turn
+from windlass.loop.turn import TurnReport, error_rate, turn
 from windlass.loop.users import simulate_users
 from windlass.loop.variant import VariantSpec
 
@@ -61,9 +62,8 @@ class Scores:
 
     @classmethod
     def of(cls, experiment: Experiment) -> Scores:
-        kept = [i for i, item in enumerate(experiment.items) if item.answerable]
-        sides = [ndcg(judged_ranks(np.array([side[i].rank for i in kept]), 10), 10) for side in experiment.outcomes]
-        return cls(sides[0], sides[1], [experiment.items[i].cluster for i in kept])
+        column = paired(experiment.pairs, "ndcg@10")
+        return cls(column.before, column.after, list(column.clusters))
 
 
 def prepared(home: Path, seed: int, embedder: Embedder, users: int | None) -> Workspace:
@@ -116,7 +116,8 @@ def ratio_interval(all_scores: list[Scores], resamples: int = 4999, seed: int = 
 def show(seed: int, kind: str, report: TurnReport, took: float) -> None:
     experiment = read_experiment(report.experiment)
     main = experiment.comparison("ndcg@10").difference
-    before, after = (side.metrics["ndcg@10"].estimate for side in (experiment.incumbent, experiment.candidate))
+    compared = experiment.comparison("ndcg@10")
+    before, after = compared.incumbent.estimate, compared.candidate.estimate
     said = "promoted" if report.promoted else f"refused ({report.decision})"
     print(
         f"{seed:>4}  {kind:<9} {before:>9.4f} {after:>9.4f}  {main.estimate:+.4f} [{main.low:+.4f}, {main.high:+.4f}]"

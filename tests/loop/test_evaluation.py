@@ -41,10 +41,9 @@ def test_what_is_live_is_scored_on_its_exam(world: Workspace) -> None:
 def test_comparison_is_paired_and_promotes_nothing(world: Workspace) -> None:
     before = world.store.releases("assistant")
     experiment = compare_variants(world, "mute", "live", embedder=NoisyEmbedder())
-    assert (experiment.incumbent.name, experiment.candidate.name) == ("plain@1", "mute@1")
+    assert (experiment.incumbent.variant, experiment.candidate.variant) == ("plain@1", "mute@1")
     assert experiment.comparison("ndcg@10").difference.estimate == 0
-    assert experiment.candidate.selective is not None
-    assert experiment.candidate.selective.coverage == 0
+    assert all(one.output["abstained"] for one in experiment.candidate.items)
     assert experiment.verdict.decision == "NO-GO"
     assert world.store.releases("assistant") == before
 

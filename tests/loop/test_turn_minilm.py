@@ -15,12 +15,13 @@ from windlass.build.corpus import build_corpus
 from windlass.core.readers import Folder
 from windlass.core.values import ChatRequest, Message
 from windlass.core.workspace import Workspace
+from windlass.evaluate.experiments.stored import read_experiment
 from windlass.evaluate.questions import derive_exam, load_items
 from windlass.loop import release
 from windlass.loop.assemble import cached, load_assistant
 from windlass.loop.candidate import Recipe, first_variant
 from windlass.loop.lineage import lineage
-from windlass.loop.turn import read_experiment, turn
+from windlass.loop.turn import turn
 from windlass.loop.users import simulate_users
 from windlass.loop.variant import VariantSpec
 

@@ -19,7 +19,9 @@ from windlass.core.protocols import ChatModel
 from windlass.core.records import MetricPoint, ReleaseRecord, RunRecord, ScoreRecord, SpanRecord
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Citation, Message, Usage
 from windlass.core.workspace import Workspace
-from windlass.evaluate.experiment import compare
+from windlass.evaluate.exams import POLICY, results
+from windlass.evaluate.experiments.experiment import compare
+from windlass.evaluate.experiments.stored import to_json
 from windlass.evaluate.outcomes import Outcome
 from windlass.evaluate.questions import ExamItem
 
@@ -273,9 +275,13 @@ def _experiment(
             rank = 0 if document is None else 1 if chance.random() < share else chance.choice([0, 2, 3, 5, 9])
             abstained = chance.random() < (0.8 if document is None else 0.05)
             side.append(Outcome(rank, abstained, chance.random(), chance.lognormvariate(2.2, 0.3)))
-    experiment = compare(items, *sides, dataset=exam.digest, digests=(old.digest, new.digest))
+    before, after = (
+        results(items, side, variant=variant.ref, dataset=exam.digest, digest=variant.digest)
+        for side, variant in zip(sides, (old, new), strict=True)
+    )
+    experiment = compare(before, after, POLICY)
     parents = [("dataset", exam), ("incumbent", old), ("candidate", new)]
-    files = {"experiment.json": json.dumps(experiment.to_json())}
+    files = {"experiment.json": json.dumps(to_json(experiment))}
     return _make(ws, "experiment", "assistant-turn", files, {"verdict": experiment.verdict.decision}, parents)
 
 

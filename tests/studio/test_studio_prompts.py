@@ -514,34 +514,29 @@ def test_a_search_is_shown_with_its_candidates_and_the_gate(ws: Workspace) -> No
     card = record.card["difference"]
     assert f"+{card['estimate']:.3f}" in text
     held = json.loads((ws.artifacts.get("parity-prompt-search").path / "experiment.json").read_text())
-    gains = [row["candidate"] - row["incumbent"] for row in held["rows"]]
+    gains = [row["candidate"][0]["values"]["score"] - row["incumbent"][0]["values"]["score"] for row in held["items"]]
     assert f"Candidate better {sum(gain > 0 for gain in gains)} Same" in text
     assert "Compared in" in client.get("/prompts/parity@2").text
     assert "parity-prompt-search@1" in client.get("/").text
 
 
-def test_a_search_without_its_items_or_its_pool_is_still_shown(ws: Workspace) -> None:
+def test_a_search_whose_provider_failed_is_still_shown(ws: Workspace) -> None:
     search(ws)
     made = ws.artifacts.get("parity-prompt-search")
     held = json.loads((made.path / "experiment.json").read_text())
-    del held["pool"]
-    for row in held["rows"]:
-        del row["answers"]
-    for row in held["rows"][:3]:
-        row["candidate"], row["problems"] = None, ["", "the provider failed"]
-    with ws.artifacts.build("prompt-experiment", "old-prompt-search") as draft:
-        (draft.path / "experiment.json").write_text(json.dumps(held))
-        draft.add_parent("dataset", "0" * 64)
-        for role in ("incumbent", "candidate"):
-            draft.add_parent(role, made.parent(role))
-        draft.card = dict(made.card)
-    with ws.artifacts.build("prompt-experiment", "dead-prompt-search") as draft:
-        (draft.path / "experiment.json").write_text(json.dumps(held))
-        draft.add_parent("dataset", "0" * 64)
-        draft.card = {**made.card, "difference": None, "verdict": "INCONCLUSIVE"}
+    for row in held["items"]:
+        row["candidate"] = [{"repeat": 0, "values": {}, "errors": {"output": "down"}, "output": None, "trace": None}]
+    for one in held["comparisons"]:
+        one["missing"], one["reasons"] = 3, {"down": 3}
+    for name, comparisons in (("failing", held["comparisons"]), ("dead", [])):
+        with ws.artifacts.build("experiment", f"{name}-prompt-search") as draft:
+            (draft.path / "experiment.json").write_text(json.dumps({**held, "comparisons": comparisons, "slices": []}))
+            draft.add_parent("dataset", "0" * 64)
+            for role in ("incumbent", "candidate"):
+                draft.add_parent(role, made.parent(role))
     client = opened(ws)
-    page = client.get("/experiments/old-prompt-search")
-    assert page.status_code == 200 and "3 of" in page.text and "because the provider failed" in page.text
+    page = client.get("/experiments/failing-prompt-search")
+    assert page.status_code == 200 and "3 pairs are left out of score: down" in page.text
     assert "Candidates of the search" not in page.text
     assert client.get("/experiments/dead-prompt-search").status_code == 200
     assert "dead-prompt-search" in client.get("/experiments").text

@@ -41,7 +41,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from windlass.evaluate.tables import render_experiment, render_report
+    from windlass.evaluate.experiments.reports import rendered
+    from windlass.evaluate.experiments.stored import to_json
+    from windlass.evaluate.tables import render_report
     from windlass.loop.evaluation import compare_variants, evaluate_variant
 
     if args.risk is not None:
@@ -54,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
             print(json.dumps(found.to_json(), indent=2) if args.json else render_report(found))
             return 0
         experiment = compare_variants(ws, args.variant, args.against, split=args.split, task=args.task)
-        print(json.dumps(experiment.to_json(), indent=2) if args.json else render_experiment(experiment))
+        print(json.dumps(to_json(experiment), indent=2) if args.json else rendered(experiment))
         return _STATUS[experiment.verdict.decision]
 
 

@@ -1,13 +1,10 @@
-"""Reports and experiments as plain text tables and as Markdown."""
+"""Exams, and how a system did on one, as plain text tables."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from windlass.core.artifacts import Artifact
-from windlass.core.files import write_json
 from windlass.core.tables import table
-from windlass.evaluate.experiment import Experiment, SystemReport
+from windlass.evaluate.exams import SystemReport
 from windlass.evaluate.outcomes import METRICS
 from windlass.evaluate.statistics.intervals import Interval
 
@@ -46,61 +43,6 @@ def render_report(report: SystemReport) -> str:
     if report.aurc is not None:
         rows.append(["area under risk and coverage", f"{report.aurc:.3f}", "", f"{report.items:,}", ""])
     return f"{report.name}: {_counts(report)}\n\n{_aligned(rows)}\n\n{_abstentions(report)}"
-
-
-def render_experiment(experiment: Experiment) -> str:
-    """Both systems side by side, the paired differences and the verdict."""
-    verdict = f"{experiment.verdict.decision}: {experiment.verdict.reason}"
-    return "\n\n".join([_headline(experiment), _aligned(_rows(experiment)), verdict])
-
-
-def experiment_markdown(experiment: Experiment) -> str:
-    """The same as the README of a stored experiment."""
-    header, *rows = _rows(experiment)
-    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
-    listed = "\n".join(lines)
-    return (
-        f"# {experiment.candidate.name} against {experiment.incumbent.name}\n\n{_headline(experiment)}\n\n{listed}\n\n"
-        f"**{experiment.verdict.decision}**: {experiment.verdict.reason}\n\n"
-        f"Dataset {experiment.dataset}, split {experiment.split}, seed {experiment.seed}. Differences are candidate "
-        "minus incumbent over the same items; intervals are cluster-robust; p is a cluster sign-flip test, corrected "
-        "for the number of metrics (Holm).\n"
-    )
-
-
-def write_experiment(folder: Path, experiment: Experiment) -> None:
-    """Writes `experiment.json` and `README.md`, the files of an artifact of kind `experiment`."""
-    write_json(folder / "experiment.json", experiment.to_json())
-    (folder / "README.md").write_text(experiment_markdown(experiment), encoding="utf-8")
-
-
-def _headline(experiment: Experiment) -> str:
-    answerable = sum(item.answerable for item in experiment.items)
-    clusters = len({item.cluster for item in experiment.items})
-    failed = f"; {experiment.excluded:,} left out because a system failed on them" if experiment.excluded else ""
-    names = f"{experiment.candidate.name} against {experiment.incumbent.name}"
-    return (
-        f"{names}: {len(experiment.items):,} {experiment.split} "
-        f"questions ({answerable:,} with an answer) in {clusters:,} clusters{failed}."
-    )
-
-
-def _rows(experiment: Experiment) -> list[list[str]]:
-    rows = [["metric", experiment.incumbent.name, experiment.candidate.name, "difference", "better/worse", "p (Holm)"]]
-    for one in experiment.comparisons:
-        d = one.difference
-        digits = _digits(one.metric)
-        rows.append(
-            [
-                METRICS[one.metric].label,
-                f"{experiment.incumbent.metrics[one.metric].estimate:.{digits}f}",
-                f"{experiment.candidate.metrics[one.metric].estimate:.{digits}f}",
-                f"{d.estimate:+.{digits}f} [{d.low:+.{digits}f}, {d.high:+.{digits}f}]",
-                f"{one.better:,}/{one.worse:,}",
-                "<0.001" if one.p_holm < 0.001 else f"{one.p_holm:.3f}",
-            ]
-        )
-    return rows
 
 
 def _digits(metric: str) -> int:

@@ -30,7 +30,7 @@ from windlass.core.readers import Folder, PythonDocs, Source
 from windlass.core.tables import table
 from windlass.core.values import ChatRequest, Message
 from windlass.core.workspace import Workspace
-from windlass.evaluate.experiment import report
+from windlass.evaluate.exams import report
 from windlass.evaluate.questions import derive_exam, load_items
 from windlass.evaluate.tables import render_report
 from windlass.loop.assemble import TASK, cached, load_assistant, load_models

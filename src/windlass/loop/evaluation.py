@@ -11,7 +11,10 @@ from windlass.core.errors import InputError
 from windlass.core.protocols import Embedder
 from windlass.core.trace import Recorder
 from windlass.core.workspace import Workspace
-from windlass.evaluate.experiment import Experiment, Policy, SystemReport, compare, report
+from windlass.evaluate.exams import POLICY, SystemReport, report, results
+from windlass.evaluate.experiment import Policy
+from windlass.evaluate.experiments.experiment import Experiment, compare
+from windlass.evaluate.experiments.results import Results
 from windlass.evaluate.outcomes import Outcome
 from windlass.evaluate.questions import ExamItem, Split, load_items
 from windlass.loop.assemble import TASK, cached, load_assistant, load_embedder
@@ -49,7 +52,7 @@ def compare_variants(
     against: str = LIVE,
     *,
     split: Split = "test",
-    policy: Policy | None = None,
+    policy: Policy = POLICY,
     task: str = TASK,
     embedder: Embedder | None = None,
 ) -> Experiment:
@@ -62,15 +65,12 @@ def compare_variants(
             "Compare variants whose indexes were built with the same exam.",
         )
     items = load_items(exam, split)
-    return compare(
-        items,
-        _measured(ws, incumbent, items, embedder),
-        _measured(ws, candidate, items, embedder),
-        dataset=exam.digest,
-        names=(incumbent.ref, candidate.ref),
-        digests=(incumbent.digest, candidate.digest),
-        policy=policy,
-    )
+
+    def asked(variant: Artifact) -> Results:
+        outcomes = _measured(ws, variant, items, embedder)
+        return results(items, outcomes, variant=variant.ref, dataset=exam.digest, digest=variant.digest)
+
+    return compare(asked(incumbent), asked(candidate), policy)
 
 
 def exam_of(ws: Workspace, variant: Artifact) -> Artifact:

@@ -18,7 +18,6 @@ result by its `turn` key: run again, a killed turn goes on where it was and neve
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 
 from windlass.core.artifacts import Artifact
@@ -28,10 +27,13 @@ from windlass.core.protocols import Embedder
 from windlass.core.records import ReleaseRecord
 from windlass.core.trace import Recorder
 from windlass.core.workspace import Workspace
-from windlass.evaluate.experiment import Experiment, Policy, compare
+from windlass.evaluate.exams import results
+from windlass.evaluate.experiment import Policy
+from windlass.evaluate.experiments.experiment import compare
+from windlass.evaluate.experiments.reports import rendered
+from windlass.evaluate.experiments.stored import read_experiment, write_experiment
 from windlass.evaluate.gate import Decision, non_inferiority, superiority
 from windlass.evaluate.questions import load_items
-from windlass.evaluate.tables import render_experiment, write_experiment
 from windlass.loop.assemble import cached, load_assistant, load_embedder
 from windlass.loop.candidate import Recipe, Tell, make_candidate, plain_index
 from windlass.loop.harvest import harvest, question_key
@@ -108,14 +110,6 @@ def turn(
         return _report(ws, task, experiment, dataset, row, resumed=finished is not None, tell=tell)
 
 
-def read_experiment(experiment: Artifact) -> Experiment:
-    """The stored comparison. Raises `InputError` for an artifact of another kind."""
-    if experiment.kind != "experiment":
-        raise InputError(f"{experiment.ref} is of kind '{experiment.kind}', not an experiment.")
-    path = experiment.path / "experiment.json"
-    return Experiment.from_json(json.loads(path.read_text(encoding="utf-8")))
-
-
 def render_turn(report: TurnReport) -> str:
     """The report as text: both systems' figures, the verdict, and what was done about it."""
     if report.promoted:
@@ -124,7 +118,7 @@ def render_turn(report: TurnReport) -> str:
         done = f"REFUSED: '{report.task}' goes on serving {report.incumbent.ref} ({report.incumbent.digest[:12]})."
     again = " (measured by an earlier turn on the same feedback)" if report.resumed else ""
     rate = f"Turn {report.number} on these test questions, error rate {report.error_rate:g} of this turn{again}."
-    shown = render_experiment(read_experiment(report.experiment))
+    shown = rendered(read_experiment(report.experiment))
     why = "" if report.reason in shown else f"\n{report.reason}"
     return f"{shown}\n\n{rate}\n{done}{why}"
 
@@ -193,21 +187,17 @@ def _compare(
     tell(f"compare on {len(items):,} test questions that neither harvest nor training has seen")
     silent = Recorder(None)  # an exam is no traffic
     before, after = (
-        measure(load_assistant(ws, variant, embedder=embedder, recorder=silent), items)
+        results(
+            items,
+            measure(load_assistant(ws, variant, embedder=embedder, recorder=silent), items),
+            variant=variant.ref,
+            dataset=exam.digest,
+            digest=variant.digest,
+        )
         for variant in (incumbent, candidate)
     )
-    policy = Policy(
-        rule=superiority(error_rate=rate), guards={"right_decision": non_inferiority(0.05, error_rate=rate)}
-    )
-    outcome = compare(
-        items,
-        before,
-        after,
-        dataset=exam.digest,
-        names=(incumbent.ref, candidate.ref),
-        digests=(incumbent.digest, candidate.digest),
-        policy=policy,
-    )
+    policy = Policy("ndcg@10", superiority(error_rate=rate), {"right_decision": non_inferiority(0.05, error_rate=rate)})
+    outcome = compare(before, after, policy)
     with ws.artifacts.build("experiment", f"{incumbent.record.name}-turn") as draft:
         write_experiment(draft.path, outcome)
         for role, parent in (("exam", exam), ("dataset", dataset), ("incumbent", incumbent), ("candidate", candidate)):

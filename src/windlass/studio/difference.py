@@ -66,9 +66,14 @@ def changes(before: Prompt, after: Prompt) -> list[Changed]:
         if old.get(name) == new.get(name):
             continue
         a, b = (parts.get(name, b"").decode().split("\n")[:-1] for parts in (old, new))
-        cut = max(len(a), len(b)) > MOST_LINES
-        found.append(Changed(name, list(_lines(a[:MOST_LINES], b[:MOST_LINES])), cut))
+        found.append(changed(name, a, b))
     return found
+
+
+def changed(name: str, before: Sequence[str], after: Sequence[str]) -> Changed:
+    """What became of the lines of a text."""
+    cut = max(len(before), len(after)) > MOST_LINES
+    return Changed(name, list(_lines(before[:MOST_LINES], after[:MOST_LINES])), cut)
 
 
 def _lines(a: Sequence[str], b: Sequence[str]) -> Iterator[Line]:

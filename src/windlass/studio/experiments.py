@@ -7,43 +7,89 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any
 
 from starlette.responses import Response
 
+from windlass.apply.prompts import artifact as prompts
 from windlass.core.artifacts import Artifact
-from windlass.core.errors import NotFound, WindlassError, WorkspaceCorrupt
+from windlass.core.errors import InputError, NotFound, WindlassError, WorkspaceCorrupt
 from windlass.core.records import ArtifactRecord
-from windlass.core.scale import scale
+from windlass.core.scale import Scale, scale
 from windlass.core.workspace import Workspace
-from windlass.evaluate.experiment import Comparison, Experiment
-from windlass.evaluate.outcomes import METRICS, Outcome, columns
-from windlass.studio import prompt_experiments
-from windlass.studio.experiment_rows import Row
-from windlass.studio.prompt_experiments import PromptView
+from windlass.evaluate.experiments import regressions
+from windlass.evaluate.experiments.experiment import Comparison, Experiment
+from windlass.evaluate.experiments.slices import Slice
+from windlass.evaluate.experiments.stored import KIND, read_experiment
+from windlass.evaluate.statistics.intervals import Interval
+from windlass.loop.prompting.optimising import SEARCH
+from windlass.studio.difference import Changed, changed, changes
 from windlass.studio.web import Visit
 
 EXTREMES = 12
 """Items shown with the largest gains, and as many with the largest losses."""
 LISTED = 50
-KINDS = ("experiment", prompt_experiments.KIND)
 KEPT = 64
 """Experiments kept in memory after they were read; they never change."""
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One question and what the two variants scored on it by the primary metric."""
+class Row:
+    """One metric of both variants."""
 
-    id: str
-    question: str
-    incumbent: float
-    candidate: float
-    places: tuple[str, str]
-    """Where the right document stood for each."""
+    comparison: Comparison
+    decision: str
+    """Of the gate on this metric; empty where the gate does not look."""
+    values: Scale
+    gains: Scale
 
     @property
-    def gain(self) -> float:
-        return self.candidate - self.incumbent
+    def metric(self) -> str:
+        return self.comparison.metric
+
+    @property
+    def label(self) -> str:
+        return self.comparison.label
+
+    @property
+    def lower_is_better(self) -> bool:
+        return self.comparison.direction == "lower"
+
+    @property
+    def incumbent(self) -> Interval:
+        return self.comparison.incumbent
+
+    @property
+    def candidate(self) -> Interval:
+        return self.comparison.candidate
+
+    @property
+    def difference(self) -> Interval:
+        return self.comparison.difference
+
+
+@dataclass(frozen=True, slots=True)
+class Changing:
+    """One item on which the variants differ, with what either gave."""
+
+    item: str
+    asked: Any
+    wanted: Any
+    incumbent: float
+    candidate: float
+    gain: float
+    outputs: tuple[Any, Any]
+    diff: Changed | None
+    """None: the outputs are the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sliced:
+    """The slices of one kind, on one scale."""
+
+    by: str
+    slices: Sequence[Slice]
+    gains: Scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +100,13 @@ class View:
     experiment: Experiment
     rows: Sequence[Row]
     """The gate's metrics first, the primary one at the head."""
-    items: Sequence[Item]
-    """By gain, the largest first."""
+    losses: Sequence[Changing]
+    """The largest first."""
+    gains: Sequence[Changing]
+    regressed: int
+    slices: Sequence[Sliced]
+    search: Mapping[str, Any] | None
+    """What a search for the candidate tried, and took; None where it was none."""
 
     @property
     def digest(self) -> str:
@@ -78,30 +129,26 @@ class View:
         return [row for row in self.rows if row.decision]
 
 
-_views: OrderedDict[str, View | PromptView] = OrderedDict()
+_views: OrderedDict[str, View] = OrderedDict()
 _lock = Lock()
 
 
 def newest(ws: Workspace, limit: int) -> list[ArtifactRecord]:
-    """Experiments of all kinds."""
-    found = [record for kind in KINDS for record in ws.store.artifacts(kind=kind, limit=limit)]
-    return sorted(found, key=lambda record: -record.created)[:limit]
+    return ws.store.artifacts(kind=KIND, limit=limit)
 
 
-def read(ws: Workspace, ref: str) -> View | PromptView:
+def read(ws: Workspace, ref: str) -> View:
     """Raises `NotFound` for what is no experiment and `WorkspaceCorrupt` for one that cannot be understood."""
     artifact = ws.artifacts.get(ref)
-    if artifact.kind not in KINDS:
+    if artifact.kind != KIND:
         raise NotFound(f"{artifact.ref} is no experiment but a {artifact.kind}.", "The list shows the experiments.")
     with _lock:
         view = _views.get(artifact.digest)
     if view is None:
         try:
-            view = _view(artifact) if artifact.kind == "experiment" else prompt_experiments.view(ws, artifact)
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            raise WorkspaceCorrupt(
-                f"{artifact.ref} cannot be read: {type(error).__name__} {error}.", "Run the comparison again."
-            ) from error
+            view = _view(artifact)
+        except (KeyError, TypeError, ValueError, OSError, InputError) as error:
+            raise WorkspaceCorrupt(f"{artifact.ref} cannot be read: {error}", "Run the comparison again.") from error
         with _lock:
             _views[artifact.digest] = view
             while len(_views) > KEPT:
@@ -110,58 +157,69 @@ def read(ws: Workspace, ref: str) -> View | PromptView:
 
 
 def _view(artifact: Artifact) -> View:
-    experiment = Experiment.from_json(json.loads((artifact.path / "experiment.json").read_text(encoding="utf-8")))
-    decisions = {label: part.decision for label, part in experiment.verdict.checks}
-    judged = [experiment.policy.primary, *experiment.policy.guards]
-    rows = [_row(experiment, comparison, decisions) for comparison in experiment.comparisons]
-    rows.sort(key=lambda row: judged.index(row.metric) if row.metric in judged else len(judged))
-    return View(artifact.record, experiment, rows, _items(experiment))
-
-
-def _row(experiment: Experiment, comparison: Comparison, decisions: Mapping[str, str]) -> Row:
-    name, metric = comparison.metric, METRICS[comparison.metric]
-    incumbent, candidate = experiment.incumbent.metrics[name], experiment.candidate.metrics[name]
-    judged = name == experiment.policy.primary or name in experiment.policy.guards
-    return Row(
-        name,
-        metric.label,
-        metric.better == "lower",
-        incumbent,
-        candidate,
-        comparison,
-        decisions.get(metric.label, "INCONCLUSIVE") if judged else "",
-        scale([incumbent.low, incumbent.high, candidate.low, candidate.high]),
-        scale([comparison.difference.low, comparison.difference.high, 0.0]),
+    experiment = read_experiment(artifact)
+    search = artifact.path / SEARCH
+    return shown(
+        artifact.record, experiment, json.loads(search.read_text(encoding="utf-8")) if search.is_file() else None
     )
 
 
-def _items(experiment: Experiment) -> list[Item]:
-    """Items on which both variants have the primary metric, by gain."""
-    metric = METRICS[experiment.policy.primary]
-    pairs = list(zip(experiment.items, *experiment.outcomes, strict=True))
-    kept = [(item, a, b) for item, a, b in pairs if a.error is None and b.error is None]
-    if not kept:
-        return []
-    items = [item for item, _, _ in kept]
-    before, after = columns(items, [a for _, a, _ in kept]), columns(items, [b for _, _, b in kept])
-    both = metric.applies(before) & metric.applies(after)
-    values = zip(both.tolist(), metric.values(before).tolist(), metric.values(after).tolist(), strict=True)
-    found = [
-        Item(item.id, item.question, old, new, (_place(a), _place(b)))
-        for (item, a, b), (has, old, new) in zip(kept, values, strict=True)
-        if has
+def shown(record: ArtifactRecord, experiment: Experiment, search: Mapping[str, Any] | None = None) -> View:
+    decisions = {label: part.decision for label, part in experiment.verdict.checks}
+    judged = [experiment.policy.primary, *experiment.policy.guards]
+    rows = [_row(one, decisions, one.metric in judged) for one in experiment.comparisons]
+    primary = any(one.metric == experiment.policy.primary for one in experiment.comparisons)
+    by_gain = regressions.changes(experiment) if primary else []
+    return View(
+        record,
+        experiment,
+        rows,
+        [_changing(one) for one in by_gain[:EXTREMES] if one.gain < 0],
+        [_changing(one) for one in by_gain[: -EXTREMES - 1 : -1] if one.gain > 0],
+        sum(one.gain < 0 for one in by_gain),
+        _sliced(experiment.slices),
+        search,
+    )
+
+
+def _row(one: Comparison, decisions: Mapping[str, str], judged: bool) -> Row:
+    return Row(
+        one,
+        decisions.get(one.label, "INCONCLUSIVE") if judged else "",
+        scale([one.incumbent.low, one.incumbent.high, one.candidate.low, one.candidate.high]),
+        scale([one.difference.low, one.difference.high, 0.0]),
+    )
+
+
+def _changing(change: regressions.Change) -> Changing:
+    before, after = change.shown
+    a, b = (regressions.as_text(one.output).split("\n") for one in (before, after))
+    return Changing(
+        change.item,
+        before.input,
+        before.expected,
+        change.incumbent,
+        change.candidate,
+        change.gain,
+        (before.output, after.output),
+        None if a == b else changed("output", a, b),
+    )
+
+
+def _sliced(slices: Sequence[Slice]) -> list[Sliced]:
+    kinds: dict[str, list[Slice]] = {}
+    for one in slices:
+        kinds.setdefault(one.by, []).append(one)
+    return [
+        Sliced(by, some, scale([0.0, *(end for one in some for end in (one.difference.low, one.difference.high))]))
+        for by, some in kinds.items()
+        if len(some) > 1
     ]
-    return sorted(found, key=lambda item: -item.gain if metric.better == "higher" else item.gain)
-
-
-def _place(outcome: Outcome) -> str:
-    place = f"rank {outcome.rank}" if outcome.rank else "not found"
-    return f"{place}, abstained" if outcome.abstained else place
 
 
 def listing(visit: Visit) -> Response:
     found = newest(visit.ws, LISTED + 1)
-    views: list[View | PromptView] = []
+    views: list[View] = []
     broken: list[tuple[ArtifactRecord, WindlassError]] = []
     for record in found[:LISTED]:
         try:
@@ -173,19 +231,27 @@ def listing(visit: Visit) -> Response:
 
 def show(visit: Visit) -> Response:
     view = read(visit.ws, visit.path("ref"))
-    if isinstance(view, PromptView):
-        return prompt_experiments.show(visit, view)
-    better = METRICS[view.experiment.policy.primary].better == "higher"
-    wins = [i for i in view.items[:EXTREMES] if (i.gain > 0) == better and i.gain]
-    losses = [i for i in view.items[: -EXTREMES - 1 : -1] if (i.gain < 0) == better and i.gain]
     store = visit.ws.store
+    prompted = _prompts(visit.ws, view.record)
     return visit.page(
         "experiment.html",
         "experiments",
         view=view,
         e=view.experiment,
-        wins=wins,
-        losses=losses,
+        prompts=prompted,
+        changes=changes(*(prompts.read(one) for one in prompted.values())) if len(prompted) == 2 else [],
         parents=[(role, digest, store.artifact(digest)) for role, digest in view.record.parents],
         releases=[r for r in store.releases() if r.experiment == view.digest],
     )
+
+
+def _prompts(ws: Workspace, record: ArtifactRecord) -> dict[str, Artifact]:
+    """Role -> the prompt of the variant that played it, where it has one that is still here."""
+    found = {}
+    for role in ("incumbent", "candidate"):
+        variant = ws.artifacts.find(dict(record.parents).get(role, ""))
+        of = [] if variant is None else [parent for part, parent in variant.record.parents if part == prompts.KIND]
+        prompt = ws.artifacts.find(of[0]) if of else None
+        if prompt is not None:
+            found[role] = prompt
+    return found

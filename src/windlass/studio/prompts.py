@@ -171,6 +171,6 @@ def _experiments(ws: Workspace, artifact: Artifact) -> list[tuple[str, ArtifactR
         if role != prompts.KIND:
             continue
         for part, record in ws.store.children(variant.digest):
-            if record.kind.endswith("experiment"):
+            if record.kind == "experiment":
                 found[record.digest] = part, record
     return sorted(found.values(), key=lambda pair: -pair[1].created)

@@ -191,7 +191,8 @@ def test_a_search_over_noise_is_promoted_no_oftener_than_stated() -> None:
         chosen = best(pool)
         lucky += chosen.mean > pool[0].mean
         rule = superiority(error_rate=rate)
-        promoted += weigh(trial, model, held, (pool[0].prompt, chosen.prompt), rule).verdict.decision == "GO"
+        both = ("before", pool[0].prompt), ("after", chosen.prompt)
+        promoted += weigh(trial, model, held, both, "d", rule).verdict.decision == "GO"
     assert lucky > runs / 2, "the search itself is fooled"
     assert promoted <= 14, "6 are expected of 60 at a rate of 0.1, and 15 or more in one of a thousand repetitions"
 
@@ -280,8 +281,9 @@ def test_a_failing_provider_says_nothing_of_a_prompt() -> None:
 
     rest = items(100)
     trial, model = Trial(tone, rest, equal), Answering(failing)
-    weighed = weigh(trial, model, rest, (tone.prompt, tone.prompt), superiority())
+    weighed = weigh(trial, model, rest, (("before", tone.prompt), ("after", tone.prompt)), "d", superiority())
     assert weighed.verdict.decision == "INCONCLUSIVE" and "10 of 100" in weighed.verdict.reason
+    assert weighed.comparison("score").reasons == {"down": 10}
     unfit = trial.run(tone.prompt, Answering(lambda request: "no"), rest[:1])
     assert unfit[0].score == 0.0 and "No answer fits" in unfit[0].problem
 

@@ -120,7 +120,7 @@ def test_killed_between_the_verdict_and_the_report(ws: Workspace, straight: Any,
     paid = Answering(playing)
     found = optimise(ws, tone.using(model=paid), items(ITEMS), AMPLE, settings=SMALL)
     assert not paid.requests and found.release == live(ws, "tone") and found.experiment is not None
-    assert len(ws.store.artifacts("prompt-experiment")) == 1 and len(ws.store.releases("tone")) == 2
+    assert len(ws.store.artifacts("experiment")) == 1 and len(ws.store.releases("tone")) == 2
     assert found.experiment.card["number"] == 1
 
 
@@ -156,7 +156,7 @@ def test_what_the_provider_failed_on_is_asked_again_by_the_next_run(ws: Workspac
 
     model = Answering(answer)
     found = optimise(ws, tone.using(model=model), items(ITEMS), AMPLE, settings=SMALL, tell=tell)
-    assert found.verdict.decision == "INCONCLUSIVE" and "Run it again" in found.verdict.reason
+    assert found.verdict.decision == "INCONCLUSIVE" and "items have no score" in found.verdict.reason
     before, down = len(model.requests), False
     again = optimise(ws, tone.using(model=model), items(ITEMS), AMPLE, settings=SMALL)
     assert again.verdict.decision == "GO" and again.experiment is not None and again.experiment.card["number"] == 1

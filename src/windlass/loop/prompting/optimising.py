@@ -30,8 +30,11 @@ from windlass.core.protocols import ChatModel
 from windlass.core.records import ReleaseRecord
 from windlass.core.trace import Recorder
 from windlass.core.workspace import Workspace
-from windlass.evaluate.gate import Rule, Verdict, decide, superiority
-from windlass.evaluate.statistics.paired import PairedDifference, paired_difference
+from windlass.evaluate.experiment import Policy
+from windlass.evaluate.experiments import stored
+from windlass.evaluate.experiments.experiment import Experiment, compare
+from windlass.evaluate.experiments.results import OUTPUT, ItemResult, Results
+from windlass.evaluate.gate import Rule, Verdict, superiority
 from windlass.loop.prompting.items import Item, Metric, Result, Trial, equal, lines, parted
 from windlass.loop.prompting.journal import Journal
 from windlass.loop.prompting.metering import Meter, Metered, identity
@@ -39,23 +42,13 @@ from windlass.loop.prompting.searching import Candidate, Ground, Search, Tell, b
 from windlass.loop.release import live, promote
 from windlass.loop.turn import TOTAL_ERROR, error_rate
 
-KIND = "prompt-experiment"
+SEARCH = "search.json"
+"""Beside the experiment: what else was tried."""
+SCORE = "score"
 HELD_OUT, TRAIN = 0.5, 0.5
 """Shares: of all items for the comparison, and of the others for learning; the rest chooses."""
 FAILED = 0.02
 """Share of the held-out items on which the provider may fail before nothing is decided."""
-
-
-@dataclass(frozen=True, slots=True)
-class Weighed:
-    """The incumbent's and the candidate's results on the held-out items, and the verdict."""
-
-    results: tuple[Sequence[Result], Sequence[Result]]
-    pair: PairedDifference | None
-    """None: the provider failed on all of them."""
-    verdict: Verdict
-    whole: bool = True
-    """Whether the provider answered to almost all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,40 +183,55 @@ class _Work:
         rule = superiority(error_rate=error_rate(number, self.total_error))
         origin = best(pool).origin
         self.tell(f"compare on {len(self.held):,} items that the search has not seen: {origin}")
-        before, after = (prompts.read(prompt) for prompt in both)
-        weighed = weigh(self.ground.trial, self.ground.model, self.held, (before, after), rule)
+        weighed = weigh(self.ground.trial, self.ground.model, self.held, _named_prompts(both), data.digest, rule)
         spent = {"usd": self.meter.usd, "tokens": self.meter.tokens, "calls": self.meter.calls}
         card = {"number": number, "search": asdict(self.settings), "origin": origin, "total_error": self.total_error}
         experiment = _stored(self.ws, self.name, both, data, weighed, pool, {**card, "spent": spent})
-        if weighed.whole:  # else what the provider failed on is asked again by the next run, and all is decided then
+        if weighed.excluded <= FAILED * len(self.held):
+            # Else what the provider failed on is asked again by the next run, and all is decided then.
             self.journal.settled("experiment", lambda: experiment.digest)
         return experiment
 
 
-def weigh(trial: Trial, model: ChatModel, held: Sequence[Item], both: tuple[Prompt, Prompt], rule: Rule) -> Weighed:
-    """Runs incumbent and candidate on the held-out items and decides on their paired difference."""
-    before, after = (trial.run(prompt, model, held) for prompt in both)
-    scores = [
-        (a.score, b.score, item.group)
-        for item, a, b in zip(held, before, after)
-        if a.score is not None and b.score is not None
-    ]
-    failed = len(held) - len(scores)
-    pair = None
-    if scores:
-        old, new, clusters = zip(*scores)
-        pair = paired_difference(old, new, list(clusters), rule.level)
-    if pair is None or failed > FAILED * len(held):
-        reason = f"The provider failed on {failed} of {len(held)} items; at most {FAILED:.0%} may. Run it again."
-        return Weighed((before, after), pair, Verdict("INCONCLUSIVE", reason), whole=False)
-    return Weighed((before, after), pair, decide(pair.difference, rule=rule))
+def weigh(
+    trial: Trial,
+    model: ChatModel,
+    held: Sequence[Item],
+    both: tuple[tuple[str, Prompt], tuple[str, Prompt]],
+    dataset: str,
+    rule: Rule,
+) -> Experiment:
+    """Runs incumbent and candidate, each with its name, on the held-out items and decides by the difference."""
+    before, after = (_results(name, dataset, trial.run(prompt, model, held)) for name, prompt in both)
+    return compare(before, after, Policy(SCORE, rule, guards={}, error_limit=FAILED))
+
+
+def _results(name: str, dataset: str, runs: Sequence[Result]) -> Results:
+    return Results(name, None, dataset, tuple(_row(run) for run in runs))
+
+
+def _row(run: Result) -> ItemResult:
+    return ItemResult(
+        run.item.key,
+        run.item.group,
+        values={} if run.score is None else {SCORE: run.score},
+        errors={OUTPUT: run.problem} if run.score is None else {},
+        output={"no answer": run.problem} if run.problem else run.answer,
+        input=run.item.inputs,
+        expected=run.item.answer,
+    )
+
+
+def _named_prompts(both: tuple[Artifact, Artifact]) -> tuple[tuple[str, Prompt], tuple[str, Prompt]]:
+    before, after = both
+    return (before.ref, prompts.read(before)), (after.ref, prompts.read(after))
 
 
 def searches_before(ws: Workspace, held: Sequence[Item]) -> int:
     """How many comparisons have used any of these held-out items."""
     keys = {item.key for item in held}
-    records = ws.store.artifacts(KIND, limit=100_000)
-    return sum(not keys.isdisjoint(record.card["items"]) for record in records)
+    records = ws.store.artifacts(stored.KIND, limit=100_000)
+    return sum(not keys.isdisjoint(record.card.get("items", ())) for record in records)
 
 
 def _live(ws: Workspace, task: Task[..., Any]) -> Artifact:
@@ -274,24 +282,13 @@ def _stored(
     name: str,
     both: tuple[Artifact, Artifact],
     data: Artifact,
-    weighed: Weighed,
+    weighed: Experiment,
     pool: Sequence[Candidate],
     card: dict[str, Any],
 ) -> Artifact:
-    """The card says what came of it; the file also what each item got, and what else was tried."""
-    before, after = weighed.results
+    """The card says what came of it; the files also what each item got, and what else was tried."""
     variants = [prompts.variant_of(ws, name, prompt) for prompt in both]
-    with ws.artifacts.build(KIND, f"{name}-prompt-search") as draft:
-        rows = [
-            {
-                "item": a.item.key,
-                "incumbent": a.score,
-                "candidate": b.score,
-                "answers": [a.answer, b.answer],
-                "problems": [a.problem, b.problem],
-            }
-            for a, b in zip(before, after)
-        ]
+    with ws.artifacts.build(stored.KIND, f"{name}-prompt-search") as draft:
         tried = [
             {
                 "origin": one.origin,
@@ -302,7 +299,8 @@ def _stored(
             }
             for one in pool
         ]
-        write_json(draft.path / "experiment.json", {"rows": rows, "pool": tried, **card})
+        stored.write_experiment(draft.path, weighed)
+        write_json(draft.path / SEARCH, {"pool": tried, **card})
         draft.add_parent("dataset", data)
         for role, variant in zip(("incumbent", "candidate"), variants):
             draft.add_parent(role, variant)
@@ -310,7 +308,8 @@ def _stored(
             **card,
             "verdict": weighed.verdict.decision,
             "reason": weighed.verdict.reason,
-            "difference": weighed.pair.difference.to_json() if weighed.pair else None,
-            "items": [a.item.key for a in before],
+            "metric": SCORE,
+            "difference": weighed.comparison(SCORE).difference.to_json() if weighed.comparisons else None,
+            "items": list(dict.fromkeys(one.item for one in weighed.incumbent.items)),
         }
     return draft.done

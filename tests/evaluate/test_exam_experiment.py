@@ -1,4 +1,4 @@
-"""Experiments: pairing, errors that are no zeros, storage, tables, and the wrong-promotion rate of the whole path."""
+"""Exams as experiments: asking, pairing, errors that are no zeros, storage, and the rate of wrong promotions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ import numpy as np
 import pytest
 
 from windlass.core.errors import InputError
-from windlass.evaluate.experiment import Experiment, Policy, compare, report, scorer_digests
+from windlass.evaluate.exams import POLICY, SHOWN, report, results
+from windlass.evaluate.experiment import Policy
+from windlass.evaluate.experiments.experiment import Experiment, code_digests
+from windlass.evaluate.experiments.experiment import compare as compared
+from windlass.evaluate.experiments.reports import rendered
+from windlass.evaluate.experiments.stored import from_json, read_file, to_json, write_experiment
 from windlass.evaluate.gate import non_inferiority, superiority
 from windlass.evaluate.metrics.selective import best_threshold, right_outcome
-from windlass.evaluate.outcomes import METRICS, Answer, Outcome, ask, outcomes_from_arrays, rank_of
+from windlass.evaluate.outcomes import Answer, Outcome, ask, outcomes_from_arrays, rank_of
 from windlass.evaluate.questions import ExamItem
-from windlass.evaluate.tables import render_experiment, render_report, write_experiment
+from windlass.evaluate.tables import render_report
 
 
 def exam(n: int = 300, cluster_size: int = 6, unanswerable: int = 7) -> list[ExamItem]:
@@ -40,6 +45,17 @@ def outcomes(skill: float, seed: int = 0, items: list[ExamItem] | None = None) -
     can = np.array([item.answerable for item in items])
     confidence = np.where(can, 1.0, -1.0) + shared.normal(size=len(items)) + rng.normal(0, 0.2, len(items))
     return outcomes_from_arrays(np.where(can, rank, 0), confidence < -0.3, confidence, rng.gamma(4, 2, len(items)))
+
+
+def compare(
+    items: list[ExamItem],
+    before: list[Outcome],
+    after: list[Outcome],
+    policy: Policy = POLICY,
+    names: tuple[str, str] = ("incumbent", "candidate"),
+) -> Experiment:
+    sides = (results(items, one, variant=name, dataset="d") for name, one in zip(names, (before, after)))
+    return compared(*sides, policy)
 
 
 def test_asking_records_ranks_and_failures() -> None:
@@ -86,72 +102,75 @@ def test_report_averages_over_the_items_a_metric_applies_to() -> None:
 
 
 def test_a_better_candidate_goes_a_worse_one_does_not() -> None:
-    better = compare(ITEMS, outcomes(0.0), outcomes(0.8, 1), dataset="d")
+    better = compare(ITEMS, outcomes(0.0), outcomes(0.8, 1))
     assert better.verdict.decision == "GO"
     assert better.comparison("ndcg@10").difference.low > 0
     assert better.comparison("ndcg@10").p_holm < 0.025
-    worse = compare(ITEMS, outcomes(0.0), outcomes(-0.8, 1), dataset="d")
+    worse = compare(ITEMS, outcomes(0.0), outcomes(-0.8, 1))
     assert worse.verdict.decision == "NO-GO"
-    same = compare(ITEMS, outcomes(0.0), outcomes(0.0), dataset="d")
+    same = compare(ITEMS, outcomes(0.0), outcomes(0.0))
     assert same.verdict.decision == "NO-GO"
     assert "the same on every item" in same.verdict.reason
 
 
 def test_a_guard_stops_a_candidate_that_ranks_better_but_never_answers() -> None:
     mute = [dataclasses.replace(o, abstained=True) for o in outcomes(0.8, 1)]
-    experiment = compare(ITEMS, outcomes(0.0), mute, dataset="d")
+    experiment = compare(ITEMS, outcomes(0.0), mute)
     assert dict(experiment.verdict.checks)["nDCG@10"].decision == "GO"
     assert experiment.verdict.decision == "NO-GO"
 
 
 def test_lower_latency_is_better() -> None:
     slow = [dataclasses.replace(o, latency_ms=(o.latency_ms or 0) + 50) for o in outcomes(0.8, 1)]
-    policy = Policy(guards={"latency_ms": non_inferiority(20, better="lower")})
-    assert compare(ITEMS, outcomes(0.0), slow, dataset="d", policy=policy).verdict.decision == "NO-GO"
-    assert compare(ITEMS, slow, outcomes(0.8, 1), dataset="d", policy=policy).comparison("latency_ms").better == 300
+    policy = Policy("ndcg@10", guards={"latency_ms": non_inferiority(20, better="lower")})
+    assert compare(ITEMS, outcomes(0.0), slow, policy).verdict.decision == "NO-GO"
+    assert compare(ITEMS, slow, outcomes(0.8, 1), policy).comparison("latency_ms").better == 300
 
 
 def test_errors_leave_as_pairs_and_are_no_zeros() -> None:
     broken = outcomes(0.8, 1)
     for i in (8, 20):
         broken[i] = Outcome(error="Timeout: 30 s")
-    whole, partly = (compare(ITEMS, outcomes(0.0), o, dataset="d") for o in (outcomes(0.8, 1), broken))
-    assert (partly.excluded, partly.candidate.errors, partly.incumbent.errors) == (2, 2, 0)
+    whole, partly = (compare(ITEMS, outcomes(0.0), o) for o in (outcomes(0.8, 1), broken))
+    assert (partly.excluded, whole.excluded) == (2, 0)
     assert partly.comparison("right_decision").difference.n == 298
-    assert partly.candidate.metrics["ndcg@10"].n == whole.candidate.metrics["ndcg@10"].n - 2
+    assert partly.comparison("ndcg@10").difference.n == whole.comparison("ndcg@10").difference.n - 2
+    assert partly.comparison("ndcg@10").reasons == {"Timeout: 30 s": 2}
     assert partly.verdict.decision == "GO"
-    assert "2 left out" in render_experiment(partly)
+    assert "2 left out" in rendered(partly)
 
 
 def test_too_many_errors_decide_nothing() -> None:
     broken = [Outcome(error="down") if i % 10 == 0 else o for i, o in enumerate(outcomes(0.8, 1))]
-    verdict = compare(ITEMS, outcomes(0.0), broken, dataset="d").verdict
+    verdict = compare(ITEMS, outcomes(0.0), broken).verdict
     assert verdict.decision == "INCONCLUSIVE"
-    assert verdict.reason.startswith("30 of 300 items have no outcome")
+    assert "items have no nDCG@10 (" in verdict.reason and "times: down)" in verdict.reason
 
 
 def test_a_system_that_always_fails_is_recorded_not_raised() -> None:
-    dead = compare(ITEMS, outcomes(0.0), [Outcome(error="down")] * len(ITEMS), dataset="d")
-    assert (dead.verdict.decision, dead.candidate.items, dead.candidate.errors) == ("INCONCLUSIVE", 0, 300)
-    assert Experiment.from_json(json.loads(json.dumps(dead.to_json()))) == dead
-    assert "failed on every question" in render_report(dead.candidate)
-    assert "INCONCLUSIVE" in render_experiment(dead)
+    dead = compare(ITEMS, outcomes(0.0), [Outcome(error="down")] * len(ITEMS))
+    assert (dead.verdict.decision, dead.excluded, len(dead.comparisons)) == ("INCONCLUSIVE", 300, 0)
+    assert from_json(json.loads(json.dumps(to_json(dead)))) == dead
+    assert "INCONCLUSIVE" in rendered(dead)
+    alone = report(ITEMS, [Outcome(error="down")] * len(ITEMS), name="dead")
+    assert (alone.items, alone.errors) == (0, 300)
+    assert "failed on every question" in render_report(alone)
 
 
 def test_an_experiment_survives_json(tmp_path: Path) -> None:
-    made = compare(ITEMS, outcomes(0.0), outcomes(0.5, 1), dataset="d", names=("A", "B"), digests=("x", None), seed=7)
+    made = compare(ITEMS, outcomes(0.0), outcomes(0.5, 1), names=("A", "B"))
     write_experiment(tmp_path, made)
     text = (tmp_path / "experiment.json").read_text(encoding="utf-8")
     row = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert Experiment.from_json(row) == made
-    assert row["items"][8]["candidate"]["rank"] == made.outcomes[1][8].rank
+    assert read_file(tmp_path / "experiment.json") == made
+    assert row["items"][8]["candidate"][0]["output"]["rank"] == made.candidate.items[8].output["rank"]
     assert "| nDCG@10 |" in (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert row["scorers"] == scorer_digests()
-    assert {"gate.py", "metrics/retrieval.py", "statistics/paired.py"} <= set(row["scorers"])
+    assert row["code"] == code_digests() and set(row["candidate"]["scorers"]) == set(SHOWN)
+    assert {"gate.py", "experiments/pairing.py", "statistics/paired.py"} <= set(row["code"])
 
 
 def test_the_table_lines_up() -> None:
-    text = render_experiment(compare(ITEMS, outcomes(0.0), outcomes(0.5, 1), dataset="d", names=("live", "new")))
+    text = rendered(compare(ITEMS, outcomes(0.0), outcomes(0.5, 1), names=("live", "new")))
     lines = text.splitlines()
     header = next(line for line in lines if line.startswith("metric"))
     rows = [line for line in lines if line.startswith(("nDCG@10", "recall@", "MRR"))]
@@ -164,16 +183,14 @@ def test_the_table_lines_up() -> None:
 def test_what_does_not_belong_together_is_refused() -> None:
     good = outcomes(0.0)
     with pytest.raises(InputError, match="300 items but 299"):
-        compare(ITEMS, good, good[1:], dataset="d")
-    with pytest.raises(InputError, match="no items"):
-        compare([], [], [], dataset="d")
+        compare(ITEMS, good, good[1:])
+    with pytest.raises(InputError, match="hold no items"):
+        compare([], [], [])
     mixed = [dataclasses.replace(ITEMS[0], split="dev"), *ITEMS[1:]]
     with pytest.raises(InputError, match="dev, test"):
-        compare(mixed, good, good, dataset="d")
-    with pytest.raises(InputError, match="metric 'speed'"):
-        Policy(primary="speed")
+        compare(mixed, good, good)
     with pytest.raises(InputError, match="both the primary"):
-        Policy(primary="ndcg@10", guards={"ndcg@10": superiority()})
+        Policy("ndcg@10", guards={"ndcg@10": superiority()})
     with pytest.raises(InputError, match="one length"):
         outcomes_from_arrays([1, 2], [False], [0.1, 0.2])
     with pytest.raises(InputError, match="whole number from 0"):
@@ -181,17 +198,19 @@ def test_what_does_not_belong_together_is_refused() -> None:
 
 
 def test_the_policy_s_strictest_rule_sets_the_level() -> None:
-    policy = Policy(rule=superiority(error_rate=0.005))
-    experiment = compare(ITEMS, outcomes(0.0), outcomes(0.8, 1), dataset="d", policy=policy)
+    policy = Policy("ndcg@10", superiority(error_rate=0.005))
+    experiment = compare(ITEMS, outcomes(0.0), outcomes(0.8, 1), policy)
     assert experiment.comparison("ndcg@10").difference.level == pytest.approx(0.99)
 
 
 def test_every_metric_is_between_its_bounds() -> None:
-    experiment = compare(ITEMS, outcomes(0.0), outcomes(0.3, 1), dataset="d")
-    assert {c.metric for c in experiment.comparisons} == set(METRICS)
-    for name, interval in experiment.candidate.metrics.items():
-        if name != "latency_ms":
-            assert 0 <= interval.estimate <= 1
+    experiment = compare(ITEMS, outcomes(0.0), outcomes(0.3, 1))
+    assert [c.metric for c in experiment.comparisons][:2] == ["ndcg@10", "right_decision"]
+    assert {c.metric for c in experiment.comparisons} == set(SHOWN)
+    for one in experiment.comparisons:
+        if one.metric != "latency_ms":
+            assert 0 <= one.candidate.low <= one.candidate.estimate <= one.candidate.high <= 1
+    assert {(one.by, one.name) for one in experiment.slices} == {("kind", "page"), ("answerable", "yes")}
 
 
 def test_best_threshold_is_the_best_of_all_thresholds() -> None:
@@ -224,7 +243,7 @@ def test_a_against_a_is_promoted_at_most_at_the_stated_rate_end_to_end() -> None
             logit = hardness + rng.normal(0, 0.7, 40)[cluster] + rng.normal(0, 0.5, 200)
             rank = np.where(can & (logit < 2), np.ceil(np.exp(np.clip(logit, -3, 3))), 0).astype(int)
             sides.append([Outcome(int(r), bool(a)) for r, a in zip(rank, rng.random(200) < 0.1)])
-        experiment = compare(items, *sides, dataset="d", policy=Policy(guards={}))
+        experiment = compare(items, *sides, Policy("ndcg@10"))
         go += experiment.verdict.decision == "GO"
     assert go / repetitions <= 0.025 + 3 * math.sqrt(0.025 * 0.975 / repetitions)
     assert go / repetitions >= 0.005, "the gate is not so strict that the stated rate means nothing"

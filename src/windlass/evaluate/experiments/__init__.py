@@ -1,0 +1,1 @@
+"""What variants did with the items of a dataset, compared item by item, with a verdict that can be kept."""

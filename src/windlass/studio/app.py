@@ -21,6 +21,7 @@ from windlass.studio import (
     prompt_trying,
     prompts,
     releases,
+    review,
     runs,
     traces,
 )
@@ -53,6 +54,11 @@ def routes(ws: Workspace, models: Mapping[str, ChatModel]) -> list[BaseRoute]:
         "/prompts/{ref}": prompts.show,
         "/prompts/{ref}/edit": prompt_editing.show,
         "/prompts/{ref}/try": prompt_trying.show,
+        "/review": review.listing,
+        "/review/{ref}": review.show,
+        "/review/{ref}/label": review.labelling,
+        "/review/{ref}/different": review.differing,
+        "/review/{ref}/labels.{form}": review.export,
         "/artifacts": artifacts.listing,
         "/artifacts/{ref}": artifacts.show,
         "/artifacts/{ref}/files/{file:path}": artifacts.download,
@@ -69,5 +75,6 @@ def routes(ws: Workspace, models: Mapping[str, ChatModel]) -> list[BaseRoute]:
         Route("/prompts/{ref}/label", studio.endpoint(prompts.move), methods=["POST"]),
         Route("/prompts/{ref}/edit", studio.endpoint(prompt_editing.save, prompt_editing.MAX_BYTES), methods=["POST"]),
         Route("/prompts/{ref}/try", studio.endpoint(prompt_trying.run, prompt_trying.MAX_BYTES), methods=["POST"]),
+        Route("/review/{ref}/label", studio.endpoint(review.store), methods=["POST"]),
         Mount("/static", Static(), name="studio-static"),
     ]

@@ -55,6 +55,7 @@ NAVIGATION = (
     ("runs", "Runs", "/runs", "r"),
     ("experiments", "Experiments", "/experiments", "e"),
     ("prompts", "Prompts", "/prompts", "p"),
+    ("review", "Review", "/review", "v"),
     ("releases", "Releases", "/releases", "l"),
     ("artifacts", "Artifacts", "/artifacts", "f"),
 )

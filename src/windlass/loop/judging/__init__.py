@@ -1,0 +1,1 @@
+"""Judges at work in a workspace: asked, recorded as scores, calibrated against people, compared."""

@@ -1,0 +1,95 @@
+"""A judge run over items, calibrated against people's labels, or over two systems: everything stored, nothing twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from windlass.apply.tasks.surroundings import Surroundings
+from windlass.core.artifacts import Artifact
+from windlass.core.workspace import Workspace
+from windlass.evaluate.judges.calibration import Calibration, calibrate
+from windlass.evaluate.judges.file import read_judge
+from windlass.evaluate.judges.finding import Finding, differences_found, findings
+from windlass.evaluate.judges.items import Item, Label
+from windlass.evaluate.judges.judge import Judge
+from windlass.evaluate.judges.judgement import Judgement
+from windlass.loop.judging.asking import ask
+from windlass.loop.judging.storing import (
+    calibration_of,
+    find_judge,
+    record_scores,
+    store_calibration,
+    store_judge,
+    store_judgements,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a run of a judge left."""
+
+    findings: Sequence[Finding]
+    judgements: Sequence[Judgement]
+    stored: Artifact
+    """The judgements with their items."""
+
+
+def named(ws: Workspace, where: str, models: Sequence[str] = ()) -> Judge:
+    """A judge by its file, or of the workspace; `models` in place of its own make it another judge."""
+    judge = read_judge(Path(where)) if Path(where).suffix == ".md" else find_judge(ws, where)
+    return replace(judge, models=tuple(models)) if models else judge
+
+
+def run_judge(
+    ws: Workspace, judge: Judge, items: Sequence[Item], *, around: Surroundings | None = None, at_once: int = 8
+) -> Judged:
+    """Judges the items, corrects their mean by the newest calibration of this judge, and records every judgement."""
+    artifact = store_judge(ws, judge)
+    judgements = ask(ws, judge, items, around=around, at_once=at_once)
+    known = calibration_of(ws, artifact)
+    found = findings(judge, judgements, known[1] if known else (), clusters_of(items))
+    record_scores(ws, judge, items, judgements)
+    stored = store_judgements(ws, artifact, known[0] if known else None, items, judgements, found)
+    return Judged(found, judgements, stored)
+
+
+def compare_by_judge(
+    ws: Workspace,
+    judge: Judge,
+    before: Sequence[Item],
+    after: Sequence[Item],
+    *,
+    around: Surroundings | None = None,
+    at_once: int = 8,
+) -> tuple[Judged, Judged, list[Finding]]:
+    """Both systems judged, and the difference over the items that they share."""
+    first = run_judge(ws, judge, before, around=around, at_once=at_once)
+    second = run_judge(ws, judge, after, around=around, at_once=at_once)
+    known = calibration_of(ws, store_judge(ws, judge))
+    found = differences_found(judge, first.judgements, second.judgements, known[1] if known else (), clusters_of(after))
+    return first, second, found
+
+
+def calibrate_judge(
+    ws: Workspace,
+    judge: Judge,
+    items: Sequence[Item],
+    labels: Sequence[Label],
+    *,
+    around: Surroundings | None = None,
+    at_once: int = 8,
+) -> tuple[list[Calibration], Artifact]:
+    """Judges the labelled items, compares with the labels, and stores the calibration beside the judge."""
+    artifact = store_judge(ws, judge)
+    judgements = ask(ws, judge, items, around=around, at_once=at_once)
+    found = calibrate(judge, items, judgements, labels)
+    record_scores(ws, judge, items, judgements)
+    return found, store_calibration(ws, artifact, found)
+
+
+def clusters_of(items: Sequence[Item]) -> dict[str, str] | None:
+    """Item -> its cluster; None where no item names one."""
+    known = {item.id: item.cluster for item in items if item.cluster is not None}
+    return known or None

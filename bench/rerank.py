@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench._answering_data import _lines, _prompted, _qed
-from bench.retrieval import Collection, cacm, cranfield, data_folder, opened
+from bench._answering_data import _prompted, _qed
+from bench.retrieval import Collection, cacm, cranfield, data_folder, opened, technical
 from numpy.typing import NDArray
 
 from windlass.apply.rag.index import HybridIndex
@@ -35,9 +35,6 @@ from windlass.build.adapt.recipe import TUNING
 from windlass.build.adapt.tuning import tune
 from windlass.core.documents import Document
 from windlass.core.protocols import Embedder, Hit, Reranker
-from windlass.core.readers.extracting import extracted
-from windlass.core.readers.formats import format_of
-from windlass.core.readers.report import ReadReport
 from windlass.core.workspace import Workspace
 from windlass.evaluate.metrics.retrieval import judge, ndcg
 from windlass.evaluate.statistics.paired import paired_difference
@@ -87,14 +84,6 @@ def questions(count: int) -> Collection:
     return Collection(documents, [row["question"] for row in kept], [{contexts[row["context"]]: 1.0} for row in kept])
 
 
-def technical(count: int) -> list[Document]:
-    paths = sorted((data_folder().parent / "pretrain" / "docs").glob("*.jsonl.gz"))
-    pages = [(f"{path.name}/{row['path']}", row["text"]) for path in paths for row in _lines(str(path))]
-    chosen = random.Random(SEED).sample(pages, min(count, len(pages)))
-    report = ReadReport()
-    return [one for name, text in chosen for one in extracted(text, name, format_of(name) or "text", report)]
-
-
 def learned(
     ws: Workspace, embedder: Embedder, count: int, heldout: int, pages: int
 ) -> tuple[list[Row], HybridIndex, Collection]:
@@ -104,7 +93,7 @@ def learned(
     pairs = [Answered(q, next(iter(right))) for q, right in zip(asked.questions, asked.relevances, strict=True)]
     made = list(rows(index, pairs[heldout:], negatives=4, seed=SEED))
     if pages:
-        manual = opened(ws, technical(pages), "technical", embedder)
+        manual = opened(ws, technical(data_folder(), pages), "technical", embedder)
         itself = list(self_asked(manual.passages(), seed=SEED))
         made += rows(manual, random.Random(SEED).sample(itself, min(count // 2, len(itself))), negatives=4, seed=SEED)
     random.Random(SEED).shuffle(made)

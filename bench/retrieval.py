@@ -1,9 +1,10 @@
 """Retrieval quality on public collections: the default hybrid index against its parts and against plain FTS5.
 
 Cranfield and CACM: nDCG@10 of documents. XQuAD: nDCG@10 of the paragraph an English question was written about, among
-all English paragraphs, and among these and novels (`--novels`). Beside the default search stands one that is searched
-again with its best passages, and with `--reranker` one that is reranked (`python -m bench.rerank` trains one). The
-floor is FTS5 (porter) over whole documents, measured in the same run. Intervals are paired, over the questions.
+all English paragraphs, and among these and novels (`--novels`) or technical documents (`--technical`). Beside the
+default search stands one that is searched again with its best passages, and with `--reranker` one that is reranked
+(`python -m bench.rerank` trains one). The floor is FTS5 (porter) over whole documents, measured in the same run.
+Intervals are paired, over the questions.
 
 Chunking (`_chunking.py`): the share of the reference passages' characters that the best passages hold when a reader may
 read so many tokens (`--tokens`), for each way of cutting. `--chunks` measures the other collections with another one.
@@ -16,13 +17,13 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import random
 import re
 import sqlite3
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ from windlass.apply.rag.retrieving.mmr import stored
 from windlass.core.artifacts import Artifact
 from windlass.core.documents import Document, write_documents
 from windlass.core.protocols import Embedder, Reranker
+from windlass.core.readers.extracting import extracted
+from windlass.core.readers.formats import format_of
+from windlass.core.readers.report import ReadReport
 from windlass.core.workspace import Workspace
 from windlass.evaluate.metrics.retrieval import judge, ndcg
 from windlass.evaluate.statistics.paired import paired_difference
@@ -120,12 +124,31 @@ def xquad(folder: Path) -> Collection:
     return _collection(documents, questions, judged)
 
 
-def among_novels(folder: Path, count: int) -> Collection:
-    """The same questions and paragraphs among novels, which answer none of them: a large collection of other text."""
+def novels(folder: Path, count: int | None) -> list[Document]:
+    """The first novels of the data folder; None: all of them."""
+    paths = sorted((folder.parent / "pretrain" / "novels").glob("*.txt.gz"))[:count]
+    return [Document(path.name, path.name, path.name.partition(".")[0], read(path)) for path in paths]
+
+
+def technical(folder: Path, count: int | None) -> list[Document]:
+    """A random sample of the technical documents of the data folder; None: all of them."""
+    paths = sorted((folder.parent / "pretrain" / "docs").glob("*.jsonl.gz"))
+    pages = [(f"{path.name}/{row['path']}", row["text"]) for path in paths for row in map(json.loads, lines_of(path))]
+    if count is not None:
+        pages = random.Random(0).sample(pages, min(count, len(pages)))
+    report = ReadReport()
+    return [one for name, text in pages for one in extracted(text, name, format_of(name) or "text", report)]
+
+
+def lines_of(path: Path) -> list[str]:
+    return [line for line in read(path).split("\n") if line]
+
+
+def among(folder: Path, others: Sequence[Document]) -> Collection:
+    """XQuAD's questions and paragraphs among other documents, which answer none of them: a large collection of text
+    that is not meant."""
     asked = xquad(folder)
-    paths = sorted((folder.parent / "pretrain" / "novels").glob("*.txt.gz"))
-    novels = [Document(path.name, path.name, path.name.partition(".")[0], read(path)) for path in paths[:count]]
-    return Collection([*asked.documents, *novels], asked.questions, asked.relevances)
+    return Collection([*asked.documents, *others], asked.questions, asked.relevances)
 
 
 def floor(collection: Collection, k: int) -> list[list[str]]:
@@ -180,7 +203,20 @@ SETTINGS: dict[str, SearchSettings] = {
 }
 
 
-COLLECTIONS = ("cranfield", "xquad", "chunking", "cacm", "xquad-novels")
+def loaded(name: str, folder: Path, arguments: argparse.Namespace) -> Collection:
+    if name == "xquad-novels":
+        return among(folder, novels(folder, arguments.novels))
+    if name == "xquad-technical":
+        return among(folder, technical(folder, arguments.technical))
+    return {"cranfield": cranfield, "cacm": cacm, "xquad": xquad}[name](folder)
+
+
+def _most(text: str) -> int | None:
+    """A number, or None for all."""
+    return None if text == "all" else int(text)
+
+
+COLLECTIONS = ("cranfield", "xquad", "chunking", "cacm", "xquad-novels", "xquad-technical")
 
 
 def main() -> int:
@@ -190,7 +226,8 @@ def main() -> int:
     parser.add_argument("--reranker", help="the default search reranked too: a folder, or provider:model")
     parser.add_argument("--rerank-depth", type=int, default=20, help="passages that it reads (default: %(default)s)")
     parser.add_argument("--rerank-weight", type=float, default=1.0, help="of its scores (default: %(default)s)")
-    parser.add_argument("--novels", type=int, default=8, help="novels among which XQuAD is searched")
+    parser.add_argument("--novels", type=_most, default=8, help="among which XQuAD is searched, or all (default: 8)")
+    parser.add_argument("--technical", type=_most, default=300, help="documents, the same, or all (default: 300)")
     parser.add_argument("--workspace", type=Path, help="keep indexes and vectors here (default: a temporary folder)")
     parser.add_argument("--tokens", type=int, default=600, help="read for each question, of chunking (default: 600)")
     parser.add_argument(
@@ -215,11 +252,8 @@ def main() -> int:
         "against": "FTS5 porter over whole documents, Cranfield",
     }
     with tempfile.TemporaryDirectory() as temporary, Workspace(arguments.workspace or Path(temporary)) as ws:
-        novels = partial(among_novels, count=arguments.novels)
-        for name, load in (("cranfield", cranfield), ("xquad", xquad), ("cacm", cacm), ("xquad-novels", novels)):
-            if name not in arguments.only:
-                continue
-            collection = load(folder)
+        for name in [one for one in COLLECTIONS if one in arguments.only and one != "chunking"]:
+            collection = loaded(name, folder, arguments)
             index = opened(ws, collection.documents, name, embedder, RECIPES[arguments.chunks])
             vectors = index.embed(collection.questions).vectors
             scores = {"FTS5 porter": ndcg(judge(floor(collection, 10), collection.relevances), 10)}

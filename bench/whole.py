@@ -50,7 +50,7 @@ from windlass.loop.embedders import embedder_named
 
 LICENCE = Path("licenses") / "google-deepmind__xquad__CC-BY-SA4.0.txt"
 QUESTIONS = Path(__file__).parents[1] / "examples" / "legal_code" / "questions.jsonl"
-PRICED = (("openai", "gpt-5-mini"), ("anthropic", "claude-haiku-4-5"), ("gemini", "gemini-2.5-flash"))
+PRICED = (("openai", "gpt-5-mini"), ("anthropic", "claude-haiku-4-5"), ("google", "gemini-3.5-flash"))
 ANSWER = 80
 """Tokens of an answer, for what is only reckoned: a sentence and a quotation."""
 

@@ -1,38 +1,151 @@
-"""One turn: harvest the feedback, train a candidate, compare it with what is live, promote it or say why not.
+"""One turn: what users said becomes candidates, the best of them is compared with what is live, and promoted if better.
 
-The comparison is paired, on exam questions that neither feedback nor training has touched, and decided on the
-interval. Interrupted and run again, it goes on where it was. `windlass rollback` undoes a promotion.
+windlass turn                                   the assistant: its search, a reranker, other passages, and more
+windlass turn crm.py:topic --margin 0.02        a typed task: a small model may take over if at most 2 of 100 are lost
+windlass turn crm.py:topic --dollars 2          and with a model that must be paid, better prompts as well
+windlass turn --synthetic                       nobody asked yet: learn from questions that the documents ask themselves
+windlass turn --only adapter weights            only these candidates
 
-Exits with 0 when the candidate was promoted and with 3 when it was refused.
+Candidates race on questions to choose by; the winner is compared on questions that nothing has touched, and decided on
+the interval. Interrupted and run again, it goes on where it was. `windlass rollback` undoes a promotion.
+
+Exits with 0 when a candidate was promoted and with 3 when none was.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from windlass.cli.workspace import add_option, opened
+from windlass.core.errors import InputError
+
+if TYPE_CHECKING:
+    from windlass.core.workspace import Workspace
+    from windlass.loop.turning.turning import Turned
+    from windlass.loop.turning.turns import Plan
 
 REFUSED = 3
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("task", nargs="?", default="assistant", help="default: assistant")
-    parser.add_argument("--seed", type=int, default=0, help="of the training; default: 0")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
+        "task", nargs="?", default="assistant", metavar="TASK|FILE.py[:NAME]", help="default: assistant"
+    )
+    parser.add_argument("--minutes", type=float, default=10.0, metavar="N", help="what it may take; default: 10")
+    parser.add_argument("--dollars", type=float, metavar="N", help="what asked models may cost")
+    parser.add_argument("--tokens", type=int, metavar="N", help="what asked models may take")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="make only these candidates")
+    parser.add_argument("--finalists", type=int, default=1, metavar="N", help="compare so many, one after the other")
+    parser.add_argument("--seed", type=int, default=0, help="of the training; default: 0")
+    assistants = parser.add_argument_group("assistants")
+    assistants.add_argument("--metric", metavar="NAME", help="what must get better, of an assistant; default: ndcg@10")
+    assistants.add_argument(
+        "--synthetic", nargs="?", const="rules", metavar="PROVIDER:NAME",
+        help="learn from made-up questions: by rules, or by this model",
+    )  # fmt: skip
+    assistants.add_argument(
         "--shuffled",
         action="store_true",
         help="train on answers dealt out to the wrong questions: a candidate that must be refused",
     )
+    typed = parser.add_argument_group("typed tasks")
+    typed.add_argument("--items", type=Path, metavar="ITEMS.jsonl", help="known answers, instead of feedback on traces")
+    typed.add_argument("--scored-by", metavar="FILE.py:NAME", help="function of (wanted, given); default: equal or not")
+    typed.add_argument(
+        "--margin", type=float, metavar="SHARE", help="a faster candidate may be so much worse, 0.02 for instance"
+    )
+    typed.add_argument("--reflector", metavar="PROVIDER:NAME", help="the model that writes instructions")
+    typed.add_argument("--base", metavar="MODEL", help="the encoder that becomes a small model; default: MiniLM")
     add_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    typed = ".py" in args.task
+    _refuse(args, typed)
+    with opened(args) as ws:
+        if args.shuffled:
+            return _shuffled(ws, args)
+        turned = (_task if typed else _assistant)(ws, args, _plan(args))
+        print(turned.page.markdown())
+        print(f"report: {turned.report.path / 'report.html'}")
+    return 0 if turned.promoted else REFUSED
+
+
+def _refuse(args: argparse.Namespace, typed: bool) -> None:
+    """Raises `InputError` for options of the other kind of task."""
+    names = ("metric", "synthetic", "shuffled") if typed else ("items", "scored_by", "margin", "reflector", "base")
+    for name in names:
+        if getattr(args, name):
+            kind = "an assistant" if typed else "a typed task, FILE.py:NAME"
+            raise InputError(f"--{name.replace('_', '-')} is for {kind}; this is '{args.task}'.", "Leave it out.")
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    from windlass.loop.turning.spending import Limits
+    from windlass.loop.turning.turns import Plan
+
+    return Plan(Limits(args.minutes, args.dollars, args.tokens), args.finalists, tuple(args.only))
+
+
+def _assistant(ws: Workspace, args: argparse.Namespace, plan: Plan) -> Turned:
+    from windlass.evaluate.experiment import Policy
+    from windlass.loop.candidate import Recipe
+    from windlass.loop.turning.turns import turn_assistant
+
+    policy = None
+    if args.metric:
+        guards = {name: rule for name, rule in Policy().guards.items() if name != args.metric}
+        policy = Policy(primary=args.metric, guards=guards)
+    synthetic: Any = bool(args.synthetic)
+    if args.synthetic and args.synthetic != "rules":
+        from windlass.loop.tasks import surroundings
+
+        synthetic = surroundings(ws).model(args.synthetic)
+    return turn_assistant(
+        ws, args.task, plan, recipe=Recipe(seed=args.seed), policy=policy, synthetic=synthetic, tell=_tell
+    )
+
+
+def _task(ws: Workspace, args: argparse.Namespace, plan: Plan) -> Turned:
+    from windlass.apply.tasks.loading import load_function, load_task
+    from windlass.evaluate.gate import non_inferiority, superiority
+    from windlass.loop.prompting.items import equal, read_items
+    from windlass.loop.prompting.searching import Search
+    from windlass.loop.tasks import surroundings
+    from windlass.loop.turning.students import Teaching
+    from windlass.loop.turning.turns import turn_task
+    from windlass.loop.turning.typed import Aim
+
+    aim = None
+    if args.margin is not None:
+        aim = Aim({"score": non_inferiority(args.margin), "latency_ms": superiority(better="lower")})
+    return turn_task(
+        ws,
+        load_task(args.task),
+        plan,
+        items=read_items(args.items) if args.items else None,
+        metric=load_function(args.scored_by) if args.scored_by else equal,
+        aim=aim,
+        settings=Search(seed=args.seed),
+        teaching=Teaching(base=args.base, seed=args.seed),
+        reflector=args.reflector,
+        around=surroundings(ws),
+        tell=_tell,
+    )
+
+
+def _shuffled(ws: Workspace, args: argparse.Namespace) -> int:
     from windlass.loop.candidate import Recipe
     from windlass.loop.turn import render_turn, turn
 
-    recipe = Recipe(kind="shuffled" if args.shuffled else "learned", seed=args.seed)
-    with opened(args) as ws:
-        report = turn(ws, args.task, recipe=recipe, tell=lambda line: print(line, file=sys.stderr))
-        print(render_turn(report))
+    report = turn(ws, args.task, recipe=Recipe(kind="shuffled", seed=args.seed), tell=_tell)
+    print(render_turn(report))
     return 0 if report.promoted else REFUSED
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)

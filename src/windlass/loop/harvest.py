@@ -41,7 +41,7 @@ class HarvestItem:
     """Id of the document that answers."""
     negatives: Sequence[str]
     """Documents that were cited for it and rejected."""
-    how: Literal["approved", "corrected"]
+    how: Literal["approved", "corrected", "synthetic"]
     cluster: str
     """What is written together is alike: the file that the document comes from."""
     traces: Sequence[str]

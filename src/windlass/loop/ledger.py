@@ -25,16 +25,28 @@ class Ledger:
         self.fresh = known is None
         if known is None:
             known = make()
-            self._note(step, known.digest)
+            self.note(step, known.digest)
         return known
+
+    def has(self, step: str) -> bool:
+        return step in self._done
+
+    def get(self, step: str, otherwise: Any = None) -> Any:
+        """What was kept for this step."""
+        return self._done.get(step, otherwise)
+
+    def items(self) -> list[tuple[str, Any]]:
+        """All steps with what was kept for them, in their order."""
+        return list(self._done.items())
 
     def value(self, step: str, make: Callable[[], Any]) -> Any:
         """The JSON value that this step gave before, or what `make` gives now."""
         self.fresh = step not in self._done
         if self.fresh:
-            self._note(step, make())
+            self.note(step, make())
         return self._done[step]
 
-    def _note(self, step: str, value: Any) -> None:
+    def note(self, step: str, value: Any) -> None:
+        """Keeps a JSON value for this step, in the place of an earlier one."""
         self._done[step] = value
         self._ws.store.set(self._fact, self._done)

@@ -18,7 +18,7 @@ result by its `turn` key: run again, a killed turn goes on where it was and neve
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError
@@ -27,12 +27,12 @@ from windlass.core.protocols import Embedder
 from windlass.core.records import ReleaseRecord
 from windlass.core.trace import Recorder
 from windlass.core.workspace import Workspace
-from windlass.evaluate.exams import results
+from windlass.evaluate.exams import POLICY, results
 from windlass.evaluate.experiment import Policy
 from windlass.evaluate.experiments.experiment import compare
 from windlass.evaluate.experiments.reports import rendered
 from windlass.evaluate.experiments.stored import read_experiment, write_experiment
-from windlass.evaluate.gate import Decision, non_inferiority, superiority
+from windlass.evaluate.gate import Decision
 from windlass.evaluate.questions import load_items
 from windlass.loop.assemble import cached, load_assistant, load_embedder
 from windlass.loop.candidate import Recipe, Tell, make_candidate, plain_index
@@ -86,7 +86,7 @@ def turn(
     with exclusive(ws.root / f"turn-{task}.lock", f"a turn of '{task}'"):
         incumbent = live_variant(ws, task)
         base = plain_index(ws, incumbent)
-        exam, corpus = _exam(ws, base), ws.artifacts.get(base.parent("corpus"))
+        exam, corpus = exam_of(ws, base), ws.artifacts.get(base.parent("corpus"))
         dataset = harvest(ws, corpus, exam, task=task)
         skipped = sum(dataset.card["skipped"].values())
         tell(f"harvested {dataset.card['items']:,} questions from scored traces, {skipped:,} scores left out")
@@ -96,14 +96,15 @@ def turn(
             if experiment.card.get("lesson") == _lesson(dataset, exam, recipe):  # killed between promotion and report
                 return _report(ws, task, experiment, dataset, made_live, resumed=True, tell=tell)
         key = sha256_json([incumbent.digest, _lesson(dataset, exam, recipe)])
-        finished = _made(ws, "experiment", key)
+        finished = made(ws, "experiment", key)
         if finished is None:
             embedder = cached(ws, embedder or load_embedder(base))
-            candidate = _made(ws, "variant", key)
+            candidate = made(ws, "variant", key)
             if candidate is None:
                 candidate = make_candidate(ws, incumbent, dataset, exam, embedder, recipe, key=key, tell=tell)
             lesson = {"turn": key, "lesson": _lesson(dataset, exam, recipe), "recipe": recipe.kind}
-            experiment = _compare(ws, incumbent, candidate, dataset, exam, embedder, total_error, lesson, tell)
+            tell(f"compare on {_count(exam):,} test questions that neither harvest nor training has seen")
+            experiment = compared(ws, incumbent, candidate, dataset, exam, embedder, total_error, lesson)
         else:
             experiment = finished
         row = _decide(ws, task, experiment)
@@ -147,7 +148,8 @@ def turns_before(ws: Workspace, exam: Artifact) -> int:
 # stages -------------------------------------------------------------------------------------------------------------
 
 
-def _exam(ws: Workspace, index: Artifact) -> Artifact:
+def exam_of(ws: Workspace, index: Artifact) -> Artifact:
+    """The exam that an index was built with. Raises `InputError` where it was built without."""
     for role, digest in index.record.parents:
         if role == "exam":
             return ws.artifacts.get(digest)
@@ -162,7 +164,7 @@ def _lesson(dataset: Artifact, exam: Artifact, recipe: Recipe) -> str:
     return sha256_json([dataset.digest, exam.digest, asdict(recipe)])
 
 
-def _made(ws: Workspace, kind: str, key: str) -> Artifact | None:
+def made(ws: Workspace, kind: str, key: str) -> Artifact | None:
     """What an earlier, interrupted or repeated turn with this key has made already."""
     for record in ws.store.artifacts(kind, limit=100_000):
         if record.card.get("turn") == key:
@@ -170,7 +172,7 @@ def _made(ws: Workspace, kind: str, key: str) -> Artifact | None:
     return None
 
 
-def _compare(
+def compared(
     ws: Workspace,
     incumbent: Artifact,
     candidate: Artifact,
@@ -179,12 +181,13 @@ def _compare(
     embedder: Embedder,
     total_error: float,
     lesson: dict[str, str],
-    tell: Tell,
+    policy: Policy = POLICY,
 ) -> Artifact:
+    """The stored comparison on the exam's test questions, under the error rate of its number, whatever rate the rules
+    of `policy` name. `lesson` goes on its card."""
     items = load_items(exam, "test")
     number = turns_before(ws, exam) + 1
     rate = error_rate(number, total_error)
-    tell(f"compare on {len(items):,} test questions that neither harvest nor training has seen")
     silent = Recorder(None)  # an exam is no traffic
     before, after = (
         results(
@@ -196,7 +199,7 @@ def _compare(
         )
         for variant in (incumbent, candidate)
     )
-    policy = Policy("ndcg@10", superiority(error_rate=rate), {"right_decision": non_inferiority(0.05, error_rate=rate)})
+    policy = at_rate(policy, rate)
     outcome = compare(before, after, policy)
     with ws.artifacts.build("experiment", f"{incumbent.record.name}-turn") as draft:
         write_experiment(draft.path, outcome)
@@ -214,6 +217,12 @@ def _compare(
             "difference": main.to_json(),
         }
     return draft.done
+
+
+def at_rate(policy: Policy, rate: float) -> Policy:
+    """The same policy, each of whose rules errs at most this often."""
+    guards = {name: replace(rule, error_rate=rate) for name, rule in policy.guards.items()}
+    return replace(policy, rule=replace(policy.rule, error_rate=rate), guards=guards)
 
 
 def _decide(ws: Workspace, task: str, experiment: Artifact) -> ReleaseRecord | None:
@@ -251,6 +260,10 @@ def _report(
         row,
         resumed,
     )
+
+
+def _count(exam: Artifact) -> int:
+    return len(load_items(exam, "test"))
 
 
 def _test_questions(exam: Artifact) -> frozenset[str]:

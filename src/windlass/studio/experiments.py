@@ -24,6 +24,7 @@ from windlass.evaluate.experiments.stored import KIND, read_experiment
 from windlass.evaluate.statistics.intervals import Interval
 from windlass.loop.prompting.optimising import SEARCH
 from windlass.studio.difference import Changed, changed, changes
+from windlass.studio.turn_reports import report_of
 from windlass.studio.web import Visit
 
 EXTREMES = 12
@@ -242,6 +243,7 @@ def show(visit: Visit) -> Response:
         changes=changes(*(prompts.read(one) for one in prompted.values())) if len(prompted) == 2 else [],
         parents=[(role, digest, store.artifact(digest)) for role, digest in view.record.parents],
         releases=[r for r in store.releases() if r.experiment == view.digest],
+        turn=report_of(visit.ws, view.digest),
     )
 
 

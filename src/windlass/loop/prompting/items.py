@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -88,6 +89,9 @@ class Result:
     problem: str = ""
     feedback: str = ""
     """What the metric said of it."""
+    cost_usd: float | None = None
+    """None: nobody knows."""
+    latency_ms: float | None = None
 
     @property
     def example(self) -> Example:
@@ -129,6 +133,7 @@ class Trial:
 
     def _one(self, variant: Task[..., Any], item: Item) -> Result:
         typed = self._typed[item.key]
+        began = time.perf_counter()
         try:
             outcome = variant.run(**typed.inputs)
         except (NoAnswer, TooLong) as error:
@@ -137,10 +142,12 @@ class Trial:
             if getattr(error, "status", None) in HOPELESS:
                 raise
             return Result(item, None, problem=error.message)
+        took = (time.perf_counter() - began) * 1000
         thought = _reasoning(outcome) if variant.settings.think else ""
         said = self._metric(typed.answer, outcome.value)
         score, feedback = said if isinstance(said, tuple) else (said, "")
-        return Result(item, float(score), self._shape.plain(outcome.value), thought, feedback=feedback)
+        answer, cost = self._shape.plain(outcome.value), outcome.cost_usd
+        return Result(item, float(score), answer, thought, feedback=feedback, cost_usd=cost, latency_ms=took)
 
 
 def _reasoning(outcome: Outcome[Any]) -> str:

@@ -109,12 +109,12 @@ def optimise(
     # An exam is no traffic: nothing of it is recorded.
     silent = Surroundings(ws, recorder=Recorder(None), resolve=around.model if around else None)
     with exclusive(ws.root / f"prompt-{name}.lock", f"a search for '{name}'"), surrounded(silent):
-        live_prompt = _live(ws, task)
-        model = _model(task.using(prompt=prompts.read(live_prompt)).settled(silent).settings.model, silent)
-        writer, shower = (_model(wanted or model, silent) for wanted in (reflector, teacher))
+        began_with = live_prompt(ws, task)
+        model = model_of(task.using(prompt=prompts.read(began_with)).settled(silent).settings.model, silent)
+        writer, shower = (model_of(wanted or model, silent) for wanted in (reflector, teacher))
         said_by = [identity(one) for one in (model, writer, shower)]
-        what = [task.digest, said_by, [asdict(item) for item in items], _named(metric), asdict(settings), total_error]
-        journal, incumbent = _journal(ws, name, sha256_json(what), live_prompt, tell)
+        what = [task.digest, said_by, [asdict(item) for item in items], named(metric), asdict(settings), total_error]
+        journal, incumbent = _journal(ws, name, sha256_json(what), began_with, tell)
         try:
             metered, reflecting, showing = (Metered(one, meter, journal) for one in (model, writer, shower))
             ground = Ground(trial, metered, reflecting, train, choose, showing)
@@ -178,7 +178,7 @@ class _Work:
         """The experiment on the held-out items. A search that went as far before is given the one it made."""
         if (made := self.journal.fact("experiment")) is not None:
             return self.ws.artifacts.get(made)
-        data = _stored_items(self.ws, self.name, self.held)
+        data = stored_items(self.ws, self.name, self.held)
         number = self.journal.settled("number", lambda: searches_before(self.ws, self.held) + 1)
         rule = superiority(error_rate=error_rate(number, self.total_error))
         origin = best(pool).origin
@@ -186,7 +186,7 @@ class _Work:
         weighed = weigh(self.ground.trial, self.ground.model, self.held, _named_prompts(both), data.digest, rule)
         spent = {"usd": self.meter.usd, "tokens": self.meter.tokens, "calls": self.meter.calls}
         card = {"number": number, "search": asdict(self.settings), "origin": origin, "total_error": self.total_error}
-        experiment = _stored(self.ws, self.name, both, data, weighed, pool, {**card, "spent": spent})
+        experiment = stored_experiment(self.ws, self.name, both, data, weighed, pool, {**card, "spent": spent})
         if weighed.excluded <= FAILED * len(self.held):
             # Else what the provider failed on is asked again by the next run, and all is decided then.
             self.journal.settled("experiment", lambda: experiment.digest)
@@ -202,11 +202,11 @@ def weigh(
     rule: Rule,
 ) -> Experiment:
     """Runs incumbent and candidate, each with its name, on the held-out items and decides by the difference."""
-    before, after = (_results(name, dataset, trial.run(prompt, model, held)) for name, prompt in both)
+    before, after = (results_of(name, dataset, trial.run(prompt, model, held)) for name, prompt in both)
     return compare(before, after, Policy(SCORE, rule, guards={}, error_limit=FAILED))
 
 
-def _results(name: str, dataset: str, runs: Sequence[Result]) -> Results:
+def results_of(name: str, dataset: str, runs: Sequence[Result]) -> Results:
     return Results(name, None, dataset, tuple(_row(run) for run in runs))
 
 
@@ -234,7 +234,7 @@ def searches_before(ws: Workspace, held: Sequence[Item]) -> int:
     return sum(not keys.isdisjoint(record.card.get("items", ())) for record in records)
 
 
-def _live(ws: Workspace, task: Task[..., Any]) -> Artifact:
+def live_prompt(ws: Workspace, task: Task[..., Any]) -> Artifact:
     """The prompt that is live; the task's own, when none is."""
     name = task.__name__
     if live(ws, name) is None:
@@ -259,25 +259,25 @@ def _journal(ws: Workspace, name: str, key: str, live_prompt: Artifact, tell: Te
     return journal, ws.artifacts.get(began)
 
 
-def _model(wanted: str | Model | None, around: Surroundings) -> ChatModel:
+def model_of(wanted: str | Model | None, around: Surroundings) -> ChatModel:
     model = around.model(wanted) if wanted is None or isinstance(wanted, str) else wanted
     if not isinstance(model, ChatModel):
         raise InputError(f"{model.name} can be asked on an event loop only.", "Give a model that can be waited for.")
     return model
 
 
-def _named(metric: Metric) -> str:
+def named(metric: Metric) -> str:
     return f"{getattr(metric, '__module__', '')}.{getattr(metric, '__qualname__', repr(metric))}"
 
 
-def _stored_items(ws: Workspace, name: str, held: Sequence[Item]) -> Artifact:
+def stored_items(ws: Workspace, name: str, held: Sequence[Item]) -> Artifact:
     with ws.artifacts.build("dataset", f"{name}-held-out") as draft:
         (draft.path / "items.jsonl").write_text(lines(held), encoding="utf-8")
         draft.card = {"items": len(held)}
     return draft.done
 
 
-def _stored(
+def stored_experiment(
     ws: Workspace,
     name: str,
     both: tuple[Artifact, Artifact],

@@ -1,0 +1,184 @@
+"""The report of a turn: one page that says what was tried, what it cost, what it brought and how to go back.
+
+For people who know the application and no statistics: an interval is told as a range of so many of a hundred, and what
+was not shown is said not to be shown.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from windlass.core.artifacts import Artifact
+from windlass.core.files import write_json
+from windlass.core.workspace import Workspace
+from windlass.evaluate.statistics.intervals import Interval
+from windlass.loop.turning.ground import Gain
+
+KIND = "report"
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    name: str
+    what: str
+    fate: str
+    gain: Interval | None
+    """Over what is live on the dev questions; None where it was not made."""
+    minutes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    task: str
+    incumbent: str
+    """What was live before."""
+    promoted: str | None
+    """What is live since; None: nothing was promoted."""
+    verdict: str
+    """The gate's words."""
+    gains: Sequence[Gain]
+    tried: Sequence[Tried]
+    learned: str
+    synthetic: bool
+    """Whether candidates learned from questions that nobody asked."""
+    tested: int
+    """Questions of the comparison; 0: nothing was compared."""
+    number: int | None
+    error_rate: float | None
+    minutes: float
+    spent: Mapping[str, float]
+
+    @property
+    def title(self) -> str:
+        return f"'{self.task}' was improved" if self.promoted else f"'{self.task}' stays as it is"
+
+    @property
+    def done(self) -> str:
+        if self.promoted:
+            return f"PROMOTED: '{self.task}' now serves {self.promoted}; it served {self.incumbent} before."
+        return f"REFUSED: '{self.task}' goes on serving {self.incumbent}."
+
+    @property
+    def brought(self) -> list[str]:
+        return [told(gain) for gain in self.gains]
+
+    @property
+    def sure(self) -> str:
+        """What the comparison is worth, in words."""
+        if not self.tested or self.error_rate is None:
+            return "Nothing was compared on the questions that are kept for that."
+        return (
+            f"Compared on {self.tested:,} questions that nothing had learned from. What is no better passes such a "
+            f"comparison by luck at most once in {1 / self.error_rate:,.0f} times. It was number {self.number} on "
+            "these questions; each further one must show more."
+        )
+
+    @property
+    def cost(self) -> str:
+        parts = [f"{self.minutes:,.1f} minutes"]
+        if calls := self.spent.get("calls"):
+            parts.append(f"${self.spent.get('usd', 0.0):,.4f} for {calls:,.0f} calls of language models")
+        return ", ".join(parts)
+
+    @property
+    def back(self) -> str:
+        return (
+            f"`windlass rollback {self.task}` serves {self.incumbent} again; nothing is deleted."
+            if self.promoted
+            else "There is nothing to undo."
+        )
+
+    @property
+    def caution(self) -> str:
+        if not self.synthetic:
+            return ""
+        return "The candidates learned from made-up questions, not from users: ask again when there is feedback."
+
+    def rows(self) -> list[tuple[str, str, str, str, str]]:
+        return [
+            (
+                one.name,
+                one.what,
+                "" if one.gain is None else f"{one.gain.estimate:+.4f}",
+                f"{one.minutes:.1f}",
+                one.fate,
+            )
+            for one in self.tried
+        ]
+
+    def markdown(self) -> str:
+        brought = "\n".join(f"- {line}" for line in self.brought) or "- Nothing that was shown."
+        header = ("tried", "what it is", "gain on dev", "minutes", "what came of it")
+        table = "\n".join(f"| {' | '.join(row)} |" for row in (header, ("---",) * 5, *self.rows()))
+        caution = f"\n\n{self.caution}" if self.caution else ""
+        return (
+            f"# {self.title}\n\n**{self.done}**{caution}\n\n## What it brings\n\n{brought}\n\n{self.sure}\n\n"
+            f"## What was tried\n\nLearned from {self.learned}.\n\n{table}\n\n"
+            f"## What it cost\n\n{self.cost}.\n\n## How to go back\n\n{self.back}\n\n"
+            f"## The gate's own words\n\n{self.verdict}\n"
+        )
+
+    def html(self) -> str:
+        """The same page, for a browser; everything in it is escaped."""
+        say = html.escape
+        brought = "".join(f"<li>{say(line)}</li>" for line in self.brought) or "<li>Nothing that was shown.</li>"
+        header = "".join(
+            f"<th>{name}</th>" for name in ("tried", "what it is", "gain on dev", "minutes", "what came of it")
+        )
+        rows = "".join(f"<tr>{''.join(f'<td>{say(cell)}</td>' for cell in row)}</tr>" for row in self.rows())
+        caution = f"<p><strong>{say(self.caution)}</strong></p>" if self.caution else ""
+        return (
+            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{say(self.title)}</title>{_STYLE}'
+            f"<h1>{say(self.title)}</h1><p><strong>{say(self.done)}</strong></p>{caution}"
+            f"<h2>What it brings</h2><ul>{brought}</ul><p>{say(self.sure)}</p>"
+            f"<h2>What was tried</h2><p>Learned from {say(self.learned)}.</p><table><tr>{header}</tr>{rows}</table>"
+            f"<h2>What it cost</h2><p>{say(self.cost)}.</p><h2>How to go back</h2><p>{say(self.back)}</p>"
+            f"<h2>The gate's own words</h2><p>{say(self.verdict)}</p></html>\n"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        said = {name: getattr(self, name) for name in ("title", "done", "brought", "sure", "cost", "back", "caution")}
+        gains = [{**asdict(one), "difference": one.difference.to_json()} for one in self.gains]
+        tried = [{**asdict(one), "gain": None if one.gain is None else one.gain.to_json()} for one in self.tried]
+        return {**asdict(self), "gains": gains, "tried": tried, **said}
+
+
+_STYLE = (
+    "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem}"
+    "table{border-collapse:collapse}td,th{border-bottom:1px solid #ccc;padding:.3rem .6rem;text-align:left;"
+    "vertical-align:top}</style>"
+)
+
+
+def told(gain: Gain) -> str:
+    """A difference and its interval as a sentence."""
+    d = gain.difference
+    if not gain.share:
+        known = "surely more" if d.low > 0 else "surely less" if d.high < 0 else "which way is not shown"
+        return (
+            f"{gain.what}: {gain.before:,.4g} before, {gain.after:,.4g} now; the difference is {d.estimate:+,.4g} "
+            f"(between {d.low:+,.4g} and {d.high:+,.4g}), {known}."
+        )
+    before, after, low, high = (100 * one for one in (gain.before, gain.after, d.low, d.high))
+    if d.low > 0:
+        said = f"{low:.1f} to {high:.1f} more of a hundred"
+    elif d.high < 0:
+        said = f"{-high:.1f} to {-low:.1f} fewer of a hundred"
+    else:
+        said = f"between {-low:.1f} fewer and {high:.1f} more of a hundred, so no difference is shown"
+    return f"{gain.what}: {before:.1f} of a hundred before, {after:.1f} now: {said}."
+
+
+def store_page(ws: Workspace, page: Page, parents: Sequence[tuple[str, Artifact]]) -> Artifact:
+    """The page as an artifact: `report.md`, `report.html`, and `report.json` for programs."""
+    with ws.artifacts.build(KIND, f"{page.task}-report") as draft:
+        (draft.path / "report.md").write_text(page.markdown(), encoding="utf-8")
+        (draft.path / "report.html").write_text(page.html(), encoding="utf-8")
+        write_json(draft.path / "report.json", page.to_json())
+        for role, parent in parents:
+            draft.add_parent(role, parent)
+        draft.card = {"task": page.task, "promoted": page.promoted, "title": page.title, "done": page.done}
+    return draft.done

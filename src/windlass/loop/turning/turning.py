@@ -1,0 +1,245 @@
+"""The flow of a turn: make candidates, let them race, compare the winner with what is live, promote it or say why not.
+
+**What is promised.** The race sees dev questions only. A finalist is compared on test questions that neither harvest,
+training, fitting nor race has seen, and promoted when the interval says so. Each such comparison has its own number on
+these questions and the error rate that belongs to it (`loop/turn.py`): a second finalist of one turn is tested after
+the refusal of the first one, as if it came a turn later, so all comparisons of all turns together ever promote a
+candidate that is no better with probability at most `total_error`. Where nobody gains on the dev questions nothing is
+compared, and nothing of the error rate is spent.
+
+**Crashes.** What a stage finished is in the ledger of the turn, and each artifact is there whole or not at all; run
+again, a killed turn goes on where it was, and never compares twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from windlass.core.artifacts import Artifact
+from windlass.core.errors import InputError
+from windlass.core.files import sha256_json
+from windlass.core.records import ReleaseRecord
+from windlass.core.workspace import Workspace
+from windlass.loop.ledger import Ledger
+from windlass.loop.release import history, live, promote
+from windlass.loop.turning.ground import Compared, Ground, Proposal, Tell
+from windlass.loop.turning.page import Page, Tried, store_page
+from windlass.loop.turning.race import Positions, Score, Standing, race
+from windlass.loop.turning.spending import Clock, Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """What came of a turn."""
+
+    task: str
+    incumbent: Artifact
+    dataset: Artifact
+    tried: Sequence[Tried]
+    compared: Sequence[Compared]
+    """The finalists that were compared on test questions, in that order; the last one decided."""
+    release: ReleaseRecord | None
+    """The promotion; None when nothing was promoted."""
+    page: Page
+    report: Artifact
+    """The page as an artifact of kind `report`."""
+    resumed: bool
+    """Whether all of it had been decided before: by a turn that was interrupted, or on the same feedback."""
+
+    @property
+    def promoted(self) -> bool:
+        return self.release is not None
+
+
+def turn_all(
+    ws: Workspace,
+    ground: Ground,
+    *,
+    limits: Limits | None = None,
+    finalists: int = 1,
+    only: Sequence[str] = (),
+    tell: Tell = lambda _: None,
+) -> Turned:
+    """Makes what the limits allow of the ground's proposals (or `only` these), and promotes at most one.
+
+    Run again on the same feedback it repeats its verdict without testing again. The caller holds the lock of the task.
+    Raises `InputError` for a proposal that there is not, and for less than one finalist.
+    """
+    limits = limits or Limits()
+    if finalists < 1:
+        raise InputError(f"{finalists} finalists are none.", "Give at least 1.")
+    lesson = sha256_json([ground.lesson, asdict(limits), finalists, sorted(only)])
+    done = _promoted_before(ws, ground.task, lesson)
+    key = sha256_json([ground.incumbent.digest, lesson]) if done is None else str(done.card["of"])
+    work = _Work(ws, ground, Ledger(ws, f"turn:{key}"), key, lesson, limits, tell)
+    resumed = work.ledger.has("ended")
+    compared = work.done(finalists, only) if done is None else [ground.compared(done)]
+    return work.told(compared, resumed)
+
+
+def _promoted_before(ws: Workspace, task: str, lesson: str) -> Artifact | None:
+    """The comparison by which what is live was promoted, if it rests on this very lesson: the turn was killed between
+    promotion and report, or is run again."""
+    row = live(ws, task)
+    if row is None or row.action != "promote" or row.experiment is None:
+        return None
+    experiment = ws.artifacts.get(row.experiment)
+    return experiment if experiment.card.get("lesson") == lesson else None
+
+
+class _Work:
+    """One turn, from the proposals to the report. Each step finds what an earlier run of it made."""
+
+    def __init__(
+        self, ws: Workspace, ground: Ground, ledger: Ledger, key: str, lesson: str, limits: Limits, tell: Tell
+    ) -> None:
+        self.ws, self.ground, self.ledger, self.key, self.lesson, self.tell = ws, ground, ledger, key, lesson, tell
+        self.clock = Clock(limits, before=float(ledger.get("minutes", 0.0)))
+
+    def done(self, finalists: int, only: Sequence[str]) -> list[Compared]:
+        """What was compared, until one was better."""
+        made = self.made(only)
+        compared: list[Compared] = []
+        for standing in self.raced(made, finalists):
+            if standing.fate == "finalist" and not (compared and compared[-1].decision == "GO"):
+                self.tell(
+                    f"compare '{standing.name}' on {self.ground.test_questions:,} questions that nothing has seen"
+                )
+                compared.append(self.ground.compare(standing.name, made[standing.name], self.key, self.lesson))
+        self.ledger.note("minutes", self.clock.minutes)
+        self.ledger.note("ended", True)
+        return compared
+
+    # candidates -----------------------------------------------------------------------------------------------------
+
+    def made(self, only: Sequence[str]) -> dict[str, Artifact]:
+        """The candidates by name, those left out that there is no time for, or of which nothing came."""
+        proposals = self.ground.proposals()
+        if unknown := sorted(set(only) - {one.name for one in proposals}):
+            known = ", ".join(one.name for one in proposals)
+            raise InputError(f"There is no candidate '{unknown[0]}' for '{self.ground.task}'.", f"There are: {known}.")
+        found: dict[str, Artifact] = {}
+        for proposal in proposals:
+            if only and proposal.name not in only:
+                continue
+            row = self.ledger.get(f"made:{proposal.name}") or self._make(proposal)
+            if row["digest"] is not None and row["digest"] != self.ground.incumbent.digest:
+                found[proposal.name] = self.ws.artifacts.get(row["digest"])
+        return found
+
+    def _make(self, proposal: Proposal) -> dict[str, Any]:
+        before = self.clock.minutes
+        why = self.clock.refusal(proposal.minutes)
+        variant = None
+        if why is None:
+            self.tell(f"make '{proposal.name}': {proposal.what}")
+            variant = proposal.make(sha256_json([self.key, proposal.name]))
+            if variant is None or variant.digest == self.ground.incumbent.digest:
+                why = "nothing came of it that differs from what is live"
+        row = {
+            "name": proposal.name,
+            "what": proposal.what,
+            "digest": None if variant is None else variant.digest,
+            "why": why or "",
+            "minutes": self.clock.minutes - before,
+        }
+        if why:
+            self.tell(f"'{proposal.name}' is left out: {why}")
+        self.ledger.note("minutes", self.clock.minutes)
+        self.ledger.note(f"made:{proposal.name}", row)
+        return row
+
+    # the race -------------------------------------------------------------------------------------------------------
+
+    def raced(self, made: dict[str, Artifact], finalists: int) -> list[Standing]:
+        def run() -> list[dict[str, Any]]:
+            if made:
+                self.tell(f"race: {', '.join(made)} on {len(self.ground.clusters):,} dev questions")
+            runners = {name: self._kept(variant) for name, variant in made.items()}
+            found = race(self._kept(self.ground.incumbent), runners, self.ground.clusters, finalists=finalists)
+            for one in found:
+                self.tell(f"  {one.name}: {one.gain.estimate:+.4f}, {one.why}")
+            return [one.to_json() for one in found]
+
+        return [Standing.from_json(row) for row in self.ledger.value("standings", run)]
+
+    def _kept(self, variant: Artifact) -> Score:
+        """The variant's score, each heat of which is asked once."""
+        score: Score | None = None
+
+        def values(positions: Positions) -> NDArray[np.float64]:
+            def ask() -> list[float | None]:
+                nonlocal score
+                score = score or self.ground.score(variant)
+                return [value if np.isfinite(value) else None for value in score(positions).tolist()]
+
+            step = f"dev:{variant.digest}:{sha256_json(positions.tolist())[:16]}"
+            return np.array([np.nan if one is None else one for one in self.ledger.value(step, ask)])
+
+        return values
+
+    # the end --------------------------------------------------------------------------------------------------------
+
+    def told(self, compared: Sequence[Compared], resumed: bool) -> Turned:
+        row = self._released(compared)
+        ground, standings = self.ground, [Standing.from_json(one) for one in self.ledger.get("standings", [])]
+        rows = [value for step, value in self.ledger.items() if step.startswith("made:")]
+        tried = [_tried(one, next((s for s in standings if s.name == one["name"]), None)) for one in rows]
+        last = compared[-1] if compared else None
+        incumbent = ground.incumbent if last is None else self.ws.artifacts.get(last.experiment.parent("incumbent"))
+        page = Page(
+            task=ground.task,
+            incumbent=incumbent.ref,
+            promoted=None if row is None or last is None else last.candidate.ref,
+            verdict=_verdict(compared, tried, row),
+            gains=() if last is None else tuple(last.gains),
+            tried=tried,
+            learned=f"{ground.dataset.card.get('items', 0):,} items of {ground.dataset.ref}",
+            synthetic=bool(ground.dataset.card.get("synthetic")),
+            tested=ground.test_questions if compared else 0,
+            number=last.number if last else None,
+            error_rate=last.error_rate if last else None,
+            minutes=float(self.ledger.get("minutes", 0.0)),
+            spent=ground.spent(),
+        )
+        parents = [("incumbent", incumbent), ("dataset", ground.dataset)]
+        parents += [("experiment", one.experiment) for one in compared]
+        report = store_page(self.ws, page, parents)
+        self.tell(f"report: {report.path / 'report.html'}")
+        return Turned(ground.task, incumbent, ground.dataset, tried, compared, row, page, report, resumed)
+
+    def _released(self, compared: Sequence[Compared]) -> ReleaseRecord | None:
+        """Promotes on GO; not what was promoted on this evidence before and rolled back since."""
+        if not compared or compared[-1].decision != "GO":
+            return None
+        last, task = compared[-1], self.ground.task
+        now = live(self.ws, task)
+        if now is not None and now.action == "promote" and now.experiment == last.experiment.digest:
+            return now
+        if any(row.experiment == last.experiment.digest for row in history(self.ws, task)):
+            return None
+        row = promote(self.ws, task, last.candidate, last.experiment, last.reason)
+        self.tell(f"promoted: '{task}' serves {last.candidate.ref}")
+        return row
+
+
+def _tried(row: dict[str, Any], standing: Standing | None) -> Tried:
+    fate = row["why"] or (standing.why if standing else "was not raced")
+    return Tried(row["name"], row["what"], fate, standing.gain if standing else None, float(row["minutes"]))
+
+
+def _verdict(compared: Sequence[Compared], tried: Sequence[Tried], row: ReleaseRecord | None) -> str:
+    if not compared:
+        return (
+            f"None of {len(tried)} candidates did better on the questions to choose by, so none was put to the test, "
+            "and no evidence was used up."
+        )
+    last = compared[-1]
+    if last.decision == "GO" and row is None:
+        return f"It was promoted on this evidence before and rolled back since; new feedback is needed. {last.reason}"
+    return last.reason

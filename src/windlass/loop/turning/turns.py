@@ -1,0 +1,131 @@
+"""A turn of an assistant, or of a typed task: what to learn from, and then `turn_all`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from windlass.apply.tasks.functions import Task
+from windlass.apply.tasks.surroundings import Surroundings
+from windlass.core.artifacts import Artifact, check_name
+from windlass.core.errors import InputError
+from windlass.core.files import exclusive
+from windlass.core.protocols import ChatModel, Embedder
+from windlass.core.workspace import Workspace
+from windlass.evaluate.experiment import Policy
+from windlass.loop.assemble import load_embedder
+from windlass.loop.candidate import Recipe, plain_index
+from windlass.loop.harvest import harvest
+from windlass.loop.prompting.items import Item, Metric, equal
+from windlass.loop.prompting.searching import Search
+from windlass.loop.release import live_variant
+from windlass.loop.turn import exam_of
+from windlass.loop.turning.curate import curate_questions
+from windlass.loop.turning.ground import Tell
+from windlass.loop.turning.heard import Heard, listen
+from windlass.loop.turning.retrieval import Retrieval
+from windlass.loop.turning.spending import Limits
+from windlass.loop.turning.students import Teaching
+from windlass.loop.turning.synthetic import by_model, synthetic_questions
+from windlass.loop.turning.turning import Turned, turn_all
+from windlass.loop.turning.typed import Aim, Typed
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How far a turn goes, whatever the task."""
+
+    limits: Limits = field(default_factory=Limits)
+    finalists: int = 1
+    """Candidates that are compared on test questions, one after the other, until one is better."""
+    only: Sequence[str] = ()
+    """Names of the candidates that are made; empty: all."""
+
+
+def turn_assistant(
+    ws: Workspace,
+    task: str = "assistant",
+    plan: Plan | None = None,
+    *,
+    recipe: Recipe | None = None,
+    policy: Policy | None = None,
+    synthetic: bool | ChatModel = False,
+    most: int = 2000,
+    embedder: Embedder | None = None,
+    tell: Tell = lambda _: None,
+) -> Turned:
+    """Tries all that can make an assistant better on what its users said, and promotes at most one change.
+
+    synthetic: learn from at most `most` made-up questions in place of feedback, made by rules or by that model.
+    embedder: of the live index; None: found by its digest. Raises `NotFound` when nothing is released, `InputError`
+    when there is no exam or nothing to learn from, `WorkspaceBusy` when another turn runs.
+    """
+    plan = plan or Plan()
+    with exclusive(ws.root / f"turn-{task}.lock", f"a turn of '{task}'"):
+        live = live_variant(ws, task)
+        base = plain_index(ws, live)
+        exam = exam_of(ws, base)
+        embedder = embedder or load_embedder(base)
+        if synthetic:
+            dataset = _made_up(ws, base, exam, embedder, synthetic, most)
+        else:
+            harvested = harvest(ws, ws.artifacts.get(base.parent("corpus")), exam, task=task)
+            dataset = curate_questions(ws, harvested, exam)
+        tell(_told(dataset))
+        ground = Retrieval(ws, dataset, task=task, embedder=embedder, recipe=recipe, policy=policy, tell=tell)
+        return turn_all(ws, ground, limits=plan.limits, finalists=plan.finalists, only=plan.only, tell=tell)
+
+
+def _made_up(
+    ws: Workspace, index: Artifact, exam: Artifact, embedder: Embedder, by: bool | ChatModel, most: int
+) -> Artifact:
+    if isinstance(by, bool):
+        return synthetic_questions(ws, index, exam, embedder, most=most)
+    return synthetic_questions(ws, index, exam, embedder, ask=by_model(by, ws.recorder), by=by.name, most=most)
+
+
+def turn_task(
+    ws: Workspace,
+    task: Task[..., Any],
+    plan: Plan | None = None,
+    *,
+    items: Sequence[Item] | None = None,
+    metric: Metric = equal,
+    aim: Aim | None = None,
+    settings: Search | None = None,
+    teaching: Teaching | None = None,
+    reflector: str | ChatModel | None = None,
+    at_once: int = 1,
+    around: Surroundings | None = None,
+    tell: Tell = lambda _: None,
+) -> Turned:
+    """Tries all that can carry a typed task out better, or as well for less, and promotes at most one variant.
+
+    items: with known answers; None: what users said of the task's traces. The other parameters are those of `Typed`.
+    Raises `InputError` for items that do not fit or are too few, `OverBudget` when the limits do not cover the
+    comparison, `WorkspaceBusy` when another turn runs.
+    """
+    plan = plan or Plan()
+    check_name(task.__name__)
+    with exclusive(ws.root / f"turn-{task.__name__}.lock", f"a turn of '{task.__name__}'"):
+        heard = listen(ws, task) if items is None else Heard(items, (), {}, {})
+        if len(heard.items) < 2:
+            raise InputError(f"{len(heard.items)} item is too few to learn from and to compare on.", "Collect more.")
+        ground = Typed(
+            ws, task, heard, limits=plan.limits, metric=metric, aim=aim, settings=settings, teaching=teaching,
+            reflector=reflector, at_once=at_once, around=around, tell=tell,
+        )  # fmt: skip
+        try:
+            tell(_told(ground.dataset))
+            return turn_all(ws, ground, limits=plan.limits, finalists=plan.finalists, only=plan.only, tell=tell)
+        finally:
+            ground.close()
+
+
+def _told(dataset: Artifact) -> str:
+    card = dataset.card
+    left = sum((card.get("left_out") or {}).values()) + sum((card.get("skipped") or {}).values())
+    kind = "made-up questions" if card.get("synthetic") else "items from what users said"
+    hidden = sum((card.get("masked") or {}).values())
+    return f"{dataset.ref}: {card['items']:,} {kind}, {left:,} left out, {hidden:,} pieces of personal data masked"

@@ -1,0 +1,71 @@
+"""The report of a turn, in words that need no statistics."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from windlass.core.workspace import Workspace
+from windlass.evaluate.statistics.intervals import Interval
+from windlass.loop.turning.ground import Gain
+from windlass.loop.turning.page import Page, Tried, store_page, told
+
+
+def between(low: float, high: float) -> Interval:
+    return Interval((low + high) / 2, low, high, 0.95, 300, 300, "t")
+
+
+PAGE = Page(
+    task="topic",
+    incumbent="topic-variant@1",
+    promoted="topic-variant@2",
+    verdict="score changes by +0.1200",
+    gains=(Gain("Calls that are answered rightly", 0.7, 0.82, between(0.05, 0.19), True),),
+    tried=(
+        Tried("student", "a small <model>", "number 1 on 80 questions", between(0.02, 0.2), 1.25),
+        Tried("prompt", "other words", "it takes about 9.0 minutes, and 2.0 of 10 are left", None, 0.0),
+    ),
+    learned="800 items of topic-heard@1",
+    synthetic=False,
+    tested=240,
+    number=2,
+    error_rate=0.00625,
+    minutes=3.5,
+    spent={"usd": 1.25, "calls": 300, "tokens": 90000},
+)
+
+
+def test_a_promotion_says_what_it_brings_and_how_to_go_back() -> None:
+    text = PAGE.markdown()
+    assert "# 'topic' was improved" in text
+    assert "70.0 of a hundred before, 82.0 now: 5.0 to 19.0 more of a hundred." in text
+    assert "by luck at most once in 160 times" in text and "number 2 on these" in text
+    assert "`windlass rollback topic` serves topic-variant@1 again" in text
+    assert "3.5 minutes, $1.2500 for 300 calls" in text
+    assert "9.0 minutes, and 2.0 of 10 are left" in text
+    assert len(text.split()) < 400, "one page"
+
+
+def test_a_refusal_claims_nothing() -> None:
+    page = replace(PAGE, promoted=None, gains=(), tested=0, number=None, error_rate=None, synthetic=True)
+    text = page.markdown()
+    assert "stays as it is" in text and "REFUSED" in text and "Nothing that was shown." in text
+    assert "There is nothing to undo." in text and "made-up questions, not from users" in text
+
+
+def test_differences_in_words() -> None:
+    assert "no difference is shown" in told(Gain("Calls", 0.5, 0.51, between(-0.02, 0.04), True))
+    assert "2.0 to 4.0 fewer of a hundred" in told(Gain("Calls", 0.5, 0.47, between(-0.04, -0.02), True))
+    assert "surely less" in told(Gain("Milliseconds a call", 500, 5, between(-510, -480), False))
+    assert "not shown" in told(Gain("Milliseconds a call", 500, 499, between(-5, 3), False))
+
+
+def test_the_page_is_stored_and_escaped(tmp_path: Path) -> None:
+    with Workspace(tmp_path) as ws:
+        report = store_page(ws, PAGE, [])
+        assert store_page(ws, PAGE, []).digest == report.digest
+        html = (report.path / "report.html").read_text()
+        assert "a small &lt;model&gt;" in html and "<model>" not in html
+        assert json.loads((report.path / "report.json").read_text())["title"] == PAGE.title
+        assert report.kind == "report" and report.card["done"].startswith("PROMOTED")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -99,4 +99,8 @@ class Ground(Protocol):
 
     def spent(self) -> dict[str, float]:
         """Dollars, tokens and calls of language models."""
+        ...
+
+    def go_on(self, spent: Mapping[str, float]) -> None:
+        """So much was spent by an earlier, interrupted run of this turn."""
         ...

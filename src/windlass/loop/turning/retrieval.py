@@ -135,6 +135,9 @@ class Retrieval:
     def spent(self) -> dict[str, float]:
         return {}
 
+    def go_on(self, spent: Mapping[str, float]) -> None:
+        """No language model is asked."""
+
     # candidates -----------------------------------------------------------------------------------------------------
 
     def proposals(self) -> list[Proposal]:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from windlass.apply.providers.budget import OverBudget
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError
 from windlass.core.files import sha256_json
@@ -100,6 +101,7 @@ class _Work:
     ) -> None:
         self.ws, self.ground, self.ledger, self.key, self.lesson, self.tell = ws, ground, ledger, key, lesson, tell
         self.clock = Clock(limits, before=float(ledger.get("minutes", 0.0)))
+        ground.go_on(ledger.get("spent", {}))
 
     def done(self, finalists: int, only: Sequence[str]) -> list[Compared]:
         """What was compared, until one was better."""
@@ -111,9 +113,14 @@ class _Work:
                     f"compare '{standing.name}' on {self.ground.test_questions:,} questions that nothing has seen"
                 )
                 compared.append(self.ground.compare(standing.name, made[standing.name], self.key, self.lesson))
-        self.ledger.note("minutes", self.clock.minutes)
-        self.ledger.note("ended", True)
+        if not self.ledger.has("ended"):
+            self._note_costs()
+            self.ledger.note("ended", True)
         return compared
+
+    def _note_costs(self) -> None:
+        self.ledger.note("minutes", self.clock.minutes)
+        self.ledger.note("spent", self.ground.spent())
 
     # candidates -----------------------------------------------------------------------------------------------------
 
@@ -138,9 +145,12 @@ class _Work:
         variant = None
         if why is None:
             self.tell(f"make '{proposal.name}': {proposal.what}")
-            variant = proposal.make(sha256_json([self.key, proposal.name]))
-            if variant is None or variant.digest == self.ground.incumbent.digest:
-                why = "nothing came of it that differs from what is live"
+            try:
+                variant = proposal.make(sha256_json([self.key, proposal.name]))
+            except (InputError, OverBudget) as error:  # too little data for this one, say: the others are tried
+                why = f"could not be made: {error.message}"
+        if why is None and (variant is None or variant.digest == self.ground.incumbent.digest):
+            why = "nothing came of it that differs from what is live"
         row = {
             "name": proposal.name,
             "what": proposal.what,
@@ -150,7 +160,7 @@ class _Work:
         }
         if why:
             self.tell(f"'{proposal.name}' is left out: {why}")
-        self.ledger.note("minutes", self.clock.minutes)
+        self._note_costs()
         self.ledger.note(f"made:{proposal.name}", row)
         return row
 
@@ -164,6 +174,7 @@ class _Work:
             found = race(self._kept(self.ground.incumbent), runners, self.ground.clusters, finalists=finalists)
             for one in found:
                 self.tell(f"  {one.name}: {one.gain.estimate:+.4f}, {one.why}")
+            self._note_costs()
             return [one.to_json() for one in found]
 
         return [Standing.from_json(row) for row in self.ledger.value("standings", run)]
@@ -205,7 +216,7 @@ class _Work:
             number=last.number if last else None,
             error_rate=last.error_rate if last else None,
             minutes=float(self.ledger.get("minutes", 0.0)),
-            spent=ground.spent(),
+            spent=self.ledger.get("spent", {}),
         )
         parents = [("incumbent", incumbent), ("dataset", ground.dataset)]
         parents += [("experiment", one.experiment) for one in compared]

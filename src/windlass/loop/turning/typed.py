@@ -129,6 +129,8 @@ class Typed:
         self._prompt = live_prompt(ws, task)
         self.incumbent = live_variant(ws, self.task)
         self._meter, self._journal = self._metered(limits)
+        self._seen: dict[str, Sequence[float | None]] = {}
+        """Scores of variants on all questions that race, where a search has asked them."""
 
     def _metered(self, limits: Limits) -> tuple[Meter | None, Journal | None]:
         wanted = self._wanted(prompts.read(self._prompt))
@@ -183,6 +185,12 @@ class Typed:
         meter = self._meter
         return {} if meter is None else {"usd": meter.usd, "tokens": meter.tokens, "calls": meter.calls}
 
+    def go_on(self, spent: Mapping[str, float]) -> None:
+        if self._meter is not None:
+            self._meter.usd += spent.get("usd", 0.0)
+            self._meter.tokens += int(spent.get("tokens", 0))
+            self._meter.calls += int(spent.get("calls", 0))
+
     # candidates -----------------------------------------------------------------------------------------------------
 
     def proposals(self) -> list[Proposal]:
@@ -232,7 +240,12 @@ class Typed:
             pool = search(ground, start, self._settings, self._tell)
             self._meter.kept_back = 0.0
         chosen = best(pool)
-        return None if chosen is pool[0] else self._variant(chosen.prompt)
+        self._seen[self.incumbent.digest] = pool[0].scores
+        if chosen is pool[0]:
+            return None
+        variant = self._variant(chosen.prompt)
+        self._seen[variant.digest] = chosen.scores
+        return variant
 
     def _variant(self, prompt: Prompt, model: Artifact | None = None) -> Artifact:
         parents = [("incumbent", self._prompt), *([("model", model)] if model else [])]
@@ -260,6 +273,8 @@ class Typed:
 
     def score(self, variant: Artifact) -> Score:
         def values(positions: Positions) -> NDArray[np.float64]:
+            if (seen := self._seen.get(variant.digest)) is not None:  # the search asked all of them: not paid twice
+                return np.array([np.nan if seen[at] is None else seen[at] for at in positions.tolist()], np.float64)
             results = self._run(variant, [self._choose[at] for at in positions.tolist()])
             return _column(results, "score")
 

@@ -72,8 +72,8 @@ def main(argv: list[str] | None = None) -> int:
         print(
             f"the expensive variant is ready: {len(found.known)} known questions, {COMPARED} read for each", flush=True
         )
-        live_prompt(ws, topic.using(model=teacher, prompt=None))
-        function = topic.using(model=teacher, prompt="topic:live")
+        live_prompt(ws, topic.using(prompt=None, model=teacher))
+        function = topic.using(model=teacher).using(prompt="topic:live")  # a release may name another model
         share = replay(ws, function, found.traffic[0])
         print(f"traffic: {len(found.traffic[0]):,} questions, {share:.1%} answered rightly", flush=True)
         before, dear = rights(ws, function, found.unused), cpu_ms(ws, function, found.unused[:40])

@@ -53,6 +53,7 @@ from windlass.evaluate.questions import SHARES, ExamItem, load_items
 from windlass.evaluate.statistics.paired import PairedDifference, paired_difference
 from windlass.loop.assemble import cached, load_assistant
 from windlass.loop.measure import measure
+from windlass.loop.prompting.optimising import live_prompt
 from windlass.loop.release import promote
 from windlass.loop.turning.spending import Limits
 from windlass.loop.turning.turning import Turned
@@ -139,13 +140,13 @@ def typed(
 ) -> World:
     sizes = [round(scale * count) for count in (500, 700, 1200)]
     found = data(name, 60, sizes, round(max(scale, 0.5) * 1000))
-    function = {"topic": topic, "tone": tone}[name].using(model=nearest(found.known, embedder), prompt=f"{name}:live")
+    function = {"topic": topic, "tone": tone}[name].using(model=nearest(found.known, embedder))
+    live_prompt(ws, function.using(prompt=None))
+    function = function.using(prompt=f"{name}:live")  # after the model: so that a release may name another one
 
     def turned(number: int) -> Turned:
         return turn_task(ws, function, Plan(Limits(minutes=20)), tell=tell)
 
-    own = {"topic": topic, "tone": tone}[name].using(model=nearest(found.known, embedder), prompt=None)
-    first_release(ws, own)
     return World(
         lambda number: print(f"{name:<9} users: {replay(ws, function, found.traffic[number]):.3f} right", flush=True),
         turned,
@@ -153,12 +154,6 @@ def typed(
         [str(n) for n in range(len(found.unused))],
         lambda: cpu_ms(ws, function, found.unused[:100]),
     )
-
-
-def first_release(ws: Workspace, function: Any) -> None:
-    from windlass.loop.prompting.optimising import live_prompt
-
-    live_prompt(ws, function)
 
 
 # assistants -----------------------------------------------------------------------------------------------------------

@@ -86,6 +86,7 @@ def test_heats_ask_every_question_once_and_keep_clusters_together(codes: list[in
         seen |= here
 
 
+@pytest.mark.slow
 def test_many_turns_with_races_promote_nothing_that_is_no_better() -> None:
     """Everybody is exactly as good as what is live. Each turn races six of them on dev questions and compares up to two
     on the same test questions, the second at the next turn's rate; a promotion makes the candidate the one to beat."""

@@ -37,13 +37,13 @@ from windlass.loop.variant import VariantSpec, read_variant
 
 EMBEDDER = NoisyEmbedder()
 RECIPE = Recipe(adapt=AdaptSettings(rank=16, learning_rate=0.01, batch=32, lexical_weight=0.0))
-QUICK = Plan(only=("weights", "ranks", "adapter"))
+QUICK = Plan(only=("weights", "ranks"))
 WEAK = VariantSpec(settings=AssistantSettings(search=SearchSettings(dense=0.0)))
 
 
 def prepare(home: Path) -> Workspace:
     """A world that searches by words alone, and whose users have spoken."""
-    ws = make_world(home, pages=300)
+    ws = make_world(home, pages=200)
     first = first_variant(ws, ws.artifacts.get("index"), ws.artifacts.get("exam"), EMBEDDER, spec=WEAK)
     release.promote(ws, "assistant", first, None, "the first")
     simulate_users(ws, load_assistant(ws, embedder=EMBEDDER), load_items(ws.artifacts.get("exam"), "harvest"))
@@ -87,8 +87,17 @@ def test_the_best_of_several_is_compared_and_promoted(ws: Workspace) -> None:
     assert turns_before(ws, ws.artifacts.get("exam")) == 1
 
 
+@pytest.mark.slow
+def test_vectors_that_learned_race_too(ws: Workspace) -> None:
+    plan = Plan(only=("weights", "ranks", "adapter"), finalists=2)
+    turned = turn_assistant(ws, plan=plan, recipe=RECIPE, embedder=EMBEDDER)
+    assert turned.promoted and turned.compared[-1].name == "adapter"
+    assert all(one.gain is not None for one in turned.tried)
+
+
 def test_where_nobody_gains_nothing_is_compared(ws: Workspace) -> None:
-    turned = turn_assistant(ws, plan=Plan(only=("diverse",)), recipe=RECIPE, embedder=EMBEDDER)
+    same = Policy(primary="right_decision", guards={})  # what it answers at all is decided by the plain search
+    turned = turn_assistant(ws, plan=Plan(only=("diverse",)), policy=same, embedder=EMBEDDER)
     assert not turned.promoted and not turned.compared
     assert turns_before(ws, ws.artifacts.get("exam")) == 0
     assert "no evidence was used up" in turned.page.verdict and "There is nothing to undo" in turned.page.markdown()
@@ -142,7 +151,7 @@ def slowly(stage: str) -> object:
 
 
 @pytest.mark.parametrize(
-    "stage", ["compare '", "promoted", slowly("make 'adapter'"), slowly("race"), slowly("  "), slowly("report")]
+    "stage", ["compare '", slowly("promoted"), slowly("make 'ranks'"), slowly("race"), slowly("  "), slowly("report")]
 )
 def test_killed_anywhere_and_run_again(ws: Workspace, stage: str) -> None:
     here = Path(__file__)
@@ -171,7 +180,7 @@ def test_curation_leaves_out_what_repeats_and_masks_people(ws: Workspace) -> Non
     long = "which of the many valves near the old northern pump house must be closed before the winter comes again"
     rows[0]["question"] = f"{long} please"
     rows[1]["question"] = f"{long} thanks"
-    rows[2]["question"] = "who is jane.roe@example.org and what does she want"
+    rows[2]["question"] = "who is jane.roe@acme-mills.com and what does she want"
     rows[3]["question"] = next(item.question for item in load_items(exam, "test")).upper()
     with ws.artifacts.build("dataset", "harvest") as draft:
         (draft.path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -205,7 +214,7 @@ def test_made_up_questions_are_marked_and_keep_away_from_the_exam(ws: Workspace)
 
 
 def test_a_turn_before_anybody_asked_says_so(tmp_path: Path) -> None:
-    with make_world(tmp_path, pages=300) as ws:
+    with make_world(tmp_path, pages=200) as ws:
         first = first_variant(ws, ws.artifacts.get("index"), ws.artifacts.get("exam"), EMBEDDER, spec=WEAK)
         release.promote(ws, "assistant", first, None, "the first")
         with pytest.raises(InputError, match="No feedback"):

@@ -112,7 +112,7 @@ def test_what_users_said_becomes_items(ws: Workspace) -> None:
 
     with surrounded(Surroundings(ws)):
         said = [
-            kind.using(model=Answering(lambda _: "thing")).run(text=f"jane.roe@example.org has a cat {n}")
+            kind.using(model=Answering(lambda _: "thing")).run(text=f"jane.roe@acme-mills.com has a cat {n}")
             for n in (1, 2, 3)
         ]
     ws.recorder.flush()
@@ -121,7 +121,7 @@ def test_what_users_said_becomes_items(ws: Workspace) -> None:
     give_feedback(ws, str(said[2].trace_id), good=False, correct_answer="animal")
     heard = listen(ws, kind)
     assert heard.left_out["whose correction is no answer of the task"] == 1
-    assert heard.left_out["rejected without a better answer"] == 2
+    assert heard.left_out["rejected without a better answer"] == 1
     assert heard.masked == {"email": 1} and "jane.roe" not in str(heard.items)
 
 
@@ -189,7 +189,7 @@ def test_a_student_takes_over_what_it_does_as_well_and_faster(ws: Workspace, mon
     from windlass.loop.tasks import surroundings
 
     with surrounded(surroundings(ws)):
-        assert kind.using(prompt="kind:live", model=model)("a cat") == "animal"
+        assert kind.using(model=model).using(prompt="kind:live")("a cat") == "animal"
     release.rollback(ws, "kind")
     assert "model" not in artifact.read(artifact.find(ws, "kind:live")).settings
 
@@ -276,7 +276,7 @@ with Workspace(Path(sys.argv[1])) as ws:
 
 @pytest.mark.parametrize(
     "stage",
-    ["compare '", *(pytest.param(stage, marks=pytest.mark.slow) for stage in ("make 'prompt'", "race", "promoted"))],
+    [pytest.param(stage, marks=pytest.mark.slow) for stage in ("make 'prompt'", "race", "compare '", "promoted")],
 )
 def test_killed_anywhere_and_run_again(ws: Workspace, stage: str) -> None:
     traffic(ws, Answering(helped))

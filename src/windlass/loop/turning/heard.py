@@ -51,6 +51,8 @@ class _Voices:
     corrected: list[Any]
     taught: list[Any]
     rejected: int = 0
+    void: int = 0
+    """Corrections that are no answers, which were counted as such."""
 
 
 def listen(ws: Workspace, task: Task[..., Any], *, score: str = FEEDBACK) -> Heard:
@@ -63,7 +65,8 @@ def listen(ws: Workspace, task: Task[..., Any], *, score: str = FEEDBACK) -> Hea
     for one in voices.values():
         settled, by_people = _settled(one)
         if settled is None:
-            left["rejected without a better answer" if one.rejected else "on which users disagree"] += 1
+            if not one.void:
+                left["rejected without a better answer" if one.rejected else "on which users disagree"] += 1
             continue
         inputs = _masked(one.inputs, hidden)
         (judged if by_people else taught).append(Item(inputs, settled[0]))
@@ -119,6 +122,7 @@ def _hear(
     elif isinstance(better := score.metadata.get(CORRECTION), str):
         if (right := _value(output, better)) is None:
             left["whose correction is no answer of the task"] += 1
+            one.void += 1
         else:
             one.corrected += right
     elif score.value >= 0.5:
@@ -136,7 +140,7 @@ def _settled(one: _Voices) -> tuple[Sequence[Any] | None, bool]:
             if len(counts) > 1 and counts[0][1] == counts[1][1]:
                 return None, True
             return [json.loads(counts[0][0])], True
-    return (None, True) if one.rejected or not one.taught else ([one.taught[-1]], False)
+    return (None, True) if one.rejected or one.void or not one.taught else ([one.taught[-1]], False)
 
 
 def _value(output: Shape[Any], said: Any) -> list[Any] | None:

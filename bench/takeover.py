@@ -27,13 +27,13 @@ from bench._turn_tasks import Labelled, comparing, cpu_ms, data, replay, rights,
 from windlass.build.adapt.recipe import TUNING
 from windlass.build.adapt.tuning import tune
 from windlass.core.workspace import Workspace
+from windlass.evaluate.experiment import Policy
 from windlass.evaluate.gate import non_inferiority, superiority
 from windlass.evaluate.statistics.intervals import wilson_interval
 from windlass.evaluate.statistics.paired import paired_difference
 from windlass.loop.prompting.optimising import live_prompt
 from windlass.loop.turning.spending import Limits
 from windlass.loop.turning.turns import Plan, turn_task
-from windlass.loop.turning.typed import Aim
 from windlass.serve.encoders.cross_encoder import CrossEncoder
 
 KNOWN, TRAFFIC, UNUSED, COMPARED, MARGIN, WANTED = 400, 1600, 600, 32, 0.02, 20
@@ -77,9 +77,9 @@ def main(argv: list[str] | None = None) -> int:
         share = replay(ws, function, found.traffic[0])
         print(f"traffic: {len(found.traffic[0]):,} questions, {share:.1%} answered rightly", flush=True)
         before, dear = rights(ws, function, found.unused), cpu_ms(ws, function, found.unused[:40])
-        aim = Aim({"score": non_inferiority(MARGIN), "latency_ms": superiority(better="lower")})
+        policy = Policy("score", non_inferiority(MARGIN), {"latency_ms": superiority(better="lower")})
         turned = turn_task(
-            ws, function, Plan(Limits(minutes=30)), aim=aim, tell=lambda line: print(f"  {line}", flush=True)
+            ws, function, Plan(Limits(minutes=30)), policy=policy, tell=lambda line: print(f"  {line}", flush=True)
         )
         print(turned.page.markdown())
         after, cheap = rights(ws, function, found.unused), cpu_ms(ws, function, found.unused[:400])

@@ -47,6 +47,7 @@ from windlass.core.files import write_json
 from windlass.core.protocols import Embedder
 from windlass.core.trace import Recorder
 from windlass.core.workspace import Workspace
+from windlass.evaluate.exams import POLICY
 from windlass.evaluate.experiment import Policy
 from windlass.evaluate.outcomes import METRICS, columns
 from windlass.evaluate.questions import SHARES, ExamItem, load_items
@@ -192,7 +193,7 @@ def assistant(
     if name == "passages":
         collection = public_questions(round(scale * 4000))
         clusters = {document.id: document.id for document in collection.documents}
-        settings, policy = AssistantSettings(search=SearchSettings(dense=0.0)), Policy()
+        settings, policy = AssistantSettings(search=SearchSettings(dense=0.0)), POLICY
     else:
         collection = xquad(data_folder() / "retrieval")
         clusters = {document.id: document.id.partition("-")[0] for document in collection.documents}

@@ -92,14 +92,18 @@ def _plan(args: argparse.Namespace) -> Plan:
 
 
 def _assistant(ws: Workspace, args: argparse.Namespace, plan: Plan) -> Turned:
+    from windlass.evaluate.exams import POLICY
     from windlass.evaluate.experiment import Policy
+    from windlass.evaluate.gate import superiority
+    from windlass.evaluate.outcomes import METRICS
     from windlass.loop.candidate import Recipe
     from windlass.loop.turning.turns import turn_assistant
 
-    policy = None
+    policy = POLICY
     if args.metric:
-        guards = {name: rule for name, rule in Policy().guards.items() if name != args.metric}
-        policy = Policy(primary=args.metric, guards=guards)
+        if args.metric not in METRICS:
+            raise InputError(f"There is no metric '{args.metric}' of assistants.", f"There are: {', '.join(METRICS)}.")
+        policy = Policy(args.metric, superiority(better=METRICS[args.metric].better))
     synthetic: Any = bool(args.synthetic)
     if args.synthetic and args.synthetic != "rules":
         from windlass.loop.tasks import surroundings
@@ -112,24 +116,25 @@ def _assistant(ws: Workspace, args: argparse.Namespace, plan: Plan) -> Turned:
 
 def _task(ws: Workspace, args: argparse.Namespace, plan: Plan) -> Turned:
     from windlass.apply.tasks.loading import load_function, load_task
+    from windlass.evaluate.experiment import Policy
     from windlass.evaluate.gate import non_inferiority, superiority
     from windlass.loop.prompting.items import equal, read_items
     from windlass.loop.prompting.searching import Search
     from windlass.loop.tasks import surroundings
     from windlass.loop.turning.students import Teaching
     from windlass.loop.turning.turns import turn_task
-    from windlass.loop.turning.typed import Aim
+    from windlass.loop.turning.typed import POLICY
 
-    aim = None
+    policy = POLICY
     if args.margin is not None:
-        aim = Aim({"score": non_inferiority(args.margin), "latency_ms": superiority(better="lower")})
+        policy = Policy(POLICY.primary, non_inferiority(args.margin), {"latency_ms": superiority(better="lower")})
     return turn_task(
         ws,
         load_task(args.task),
         plan,
         items=read_items(args.items) if args.items else None,
         metric=load_function(args.scored_by) if args.scored_by else equal,
-        aim=aim,
+        policy=policy,
         settings=Search(seed=args.seed),
         teaching=Teaching(base=args.base, seed=args.seed),
         reflector=args.reflector,

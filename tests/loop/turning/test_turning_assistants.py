@@ -238,6 +238,6 @@ def test_a_turn_of_everything_on_the_command_line(
     assert main(["turn", "--margin", "0.02", *place]) == 2
     assert "--margin is for a typed task" in capsys.readouterr().err
     assert main(["turn", "--metric", "magic", *place]) == 2
-    assert "names a metric 'magic'" in capsys.readouterr().err
+    assert "no metric 'magic'" in capsys.readouterr().err
     assert main(["turn", "--minutes", "0", *place]) == 2
     assert "that is nothing" in capsys.readouterr().err

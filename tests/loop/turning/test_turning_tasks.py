@@ -21,17 +21,17 @@ from windlass.core.errors import InputError
 from windlass.core.protocols import Classes
 from windlass.core.values import ChatRequest, ChatResponse, Message, Usage
 from windlass.core.workspace import Workspace
+from windlass.evaluate.experiment import Policy
+from windlass.evaluate.experiments.stored import KIND
 from windlass.evaluate.gate import non_inferiority, superiority
 from windlass.loop import release
 from windlass.loop.feedback import give_feedback
 from windlass.loop.prompting.items import Item
-from windlass.loop.prompting.optimising import KIND
 from windlass.loop.prompting.searching import Search
 from windlass.loop.turning.heard import listen
 from windlass.loop.turning.spending import Clock, Limits
 from windlass.loop.turning.students import Teaching, balanced, labels_of, teachable
 from windlass.loop.turning.turns import Plan, turn_task
-from windlass.loop.turning.typed import Aim
 from windlass.serve.encoders.label_model import LabelModel
 
 ANIMALS, THINGS = ("cat", "violin", "bread"), ("pump", "water", "mat")
@@ -177,8 +177,8 @@ def test_a_student_takes_over_what_it_does_as_well_and_faster(ws: Workspace, mon
 
     model = Answering(slow, cost_usd=None)
     traffic(ws, model, 400, judged=0.8)
-    aim = Aim({"score": non_inferiority(0.02), "latency_ms": superiority(better="lower")})
-    turned = turn_task(ws, kind.using(model=model), Plan(), aim=aim)
+    policy = Policy("score", non_inferiority(0.02), {"latency_ms": superiority(better="lower")})
+    turned = turn_task(ws, kind.using(model=model), Plan(), policy=policy)
     assert turned.promoted and {one.name for one in turned.tried} == {"student", "taught"}
     live = artifact.read(artifact.find(ws, "kind:live"))
     assert live.settings["model"].startswith("local:kind-student@") and live.instructions == kind.prompt.instructions

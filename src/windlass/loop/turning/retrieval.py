@@ -40,7 +40,9 @@ from windlass.core.files import sha256_json
 from windlass.core.protocols import Embedder
 from windlass.core.trace import Recorder
 from windlass.core.workspace import Workspace
+from windlass.evaluate.exams import POLICY
 from windlass.evaluate.experiment import Policy
+from windlass.evaluate.experiments.stored import read_experiment
 from windlass.evaluate.metrics.retrieval import judged_ranks, ndcg
 from windlass.evaluate.outcomes import METRICS, columns
 from windlass.evaluate.questions import ExamItem, load_items
@@ -60,7 +62,7 @@ from windlass.loop.harvest import check_leak, load_harvest
 from windlass.loop.measure import measure
 from windlass.loop.ranking import ranking_dataset
 from windlass.loop.release import live_variant
-from windlass.loop.turn import TOTAL_ERROR, compared, exam_of, made, read_experiment
+from windlass.loop.turn import TOTAL_ERROR, compared, exam_of, made
 from windlass.loop.turning.ground import Compared, Gain, Proposal, Tell
 from windlass.loop.turning.race import Positions, Score
 from windlass.loop.variant import make_variant, parts, read_variant, reader_of
@@ -92,7 +94,7 @@ class Retrieval:
         task: str = "assistant",
         embedder: Embedder,
         recipe: Recipe | None = None,
-        policy: Policy | None = None,
+        policy: Policy = POLICY,
         minutes: float = 3.0,
         total_error: float = TOTAL_ERROR,
         tell: Tell = lambda _: None,
@@ -101,7 +103,7 @@ class Retrieval:
         self.task, self.dataset = task, dataset
         self._ws, self._tell, self._total, self._minutes = ws, tell, total_error, minutes
         self._embedder = cached(ws, embedder)
-        self._recipe, self._policy = recipe or Recipe(), policy or Policy()
+        self._recipe, self._policy = recipe or Recipe(), policy
         self.incumbent = live_variant(ws, task)
         self._base = plain_index(ws, self.incumbent)
         self._exam = exam_of(ws, self._base)
@@ -111,12 +113,8 @@ class Retrieval:
 
     @property
     def lesson(self) -> str:
-        policy = [
-            self._policy.primary,
-            asdict(self._policy.rule),
-            {n: asdict(r) for n, r in self._policy.guards.items()},
-        ]
-        return sha256_json([self.dataset.digest, self._exam.digest, asdict(self._recipe), policy, self._minutes])
+        settings = [asdict(self._recipe), asdict(self._policy), self._minutes]
+        return sha256_json([self.dataset.digest, self._exam.digest, settings])
 
     @cached_property
     def _dev(self) -> list[ExamItem]:
@@ -314,10 +312,10 @@ class Retrieval:
         gains = []
         for name in shown:
             if any(one.metric == name for one in found.comparisons):
-                before, after = (side.metrics[name].estimate for side in (found.incumbent, found.candidate))
+                one = found.comparison(name)
                 share = METRICS[name].bounds == (0.0, 1.0)
-                what = _SAID.get(name, METRICS[name].label)
-                gains.append(Gain(what, before, after, found.comparison(name).difference, share))
+                what = _SAID.get(name, one.label)
+                gains.append(Gain(what, one.incumbent.estimate, one.candidate.estimate, one.difference, share))
         return Compared(
             card["verdict"],
             card["reason"],

@@ -13,6 +13,7 @@ from windlass.core.errors import InputError
 from windlass.core.files import exclusive
 from windlass.core.protocols import ChatModel, Embedder
 from windlass.core.workspace import Workspace
+from windlass.evaluate.exams import POLICY as ASSISTANTS
 from windlass.evaluate.experiment import Policy
 from windlass.loop.assemble import load_embedder
 from windlass.loop.candidate import Recipe, plain_index
@@ -29,7 +30,7 @@ from windlass.loop.turning.spending import Limits
 from windlass.loop.turning.students import Teaching
 from windlass.loop.turning.synthetic import by_model, synthetic_questions
 from windlass.loop.turning.turning import Turned, turn_all
-from windlass.loop.turning.typed import Aim, Typed
+from windlass.loop.turning.typed import POLICY, Typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,9 @@ def turn_assistant(
             harvested = harvest(ws, ws.artifacts.get(base.parent("corpus")), exam, task=task)
             dataset = curate_questions(ws, harvested, exam)
         tell(_told(dataset))
-        ground = Retrieval(ws, dataset, task=task, embedder=embedder, recipe=recipe, policy=policy, tell=tell)
+        ground = Retrieval(
+            ws, dataset, task=task, embedder=embedder, recipe=recipe, policy=policy or ASSISTANTS, tell=tell
+        )
         return turn_all(ws, ground, limits=plan.limits, finalists=plan.finalists, only=plan.only, tell=tell)
 
 
@@ -92,7 +95,7 @@ def turn_task(
     *,
     items: Sequence[Item] | None = None,
     metric: Metric = equal,
-    aim: Aim | None = None,
+    policy: Policy = POLICY,
     settings: Search | None = None,
     teaching: Teaching | None = None,
     reflector: str | ChatModel | None = None,
@@ -113,7 +116,7 @@ def turn_task(
         if len(heard.items) < 2:
             raise InputError(f"{len(heard.items)} item is too few to learn from and to compare on.", "Collect more.")
         ground = Typed(
-            ws, task, heard, limits=plan.limits, metric=metric, aim=aim, settings=settings, teaching=teaching,
+            ws, task, heard, limits=plan.limits, metric=metric, policy=policy, settings=settings, teaching=teaching,
             reflector=reflector, at_once=at_once, around=around, tell=tell,
         )  # fmt: skip
         try:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -32,28 +32,27 @@ from windlass.core.files import sha256_json
 from windlass.core.protocols import ChatModel
 from windlass.core.trace import Recorder
 from windlass.core.workspace import Workspace
-from windlass.evaluate.gate import Check, Rule, Verdict, decide_all, superiority
-from windlass.evaluate.statistics.intervals import Interval
-from windlass.evaluate.statistics.paired import PairedDifference, paired_difference
+from windlass.evaluate.experiment import Policy
+from windlass.evaluate.experiments.experiment import compare
+from windlass.evaluate.experiments.results import Results
+from windlass.evaluate.experiments.stored import KIND, read_experiment, write_experiment
 from windlass.loop.prompting.items import Item, Metric, Result, Trial, equal, lines, parted
 from windlass.loop.prompting.journal import Journal
 from windlass.loop.prompting.metering import Meter, Metered
 from windlass.loop.prompting.optimising import (
-    FAILED,
-    KIND,
-    Weighed,
+    SCORE,
     live_prompt,
     model_of,
     named,
+    results_of,
     searches_before,
-    stored,
     stored_items,
 )
 from windlass.loop.prompting.searching import Ground as SearchGround
 from windlass.loop.prompting.searching import Search, best, search
 from windlass.loop.release import live_variant
 from windlass.loop.tasks import LOCAL, surroundings
-from windlass.loop.turn import TOTAL_ERROR, error_rate, made
+from windlass.loop.turn import TOTAL_ERROR, at_rate, error_rate, made
 from windlass.loop.turning.ground import Compared, Gain, Proposal, Tell
 from windlass.loop.turning.heard import Heard
 from windlass.loop.turning.race import Positions, Score
@@ -70,25 +69,8 @@ from windlass.loop.turning.students import (
 
 HELD_OUT, LEARN = 0.3, 0.8
 """Shares: of all items for the comparison, and of the others for learning; the rest races."""
-_VALUES = ("score", "cost_usd", "latency_ms")
-"""What a call is measured by."""
-
-
-@dataclass(frozen=True, slots=True)
-class Aim:
-    """What a candidate must show, the primary metric first: `score`, `cost_usd`, `latency_ms`."""
-
-    rules: Mapping[str, Rule] = field(default_factory=lambda: {"score": superiority()})
-
-    def __post_init__(self) -> None:
-        for name in self.rules:
-            if name not in _VALUES:
-                raise InputError(f"A typed task has no metric '{name}'.", f"It has {', '.join(_VALUES)}.")
-        if not self.rules:
-            raise InputError("An aim without a rule would let everything through.", "Name at least `score`.")
-
-    def at(self, rate: float) -> dict[str, Rule]:
-        return {name: replace(rule, error_rate=rate) for name, rule in self.rules.items()}
+POLICY = Policy(SCORE)
+"""More right answers. A policy may name `latency_ms` and `cost_usd` as well."""
 
 
 class Typed:
@@ -106,7 +88,7 @@ class Typed:
         *,
         limits: Limits,
         metric: Metric = equal,
-        aim: Aim | None = None,
+        policy: Policy = POLICY,
         settings: Search | None = None,
         teaching: Teaching | None = None,
         reflector: str | ChatModel | None = None,
@@ -119,7 +101,7 @@ class Typed:
         name; None: as the command line finds them."""
         self.task = task.__name__
         self._ws, self._function, self._heard, self._tell, self._total = ws, task, heard, tell, total_error
-        self._metric, self._aim = metric, aim or Aim()
+        self._metric, self._policy = metric, policy
         self._settings, self._teaching, self._reflector = settings or Search(), teaching or Teaching(), reflector
         self._trial = Trial(task, [*heard.items, *heard.taught], metric, at_once=at_once)
         rest, self._held = parted(heard.items, 1 - HELD_OUT, "held out")
@@ -152,8 +134,13 @@ class Typed:
 
     @cached_property
     def lesson(self) -> str:
-        rules = {name: asdict(rule) for name, rule in self._aim.rules.items()}
-        settings = [rules, named(self._metric), asdict(self._settings), asdict(self._teaching), self._total]
+        settings = [
+            asdict(self._policy),
+            named(self._metric),
+            asdict(self._settings),
+            asdict(self._teaching),
+            self._total,
+        ]
         items = [[asdict(item) for item in some] for some in (self._heard.items, self._heard.taught)]
         return sha256_json([str(self._function.signature), items, settings])
 
@@ -276,84 +263,72 @@ class Typed:
             if (seen := self._seen.get(variant.digest)) is not None:  # the search asked all of them: not paid twice
                 return np.array([np.nan if seen[at] is None else seen[at] for at in positions.tolist()], np.float64)
             results = self._run(variant, [self._choose[at] for at in positions.tolist()])
-            return _column(results, "score")
+            return np.array([np.nan if one.score is None else one.score for one in results])
 
         return values
 
     def compare(self, name: str, candidate: Artifact, key: str, lesson: str) -> Compared:
         own = sha256_json([key, candidate.digest])
-        experiment = made(self._ws, KIND, own)
-        if experiment is None:
-            number = searches_before(self._ws, self._held) + 1
-            rate = error_rate(number, self._total)
-            results = (self._run(self.incumbent, self._held), self._run(candidate, self._held))
-            differences, verdict, whole = weighed(results, self._aim.at(rate))
-            primary = next(iter(self._aim.rules))
-            card = {
-                "turn": own,
-                "lesson": lesson,
-                "of": key,
-                "origin": name,
-                "number": number,
-                "error_rate": rate,
+        return self.compared(made(self._ws, KIND, own) or self._weighed(name, candidate, own, key, lesson))
+
+    def _weighed(self, name: str, candidate: Artifact, own: str, key: str, lesson: str) -> Artifact:
+        number = searches_before(self._ws, self._held) + 1
+        rate = error_rate(number, self._total)
+        data = stored_items(self._ws, self.task, self._held)
+        both = (self.incumbent, candidate)
+        before, after = (results(self._ws, one, data, self._run(one, self._held)) for one in both)
+        found = compare(before, after, at_rate(self._policy, rate))
+        if found.excluded > self._policy.error_limit * len(self._held):
+            raise InputError(found.verdict.reason, "Run the turn again when it answers: it goes on where it was.")
+        card = {"turn": own, "lesson": lesson, "of": key, "origin": name, "number": number, "error_rate": rate}
+        with self._ws.artifacts.build(KIND, f"{self.task}-turn") as draft:
+            write_experiment(draft.path, found)
+            for role, parent in (("dataset", data), ("incumbent", self.incumbent), ("candidate", candidate)):
+                draft.add_parent(role, parent)
+            primary = found.comparison(self._policy.primary)
+            draft.card = {
+                **card,
                 "total_error": self._total,
-                "metric": primary,
-                "differences": {metric: one.difference.to_json() for metric, one in differences.items()},
-                "means": {one: [float(np.nanmean(_column(side, one))) for side in results] for one in differences},
+                "verdict": found.verdict.decision,
+                "reason": found.verdict.reason,
+                "metric": self._policy.primary,
+                "difference": primary.difference.to_json(),
+                "items": [item.key for item in self._held],
             }
-            if not whole:
-                raise InputError(
-                    verdict.reason, "Run the turn again when the provider answers: it goes on where it was."
-                )
-            both = tuple(prompts.prompt_of(self._ws, one) for one in (self.incumbent, candidate))
-            told = Weighed(results, differences.get("score"), verdict)
-            data = stored_items(self._ws, self.task, self._held)
-            experiment = stored(self._ws, self.task, (both[0], both[1]), data, told, (), card)
-        return self.compared(experiment)
+        return draft.done
 
     def compared(self, experiment: Artifact) -> Compared:
         card = experiment.card
         gains = [
-            Gain(_SAID[name], card["means"][name][0], card["means"][name][1], Interval.from_json(row), name == "score")
-            for name, row in card["differences"].items()
-        ]
-        candidate = self._ws.artifacts.get(experiment.parent("candidate"))
-        number, rate = card["number"], card["error_rate"]
-        return Compared(card["verdict"], card["reason"], number, rate, experiment, card["origin"], candidate, gains)
+            Gain(_SAID.get(one.metric, one.label), one.incumbent.estimate, one.candidate.estimate, one.difference,
+                 one.metric == SCORE)
+            for one in read_experiment(experiment).comparisons
+        ]  # fmt: skip
+        return Compared(
+            card["verdict"],
+            card["reason"],
+            card["number"],
+            card["error_rate"],
+            experiment,
+            card["origin"],
+            self._ws.artifacts.get(experiment.parent("candidate")),
+            gains,
+        )
 
 
 _SAID: Mapping[str, str] = {
-    "score": "Calls that are answered rightly",
+    SCORE: "Calls that are answered rightly",
     "cost_usd": "US dollars a call",
     "latency_ms": "Milliseconds a call",
 }
 
 
-def weighed(
-    results: tuple[Sequence[Result], Sequence[Result]], rules: Mapping[str, Rule]
-) -> tuple[dict[str, PairedDifference], Verdict, bool]:
-    """The paired differences of all metrics that both sides have, the verdict by these rules, and whether the provider
-    answered to almost all items."""
-    level = max(rule.level for rule in rules.values())
-    found = {}
-    for name in dict.fromkeys((*rules, *_VALUES)):
-        before, after = (_column(side, name) for side in results)
-        kept = np.flatnonzero(np.isfinite(before) & np.isfinite(after))
-        if len(kept):
-            clusters = [results[0][at].item.group for at in kept.tolist()]
-            found[name] = paired_difference(before[kept], after[kept], clusters, level)
-    total = len(results[0])
-    failed = total - (found["score"].difference.n if "score" in found else 0)
-    if failed > FAILED * total:
-        reason = f"The provider failed on {failed} of {total} items; at most {FAILED:.0%} may."
-        return found, Verdict("INCONCLUSIVE", reason), False
-    missing = [name for name in rules if name not in found]
-    if missing:
-        return found, Verdict("INCONCLUSIVE", f"No call of both variants has a known {', '.join(missing)}."), True
-    return found, decide_all([Check(name, found[name].difference, rule) for name, rule in rules.items()]), True
-
-
-def _column(results: Sequence[Result], name: str) -> NDArray[np.float64]:
-    """NaN where a result has no such value."""
-    values = [getattr(one, name) for one in results]
-    return np.array([np.nan if value is None else float(value) for value in values])
+def results(ws: Workspace, variant: Artifact, data: Artifact, runs: Sequence[Result]) -> Results:
+    """What a variant did with held-out items: right or not, milliseconds, and dollars where somebody knows them."""
+    found = results_of(variant.ref, data.digest, runs)
+    costs = ({name: getattr(run, name) for name in ("latency_ms", "cost_usd")} for run in runs)
+    items = [
+        one if one.failed else replace(one, values={**one.values, **{n: v for n, v in cost.items() if v is not None}})
+        for one, cost in zip(found.items, costs, strict=True)
+    ]
+    return replace(found, digest=variant.digest, items=tuple(items))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.core.errors import InputError
-from windlass.evaluate.metrics.overlap import Ints, Overlap, numbered, overlaps
+from windlass.evaluate.metrics.overlap import Ints, Overlap, Symbols, numbered, overlaps
 from windlass.evaluate.metrics.texts import References, paired
 
 _TINY = 1e-16
@@ -94,9 +94,10 @@ def _columns(one: Overlap, owner: Ints) -> tuple[Ints, Ints, Ints]:
     return np.where(one.wanted > 0, one.found[owner], 0), one.wanted, one.shared
 
 
-def _points(texts: Sequence[str], whitespace: bool) -> list[Ints]:
+def _points(texts: Sequence[str], whitespace: bool) -> Symbols:
     plain = texts if whitespace else ["".join(text.split()) for text in texts]
-    return [np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.int64) for text in plain]
+    points = np.frombuffer("".join(plain).encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    return Symbols(points.astype(np.int64), np.fromiter(map(len, plain), np.int64, len(plain)))
 
 
 def _words(text: str) -> list[str]:

@@ -9,7 +9,7 @@ kin are functions of the sums (Morris et al., "From WER and RIL to MER and WIL",
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +36,7 @@ def distance(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
         return len(one) + len(other)
     if len(one) < len(other):
         one, other = other, one  # long numbers, few steps
-    return len(one) + sum(step.change for step in _columns(one, other))
+    return len(one) + sum(change for _, _, change in _columns(one, other))
 
 
 def edits(reference: Sequence[Hashable], found: Sequence[Hashable]) -> Edits:
@@ -44,16 +44,16 @@ def edits(reference: Sequence[Hashable], found: Sequence[Hashable]) -> Edits:
     (and so jiwer) takes: read from the end, a deletion where it is shortest, else an insertion."""
     whole = len(reference)
     reference, found = _middle(reference, found)
-    columns = _columns(reference, found) if reference and found else []
+    columns = list(_columns(reference, found)) if reference and found else []
     row, column = len(reference), len(found)
     substitutions = deletions = insertions = 0
     while row and column:
-        if columns[column - 1].grows >> (row - 1) & 1:
+        if columns[column - 1][0] >> (row - 1) & 1:
             deletions += 1
             row -= 1
             continue
         column -= 1
-        if column and columns[column - 1].falls >> (row - 1) & 1:
+        if column and columns[column - 1][1] >> (row - 1) & 1:
             insertions += 1
             continue
         row -= 1
@@ -63,36 +63,25 @@ def edits(reference: Sequence[Hashable], found: Sequence[Hashable]) -> Edits:
     return Edits(whole - substitutions - deletions, substitutions, deletions, insertions)
 
 
-class _Column(NamedTuple):
-    """The table behind one more symbol of the text."""
-
-    grows: int
-    """Bit i: the distance is larger by 1 with i+1 symbols of the reference than with i."""
-    falls: int
-    change: int
-    """Of the distance to the whole reference."""
-
-
-def _columns(reference: Sequence[Hashable], found: Sequence[Hashable]) -> list[_Column]:
+def _columns(reference: Sequence[Hashable], found: Sequence[Hashable]) -> Iterator[tuple[int, int, int]]:
+    """The table behind each symbol of the text. Bit i of the first number: the distance is larger by 1 with i+1 symbols
+    of the reference than with i; of the second: it is smaller. The third is how the distance to all of it changed."""
     where: dict[Hashable, int] = {}
     for place, symbol in enumerate(reference):
         where[symbol] = where.get(symbol, 0) | 1 << place
     every = (1 << len(reference)) - 1
-    last = 1 << len(reference) - 1
+    last = len(reference) - 1
     grows, falls = every, 0
-    columns = []
     for symbol in found:
         equal = where.get(symbol, 0)
-        diagonal = (((equal & grows) + grows) ^ grows) | equal | falls
-        right = falls | ~(diagonal | grows) & every
+        diagonal = ((((equal & grows) + grows) ^ grows) | equal | falls) & every
+        right = falls | (diagonal | grows) ^ every
         left = diagonal & grows
-        change = (right & last != 0) - (left & last != 0)
-        right = right << 1 | 1
-        left = left << 1
-        grows = (left | ~(diagonal | right)) & every
-        falls = diagonal & right & every
-        columns.append(_Column(grows, falls, change))
-    return columns
+        change = (right >> last) - (left >> last)
+        right = right << 1 & every | 1
+        grows = left << 1 & every | (diagonal | right) ^ every
+        falls = diagonal & right
+        yield grows, falls, change
 
 
 def _middle(one: Sequence[Hashable], other: Sequence[Hashable]) -> tuple[Sequence[Hashable], Sequence[Hashable]]:

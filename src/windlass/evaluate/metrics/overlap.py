@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,20 +32,32 @@ class Overlap:
     """Shape (items,): n-grams of the text that count, each at most as often as the reference that has it most."""
 
 
-def numbered(texts: Iterable[Sequence[str]], numbers: dict[str, int]) -> list[Ints]:
-    """Symbols as numbers; `numbers` is what is known already, and grows."""
-    return [
-        np.fromiter((numbers.setdefault(symbol, len(numbers)) for symbol in text), np.int64, len(text))
-        for text in texts
-    ]
+class Symbols(NamedTuple):
+    """Texts one after the other."""
+
+    values: Ints
+    """Shape (symbols of all texts,)."""
+    lengths: Ints
+    """Shape (texts,)."""
 
 
-def overlaps(found: Sequence[Ints], references: Sequence[Ints], owner: Ints, orders: int) -> list[Overlap]:
+def numbered(texts: Iterable[Sequence[str]], numbers: dict[str, int]) -> Symbols:
+    """Words as numbers; `numbers` is what is known already, and grows."""
+    rows = list(texts)
+    flat = list(chain.from_iterable(rows))
+    for word in dict.fromkeys(flat):
+        numbers.setdefault(word, len(numbers))
+    return Symbols(
+        np.fromiter(map(numbers.__getitem__, flat), np.int64, len(flat)),
+        np.fromiter(map(len, rows), np.int64, len(rows)),
+    )
+
+
+def overlaps(found: Symbols, references: Symbols, owner: Ints, orders: int) -> list[Overlap]:
     """The overlap of each order from 1 to `orders`. owner[r]: the item whose reference r is."""
-    texts = [*found, *references]
-    lengths = np.array([len(text) for text in texts], dtype=np.int64)
-    symbols = np.concatenate(texts) if len(texts) else np.zeros(0, np.int64)
-    whose = np.repeat(np.arange(len(texts)), lengths)
+    lengths = np.concatenate([found.lengths, references.lengths])
+    symbols = np.concatenate([found.values, references.values])
+    whose = np.repeat(np.arange(lengths.size), lengths)
     after = np.arange(symbols.size) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     left = np.repeat(lengths, lengths) - after
     """How many symbols of its text stand from each place on: an n-gram begins where there are n."""
@@ -56,7 +70,7 @@ def overlaps(found: Sequence[Ints], references: Sequence[Ints], owner: Ints, ord
             known = np.zeros(symbols.size, dtype=np.int64)
             known[begins] = np.unique(grams[begins] * kinds + symbols[begins + order - 1], return_inverse=True)[1]
             grams = known
-        made.append(_overlap(grams[begins], whose[begins], len(found), owner))
+        made.append(_overlap(grams[begins], whose[begins], found.lengths.size, owner))
     return made
 
 

@@ -97,17 +97,22 @@ def _best(
 
 def _common(wanted: list[str], said: list[str]) -> int:
     """The length of a longest common subsequence. A zero bit of the last column is a word that is in it."""
-    columns = _columns(wanted, said)
+    columns = _columns(_where(wanted), len(wanted), said)
     return len(wanted) - columns[-1].bit_count() if columns else 0
 
 
-def _columns(wanted: list[str], said: list[str]) -> list[int]:
+def _where(words: list[str]) -> dict[str, int]:
+    """For each word a bit where it stands."""
+    where: dict[str, int] = {}
+    for place, word in enumerate(words):
+        where[word] = where.get(word, 0) | 1 << place
+    return where
+
+
+def _columns(where: dict[str, int], wanted: int, said: list[str]) -> list[int]:
     """Behind each word that is said: bit i is 0 where one more word of those wanted, the i-th, makes the longest common
     subsequence longer (Hyyro, "Bit-parallel LCS-length computation revisited", 2004)."""
-    where: dict[str, int] = {}
-    for place, word in enumerate(wanted):
-        where[word] = where.get(word, 0) | 1 << place
-    every = (1 << len(wanted)) - 1
+    every = (1 << wanted) - 1
     column, columns = every, []
     for word in said:
         match = column & where.get(word, 0)
@@ -121,7 +126,9 @@ def _union(wanted: list[list[str]], said: list[list[str]]) -> int:
     left_said = Counter(word for line in said for word in line)
     hits = 0
     for line in wanted:
-        for place in sorted(set().union(*(_places(line, other) for other in said))):
+        where = _where(line)
+        places = set().union(*(_places(line, where, other) for other in said if not where.keys().isdisjoint(other)))
+        for place in sorted(places):
             word = line[place]
             if left_wanted[word] > 0 and left_said[word] > 0:
                 hits += 1
@@ -130,9 +137,9 @@ def _union(wanted: list[list[str]], said: list[list[str]]) -> int:
     return hits
 
 
-def _places(wanted: list[str], said: list[str]) -> set[int]:
+def _places(wanted: list[str], where: dict[str, int], said: list[str]) -> set[int]:
     """Where the words of one longest common subsequence stand; of several, the one that `rouge-score` reads back."""
-    columns = _columns(wanted, said)
+    columns = _columns(where, len(wanted), said)
     row, column, places = len(wanted), len(said), set()
     while row and column:
         if wanted[row - 1] == said[column - 1]:

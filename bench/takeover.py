@@ -27,8 +27,8 @@ from bench._turn_tasks import Labelled, comparing, cpu_ms, data, replay, rights,
 from windlass.build.adapt.recipe import TUNING
 from windlass.build.adapt.tuning import tune
 from windlass.core.workspace import Workspace
-from windlass.evaluate.experiment import Policy
 from windlass.evaluate.gate import non_inferiority, superiority
+from windlass.evaluate.policy import Policy
 from windlass.evaluate.statistics.intervals import wilson_interval
 from windlass.evaluate.statistics.paired import paired_difference
 from windlass.loop.prompting.optimising import live_prompt

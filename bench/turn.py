@@ -48,8 +48,8 @@ from windlass.core.protocols import Embedder
 from windlass.core.trace import Recorder
 from windlass.core.workspace import Workspace
 from windlass.evaluate.exams import POLICY
-from windlass.evaluate.experiment import Policy
 from windlass.evaluate.outcomes import METRICS, columns
+from windlass.evaluate.policy import Policy
 from windlass.evaluate.questions import SHARES, ExamItem, load_items
 from windlass.evaluate.statistics.paired import PairedDifference, paired_difference
 from windlass.loop.assemble import cached, load_assistant

@@ -12,7 +12,6 @@ import pytest
 
 from windlass.core.errors import InputError
 from windlass.evaluate.exams import POLICY, SHOWN, report, results
-from windlass.evaluate.experiment import Policy
 from windlass.evaluate.experiments.experiment import Experiment, code_digests
 from windlass.evaluate.experiments.experiment import compare as compared
 from windlass.evaluate.experiments.reports import rendered
@@ -20,6 +19,7 @@ from windlass.evaluate.experiments.stored import from_json, read_file, to_json, 
 from windlass.evaluate.gate import non_inferiority, superiority
 from windlass.evaluate.metrics.selective import best_threshold, right_outcome
 from windlass.evaluate.outcomes import Answer, Outcome, ask, outcomes_from_arrays, rank_of
+from windlass.evaluate.policy import Policy
 from windlass.evaluate.questions import ExamItem
 from windlass.evaluate.tables import render_report
 

@@ -93,9 +93,9 @@ def _plan(args: argparse.Namespace) -> Plan:
 
 def _assistant(ws: Workspace, args: argparse.Namespace, plan: Plan) -> Turned:
     from windlass.evaluate.exams import POLICY
-    from windlass.evaluate.experiment import Policy
     from windlass.evaluate.gate import superiority
     from windlass.evaluate.outcomes import METRICS
+    from windlass.evaluate.policy import Policy
     from windlass.loop.candidate import Recipe
     from windlass.loop.turning.turns import turn_assistant
 
@@ -116,8 +116,8 @@ def _assistant(ws: Workspace, args: argparse.Namespace, plan: Plan) -> Turned:
 
 def _task(ws: Workspace, args: argparse.Namespace, plan: Plan) -> Turned:
     from windlass.apply.tasks.loading import load_function, load_task
-    from windlass.evaluate.experiment import Policy
     from windlass.evaluate.gate import non_inferiority, superiority
+    from windlass.evaluate.policy import Policy
     from windlass.loop.prompting.items import equal, read_items
     from windlass.loop.prompting.searching import Search
     from windlass.loop.tasks import surroundings

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.core.errors import InputError
-from windlass.evaluate.experiment import Policy
 from windlass.evaluate.experiments.results import OUTPUT, ItemResult, Results
 from windlass.evaluate.gate import non_inferiority
 from windlass.evaluate.metrics.selective import Selective, aurc, auroc, selective
 from windlass.evaluate.outcomes import METRICS, Columns, Outcome, columns
+from windlass.evaluate.policy import Policy
 from windlass.evaluate.questions import ExamItem
 from windlass.evaluate.statistics.bootstrap import bootstrap
 from windlass.evaluate.statistics.intervals import Interval, mean_interval

@@ -12,10 +12,10 @@ from windlass.core.protocols import Embedder
 from windlass.core.trace import Recorder
 from windlass.core.workspace import Workspace
 from windlass.evaluate.exams import POLICY, SystemReport, report, results
-from windlass.evaluate.experiment import Policy
 from windlass.evaluate.experiments.experiment import Experiment, compare
 from windlass.evaluate.experiments.results import Results
 from windlass.evaluate.outcomes import Outcome
+from windlass.evaluate.policy import Policy
 from windlass.evaluate.questions import ExamItem, Split, load_items
 from windlass.loop.assemble import TASK, cached, load_assistant, load_embedder
 from windlass.loop.measure import measure

@@ -28,11 +28,11 @@ from windlass.core.records import ReleaseRecord
 from windlass.core.trace import Recorder
 from windlass.core.workspace import Workspace
 from windlass.evaluate.exams import POLICY, results
-from windlass.evaluate.experiment import Policy
 from windlass.evaluate.experiments.experiment import compare
 from windlass.evaluate.experiments.reports import rendered
 from windlass.evaluate.experiments.stored import read_experiment, write_experiment
 from windlass.evaluate.gate import Decision
+from windlass.evaluate.policy import Policy
 from windlass.evaluate.questions import load_items
 from windlass.loop.assemble import cached, load_assistant, load_embedder
 from windlass.loop.candidate import Recipe, Tell, make_candidate, plain_index

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from windlass.core.errors import InputError
-from windlass.evaluate.experiment import Policy
 from windlass.evaluate.experiments.experiment import compare
 from windlass.evaluate.experiments.pairing import ONE_SIDED, matched, paired
 from windlass.evaluate.experiments.planning import planned
@@ -22,6 +21,7 @@ from windlass.evaluate.experiments.results import OUTPUT, ItemResult, Results
 from windlass.evaluate.experiments.several import compare_all, stricter
 from windlass.evaluate.experiments.stored import from_json, read_file, to_json, write_experiment
 from windlass.evaluate.gate import non_inferiority, superiority
+from windlass.evaluate.policy import Policy
 from windlass.evaluate.statistics.paired import paired_difference
 
 F1 = Policy("f1")

@@ -21,7 +21,7 @@ from windlass.build.adapt.contrastive import AdaptSettings
 from windlass.cli.main import main
 from windlass.core.errors import InputError
 from windlass.core.workspace import Workspace
-from windlass.evaluate.experiment import Policy
+from windlass.evaluate.policy import Policy
 from windlass.evaluate.questions import load_items
 from windlass.loop import release
 from windlass.loop.assemble import load_assistant

@@ -21,9 +21,9 @@ from windlass.core.errors import InputError
 from windlass.core.protocols import Classes
 from windlass.core.values import ChatRequest, ChatResponse, Message, Usage
 from windlass.core.workspace import Workspace
-from windlass.evaluate.experiment import Policy
 from windlass.evaluate.experiments.stored import KIND
 from windlass.evaluate.gate import non_inferiority, superiority
+from windlass.evaluate.policy import Policy
 from windlass.loop import release
 from windlass.loop.feedback import give_feedback
 from windlass.loop.prompting.items import Item

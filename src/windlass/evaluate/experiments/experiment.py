@@ -13,13 +13,13 @@ from pathlib import Path
 
 from windlass import __version__
 from windlass.core.errors import InputError
-from windlass.evaluate.experiment import Policy
 from windlass.evaluate.experiments import naming
 from windlass.evaluate.experiments.pairing import Pair, Paired, Repeats, matched, paired
 from windlass.evaluate.experiments.planning import Plan
 from windlass.evaluate.experiments.results import Results
 from windlass.evaluate.experiments.slices import Slice, compared_slices
 from windlass.evaluate.gate import Check, Verdict, decide_all
+from windlass.evaluate.policy import Policy
 from windlass.evaluate.statistics.intervals import Interval, mean_interval
 from windlass.evaluate.statistics.multiple import holm
 from windlass.evaluate.statistics.paired import differences, paired_difference, sign_flip_p

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from windlass.core.errors import InputError
-from windlass.evaluate.experiment import Policy
 from windlass.evaluate.experiments.experiment import Experiment, compare
 from windlass.evaluate.experiments.pairing import matched, paired
 from windlass.evaluate.experiments.planning import Plan
 from windlass.evaluate.experiments.results import Results
 from windlass.evaluate.gate import Rule, Verdict
+from windlass.evaluate.policy import Policy
 from windlass.evaluate.statistics.distributions import t_cdf
 from windlass.evaluate.statistics.intervals import mean_error
 

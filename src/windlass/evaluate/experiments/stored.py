@@ -11,14 +11,14 @@ from typing import Any
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError
 from windlass.core.files import write_json
-from windlass.evaluate.experiment import Policy
 from windlass.evaluate.experiments.experiment import Comparison, Experiment
 from windlass.evaluate.experiments.pairing import Repeats
 from windlass.evaluate.experiments.planning import Plan
 from windlass.evaluate.experiments.reports import markdown
 from windlass.evaluate.experiments.results import ItemResult, Results
 from windlass.evaluate.experiments.slices import Slice
-from windlass.evaluate.gate import Rule, Verdict
+from windlass.evaluate.gate import Verdict
+from windlass.evaluate.policy import Policy
 from windlass.evaluate.statistics.intervals import Interval
 
 KIND = "experiment"
@@ -80,7 +80,7 @@ def from_json(row: Mapping[str, Any], where: str = "the experiment") -> Experime
                 Slice(**{**one, "difference": Interval.from_json(one["difference"])}) for one in row["slices"]
             ),
             verdict=Verdict.from_json(row["verdict"]),
-            policy=_policy(row["policy"]),
+            policy=Policy.from_json(row["policy"]),
             seed=row["seed"],
             plan=None if row["plan"] is None else Plan(**row["plan"]),
             code=row["code"],
@@ -112,11 +112,6 @@ def _results(row: Mapping[str, Any], side: str) -> Results:
 def _comparison(row: Mapping[str, Any]) -> Comparison:
     intervals = {name: Interval.from_json(row[name]) for name in ("incumbent", "candidate", "difference")}
     return Comparison(**{**row, **intervals, "repeats": None if row["repeats"] is None else Repeats(**row["repeats"])})
-
-
-def _policy(row: Mapping[str, Any]) -> Policy:
-    guards = {name: Rule(**rule) for name, rule in row["guards"].items()}
-    return Policy(**{**row, "rule": Rule(**row["rule"]), "guards": guards})
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,7 @@ jackknife that measures the acceleration leaves one cluster out at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -101,14 +101,9 @@ def bootstrap_sums(
     _enough(groups, resamples)
     sums = np.zeros((groups, table.shape[1]))
     np.add.at(sums, codes, table)
-    rng = np.random.default_rng(seed)
-    replicates = np.empty(resamples)
-    step = max(1, _CELLS // groups)
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        drawn = rng.integers(0, groups, size=(rows, groups)) + groups * np.arange(rows)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups)
-        replicates[start : start + rows] = value(times @ sums)
+    replicates = np.concatenate(
+        [value(times @ sums) for times in times_drawn(np.random.default_rng(seed), groups, resamples)]
+    )
     total = sums.sum(axis=0)
     estimate, without = float(value(total)), value(total - sums)
     kept = replicates[np.isfinite(replicates)]
@@ -118,6 +113,15 @@ def bootstrap_sums(
         )
     low, high = _bca(estimate, kept, without, level)
     return Interval(estimate, low, high, level, len(table), groups, _method(clusters))
+
+
+def times_drawn(rng: np.random.Generator, groups: int, resamples: int) -> Iterator[NDArray[np.int64]]:
+    """How often each group stands in each resample, shape (some resamples, groups), part by part."""
+    step = max(1, _CELLS // groups)
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        drawn = rng.integers(0, groups, size=(rows, groups)) + groups * np.arange(rows)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups)
 
 
 def _bca(

@@ -30,11 +30,11 @@ from windlass.core.protocols import ChatModel
 from windlass.core.records import ReleaseRecord
 from windlass.core.trace import Recorder
 from windlass.core.workspace import Workspace
-from windlass.evaluate.experiment import Policy
 from windlass.evaluate.experiments import stored
 from windlass.evaluate.experiments.experiment import Experiment, compare
 from windlass.evaluate.experiments.results import OUTPUT, ItemResult, Results
 from windlass.evaluate.gate import Rule, Verdict, superiority
+from windlass.evaluate.policy import Policy
 from windlass.loop.prompting.items import Item, Metric, Result, Trial, equal, lines, parted
 from windlass.loop.prompting.journal import Journal
 from windlass.loop.prompting.metering import Meter, Metered, identity

@@ -41,10 +41,10 @@ from windlass.core.protocols import Embedder
 from windlass.core.trace import Recorder
 from windlass.core.workspace import Workspace
 from windlass.evaluate.exams import POLICY
-from windlass.evaluate.experiment import Policy
 from windlass.evaluate.experiments.stored import read_experiment
 from windlass.evaluate.metrics.retrieval import judged_ranks, ndcg
 from windlass.evaluate.outcomes import METRICS, columns
+from windlass.evaluate.policy import Policy
 from windlass.evaluate.questions import ExamItem, load_items
 from windlass.loop.assemble import cached, load_assistant, load_reranker
 from windlass.loop.candidate import (

@@ -14,7 +14,7 @@ from windlass.core.files import exclusive
 from windlass.core.protocols import ChatModel, Embedder
 from windlass.core.workspace import Workspace
 from windlass.evaluate.exams import POLICY as ASSISTANTS
-from windlass.evaluate.experiment import Policy
+from windlass.evaluate.policy import Policy
 from windlass.loop.assemble import load_embedder
 from windlass.loop.candidate import Recipe, plain_index
 from windlass.loop.harvest import harvest

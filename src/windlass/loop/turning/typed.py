@@ -32,10 +32,10 @@ from windlass.core.files import sha256_json
 from windlass.core.protocols import ChatModel
 from windlass.core.trace import Recorder
 from windlass.core.workspace import Workspace
-from windlass.evaluate.experiment import Policy
 from windlass.evaluate.experiments.experiment import compare
 from windlass.evaluate.experiments.results import Results
 from windlass.evaluate.experiments.stored import KIND, read_experiment, write_experiment
+from windlass.evaluate.policy import Policy
 from windlass.loop.prompting.items import Item, Metric, Result, Trial, equal, lines, parted
 from windlass.loop.prompting.journal import Journal
 from windlass.loop.prompting.metering import Meter, Metered

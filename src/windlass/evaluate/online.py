@@ -1,0 +1,157 @@
+"""Two arms of live traffic, looked at as often as you like: is the candidate better, harmful, or can it not be told
+yet?
+
+A fixed-sample interval that is looked at every hour promotes a candidate that is no better far more often than it says.
+Here every interval is a confidence sequence (`statistics.sequences`), so that GO and NO-GO are as reliable at any look
+as at the last, and a canary may be promoted or rolled back at the first look that tells. Traffic is checked first: arms
+that do not get their shares are not compared (`statistics.srm`).
+
+Arms are kept as tallies (number, mean, variance), which add up: no value has to be kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from windlass.core.errors import InputError
+from windlass.evaluate.gate import Limit, Rule, Verdict, decide, decide_limit, together
+from windlass.evaluate.policy import Policy
+from windlass.evaluate.statistics.checks import finite
+from windlass.evaluate.statistics.intervals import Interval
+from windlass.evaluate.statistics.sequences import arms_sequence, tally_sequence
+from windlass.evaluate.statistics.srm import sequential_mismatch_p
+
+MISMATCH = 0.001
+"""Below this p-value arms do not get the shares that they are meant to get."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The values of one metric in one arm so far."""
+
+    n: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+    """Sum of squared distances from the mean."""
+
+    @property
+    def variance(self) -> float:
+        return self.squares / (self.n - 1) if self.n > 1 else 0.0
+
+    def __add__(self, other: Tally) -> Tally:
+        """Both together (Chan, Golub & LeVeque 1979)."""
+        n = self.n + other.n
+        if n == 0:
+            return self
+        shift = other.mean - self.mean
+        return Tally(n, self.mean + shift * other.n / n, self.squares + other.squares + shift**2 * self.n * other.n / n)
+
+    @classmethod
+    def of(cls, values: ArrayLike) -> Tally:
+        """Raises `InputError` for NaN. No values are an empty tally."""
+        if np.size(values) == 0:
+            return cls()
+        x = finite(values)
+        return cls(x.size, float(x.mean()), float(np.sum((x - x.mean()) ** 2)))
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+Arm = Mapping[str, Tally]
+"""Metric -> its values so far."""
+
+
+def look(
+    policy: Policy,
+    incumbent: Arm,
+    candidate: Arm,
+    *,
+    planned: int,
+    units: tuple[int, int] | None = None,
+    shares: tuple[float, float] = (0.5, 0.5),
+) -> Verdict:
+    """The verdict on both arms as they are now; call it as often as you like.
+
+    planned: about how many values both arms together are to have; it must not change between looks (`sequences`).
+    units: how many users or calls went to (incumbent, candidate), checked against the `shares` that were meant;
+    without, the primary metric's numbers. Values of one user are alike: tally one value per user. Raises `InputError`
+    for a metric that an arm lacks and for rules on quantiles, which tallies do not hold.
+    """
+    policy.check_metrics(set(incumbent) & set(candidate))
+    arrived = units or (incumbent[policy.primary].n, candidate[policy.primary].n)
+    p = sequential_mismatch_p(arrived, shares)
+    if p < MISMATCH:
+        return Verdict(
+            "INCONCLUSIVE",
+            f"The arms got {arrived[0]:,} and {arrived[1]:,} units, but were to get {shares[0]:.3g} and "
+            f"{shares[1]:.3g} of all (sample-ratio mismatch, p {p:.1g}). Something loses units of one arm; find it "
+            "before you compare.",
+        )
+    checks = [
+        (metric, _compared(metric, rule, incumbent[metric], candidate[metric], planned))
+        for metric, rule in {policy.primary: policy.rule, **policy.guards}.items()
+    ]
+    for limit in policy.limits:
+        _only_means(limit.metric, limit)
+        one = candidate[limit.metric]
+        found = tally_sequence(one.n, one.mean, one.variance, limit.level, planned=max(2, planned // 2))
+        name = f"{limit.metric}, {'ceiling' if limit.at_least is None else 'floor'}"
+        checks.append((name, decide_limit(found, limit=limit)))
+    return together(checks)
+
+
+def _compared(metric: str, rule: Rule, before: Tally, after: Tally, planned: int) -> Verdict:
+    _only_means(metric, rule)
+    found = _sequence(before, after, rule.level, planned)
+    if not rule.relative:
+        return decide(found, rule=rule, metric=metric)
+    if before.mean <= 0.0:
+        raise InputError(f"{metric} of the incumbent is {before.mean:g}, so nothing is a share of it.")
+    # after / before - 1 >= r is mean(after) - (1 + r) mean(before) >= 0, of which there is a sequence: each end of the
+    # relative difference is the r where that sequence lets go of 0.
+    ends = [_ratio_end(before, after, rule.level, planned, side) for side in (-1.0, 1.0)]
+    relative = Interval(
+        after.mean / before.mean - 1.0, ends[0], ends[1], found.level, found.n, found.clusters, f"{found.method}, ratio"
+    )
+    return decide(relative, rule=rule, metric=metric)
+
+
+def _ratio_end(before: Tally, after: Tally, level: float, planned: int, side: float) -> float:
+    estimate = after.mean / before.mean
+
+    def held(ratio: float) -> bool:
+        scaled = Tally(before.n, ratio * before.mean, ratio**2 * before.squares)
+        found = _sequence(scaled, after, level, planned)
+        return found.low <= 0.0 <= found.high
+
+    inside, step = estimate, 0.01
+    while held(inside + side * step):
+        inside, step = inside + side * step, 2.0 * step
+        if step > 1e9:
+            return side * math.inf
+    outside = inside + side * step
+    for _ in range(60):
+        middle = 0.5 * (inside + outside)
+        inside, outside = (middle, outside) if held(middle) else (inside, middle)
+    return inside - 1.0
+
+
+def _sequence(before: Tally, after: Tally, level: float, planned: int) -> Interval:
+    return arms_sequence(
+        (before.n, before.mean, before.variance), (after.n, after.mean, after.variance), level, planned=planned
+    )
+
+
+def _only_means(metric: str, rule: Rule | Limit) -> None:
+    if rule.statistic != "mean":
+        raise InputError(
+            f"The policy asks for {rule.statistic} of {metric}, but live arms are kept as means.",
+            "Ask for the mean, or compare recorded values with `evaluate.deciding`.",
+        )

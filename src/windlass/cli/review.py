@@ -3,6 +3,7 @@
 windlass review new answers --rubric correct.md --items answers.jsonl        items of a file
 windlass review new answers --rubric correct.md --traces --name assistant    the newest calls; --sample draws from them
 windlass review new ab --rubric better.md --pair old.jsonl new.jsonl         two systems, blind and side by side
+windlass review new ab --rubric better.md --experiment support@3             the two variants of an experiment, blind
 windlass review new doubts --rubric better.md --doubts better-judgements@1   what a judge is not sure of
 windlass review list                        queues, and how far each person is
 windlass review export answers > labels.jsonl      as `windlass judge calibrate` reads them; --csv for a spreadsheet
@@ -18,7 +19,7 @@ import argparse
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from windlass.cli.workspace import add_option, opened
 from windlass.core.errors import InputError
@@ -39,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--items", type=Path, metavar="FILE", help="rows with the fields that the rubric reads")
     source.add_argument("--pair", type=Path, nargs=2, metavar="FILE", help="the same items by two systems, blind")
     source.add_argument("--traces", action="store_true", help="recorded calls of this workspace")
+    source.add_argument("--experiment", metavar="REF", help="its outputs: both, blind, or the candidate's")
     source.add_argument("--judged", metavar="REF", help="all items of the judgements of that name")
     source.add_argument("--doubts", metavar="REF", help="of judgements, the items over which the judge is not sure")
     traces = new.add_argument_group("traces", "which calls")
@@ -73,9 +75,8 @@ def _new(ws: Workspace, args: argparse.Namespace) -> int:
     from windlass.loop.reviewing import add_queue, sampled
 
     rubric = replace(named(ws, args.rubric), name=args.queue)
-    items, parents, source = _items(ws, args, rubric)
+    items, parents, source, systems = _items(ws, args, rubric)
     kept = sampled(items, args.sample, args.seed)
-    systems = (args.pair[0].stem, args.pair[1].stem) if args.pair else None
     queue = Queue(rubric, kept, args.seed, args.per_item, systems, source)
     artifact = add_queue(ws, queue, parents=parents)
     drawn = f" of {len(items):,}, drawn at random" if len(kept) < len(items) else ""
@@ -84,16 +85,19 @@ def _new(ws: Workspace, args: argparse.Namespace) -> int:
     return 0
 
 
-def _items(
-    ws: Workspace, args: argparse.Namespace, rubric: Judge
-) -> tuple[list[Item], list[tuple[str, Artifact]], str]:
+Source: TypeAlias = "tuple[list[Item], list[tuple[str, Artifact]], str, tuple[str, str] | None]"
+"""Items, what they were made from, the same in words, and of pairs who made either output."""
+
+
+def _items(ws: Workspace, args: argparse.Namespace, rubric: Judge) -> Source:
     from windlass.loop import reviewing
 
     if args.items:
-        return reviewing.from_file(args.items, rubric), [], args.items.name
+        return reviewing.from_file(args.items, rubric), [], args.items.name, None
     if args.pair:
         first, second = args.pair
-        return reviewing.from_pair(first, second, rubric), [], f"{first.name} and {second.name}"
+        items = reviewing.from_pair(first, second, rubric)
+        return items, [], f"{first.name} and {second.name}", (first.stem, second.stem)
     if args.traces:
         low, high = args.between
         items = reviewing.from_traces(
@@ -106,13 +110,17 @@ def _items(
         )
         if not items:
             raise InputError("No trace with an answer fits.", "`windlass traces` lists what was recorded.")
-        return items, [], f"traces of {args.name or 'any name'}"
+        return items, [], f"traces of {args.name or 'any name'}", None
+    if args.experiment:
+        made = ws.artifacts.get(args.experiment)
+        items, systems = reviewing.from_experiment(made, rubric)
+        return items, [("experiment", made)], made.ref, systems
     judgements = ws.artifacts.get(args.judged or args.doubts)
     items = reviewing.from_judgements(judgements) if args.judged else reviewing.from_doubts(judgements)
     if not items:
         raise InputError(f"The judge is sure of all items of {judgements.ref}.", "Take them all: --judged.")
     what = "all of" if args.judged else "doubts in"
-    return items, [("judgements", judgements)], f"{what} {judgements.ref}"
+    return items, [("judgements", judgements)], f"{what} {judgements.ref}", None
 
 
 def _list(ws: Workspace, args: argparse.Namespace) -> int:

@@ -21,8 +21,10 @@ from windlass.core.errors import InputError
 from windlass.core.files import sha256_json, write_json
 from windlass.core.records import ArtifactRecord, ScoreRecord, TraceSummary
 from windlass.core.workspace import Workspace
+from windlass.evaluate.experiments.stored import read_experiment
 from windlass.evaluate.judges.items import ANYBODY, Item, Label, read_items, read_labelled
 from windlass.evaluate.judges.judge import SIDES, Judge
+from windlass.evaluate.judges.metric import item_of
 from windlass.evaluate.review.labels import CRITERION, ITEM, QUEUE, SKIPPED, WITHDRAWN, Labels
 from windlass.evaluate.review.queue import Queue, plain
 from windlass.loop.judging.storing import read_judgements
@@ -176,6 +178,18 @@ def from_doubts(judgements: Artifact) -> list[Item]:
 
 def from_judgements(judgements: Artifact) -> list[Item]:
     return [item for item, _ in read_judgements(judgements)]
+
+
+def from_experiment(artifact: Artifact, rubric: Judge) -> tuple[list[Item], tuple[str, str] | None]:
+    """The outputs of an experiment, and for a pairwise rubric who made them: incumbent and candidate. A rubric that
+    looks at one output is given the candidate's. Items without an output are left out."""
+    experiment = read_experiment(artifact)
+    pairs = [(before, after) for before, after in experiment.pairs if before.failed is None and after.failed is None]
+    if not rubric.pairwise:
+        return [item_of(after, rubric) for _, after in pairs], None
+    # A trace is of one of the two: what people say of a pair stands at neither.
+    items = [replace(item_of(before, rubric, after), trace=None) for before, after in pairs]
+    return items, (experiment.incumbent.variant, experiment.candidate.variant)
 
 
 def sampled(items: Sequence[Item], count: int | None, seed: int) -> list[Item]:

@@ -16,11 +16,17 @@ from windlass.core.errors import InputError, NotFound, ProviderError
 from windlass.core.protocols import Classes
 from windlass.core.values import ChatRequest, ChatResponse, Message, Usage
 from windlass.core.workspace import Workspace
+from windlass.evaluate.experiment import Policy
+from windlass.evaluate.experiments.experiment import compare
+from windlass.evaluate.experiments.reports import markdown
+from windlass.evaluate.experiments.results import ItemResult, Results
+from windlass.evaluate.experiments.stored import write_experiment
 from windlass.evaluate.judges.items import Item, Label
 from windlass.evaluate.judges.judge import Criterion, Judge, Level
 from windlass.loop.judging.asking import ask, classified, task_of
-from windlass.loop.judging.running import calibrate_judge, compare_by_judge, named, run_judge
+from windlass.loop.judging.running import calibrate_judge, compare_by_judge, judge_results, named, run_judge
 from windlass.loop.judging.storing import calibration_of, find_judge, read_judgements, store_judge
+from windlass.loop.reviewing import from_experiment
 
 GOOD = Criterion("good", "Is it good?", (Level("no", 0.0, "It is not."), Level("yes", 1.0)))
 KIND = Criterion("kind", "Is it kind?", (Level("no", 0.0), Level("so", 1.0), Level("yes", 2.0)))
@@ -250,3 +256,21 @@ def test_judges_of_the_workspace_by_name(ws: Workspace, tmp_path: Path) -> None:
         find_judge(ws, "good-judgements")
     with pytest.raises(InputError, match="is the name of a judgements"):
         store_judge(ws, replace(JUDGE, name="good-judgements"))
+
+
+def test_a_judge_is_a_metric_of_an_experiment_and_its_worth_is_in_the_report(ws: Workspace) -> None:
+    def results(variant: str, output: Callable[[int], str]) -> Results:
+        rows = [ItemResult(f"i{n}", output=output(n), input="say a number") for n in range(60)]
+        return judge_results(ws, JUDGE, Results(variant, None, "d", rows), around=around(ws, Answering(odd)))
+
+    old, new = results("old", str), results("new", lambda n: "1")
+    assert [one.values["good"] for one in old.items[:2]] == [0.0, 1.0] and old.scorers == {"good": JUDGE.digest}
+    found = compare(old, new, Policy(primary="good", guards={}))
+    assert found.verdict.decision == "GO" and "good is what a judge says, never calibrated" in markdown(found)
+    with ws.artifacts.build("experiment", "tried") as draft:
+        write_experiment(draft.path, found)
+    made = ws.artifacts.get("tried")
+    pairs, systems = from_experiment(made, PAIR)
+    assert systems == ("old", "new") and pairs[3].inputs == {"input": "say a number", "output_1": "3", "output_2": "1"}
+    alone, systems = from_experiment(made, JUDGE)
+    assert systems is None and {item.inputs["output"] for item in alone} == {"1"}

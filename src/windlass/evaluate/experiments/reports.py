@@ -6,7 +6,9 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from windlass.core.tables import table
 from windlass.evaluate.experiments.experiment import Comparison, Experiment
+from windlass.evaluate.experiments.naming import label
 from windlass.evaluate.experiments.regressions import Change, as_text, difference, regressions
+from windlass.evaluate.experiments.results import JUDGES
 from windlass.evaluate.statistics.intervals import Interval
 
 _LISTED = 10
@@ -121,6 +123,8 @@ def _slice_rows(experiment: Experiment) -> list[list[str]]:
 
 def _notes(experiment: Experiment) -> list[str]:
     notes = [str(experiment.plan)] if experiment.plan else []
+    for name, worth in experiment.incumbent.made_with.get(JUDGES, {}).items():
+        notes.append(f"{label(name)} is what a judge says, {worth}.")
     for one in experiment.comparisons:
         if one.missing:
             reason, often = next(iter(one.reasons.items()))

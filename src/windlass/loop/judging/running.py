@@ -9,12 +9,14 @@ from pathlib import Path
 from windlass.apply.tasks.surroundings import Surroundings
 from windlass.core.artifacts import Artifact
 from windlass.core.workspace import Workspace
+from windlass.evaluate.experiments.results import Results
 from windlass.evaluate.judges.calibration import Calibration, calibrate
 from windlass.evaluate.judges.file import read_judge
 from windlass.evaluate.judges.finding import Finding, differences_found, findings
 from windlass.evaluate.judges.items import Item, Label
 from windlass.evaluate.judges.judge import Judge
 from windlass.evaluate.judges.judgement import Judgement
+from windlass.evaluate.judges.metric import judged_items, with_judgements
 from windlass.loop.judging.asking import ask
 from windlass.loop.judging.storing import (
     calibration_of,
@@ -87,6 +89,18 @@ def calibrate_judge(
     found = calibrate(judge, items, judgements, labels)
     record_scores(ws, judge, items, judgements)
     return found, store_calibration(ws, artifact, found)
+
+
+def judge_results(
+    ws: Workspace, judge: Judge, results: Results, *, around: Surroundings | None = None, at_once: int = 8
+) -> Results:
+    """The results with the judge's scores as metrics, and with what is known of the judge."""
+    items = judged_items(results, judge)
+    artifact = store_judge(ws, judge)
+    judgements = ask(ws, judge, items, around=around, at_once=at_once)
+    record_scores(ws, judge, items, judgements)
+    known = calibration_of(ws, artifact)
+    return with_judgements(results, judge, judgements, known[1] if known else ())
 
 
 def clusters_of(items: Sequence[Item]) -> dict[str, str] | None:

@@ -16,13 +16,13 @@ from windlass.core.errors import InputError, NotFound, ProviderError
 from windlass.core.protocols import Classes
 from windlass.core.values import ChatRequest, ChatResponse, Message, Usage
 from windlass.core.workspace import Workspace
-from windlass.evaluate.experiment import Policy
 from windlass.evaluate.experiments.experiment import compare
 from windlass.evaluate.experiments.reports import markdown
 from windlass.evaluate.experiments.results import ItemResult, Results
 from windlass.evaluate.experiments.stored import write_experiment
 from windlass.evaluate.judges.items import Item, Label
 from windlass.evaluate.judges.judge import Criterion, Judge, Level
+from windlass.evaluate.policy import Policy
 from windlass.loop.judging.asking import ask, classified, task_of
 from windlass.loop.judging.running import calibrate_judge, compare_by_judge, judge_results, named, run_judge
 from windlass.loop.judging.storing import calibration_of, find_judge, read_judgements, store_judge
@@ -265,7 +265,7 @@ def test_a_judge_is_a_metric_of_an_experiment_and_its_worth_is_in_the_report(ws:
 
     old, new = results("old", str), results("new", lambda n: "1")
     assert [one.values["good"] for one in old.items[:2]] == [0.0, 1.0] and old.scorers == {"good": JUDGE.digest}
-    found = compare(old, new, Policy(primary="good", guards={}))
+    found = compare(old, new, Policy("good", guards={}))
     assert found.verdict.decision == "GO" and "good is what a judge says, never calibrated" in markdown(found)
     with ws.artifacts.build("experiment", "tried") as draft:
         write_experiment(draft.path, found)

@@ -1,6 +1,8 @@
-"""The inside of the sandbox: a script of its own, which knows nothing of windlass. It locks itself in, then works.
+"""The inside of the sandbox: a script of its own, which knows nothing of windlass.
 
-Reads a job (JSON) from standard input, and writes a line for what it found out: first whether it is locked in.
+It reads jobs from standard input, a line of JSON each, and forks for each: the child locks itself in and works, while
+this process, which runs nothing that a model wrote, waits for it, ends it where it must, and writes a line of JSON with
+what it said: first whether it is locked in, then a line for what it found out.
 """
 
 from __future__ import annotations
@@ -42,13 +44,14 @@ import random  # noqa: F401
 import re
 import resource
 import secrets  # noqa: F401
-import signal  # noqa: F401
+import signal
 import statistics  # noqa: F401
 import string  # noqa: F401
 import struct  # noqa: F401
 import sys
+import tempfile
 import textwrap  # noqa: F401
-import time  # noqa: F401
+import time
 import timeit  # noqa: F401
 import traceback  # noqa: F401
 import types  # noqa: F401
@@ -56,7 +59,7 @@ import typing  # noqa: F401
 import unicodedata  # noqa: F401
 import uuid  # noqa: F401
 import zlib  # noqa: F401
-from typing import Any
+from typing import Any, NoReturn
 
 _ALLOWED = {
     "x86_64": (
@@ -120,18 +123,67 @@ def locked() -> bool:
 
 
 def main() -> None:
-    job: dict[str, Any] = json.loads(sys.stdin.buffer.read())
-    out = os.dup(1)
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):  # what an answer prints goes nowhere, and the job cannot be read again
-        os.dup2(nowhere, standard)
+    for line in sys.stdin.buffer:
+        job = json.loads(line)
+        with tempfile.TemporaryDirectory(prefix="windlass-sandbox-") as empty, tempfile.TemporaryFile() as said:
+            # A file: the kernel limits its size, and the child never waits until somebody has read.
+            child = os.fork()
+            if child == 0:
+                work(job, empty, said.fileno())
+            ended(child, 2 * job["limits"]["seconds"])
+            said.seek(0)
+            answer = said.read(job["limits"]["output"] + 1).decode("utf-8", "replace")
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
 
-    def say(line: str) -> None:
-        os.write(out, line.encode("utf-8", "replace") + b"\n")
 
-    limited(**job["limits"])
-    say("locked" if locked() else "limited")
-    {"calls": calls, "tests": tests, "patterns": patterns}[job["mode"]](job, say)
+def ended(child: int, seconds: float) -> None:
+    """Waits until the child has ended, but ends it after that many seconds, or when this process shall end."""
+
+    def leave(*_: object) -> NoReturn:
+        raise SystemExit(1)
+
+    signal.signal(signal.SIGTERM, leave)
+    until, nap, running = time.monotonic() + seconds, 0.0005, True
+    try:
+        while running and time.monotonic() < until:
+            running = os.waitpid(child, os.WNOHANG)[0] == 0
+            if running:
+                time.sleep(nap)
+                nap = min(nap * 1.5, 0.02)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for kill in (os.killpg, os.kill) if running else (os.killpg,):  # all that it may have started, and it
+            try:
+                kill(child, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):  # nobody is left
+                continue
+        if running:
+            os.waitpid(child, 0)
+
+
+def work(job: dict[str, Any], folder: str, said: int) -> NoReturn:
+    """In the child: never returns, whatever happens."""
+    try:
+        os.setsid()
+        os.chdir(folder)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        out = 3
+        held = os.dup(said)
+        for standard in (0, 1, 2):  # what an answer prints goes nowhere, and the jobs cannot be read by it
+            os.dup2(nowhere, standard)
+        os.dup2(held, out)
+        os.closerange(out + 1, 256)
+
+        def say(line: str) -> None:
+            os.write(out, line.encode("utf-8", "replace") + b"\n")
+
+        limited(**job["limits"])
+        say("locked" if locked() else "limited")
+        {"calls": calls, "tests": tests, "patterns": patterns}[job["mode"]](job, say)
+    finally:
+        os._exit(0)
 
 
 def calls(job: dict[str, Any], say: Any) -> None:

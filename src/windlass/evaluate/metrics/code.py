@@ -13,9 +13,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from windlass.core.errors import InputError
 from windlass.core.extracting import code_in
-from windlass.core.sandbox.process import AT_ONCE, Limits, run
+from windlass.core.sandbox.process import AT_ONCE, Limits, run_all
 from windlass.evaluate.metrics.arrays import as_many, numbers
 
 _STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(", "\nassert ", "\n```", "\n@")
@@ -52,13 +50,15 @@ def run_programs(programs: Sequence[Program], *, limits: Limits | None = None, a
         raise InputError("There are no programs to run.", "Check that the dataset is not empty.")
     if at_once < 1:
         raise InputError(f"{at_once} programs at once are none.", "Give at least 1.")
-    with ThreadPoolExecutor(at_once) as pool:
-        return list(pool.map(partial(_ran, limits=limits), programs))
+    jobs = [
+        # The password is said behind the last test: leaving early is not passing.
+        {"code": program.code, "tests": program.tests, "password": secrets.token_hex(16)}
+        for program in programs
+    ]
+    return [_ran(said, job["password"]) for said, job in zip(run_all("tests", jobs, limits, at_once), jobs)]
 
 
-def _ran(program: Program, limits: Limits | None) -> Ran:
-    password = secrets.token_hex(16)  # said behind the last test: leaving early is not passing
-    said = run("tests", {"code": program.code, "tests": program.tests, "password": password}, limits)
+def _ran(said: list[str], password: str) -> Ran:
     if said == [password]:
         return Ran(True, "")
     return Ran(False, said[0] if said else "it was ended: too much time, memory or output")

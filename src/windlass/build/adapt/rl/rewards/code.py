@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from windlass.build.adapt.data.rows import Row
@@ -18,7 +17,7 @@ from windlass.build.adapt.rl.rewards.reward import Answer, Reward
 from windlass.core.errors import InputError
 from windlass.core.extracting import code_in
 from windlass.core.json_schema import same
-from windlass.core.sandbox.process import AT_ONCE, confinement, run
+from windlass.core.sandbox.process import confinement, run_all
 
 
 def _cases(row: Row) -> list[dict[str, Any]]:
@@ -63,14 +62,12 @@ def _check_tests(row: Row) -> None:
 
 
 def _judge_cases(answers: Sequence[Answer]) -> list[float]:
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(_share_right, answers))
-
-
-def _share_right(answer: Answer) -> float:
-    cases = _cases(answer.row)
-    found = run("calls", {"code": code_in(answer.text), "calls": [case["call"] for case in cases]})
-    return sum(_gives(line, case["gives"]) for line, case in zip(found, cases)) / len(cases)
+    cases = [_cases(answer.row) for answer in answers]
+    jobs = [{"code": code_in(a.text), "calls": [case["call"] for case in some]} for a, some in zip(answers, cases)]
+    return [
+        sum(_gives(line, case["gives"]) for line, case in zip(found, some)) / len(some)
+        for found, some in zip(run_all("calls", jobs), cases)
+    ]
 
 
 def _gives(line: str, wanted: Any) -> bool:
@@ -81,14 +78,12 @@ def _gives(line: str, wanted: Any) -> bool:
 
 
 def _judge_tests(answers: Sequence[Answer]) -> list[float]:
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(_passes, answers))
-
-
-def _passes(answer: Answer) -> float:
-    password = secrets.token_hex(16)  # said behind the last test: leaving early is not passing
-    job = {"code": code_in(answer.text), "tests": _tests(answer.row), "password": password}
-    return float(run("tests", job) == [password])
+    jobs = [
+        # The password is said behind the last test: leaving early is not passing.
+        {"code": code_in(answer.text), "tests": _tests(answer.row), "password": secrets.token_hex(16)}
+        for answer in answers
+    ]
+    return [float(said == [job["password"]]) for said, job in zip(run_all("tests", jobs), jobs)]
 
 
 CASES = Reward(_judge_cases, _check_cases, confinement)

@@ -107,8 +107,9 @@ class Sandbox:
         assert self._process.stdin is not None and self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()  # there are no more jobs
-        for insist in (lambda: None, self._process.terminate, self._process.kill):
-            insist()
+        for insist in (None, self._process.terminate, self._process.kill):
+            if insist is not None:
+                insist()
             try:
                 self._process.wait(1)
                 break

@@ -22,7 +22,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -139,6 +138,8 @@ def run_all(
     mode: Mode, jobs: Sequence[Mapping[str, Any]], limits: Limits | None = None, at_once: int = AT_ONCE
 ) -> list[list[str]]:
     """Jobs that know nothing of each other, each in a process of its own, `at_once` of them: see `Sandbox.run`."""
+    from concurrent.futures import ThreadPoolExecutor
+
     at_once = max(1, min(at_once, len(jobs)))
     free: SimpleQueue[Sandbox] = SimpleQueue()
 

@@ -321,6 +321,23 @@ class Index(Protocol):
 
 
 @runtime_checkable
+class BatchIndex(Index, Protocol):
+    """An index that is faster with several queries at once: their vectors are made together, and searched together."""
+
+    def search_many(
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        where: Mapping[str, Any] | None = None,
+        *,
+        access: Collection[str] = (),
+        vectors: NDArray[np.float32] | None = None,
+    ) -> list[list[Hit]]:
+        """As `search` for each query. `vectors`: of the queries, shape (queries, dimension), as its `vector`."""
+        ...
+
+
+@runtime_checkable
 class LiveIndex(Index, Protocol):
     """An index that is written to while it is searched. Safe to share between threads."""
 

@@ -121,8 +121,11 @@ def load_asked(
             f"There is nothing to ask in {ws.home}: nothing is ingested, and nothing is released.",
             "windlass ingest FOLDER, or `windlass demo` to see it all.",
         )
-    assistant = load_living(ws, index, reader=reader)
-    return assistant, f"{chosen(ws, index)}, {len(assistant.index):,} passages"
+    assistant, name = load_living(ws, index, reader=reader), chosen(ws, index)
+    said = f"{name}, {len(assistant.index):,} passages"
+    if index is None and (others := [other for other in living(ws) if other != name]):
+        said += f" (the one ingested into last; --name {others[0]} asks {'another' if others[1:] else 'the other'})"
+    return assistant, said
 
 
 def open_named(ws: Workspace, name: str) -> HybridIndex | LiveIndex:

@@ -13,6 +13,8 @@ from windlass.core.workspace import Workspace
 from windlass.loop.encoders import encoder_place
 
 DEFAULT = "minilm"
+_PUBLISHED = "all-MiniLM-L6-v2"
+"""What it calls itself, and is called in messages."""
 _PRECISIONS = ("float32", "bfloat16")
 
 
@@ -27,7 +29,7 @@ def usual() -> str:
 def embedder_named(ws: Workspace | None, name: str = DEFAULT) -> Embedder:
     """The embedder of that name.
 
-    - `minilm` (in float32), or `minilm:bfloat16`: all-MiniLM-L6-v2, which comes with windlass;
+    - `minilm` (in float32), or `minilm:bfloat16`: all-MiniLM-L6-v2, which comes with windlass, and may be called so;
     - a folder in the layout of sentence-transformers, or an encoder of the workspace;
     - `https://host/v1#model`: an OpenAI-compatible endpoint; `provider:model`: a provider that windlass knows;
     - `hashing`: shared spelling only, but instant and without a model, to try things out.
@@ -37,7 +39,7 @@ def embedder_named(ws: Workspace | None, name: str = DEFAULT) -> Embedder:
     kind, colon, rest = name.partition(":")
     if name == "hashing":
         return HashingEmbedder()
-    if kind == DEFAULT and (not colon or rest in _PRECISIONS):
+    if kind in (DEFAULT, _PUBLISHED) and (not colon or rest in _PRECISIONS):
         from windlass.serve.encoders.embedder import MiniLM
 
         return MiniLM.load(precision="bfloat16") if rest == "bfloat16" else MiniLM.load()
@@ -49,6 +51,13 @@ def embedder_named(ws: Workspace | None, name: str = DEFAULT) -> Embedder:
     if kind in known.PROVIDERS and colon:
         return known.embedder(name)
     return _local(ws, name)
+
+
+def called(name: str) -> str:
+    """What the embedder of that name is called in messages: as it calls itself, as far as that is known unloaded."""
+    kind, colon, precision = name.partition(":")
+    plain = not colon or precision == _PRECISIONS[0]
+    return (_PUBLISHED if plain else f"{_PUBLISHED}:{precision}") if kind in (DEFAULT, _PUBLISHED) else name
 
 
 def _local(ws: Workspace | None, name: str) -> Embedder:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from windlass.apply.rag.indexes.fusion import SearchSettings, best, fuse
+from windlass.apply.rag.indexes.fusion import SearchSettings, alone, best, fuse
 from windlass.core.errors import InputError
 
 COSINES = st.lists(st.integers(-100, 100), min_size=1, max_size=30)
@@ -18,6 +18,14 @@ COSINES = st.lists(st.integers(-100, 100), min_size=1, max_size=30)
 def test_the_best_are_those_of_a_stable_sort(scores: list[int], k: int) -> None:
     expected = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:k]
     assert best(np.array(scores, np.float32), k).tolist() == expected
+
+
+@given(COSINES, st.sampled_from(["rrf", "weighted"]))
+def test_vectors_alone_score_as_where_no_passage_holds_a_word(hundredths: list[int], fusion: str) -> None:
+    dense = np.sort(np.array(hundredths, np.float32) / 100)[::-1]
+    settings = SearchSettings(fusion, 1.0)  # type: ignore[arg-type]
+    expected = fuse(dense, np.zeros(len(dense), np.float32), len(dense), settings).score
+    assert alone(dense.tolist(), settings) == pytest.approx(expected.tolist(), abs=1e-6)
 
 
 @given(COSINES, st.data())

@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from bench import _postgres_server
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from windlass.apply.rag.embedding.hashing import HashingEmbedder
 from windlass.apply.rag.index import HybridIndex, build_index
@@ -27,6 +29,7 @@ if (why := _postgres_server.missing()) is not None:
 
 from windlass.apply.rag.indexes.postgres import PostgresIndex, PostgresSettings, searching
 from windlass.apply.rag.indexes.postgres.schema import dropped
+from windlass.apply.rag.indexes.postgres.writing import storable
 
 WORDS = [
     f"{a}{b}" for a in ("pump", "oven", "star", "string", "river", "stone") for b in ("", "ed", "house", "maker", "x")
@@ -365,6 +368,58 @@ def test_it_is_asked_from_an_event_loop_and_from_many_threads(make: Maker) -> No
     with ThreadPoolExecutor(12) as pool:
         found = list(pool.map(lambda _: [hit.passage for hit in index.search("pump", 5)], range(60)))
     assert found == [wanted] * 60
+
+
+ODD = ["it's", "a\\b", "'; DROP TABLE passages; --", "{}", "{0}", "$1", "x\0y", "é\ud800", '"', "\\'", "E'\\n'", "%s"]
+
+
+@pytest.fixture(scope="module")
+def odd() -> Iterator[PostgresIndex]:
+    """Each document has an odd id, value and label, and three passages that nobody else may see."""
+    name = f"t{uuid.uuid4().hex}"
+    index = PostgresIndex(_postgres_server.shared().dsn, SMALL, name=name, search=SearchSettings(dense=1.0))
+    index.put(entry(text, "the pump " * 20, kind=text, access=[text]) for text in ODD)
+    yield index
+    dropped(index._database, name)
+    index.close()
+
+
+@pytest.mark.parametrize("text", ODD)
+@pytest.mark.parametrize("key", ["kind", "document", "source"])
+def test_a_filter_that_is_written_out_finds_what_it_names(odd: PostgresIndex, key: str, text: str) -> None:
+    value = f"{text}.txt" if key == "source" else text
+    hits = odd.search("pump", 3, {key: value}, access=[text])
+    assert {hit.citation.document for hit in hits} == {storable(text)} and len(hits) == 3
+    assert odd.search("pump", 3, {key: value}, access=["another"]) == [] if key != "kind" else True
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("'\\\"{}$1;-"), max_size=12))
+def test_a_filter_that_is_written_out_is_a_value(odd: PostgresIndex, text: str) -> None:
+    for where in ({"kind": ["it's", text]}, {"document": [text, "it's"]}, {"kind": {text: "it's"}, "document": "it's"}):
+        hits = odd.search("pump", 3, where, access=["it's", text])
+        beside = odd.with_settings(SearchSettings(dense=0.99)).search("pump", 3, where, access=["it's", text])
+        assert [hit.passage for hit in hits] == [hit.passage for hit in beside]
+
+
+def test_connections_that_keep_plans_and_others_are_no_more_than_allowed(make: Maker) -> None:
+    index = make(connections=2)
+    index.put([entry(f"d{number}", f"the pump of house {number}") for number in range(20)])
+    alone = index.with_settings(SearchSettings(dense=1.0))
+    wanted = [hit.passage for hit in alone.search("pump", 5)]
+
+    def ask(number: int) -> list[int]:
+        return [hit.passage for hit in (alone if number % 3 else index).search("pump", 5)]
+
+    with ThreadPoolExecutor(6) as pool:
+        for number, found in enumerate(pool.map(ask, range(60))):
+            assert len(found) == 5 and (number % 3 == 0 or found == wanted)
+    assert index._database._open == len(index._database._idle) <= 2
+    modes = [
+        index._database.run(lambda db: db.fetchval("SHOW plan_cache_mode"), keeps_plans=keeps)
+        for keeps in (True, False, True)
+    ]
+    assert modes == ["force_generic_plan", "force_custom_plan", "force_generic_plan"]
 
 
 def test_an_interrupted_wait_leaves_a_usable_index(make: Maker) -> None:

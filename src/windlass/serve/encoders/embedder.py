@@ -109,7 +109,8 @@ class SentenceEncoder:
         reader = Reader.from_folder(folder, name, encoder.config.vocab_size, limit)
         recipe = {"weights": found, "tokenizer": reader.digest, "max_tokens": limit}
         digest = sha256_json({**recipe, **pipeline.recipe, "precision": precision})
-        return cls(name, digest, encoder.to(device), reader, pipeline, precision)
+        called = name if precision == "float32" else f"{name}:{precision}"  # they rank alike, and are not the same
+        return cls(called, digest, encoder.to(device), reader, pipeline, precision)
 
     def embed(self, texts: Sequence[str], kind: EmbedKind = "passage") -> Embeddings:
         """Unit vectors, float32, in the order of `texts`, behind the prompt that the model has for the kind, if any.

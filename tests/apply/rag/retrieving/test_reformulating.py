@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tests.apply.rag.retrieving.small_index import SmallIndex, named
 
 from windlass.apply.rag.retrieving import Feedback, Hyde, MultiHop, MultiQuery, Rewritten
-from windlass.apply.rag.retrieving.step import fused
+from windlass.apply.rag.retrieving.step import Asked, fused
 from windlass.core import semconv
+from windlass.core.protocols import Hit
 from windlass.core.records import SpanRecord
 from windlass.core.values import Message
 from windlass.core.workspace import Workspace
@@ -44,6 +47,40 @@ def test_other_wordings_are_searched_beside_the_question_and_fused() -> None:
         "a violin",
     ]
     assert named(hits)[0] == "violin" and "3 other wordings" in model.last.messages[1].text
+
+
+class Batched(SmallIndex):
+    """Also searches several at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.together: list[Asked] = []
+
+    def search_many(
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        where: Mapping[str, Any] | None = None,
+        *,
+        access: Collection[str] = (),
+        vectors: NDArray[np.float32] | None = None,
+    ) -> list[list[Hit]]:
+        found = [SmallIndex().search(query, k, where, access=access) for query in queries]
+        self.together += [Asked(query, k, where, access) for query in queries]
+        return found
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_other_wordings_are_searched_at_once_where_the_index_can(known: bool) -> None:
+    index, model = Batched(), Scripted("strings of instruments\na violin")
+    vector = index.embedder.embed(["violin?"], "query").vectors[0] if known else None
+    hits = MultiQuery(index, model, 3, depth=4).search("violin?", 2, {"author": "Cy"}, access=["staff"], vector=vector)
+    others = ["strings of instruments", "a violin"]
+    assert [search.query for search in index.together] == (others if known else ["violin?", *others])
+    assert [search.query for search in index.searches] == (["violin?"] if known else [])
+    for search in (*index.together, *index.searches):
+        assert (search.k, search.where, search.access) == (4, {"author": "Cy"}, ["staff"])
+    assert named(hits)[0] == "violin"
 
 
 def test_ranks_are_fused_as_the_paper_says() -> None:

@@ -8,6 +8,7 @@ the two are mixed. It uses how sure each retriever is, which ranks throw away. `
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -59,8 +60,7 @@ def fuse(dense: Scores, bm25: Scores, k: int, settings: SearchSettings) -> Ranke
     """The best `k` of the candidates, whose scores stand in two arrays of one length; all of them if fewer."""
     k = min(k, len(dense))
     depth = min(max(settings.depth, k), len(dense))
-    by_dense, by_bm25 = best(dense, depth), best(bm25, depth)
-    by_bm25 = by_bm25[bm25[by_bm25] > 0]
+    by_dense, by_bm25 = best(dense, depth), worded(bm25, depth)
     candidates = np.union1d(by_dense, by_bm25)
     dense_rank, bm25_rank = _ranks(by_dense, candidates), _ranks(by_bm25, candidates)
     if settings.fusion == "rrf":
@@ -74,6 +74,14 @@ def fuse(dense: Scores, bm25: Scores, k: int, settings: SearchSettings) -> Ranke
     return Ranked(rows, score[order].astype(np.float32), dense[rows], bm25[rows], dense_rank[order], bm25_rank[order])
 
 
+def alone(dense: Sequence[float], settings: SearchSettings) -> list[float]:
+    """What `fuse` makes of a ranking by vectors, best first, where no passage holds a word."""
+    if settings.fusion == "rrf":
+        return [settings.dense / (settings.rrf_k + rank) for rank in range(1, len(dense) + 1)]
+    most = max(dense, default=-1.0) + 1
+    return [settings.dense * (one + 1) / most if most > 0 else 0.0 for one in dense]
+
+
 def best(scores: Scores, k: int) -> Rows:
     """Positions of the `k` largest, largest first; of equals the first."""
     if k < len(scores):
@@ -83,6 +91,12 @@ def best(scores: Scores, k: int) -> Rows:
     else:
         chosen = np.arange(len(scores))
     return chosen[np.lexsort((chosen, -scores[chosen]))]
+
+
+def worded(bm25: Scores, k: int) -> Rows:
+    """As `best`, of those that hold a word of the query: mostly few, and none is negative."""
+    found = np.flatnonzero(bm25)
+    return found[best(bm25[found], k)]
 
 
 def _ranks(order: Rows, candidates: Rows) -> Rows:

@@ -34,8 +34,7 @@ class MultiQuery(Step):
         span["windlass.queries"] = others
         if not others:
             return asked.on(self.index)
-        deep = asked.deep(self.depth)
-        return fused([deep.instead(query).on(self.index) for query in (asked.query, *others)], asked.k)
+        return fused(asked.deep(self.depth).on_each(self.index, [asked.query, *others]), asked.k)
 
     def _others(self, query: str) -> list[str]:
         said = self._said(self.model, PROMPT, f"Write {self.count} other wordings of this question:\n\n{query}")

@@ -16,7 +16,7 @@ from windlass.apply.tasks.running import asked as call_of
 from windlass.apply.tasks.running import note
 from windlass.core import semconv
 from windlass.core.errors import ProviderError, WindlassError
-from windlass.core.protocols import ChatModel, Hit, Index
+from windlass.core.protocols import BatchIndex, ChatModel, Hit, Index
 from windlass.core.trace import Recorder, Span
 from windlass.core.values import ChatRequest, Message
 
@@ -39,6 +39,16 @@ class Asked:
 
     def on(self, index: Index) -> list[Hit]:
         return index.search(self.query, self.k, self.where, access=self.access, vector=self.vector)
+
+    def on_each(self, index: Index, queries: Sequence[str]) -> list[list[Hit]]:
+        """What the same search finds with other words, distinct ones; all at once where the index can do that. A vector
+        is of the query itself, which is searched apart then."""
+        if not isinstance(index, BatchIndex):
+            return [self.instead(query).on(index) for query in queries]
+        together = [query for query in queries if self.vector is None or query != self.query]
+        many = index.search_many(together, self.k, self.where, access=self.access) if together else []
+        found = dict(zip(together, many, strict=True))
+        return [found[query] if query in found else self.on(index) for query in queries]
 
     def instead(self, query: str) -> Asked:
         """The same with other words. A vector was of the old ones."""

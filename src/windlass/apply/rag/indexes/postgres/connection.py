@@ -8,6 +8,7 @@ does: to wait for another thread would cost as much as a search takes.
 from __future__ import annotations
 
 import asyncio
+import selectors
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -52,12 +53,14 @@ class Database:
         self._closed = False
         self._most = connections
         self._seats = threading.Semaphore(connections)
+        self._open = 0
+        """Seats that there are, idle or taken."""
         self._idle: list[_Seat] = []
         self._lock = threading.Lock()
         with self._taken():
             pass  # there is a server, and it lets us in
 
-    async def _greet(self, db: Connection) -> None:
+    async def _greet(self, db: Connection, keeps_plans: bool) -> None:
         """Makes a new connection ready: pgvector's type and settings, and where the tables are."""
         found = await _extension(db)
         if found is None:
@@ -78,16 +81,22 @@ class Database:
             f"search_path = {quoted(self._schema)}, {quoted(where)}",
             "jit = off",  # compiling a search takes longer than running it,
             "max_parallel_workers_per_gather = 0",  # and so does starting workers
-            "plan_cache_mode = force_custom_plan",  # how many pass a filter decides how to search
+            f"plan_cache_mode = {'force_generic_plan' if keeps_plans else 'force_custom_plan'}",
+            "standard_conforming_strings = on",  # in a text nothing but a quotation mark means anything
             f"hnsw.ef_search = {self._ef_search}",
         ]
         if numbers >= (0, 8):  # go on looking while a filter has let too few through
             settings.append("hnsw.iterative_scan = relaxed_order")
         await db.execute("; ".join(f"SET {setting}" for setting in settings))
 
-    def run(self, work: Work[T]) -> T:
-        """What `work` makes of a connection."""
-        with self._taken() as seat:
+    def run(self, work: Work[T], *, keeps_plans: bool = False) -> T:
+        """What `work` makes of a connection.
+
+        How many passages pass a filter decides how to search, so that a statement is planned whenever it comes, for the
+        values at hand. `keeps_plans`: on a connection that plans it once, which is for statements in which all that
+        decides is written out.
+        """
+        with self._taken(keeps_plans) as seat:
             return self._told(seat, work)
 
     def read(self, work: Work[T]) -> T:
@@ -115,13 +124,12 @@ class Database:
                 raise
 
     @contextmanager
-    def _taken(self) -> Iterator[_Seat]:
+    def _taken(self, keeps_plans: bool = False) -> Iterator[_Seat]:
         """A connection for this thread alone; waits for one while all are in use."""
         with self._seats:
             if self._closed:
                 raise InputError(f"The index in {self.shown} was closed.", "Open it again.")
-            with self._lock:
-                seat = self._idle.pop() if self._idle else _Seat()
+            seat = self._seat(keeps_plans)
             try:
                 if not seat.alive():
                     self._told(seat, self._connected)
@@ -131,14 +139,28 @@ class Database:
                     seat.cut()
                 raise
             finally:
-                if not seat.loop.is_closed():
-                    with self._lock:
+                with self._lock:
+                    if seat.loop.is_closed():
+                        self._open -= 1
+                    else:
                         self._idle.append(seat)
+
+    def _seat(self, keeps_plans: bool) -> _Seat:
+        """One that is idle, or new; as many as are allowed, in place of one of the other kind."""
+        with self._lock:
+            for at in reversed(range(len(self._idle))):  # the last one is the likeliest to be alive
+                if self._idle[at].keeps_plans == keeps_plans:
+                    return self._idle.pop(at)
+            if self._open < self._most:
+                self._open += 1
+            else:
+                self._idle.pop(0).cut()
+            return _Seat(keeps_plans)
 
     async def _connected(self, seat: _Seat) -> None:
         seat.db = db = await asyncpg.connect(self._dsn, timeout=self._timeout)
         try:
-            await self._greet(db)
+            await self._greet(db, seat.keeps_plans)
         except BaseException:
             seat.db = None
             db.terminate()
@@ -172,15 +194,18 @@ class Database:
 class _Seat:
     """A connection and the event loop that it lives on. One thread at a time."""
 
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+    def __init__(self, keeps_plans: bool) -> None:
+        self.keeps_plans = keeps_plans
+        self._selector = selectors.DefaultSelector()
+        self.loop = asyncio.SelectorEventLoop(self._selector)
         self.db: Connection | None = None
 
     def alive(self) -> bool:
         """Whether there is a connection, and the server has not ended it meanwhile, as far as has been heard."""
         if self.db is None or self.loop.is_closed():
             return False
-        self._run(_heard)
+        if self._selector.select(0):  # it has said something since the last work: running the loop takes that in,
+            self._run(_heard)  # and as it costs a tenth of a search by vectors, it runs for nothing else
         return not self.db.is_closed()
 
     def wait(self, work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:

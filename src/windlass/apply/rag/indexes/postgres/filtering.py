@@ -11,21 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.apply.rag.indexes.postgres.connection import Connection
-from windlass.apply.rag.indexes.postgres.writing import PUBLIC, cleaned
+from windlass.apply.rag.indexes.postgres.writing import PUBLIC, cleaned, storable
 from windlass.core.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What must hold of the row `d` of `documents`. Values stand beside the SQL, never in it."""
+    """What must hold of the row `d` of `documents`."""
 
     parts: Sequence[str]
     """With `{}` where a value goes."""
-    values: Sequence[Any]
+    values: Sequence[str | Sequence[str]]
 
     def sql(self, first: int = 1) -> str:
         """The condition, with its values as parameters from number `first` on."""
         return " AND ".join(self.parts).format(*(f"${first + place}" for place in range(len(self.values))))
+
+    def written_out(self) -> str:
+        """The condition with its values in it, so that a plan for it can be kept."""
+        return " AND ".join(self.parts).format(*map(_literal, self.values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ async def allowed_by(
 def condition_of(where: Mapping[str, Any], access: Collection[str] | None) -> Condition:
     """`access`: None where every document may be seen."""
     parts: list[str] = []
-    values: list[Any] = []
+    values: list[str | Sequence[str]] = []
     for key, wanted in where.items():
         some = values_of(cleaned(wanted))
         if key in ("document", "source"):
@@ -83,6 +87,13 @@ def condition_of(where: Mapping[str, Any], access: Collection[str] | None) -> Co
         parts.append("d.access && {}::text[]")
         values.append(labels_of(access))
     return Condition(parts, values)
+
+
+def _literal(value: str | Sequence[str]) -> str:
+    """As SQL writes it, where `standard_conforming_strings` is on and no text holds the character 0."""
+    if isinstance(value, str):
+        return "'" + storable(value).replace("'", "''") + "'"
+    return f"ARRAY[{', '.join(map(_literal, value))}]"
 
 
 async def _check(db: Connection, where: Mapping[str, Any], access: Collection[str]) -> None:

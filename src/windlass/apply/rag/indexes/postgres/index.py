@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from windlass.apply.rag.indexes.asked import asked
 from windlass.apply.rag.indexes.embedded.layout import IndexMeta
-from windlass.apply.rag.indexes.fusion import Ranked, SearchSettings
+from windlass.apply.rag.indexes.fusion import Ranked, SearchSettings, alone
 from windlass.apply.rag.indexes.lexical import FUNCTION_WORDS, Tokenizer, idf_of
 from windlass.apply.rag.indexes.postgres import searching, writing
 from windlass.apply.rag.indexes.postgres.connection import Connection, Database
@@ -139,17 +139,32 @@ class PostgresIndex:
             ranked = await searching.best_of(db, vector, state, allowed, k, self.settings)
             return _hits(ranked, await _citations(db, ranked.rows.tolist()))
 
-        async def ask_vectors(db: Connection) -> list[Hit]:
-            condition = condition_of(where or {}, access)
-            ranked, quoted = await searching.nearest_of(db, vector, condition, k, self.settings)
-            return _hits(ranked, [Citation(*row[1:]) for row in quoted])
-
-        if self.settings.dense == 1.0 and len(hits := self._database.run(ask_vectors)) == k:
-            return hits
+        if self.settings.dense == 1.0:
+            nearest = partial(searching.nearest_of, vector=vector, condition=condition_of(where or {}, access), k=k)
+            if len(rows := self._database.run(nearest, keeps_plans=True)) == k:
+                return _nearest(rows, self.settings)
         try:
             return self._database.run(ask)
         except (searching.Changed, NotFound):  # somebody wrote: now from a state that stays
             return self._database.read(ask)
+
+    def search_many(
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        where: Mapping[str, Any] | None = None,
+        *,
+        access: Collection[str] = (),
+        vectors: NDArray[np.float32] | None = None,
+    ) -> list[list[Hit]]:
+        """As `search` for each query, whose vectors are made together."""
+        queries = [asked(query, k) for query in queries]
+        if vectors is None:
+            vectors = self.embedder.embed(queries, "query").vectors
+        return [
+            self.search(query, k, where, access=access, vector=vector)
+            for query, vector in zip(queries, vectors, strict=True)
+        ]
 
     async def _allowed(
         self, db: Connection, state: State, where: Mapping[str, Any] | None, access: Collection[str], few: int
@@ -363,6 +378,15 @@ def _hits(ranked: Ranked, citations: Sequence[Citation]) -> list[Hit]:
             },
         )
         for i, row in enumerate(ranked.rows)
+    ]
+
+
+def _nearest(rows: Sequence[tuple[Any, ...]], settings: SearchSettings) -> list[Hit]:
+    """Hits of `searching.nearest_of`."""
+    scores = alone([row[0] for row in rows], settings)
+    return [
+        Hit(id, score, Citation(*quoted), {"dense": dense, "bm25": 0.0, "dense_rank": float(rank), "bm25_rank": 0.0})
+        for rank, (score, (dense, id, *quoted)) in enumerate(zip(scores, rows, strict=True), start=1)
     ]
 
 

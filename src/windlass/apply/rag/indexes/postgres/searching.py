@@ -107,26 +107,23 @@ async def best_of(
 
 
 async def nearest_of(
-    db: Connection, vector: NDArray[np.float32], condition: Condition, k: int, settings: SearchSettings
-) -> tuple[Ranked, list[Any]]:
-    """Up to `k` of the nearest, with the rows of their quotations, where words do not count: all in one statement, as
-    one would write it by hand. It is for the caller to ask in another way when they are fewer than `k`."""
-    among = f"passages p JOIN documents d ON d.id = p.document AND {condition.sql(2)}"
+    db: Connection, vector: NDArray[np.float32], condition: Condition, k: int
+) -> list[tuple[Any, ...]]:
+    """Up to `k` of the nearest, best first, where words do not count: rows of likeness and quotation, of one statement,
+    as one would write it by hand. It is for the caller to ask in another way when they are fewer than `k`.
+
+    The filter is written out, for a connection that keeps plans: to plan this takes as long as a good part of the rest.
+    """
+    among = f"passages p JOIN documents d ON d.id = p.document AND {condition.written_out()}"
     if len(condition.parts) == 1:  # labels alone, which most indexes do without
-        seen = f"SELECT {condition.sql(2)} FROM documents d WHERE d.id = p.document"
+        seen = f"SELECT {condition.written_out()} FROM documents d WHERE d.id = p.document"
         among = f"passages p WHERE (SELECT labelled = 0 FROM meta) OR ({seen})"
     rows = await db.fetch(
-        f"SELECT -(p.embedding <#> $1), {QUOTED} FROM ("
-        f"    SELECT p.* FROM {among}"
-        f"    ORDER BY p.embedding <#> $1 LIMIT {k}"
-        ") p JOIN documents d ON d.id = p.document",
+        f"SELECT -(p.embedding <#> $1), {QUOTED} FROM (SELECT p.* FROM {among} ORDER BY p.embedding <#> $1 LIMIT {k}) p"
+        " JOIN documents d ON d.id = p.document",
         vector,
-        *condition.values,
     )
-    dense = np.array([row[0] for row in rows], np.float32)
-    ranked = fuse(dense, np.zeros(len(rows), np.float32), k, settings)
-    quoted = [tuple(rows[at])[1:] for at in ranked.rows]
-    return ranked.moved(np.array([row[1] for row in rows], np.int64)), quoted
+    return sorted(map(tuple, rows), key=lambda row: (-row[0], row[1]))
 
 
 def _rare_enough(terms: Sequence[Term], depth: int) -> int:

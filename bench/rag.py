@@ -10,6 +10,7 @@
             passages although there are 10, "outside" those that show another tenant's.
   embed     `bench.embed`: texts a second, against sentence-transformers.
   memory    `bench._index_memory`: what a search over a million vectors takes.
+  approximate  `bench._approximate`: recall, time and place of quantised vectors and of cells, against looking at all.
   pgvector  `bench._pgvector_path`: our PostgreSQL index against SQL written by hand.
 
 `ratio` is our ingest rate over that of the faster peer, `query_ratio` our median time over that of the fastest peer.
@@ -17,7 +18,7 @@
 bfloat16, `windlass ingest` embeds in it (what that does to rankings: `bench.retrieval --embedder minilm:bfloat16`);
 `…_f32` is with `--embedder minilm`, in float32 as the peers, and `…_bf16` ours over Haystack told to use bfloat16 too.
 
-    python -m bench.rag [--parts ingest query embed memory pgvector] [--small] [--peers PYTHON]
+    python -m bench.rag [--parts ingest query embed memory approximate pgvector] [--small] [--peers PYTHON]
 
 `--peers`, or WINDLASS_RAG_PEERS: a Python with what `bench/rag-peers.txt` names; `make rag-peers` builds one in
 `.venv-rag-peers`, where it is looked for by default. Nobody phones home.
@@ -43,7 +44,7 @@ from bench._rag_data import K, passages, write_files
 
 ROOT = Path(__file__).parents[1]
 PEERS = ROOT / ".venv-rag-peers/bin/python"
-PARTS = ("ingest", "query", "embed", "memory", "pgvector")
+PARTS = ("ingest", "query", "embed", "memory", "approximate", "pgvector")
 RATIO, QUERY_RATIO, EMBED_RATIO, PGVECTOR_RATIO = 2.0, 0.5, 1.0, 1.2
 INGEST = ("windlass", "windlass_f32", "llama_index", "haystack", "haystack_bf16")
 QUERY = ("windlass", "lancedb", "lancedb_flat", "chroma")
@@ -306,6 +307,10 @@ def _memory(size: Size) -> dict[str, Any]:
     return {"memory": told("memory", "bench._index_memory", "--vectors", str(size.vectors))}
 
 
+def _approximate(size: Size) -> dict[str, Any]:
+    return {"approximate": told("approximate", "bench._approximate", *(["--small"] if size is SMALL else []))}
+
+
 def _pgvector(size: Size) -> dict[str, Any]:
     said = told("pgvector", "bench._pgvector_path", *(["--small"] if size is SMALL else []))
     return {"pgvector_ratio": said["ratio"], "pgvector": said}
@@ -322,6 +327,7 @@ def holds(result: Mapping[str, Any]) -> bool:
         "embed_ratio": lambda found: found >= EMBED_RATIO,
         "pgvector_ratio": lambda found: found <= PGVECTOR_RATIO,
         "memory": lambda found: found.get("holds", True),
+        "approximate": lambda found: found.get("holds", True),
         "under_returned": lambda found: found.get("windlass", 0) == 0,
         "outside": lambda found: found.get("windlass", 0) == 0,
     }
@@ -347,6 +353,7 @@ def main() -> int:
         "query": lambda: query(size, pythons, missing),
         "embed": lambda: _embed(size),
         "memory": lambda: _memory(size),
+        "approximate": lambda: _approximate(size),
         "pgvector": lambda: _pgvector(size),
     }
     for part in args.parts:

@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from windlass.apply.rag.chunking import chunk, embedding_text
 from windlass.apply.rag.embedding.hashing import HashingEmbedder
 from windlass.apply.rag.index import HybridIndex, build_index
+from windlass.apply.rag.indexes import search
+from windlass.apply.rag.indexes.fusion import SearchSettings
 from windlass.apply.rag.indexes.live import open_live
 from windlass.core.documents import Document, Entry, document_digest, write_documents
 from windlass.core.errors import InputError, NotFound
-from windlass.core.protocols import Embedder, Index, LiveIndex
+from windlass.core.protocols import BatchIndex, Embedder, Index, LiveIndex
 from windlass.core.workspace import Workspace
 
 TOPICS = ["pumps move water uphill", "bread rises in the oven", "stars burn hydrogen", "violins have four strings"]
@@ -85,6 +87,17 @@ def snapshot(ws: Workspace) -> HybridIndex:
     return HybridIndex.open(written(embedded(ws)).snapshot(ws, "frozen"), HashingEmbedder())
 
 
+def celled(ws: Workspace) -> LiveIndex:
+    """Searched by cells of a part of its vectors, though there be few: some came later, some are gone."""
+    settings = SearchSettings(depth=1)
+    index = written(open_live(ws.root / "indexes" / "celled", HashingEmbedder(), settings))
+    index.delete([f"doc-{i}" for i in range(0, 400, 5)])
+    index.make_cells(least=1, recall=0.4)  # type: ignore[attr-defined]
+    index.put(entries(DOCUMENTS[::5], index.embedder))
+    assert index.cells is not None  # type: ignore[attr-defined]
+    return index
+
+
 def postgres(ws: Workspace) -> LiveIndex:
     if (why := _postgres_server.missing()) is not None:
         pytest.skip(why)
@@ -106,13 +119,15 @@ LIVE: dict[str, Callable[[Workspace], LiveIndex]] = {"embedded": embedded, "post
 MAKERS: dict[str, Callable[[Workspace], Index]] = {
     "hybrid": hybrid,
     "snapshot": snapshot,
+    "celled": celled,
     **{name: lambda ws, make=make: written(make(ws)) for name, make in LIVE.items()},  # type: ignore[misc]
 }
 
 
 @pytest.fixture(scope="module", params=list(MAKERS))
 def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
-    with Workspace(tmp_path_factory.mktemp("index")) as ws:
+    with Workspace(tmp_path_factory.mktemp("index")) as ws, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "_WORTH", 0)  # cells are used wherever they are
         made = MAKERS[request.param](ws)
         yield made
         made.close()  # type: ignore[attr-defined]
@@ -145,6 +160,18 @@ def test_citations_are_verbatim(index: Index) -> None:
         c = hit.citation
         assert c.quote == texts[c.document][c.start : c.end]
         assert c.source == f"folder/{c.document}.txt" and c.title.startswith("Note")
+
+
+def test_several_queries_at_once_find_what_each_finds(index: Index) -> None:
+    if not isinstance(index, BatchIndex):
+        pytest.skip("searches one query at a time")
+    queries = ["remark number 123 about violins", "bread", "stars"]
+    alone = [index.search(query, 7, {"kind": "common"}) for query in queries]
+    for vectors in (None, HashingEmbedder().embed(queries, "query").vectors):
+        together = index.search_many(queries, 7, {"kind": "common"}, vectors=vectors)
+        for found, expected in zip(together, alone, strict=True):
+            assert [hit.passage for hit in found] == [hit.passage for hit in expected]
+            assert [hit.score for hit in found] == pytest.approx([hit.score for hit in expected], abs=1e-5)
 
 
 @pytest.mark.parametrize("query", ["violins", "zzzz qqqq", "the", "?!"])

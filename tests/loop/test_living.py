@@ -128,7 +128,7 @@ def test_another_embedder_is_noticed_and_its_vectors_are_made_from_what_the_inde
     ingest(ws, "docs")
     monkeypatch.setattr("windlass.loop.ingesting.embedder_named", lambda ws, name: HashingEmbedder(64))
     for said in ({}, {"reembed": True, "dry": True}):
-        with pytest.raises(InputError, match=r"holds vectors of hashing .*, not of hashing-64") as refused:
+        with pytest.raises(InputError, match=r"holds vectors of hashing-256 .*, not of hashing-64") as refused:
             ingest(ws, "docs", **said)
         assert "--reembed" in refused.value.hint
     assert len(found(ws, "pump")) == 2, "the old one answers on"

@@ -4,6 +4,7 @@ windlass index build CORPUS            hybrid index (meaning and words) of its d
 windlass index search INDEX "query"    the best passages, as a table
 windlass index list                    living indexes, the one ingested into last first
 windlass index show NAME               what it holds, by which embedder, and from where
+windlass index ann NAME                lets searches look at a few of very many vectors: faster, approximate
 windlass index snapshot NAME           freezes it as an artifact of the same name
 windlass index delete NAME             removes it; its documents stay where they are
 """
@@ -11,16 +12,21 @@ windlass index delete NAME             removes it; its documents stay where they
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import time
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from windlass.cli.filters import add_options, where
 from windlass.cli.workspace import add_option, opened
 
+if TYPE_CHECKING:
+    from windlass.apply.rag.indexes.embedded.cells import Made
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", required=True, metavar="build|search|list|show|snapshot|delete")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="build|search|list|show|ann|snapshot|delete")
     build = actions.add_parser("build", help="index the documents of a corpus")
     build.add_argument("corpus", help="name, name@version or digest of the corpus")
     build.add_argument("--exam", help="a dataset whose own sentences are kept out of the index")
@@ -43,6 +49,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         one = actions.add_parser(action, help=does)
         one.add_argument("name")
         add_option(one)
+    ann = actions.add_parser("ann", help="a cache that lets searches look at a few of very many vectors")
+    ann.add_argument("name")
+    ann.add_argument(
+        "--recall", type=float, default=0.98, help="of the ten nearest, how many are to be found (default: 0.98)"
+    )
+    ann.add_argument("--off", action="store_true", help="remove it: every vector is looked at again")
+    add_option(ann)
     snapshot = actions.add_parser("snapshot", help="freeze a living index as an artifact")
     snapshot.add_argument("name")
     snapshot.add_argument("--to", metavar="NAME", help="name of the artifact (default: that of the index)")
@@ -51,7 +64,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     does = {
-        "build": _build, "search": _search, "list": _list, "show": _show, "snapshot": _snapshot, "delete": _delete,
+        "build": _build, "search": _search, "list": _list, "show": _show, "ann": _ann, "snapshot": _snapshot,
+        "delete": _delete,
     }  # fmt: skip
     return does[args.action](args)
 
@@ -110,11 +124,16 @@ def _search(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from windlass.core.tables import table
+    from windlass.loop.embedders import called
     from windlass.loop.living import living, settings_of
 
     with opened(args) as ws:
         known = [(name, settings_of(ws, name)) for name in living(ws)]
-    rows = [[name, one.embedder, ", ".join(one.roots), one.where or "here"] for name, one in known if one is not None]
+    rows = [
+        [name, called(one.embedder), ", ".join(one.roots), one.where or "here"]
+        for name, one in known
+        if one is not None
+    ]
     print(
         table(["name", "embedder", "ingested from", "lies"], rows) if rows else "No living index: windlass ingest DIR"
     )
@@ -122,6 +141,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
+    from windlass.apply.rag.indexes.live import EmbeddedIndex
     from windlass.loop.living import open_living, settings_of
 
     with opened(args) as ws:
@@ -130,12 +150,37 @@ def _show(args: argparse.Namespace) -> int:
         assert settings is not None, "it was opened by them"
         print(f"{args.name}: {len(index.held()):,} documents, {len(index):,} passages · {index.digest[:12]}")
         print(f"embedder {index.embedder.name} ({index.embedder.digest[:12]}) · chunks {settings.chunks.kind}")
+        if isinstance(index, EmbeddedIndex):
+            made = index.cells
+            print(f"vectors {index.meta.quantised or 'as they are'} · ann {_told(made) if made else 'off'}")
         index.close()
     for name, root in settings.roots.items():
         access = "; ".join(f"{pattern} for {', '.join(who) or 'everybody'}" for pattern, who in root.access.items())
         labels = " ".join(f"{key}={value}" for key, value in root.labels.items())
         print(f"  {name}  {labels}  {access}".rstrip())
     return 0
+
+
+def _ann(args: argparse.Namespace) -> int:
+    from windlass.core.progress import Progress
+    from windlass.loop.living import open_embedded
+
+    with opened(args) as ws, contextlib.closing(open_embedded(ws, args.name)) as index:
+        if args.off:
+            index.drop_cells()
+            print(f"{args.name}: every vector is looked at.")
+            return 0
+        with Progress("cells", len(index), "vectors") as progress:
+            made = index.make_cells(recall=args.recall, progress=progress)
+        print(f"{args.name}: {_told(made)}")
+    return 0
+
+
+def _told(made: Made) -> str:
+    return (
+        f"{made.cells:,} cells of {made.vectors:,} vectors, {made.bytes / 2**20:,.0f} MB; a search looks at "
+        f"{made.looked / made.vectors:.1%} of them and finds {made.recall:.1%} of the ten nearest"
+    )
 
 
 def _snapshot(args: argparse.Namespace) -> int:

@@ -57,6 +57,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--public", action="store_true", help="anybody may, whatever was said before")
     parser.add_argument("--chunks", metavar="KIND[:SETTING=VALUE,…]", help="how documents are cut (default: structure)")
     parser.add_argument(
+        "--quantised",
+        choices=("int8", "binary", "none"),
+        help="choose candidates by smaller vectors, which the vectors themselves then rank: for millions",
+    )
+    parser.add_argument(
         "--budget", type=int, metavar="TOKENS", help="with --chunks contextual: what its language model may take a day"
     )
     parser.add_argument(
@@ -90,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
         args.embedder,
         args.reembed,
         args.chunks,
+        {"none": "", None: None}.get(args.quantised, args.quantised),
         args.budget,
         args.allow_empty,
     )

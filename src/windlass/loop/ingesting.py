@@ -15,8 +15,11 @@ from windlass.apply.rag.chunking import ChunkSettings
 from windlass.apply.rag.chunking.chunker import Chunker
 from windlass.apply.rag.chunking.contextual import ContextWriter
 from windlass.apply.rag.embedding.vectors import CachedEmbedder, cache_path
+from windlass.apply.rag.indexes.embedded.layout import describe
+from windlass.apply.rag.indexes.embedded.quantised import Quantised
 from windlass.apply.rag.indexes.embedded.reembedding import reembed
-from windlass.apply.rag.indexes.opening import shown
+from windlass.apply.rag.indexes.live import EmbeddedIndex
+from windlass.apply.rag.indexes.opening import is_address, shown
 from windlass.apply.rag.ingest.access import AccessRules
 from windlass.apply.rag.ingest.changes import Interrupt
 from windlass.apply.rag.ingest.ingesting import ingest
@@ -32,7 +35,7 @@ from windlass.core.readers import FileSource, Folder, ReadReport, RowFields, Sou
 from windlass.core.readers.fetching import Fetching
 from windlass.core.readers.urls import UrlList
 from windlass.core.workspace import Workspace
-from windlass.loop.embedders import DEFAULT, embedder_named, lasting_name, usual
+from windlass.loop.embedders import DEFAULT, called, embedder_named, lasting_name, usual
 from windlass.loop.living import (
     LOCK,
     SETTINGS,
@@ -64,6 +67,7 @@ class Wishes:
     """If the index has another embedder, its passages are embedded anew."""
     chunks: str | None = None
     """`structure`, or `structure:target=550,limit=800`."""
+    quantised: Quantised | None = None
     budget: int | None = None
     """Tokens that the model which writes contexts may take in a day, for chunks that want them."""
     allow_empty: bool = False
@@ -142,6 +146,8 @@ def opened_for_ingest(ws: Workspace, name: str, wishes: Wishes, *, dry: bool = F
         if before is not None or not dry:
             index = open_at(folder, settings, embedder)
             stack.callback(index.close)
+            if isinstance(index, EmbeddedIndex) and not dry:
+                index.requantise(settings.quantised)
         if not dry:
             stamps = stack.enter_context(contextlib.closing(Stamps(folder / FILE)))
             write_settings(ws, name, settings)
@@ -213,13 +219,20 @@ def _settled(ws: Workspace, before: LivingSettings, wishes: Wishes) -> tuple[Liv
     names = [name for name in dict.fromkeys(names) if not any(other != name and holds(other, name) for other in names)]
     embedder = before.embedder if wishes.embedder is None else lasting_name(ws, wishes.embedder)
     chunks = before.chunks if wishes.chunks is None else chunk_settings(wishes.chunks)
+    quantised = before.quantised if wishes.quantised is None else wishes.quantised
     where = before.where if wishes.where is None else shown(wishes.where)
+    if quantised and is_address(where):
+        raise InputError(
+            f"An index at {where} is not quantised by windlass.",
+            "Leave --quantised out: the database looks after its vectors by itself.",
+        )
     if where != before.where and before.digest:
         raise InputError(
             f"The index lies {f'at {before.where}' if before.where else 'in the workspace'}, not at {where}.",
             "Ingest into an index of another name.",
         )
-    return replace(before, where=where, embedder=embedder, chunks=chunks, roots=roots), names, said
+    settings = replace(before, where=where, embedder=embedder, chunks=chunks, quantised=quantised, roots=roots)
+    return settings, names, said
 
 
 def _said_of(before: RootSettings, wishes: Wishes) -> RootSettings:
@@ -252,8 +265,9 @@ def _embed_anew(folder: Path, before: LivingSettings, chunker: Chunker, wishes: 
     """Gives the index the vectors of another embedder, if that is wished for. It answers meanwhile."""
     embedder = chunker.embedder
     if dry or before.where or not wishes.reembed:
+        name = called(before.embedder) if before.where else describe(folder).embedder_name
         raise InputError(
-            f"The index '{folder.name}' holds vectors of {before.embedder} ({before.digest[:12]}), not of "
+            f"The index '{folder.name}' holds vectors of {name} ({before.digest[:12]}), not of "
             f"{embedder.name} ({embedder.digest[:12]}).",
             "Ingest into an index of another name"
             + (

@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from windlass.apply.rag.chunking import ChunkSettings
-from windlass.apply.rag.indexes.live import open_live
+from windlass.apply.rag.indexes.embedded.quantised import Quantised
+from windlass.apply.rag.indexes.live import EmbeddedIndex
 from windlass.apply.rag.indexes.opening import AskedIndex, open_index
 from windlass.apply.rag.ingest.access import AccessRules
 from windlass.apply.rag.ingest.roots import holds
 from windlass.core.config import strict
-from windlass.core.errors import InputError, NotFound
+from windlass.core.errors import InputError, NotFound, Unsupported
 from windlass.core.files import exclusive, write_json
 from windlass.core.protocols import Embedder
 from windlass.core.workspace import Workspace
@@ -54,6 +55,8 @@ class LivingSettings:
     where: str = ""
     """Another folder, or a database (`apply.rag.indexes.opening`); without it the index lies beside these settings."""
     chunks: ChunkSettings = field(default_factory=ChunkSettings)
+    quantised: Quantised = ""
+    """How candidates are found, see `apply.rag.indexes.embedded.quantised`."""
     roots: Mapping[str, RootSettings] = field(default_factory=dict)
     """By their names: places as seen from the workspace's folder."""
 
@@ -119,9 +122,17 @@ def open_living(ws: Workspace, name: str | None = None, embedder: Embedder | Non
 
 def open_at(folder: Path, settings: LivingSettings, embedder: Embedder) -> AskedIndex:
     """The index whose settings lie in `folder`; made when there is none."""
-    if settings.where:
-        return open_index(settings.where, embedder, context=settings.chunks.context)
-    return open_live(folder, embedder, context=settings.chunks.context)
+    where = settings.where or folder
+    return open_index(where, embedder, context=settings.chunks.context, quantised=settings.quantised)
+
+
+def open_embedded(ws: Workspace, name: str) -> EmbeddedIndex:
+    """As `open_living`. Raises `Unsupported` for an index that lies in a database."""
+    index = open_living(ws, name)
+    if not isinstance(index, EmbeddedIndex):
+        index.close()
+        raise Unsupported(f"The index '{name}' lies in a database, which looks after its vectors by itself.")
+    return index
 
 
 def delete_living(ws: Workspace, name: str) -> None:

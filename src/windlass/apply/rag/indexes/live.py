@@ -11,7 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.apply.rag.indexes.embedded import writing
-from windlass.apply.rag.indexes.embedded.layout import IndexMeta, read_meta
+from windlass.apply.rag.indexes.embedded.cells import LEAST, Made, remove_cells, write_cells
+from windlass.apply.rag.indexes.embedded.layout import IndexMeta, read_meta, read_state, write_meta, write_state
 from windlass.apply.rag.indexes.embedded.quantised import Quantised
 from windlass.apply.rag.indexes.embedded.reading import Connection, Connections, Reading
 from windlass.apply.rag.indexes.fusion import SearchSettings
@@ -28,12 +29,16 @@ from windlass.apply.rag.indexes.search import HybridIndex, check_embedder
 from windlass.core.artifacts import Artifact
 from windlass.core.documents import Document, Entry
 from windlass.core.errors import InputError, WorkspaceCorrupt
-from windlass.core.files import disk_errors, write_json
+from windlass.core.files import disk_errors, exclusive, write_json
+from windlass.core.progress import Progress
 from windlass.core.protocols import Embedder, Hit
 from windlass.core.values import Citation
 from windlass.core.workspace import Workspace
 
 T = TypeVar("T")
+CELLS_LOCK = "cells.lock"
+_ASKED, _PIECE = 400, 60
+"""Questions by which cells are measured, and their characters."""
 
 
 def open_live(
@@ -286,6 +291,69 @@ class EmbeddedIndex:
             connection.query("VACUUM")
             connection.query("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    def requantise(self, kind: Quantised) -> None:
+        """Gives the vectors quantised ones of another kind beside them (`embedded.quantised`), or none with "". Raises
+        `InputError` while the index is being embedded anew."""
+
+        def change(db: sqlite3.Connection, meta: IndexMeta) -> None:
+            if meta.quantised != kind:
+                if writing.pending(db) is not None:
+                    raise InputError(f"The index {self.folder} is being embedded anew.", "Let that finish first.")
+                changed = replace(meta, quantised=kind)
+                writing.compact(db, self.folder, changed)
+                write_meta(db, changed)
+
+        self._write(change)
+
+    def make_cells(self, *, recall: float = 0.98, least: int = LEAST, progress: Progress | None = None) -> Made:
+        """Makes the cache by which a search looks at a few of very many vectors (`embedded.cells`), in place of the one
+        that there is. It is searched and written to meanwhile.
+
+        `recall`: how many of the ten nearest are to be found. It is measured with some words of some passages, embedded
+        as questions are: those lie apart from passages, and have to be looked for further. What is put later is looked
+        at whole, until cells are made again. Raises `InputError` for an index of fewer than `least` passages, which is
+        not worth it, and when its vectors were written anew meanwhile; `WorkspaceBusy` while another process makes
+        them.
+        """
+        with exclusive(self.folder / CELLS_LOCK, "making the cells of this index"), disk_errors(self.folder):
+            with self.reading() as index:
+                at, embedder, pieces = index.at, index.embedder, _pieces(index)
+            rows = np.arange(at.contents.state.rows) if at.contents.rows is None else np.sort(at.contents.rows)
+            if len(rows) < max(least, 1):
+                raise InputError(
+                    f"The index {self.folder} holds {len(rows):,} passages: all of them are looked at in milliseconds.",
+                    f"Cells are for {max(least, 1):,} and more.",
+                )
+            for left in self.folder.glob(".cells-*.tmp"):  # by one who was killed: nobody else is at it now
+                left.unlink(missing_ok=True)
+            generation, queries = at.contents.state.generation, embedder.embed(pieces, "query").vectors
+            made = write_cells(self.folder, generation, at.vectors, rows, queries, recall=recall, progress=progress)
+        if not self._write(lambda db, meta: self._noticed(db, generation)):
+            raise InputError(f"The vectors of {self.folder} were written anew meanwhile.", "Make the cells again.")
+        return made
+
+    @property
+    def cells(self) -> Made | None:
+        """What is known of that cache; None without one that can be used."""
+        with self.reading() as index:
+            return None if index.at.cells is None else index.at.cells.made
+
+    def drop_cells(self) -> bool:
+        """Removes that cache: all vectors are looked at again. Returns whether there was one."""
+
+        def drop(db: sqlite3.Connection, meta: IndexMeta) -> bool:
+            there = remove_cells(self.folder)
+            self._noticed(db, read_state(db, self.folder).generation)
+            return there
+
+        return self._write(drop)
+
+    def _noticed(self, db: sqlite3.Connection, generation: int) -> bool:
+        """Lets all who have the index open look at its files again, if its vectors are still those."""
+        state = read_state(db, self.folder)
+        write_state(db, replace(state, version=state.version + 1))
+        return state.generation == generation
+
     def _write(self, work: Callable[[sqlite3.Connection, IndexMeta], T]) -> T:
         with self._connections.lent() as connection, writing.writing(connection.db, self.folder):
             meta = read_meta(connection.db, self.folder)
@@ -302,3 +370,12 @@ class EmbeddedIndex:
             write_json(draft.path / "index.json", asdict(meta))
             draft.card.update(documents=meta.documents, passages=meta.passages)
         return draft.done
+
+
+def _pieces(index: HybridIndex) -> list[str]:
+    """Some words each of some passages, that stand for questions."""
+    draw = np.random.default_rng(0)
+    chosen = draw.choice(index.at.contents.ids, min(_ASKED, len(index)), replace=False)
+    texts = [citation.quote for citation in index.citations([int(passage) for passage in chosen])]
+    starts = [int(draw.integers(0, max(1, len(text) - _PIECE))) for text in texts]
+    return [text[start : start + _PIECE].strip() or text for text, start in zip(texts, starts, strict=True)]

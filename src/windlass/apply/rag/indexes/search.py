@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from windlass.apply.rag.embedding.adapter import AdaptedEmbedder, Adapter, load_adapter
 from windlass.apply.rag.indexes.asked import check_wanted
+from windlass.apply.rag.indexes.embedded.cells import KIND, Cells
 from windlass.apply.rag.indexes.embedded.layout import FILE, IndexMeta, is_live, open_frozen
 from windlass.apply.rag.indexes.embedded.quantised import CANDIDATES, likeness
 from windlass.apply.rag.indexes.embedded.reading import Connection, Reading
-from windlass.apply.rag.indexes.fusion import Ranked, Rows, SearchSettings, best, fuse
+from windlass.apply.rag.indexes.fusion import Ranked, Rows, SearchSettings, best, fuse, worded
 from windlass.apply.rag.indexes.lexical import Lexical, Query
 from windlass.core.artifacts import Artifact
 from windlass.core.documents import Document
@@ -30,6 +31,8 @@ _BLOCK = 256
 _SCORES = 1 << 26
 _ROWS = 1 << 16
 """Vectors of a filter that are brought together at once."""
+_WORTH = 3
+"""Cells are for when fewer than one vector in so many is looked at: going through them costs more than a product."""
 
 
 class HybridIndex:
@@ -176,14 +179,15 @@ class HybridIndex:
         if vectors is None:
             vectors = self.embed(queries).vectors
         allowed = self.at.filters.passages(where, access, self.at.query)
-        terms = self.lexical.tokenizer.terms(queries)
+        # Where words do not count, none is looked up.
+        terms = self.lexical.tokenizer.terms(queries) if self.settings.dense < 1 else [[] for _ in queries]
         if vectors.shape != (len(queries), self.meta.dimension):
             raise InputError(
                 f"Queries need vectors of shape {(len(queries), self.meta.dimension)}, not {vectors.shape}."
             )
-        if self.at.quantised is not None:
+        if self.at.quantised is not None or self.at.cells is not None:
             for vector, words in zip(vectors, terms, strict=True):
-                yield self._ranked_of_candidates(self.at.quantised, vector, words, k, allowed)
+                yield self._ranked_of_candidates(vector, words, k, allowed)
             return
         block = max(1, min(_BLOCK, _SCORES // max(len(self.at.vectors), 1)))
         for first in range(0, len(queries), block):
@@ -193,26 +197,51 @@ class HybridIndex:
                 yield ranked if allowed is None else ranked.moved(allowed)
 
     def _ranked_of_candidates(
-        self,
-        quantised: NDArray[np.uint8],
-        vector: NDArray[np.float32],
-        words: Sequence[str],
-        k: int,
-        allowed: Rows | None,
+        self, vector: NDArray[np.float32], words: Sequence[str], k: int, allowed: Rows | None
     ) -> Ranked:
-        """The ranking of those that the quantised vectors, or the words, say are among the best."""
+        """The ranking of those that cells or quantised vectors, or the words, say are among the best."""
         bm25 = self.lexical.scores(words, allowed)
         depth = max(self.settings.depth, k)
-        most = depth * CANDIDATES[self.meta.quantised]
-        if len(bm25) > most + depth:
-            rows = self.at.contents.rows
-            wanted = rows if allowed is None else allowed if rows is None else rows[allowed]
-            near = best(likeness(self.meta.quantised, quantised, vector, wanted), most)
-            chosen = np.union1d(near, best(bm25, depth))
+        near = self._candidates(vector, depth, allowed)
+        if near is not None:
+            chosen = np.union1d(near, worded(bm25, depth))
             bm25 = bm25[chosen]
             allowed = chosen if allowed is None else allowed[chosen]
         ranked = fuse(self._likeness(vector[None], allowed)[0], bm25, k, self.settings)
         return ranked if allowed is None else ranked.moved(allowed)
+
+    def _candidates(self, vector: NDArray[np.float32], depth: int, allowed: Rows | None) -> Rows | None:
+        """Which of the allowed passages may be among the `depth` nearest: some more than that, and never fewer. None:
+        they are so few that all of them are looked at."""
+        kind, quantised = self.meta.quantised, self.at.quantised
+        count = len(self) if allowed is None else len(allowed)
+        if self.at.cells is not None and (found := self._in_cells(self.at.cells, vector, depth, allowed)) is not None:
+            return found
+        if quantised is None or count <= depth * (CANDIDATES[kind] + 1):
+            return None
+        rows = self.at.contents.rows
+        wanted = rows if allowed is None else allowed if rows is None else rows[allowed]
+        return best(likeness(kind, quantised, vector, wanted), depth * CANDIDATES[kind])
+
+    def _in_cells(self, cells: Cells, vector: NDArray[np.float32], depth: int, allowed: Rows | None) -> Rows | None:
+        """As `_candidates`, by the cells and all of the vectors that came after them."""
+        rows, positions = self.at.contents.rows, self.at.contents.positions
+        most, later = depth * CANDIDATES[KIND], len(self.at.vectors) - cells.made.rows
+        if (len(self) if allowed is None else len(allowed)) - later <= _WORTH * max(cells.made.looked, most):
+            return None
+        passing = self.at.contents.alive
+        if allowed is not None:
+            passing = np.zeros(len(self.at.vectors), np.bool_)
+            passing[allowed if rows is None else rows[allowed]] = True
+        found = cells.near(vector, most, passing)
+        if later:
+            scores = self.at.vectors[cells.made.rows :] @ vector
+            if passing is not None:
+                scores[~passing[cells.made.rows :]] = -np.inf
+            new = best(scores, min(most, later))
+            found = np.concatenate([found, cells.made.rows + new[np.isfinite(scores[new])]])
+        at = found if positions is None else positions[found]
+        return at if allowed is None else np.searchsorted(allowed, at)
 
     def _likeness(self, queries: NDArray[np.float32], allowed: Rows | None) -> NDArray[np.float32]:
         """Shape (queries, passages), those that are allowed."""

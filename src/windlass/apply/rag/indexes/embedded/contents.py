@@ -47,13 +47,27 @@ class Contents:
     @cached_property
     def ids(self) -> Ints:
         """Passage ids, ascending."""
-        return _runs(self.first, self.count)
+        return runs(self.first, self.count)
 
     @cached_property
     def rows(self) -> Ints | None:
         """For each passage the row of its vector; None when all rows are in use and in this order."""
-        rows = _runs(self.row, self.count)
+        rows = runs(self.row, self.count)
         return None if np.array_equal(rows, np.arange(self.state.rows)) else rows
+
+    @cached_property
+    def positions(self) -> Ints | None:
+        """For each row the position of its passage, -1 for a row without one; None as for `rows`."""
+        if self.rows is None:
+            return None
+        positions = np.full(self.state.rows, -1)
+        positions[self.rows] = np.arange(len(self.rows))
+        return positions
+
+    @cached_property
+    def alive(self) -> NDArray[np.bool_] | None:
+        """For each row whether a passage has it; None as for `rows`."""
+        return None if self.positions is None else self.positions >= 0
 
     @cached_property
     def owners(self) -> Ints:
@@ -99,7 +113,7 @@ def read(db: sqlite3.Connection, folder: Path, before: Contents | None = None) -
     return made
 
 
-def _runs(first: Ints, count: Ints) -> Ints:
+def runs(first: Ints, count: Ints) -> Ints:
     """first[0], first[0] + 1, ... `count[0]` of them, then those of the next."""
     before = np.cumsum(count) - count
     return np.repeat(first - before, count) + np.arange(int(count.sum()))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from windlass.apply.rag.indexes.embedded.cells import Cells, made_of, mapped_cells
 from windlass.apply.rag.indexes.embedded.columns import Columns, Filters
 from windlass.apply.rag.indexes.embedded.contents import Contents, read
 from windlass.apply.rag.indexes.embedded.layout import FILE, IndexMeta, open_live, read_meta, sqlite_errors
@@ -90,6 +91,8 @@ class Reading:
     """All rows of the vectors file, mapped: those without a passage too."""
     quantised: NDArray[np.uint8] | None
     """The same rows, quantised, of an index that has them."""
+    cells: Cells | None
+    """Of the vectors, if they were made for them (`windlass index ann`)."""
     filters: Filters
     columns: Columns
     query: Query
@@ -111,8 +114,14 @@ class Reading:
         else:
             vectors = mapped(folder, *place)
             quantised = mapped_quantised(folder, *place, meta.quantised) if meta.quantised else None
+        cells = None if before is None else before.cells
+        if made_of(folder, state.generation) != (cells and cells.made):
+            cells = mapped_cells(folder, state.generation)
+        if cells is not None and cells.made.rows > state.rows:
+            cells = None  # made of a later version than this one
         columns = Columns() if before is None else before.columns
-        return cls(folder, meta, contents, vectors, quantised, Filters(contents, columns), columns, connection.query)
+        filters = Filters(contents, columns)
+        return cls(folder, meta, contents, vectors, quantised, cells, filters, columns, connection.query)
 
     def bound(self, query: Query) -> Reading:
         """The same version through another connection."""

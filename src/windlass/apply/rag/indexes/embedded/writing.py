@@ -17,6 +17,7 @@ import numpy as np
 
 from windlass.apply.rag.chunking import context_of
 from windlass.apply.rag.indexes.embedded import postings
+from windlass.apply.rag.indexes.embedded.cells import remove_cells
 from windlass.apply.rag.indexes.embedded.layout import (
     BUSY,
     FILE,
@@ -227,8 +228,11 @@ def switch(
 
 
 def sweep(db: sqlite3.Connection, folder: Path) -> None:
-    """Removes vectors files that the last commit does not name; in a transaction, so that none is being written."""
-    remove_others(folder, read_state(db, folder).generation, pending(db))
+    """Removes vectors files that the last commit does not name, and cells of others; in a transaction, so that none is
+    being written."""
+    generation = read_state(db, folder).generation
+    remove_others(folder, generation, pending(db))
+    remove_cells(folder, generation)
 
 
 # what is written ----------------------------------------------------------------------------------------------------

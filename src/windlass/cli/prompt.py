@@ -60,7 +60,9 @@ def _configure_search(search: argparse.ArgumentParser) -> None:
     search.add_argument("items", type=Path, metavar="ITEMS.jsonl", help='lines of {"inputs": {...}, "expected": ...}')
     search.add_argument("--dollars", type=float, metavar="N", help="what all of it may cost")
     search.add_argument("--tokens", type=int, metavar="N", help="what all of it may take; one of the two is needed")
-    search.add_argument("--metric", metavar="FILE.py:NAME", help="function of (wanted, given); default: equal or not")
+    search.add_argument(
+        "--metric", metavar="NAME", help="as rouge-l, or FILE.py:NAME of (wanted, given); default: equal or not"
+    )
     search.add_argument("--reflector", metavar="PROVIDER:NAME", help="the model that writes instructions")
     search.add_argument("--teacher", metavar="PROVIDER:NAME", help="the model whose runs become demonstrations")
     search.add_argument("--at-once", type=int, default=8, metavar="N", help="items asked at the same time; default: 8")
@@ -141,10 +143,11 @@ def _labels(ws: Workspace, artifact: Artifact) -> str:
 
 def _search(ws: Workspace, args: argparse.Namespace) -> int:
     from windlass.apply.providers.budget import Budget
-    from windlass.apply.tasks.loading import load_function, load_task
+    from windlass.apply.tasks.loading import load_task
     from windlass.core.progress import Progress
     from windlass.loop.prompting.items import equal, read_items
     from windlass.loop.prompting.optimising import optimise
+    from windlass.loop.prompting.scored import scored_by
     from windlass.loop.prompting.searching import Search
     from windlass.loop.tasks import surroundings
 
@@ -157,7 +160,7 @@ def _search(ws: Workspace, args: argparse.Namespace) -> int:
             task,
             read_items(args.items),
             Budget(dollars=args.dollars, tokens=args.tokens, per="ever"),
-            metric=load_function(args.metric) if args.metric else equal,
+            metric=scored_by(args.metric) if args.metric else equal,
             settings=settings,
             reflector=args.reflector,
             teacher=args.teacher,

@@ -54,7 +54,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     typed = parser.add_argument_group("typed tasks")
     typed.add_argument("--items", type=Path, metavar="ITEMS.jsonl", help="known answers, instead of feedback on traces")
-    typed.add_argument("--scored-by", metavar="FILE.py:NAME", help="function of (wanted, given); default: equal or not")
+    typed.add_argument(
+        "--scored-by", metavar="NAME", help="as rouge-l, or FILE.py:NAME of (wanted, given); default: equal or not"
+    )
     typed.add_argument(
         "--margin", type=float, metavar="SHARE", help="a faster candidate may be so much worse, 0.02 for instance"
     )
@@ -115,10 +117,11 @@ def _assistant(ws: Workspace, args: argparse.Namespace, plan: Plan) -> Turned:
 
 
 def _task(ws: Workspace, args: argparse.Namespace, plan: Plan) -> Turned:
-    from windlass.apply.tasks.loading import load_function, load_task
+    from windlass.apply.tasks.loading import load_task
     from windlass.evaluate.gate import non_inferiority, superiority
     from windlass.evaluate.policy import Policy
     from windlass.loop.prompting.items import equal, read_items
+    from windlass.loop.prompting.scored import scored_by
     from windlass.loop.prompting.searching import Search
     from windlass.loop.tasks import surroundings
     from windlass.loop.turning.students import Teaching
@@ -133,7 +136,7 @@ def _task(ws: Workspace, args: argparse.Namespace, plan: Plan) -> Turned:
         load_task(args.task),
         plan,
         items=read_items(args.items) if args.items else None,
-        metric=load_function(args.scored_by) if args.scored_by else equal,
+        metric=scored_by(args.scored_by) if args.scored_by else equal,
         policy=policy,
         settings=Search(seed=args.seed),
         teaching=Teaching(base=args.base, seed=args.seed),

@@ -40,7 +40,8 @@ class Labels:
         """scores: oldest first; those of other queues of that name are left out."""
         self.queue = queue
         self._said: dict[tuple[str, str], Standing] = {}
-        self._history: dict[str, list[str]] = {}
+        self._history: dict[str, dict[str, None]] = {}
+        """Author -> items in the order in which they were last spoken of."""
         for score in scores:
             item, criterion = str(score.metadata.get(ITEM)), str(score.metadata.get(CRITERION))
             if score.metadata.get(QUEUE) != digest or score.source != "human" or item not in queue.by_id:
@@ -52,11 +53,16 @@ class Labels:
             else:
                 said.values[criterion] = score.value
             said.comment, said.at = score.comment, score.at
-            history = self._history.setdefault(score.author, [])
-            if item in history:
-                history.remove(item)
+            history = self._history.setdefault(score.author, {})
+            history.pop(item, None)
             if score.error != WITHDRAWN:
-                history.append(item)
+                history[item] = None
+        self.authors = sorted({author for (_, author), said in self._said.items() if said.values or said.skipped})
+        """Who labelled or skipped something."""
+        self._people: dict[str, list[str]] = {}
+        for item, author in sorted(self._said):
+            if self.state(queue.by_id[item], author) == "labelled":
+                self._people.setdefault(item, []).append(author)
 
     def of(self, item: Item, author: str) -> Standing:
         return self._said.get((item.id, author), Standing())
@@ -68,14 +74,9 @@ class Labels:
             return "labelled"
         return "skipped" if said.skipped else "open"
 
-    @property
-    def authors(self) -> list[str]:
-        """Who labelled or skipped something."""
-        return sorted({author for (_, author), said in self._said.items() if said.values or said.skipped})
-
     def people(self, item: Item) -> list[str]:
         """Who labelled an item."""
-        return [author for author in self.authors if self.state(item, author) == "labelled"]
+        return self._people.get(item.id, [])
 
     def progress(self, author: str) -> Counter[State]:
         return Counter(self.state(item, author) for item in self.queue.items)
@@ -100,7 +101,7 @@ class Labels:
     def last(self, author: str) -> Item | None:
         """What this person labelled or skipped last: what an undo is of."""
         history = self._history.get(author)
-        return self.queue.by_id[history[-1]] if history else None
+        return self.queue.by_id[next(reversed(history))] if history else None
 
     @property
     def finished(self) -> bool:

@@ -21,8 +21,7 @@ from windlass.core.tables import table
 from windlass.evaluate.judges.items import Item, Label
 from windlass.evaluate.judges.judge import Criterion, Judge
 from windlass.evaluate.judges.judgement import Judgement
-from windlass.evaluate.statistics.agreement import Measure, Weights, alpha_interval, cohen_kappa, gwet_ac1
-from windlass.evaluate.statistics.bootstrap import bootstrap
+from windlass.evaluate.statistics.agreement import Measure, alpha_interval, gwet_ac1, kappa_interval
 from windlass.evaluate.statistics.intervals import Interval, mean_interval, wilson_interval
 from windlass.evaluate.statistics.judged import ErrorRates, error_rates
 
@@ -101,14 +100,15 @@ class Calibration:
     @cached_property
     def kappa(self) -> Interval | None:
         """Of pass and fail."""
-        return _kappa(*self.passes, "none")
+        return _defined(lambda: kappa_interval(*self.passes))
 
     @cached_property
     def weighted_kappa(self) -> Interval | None:
         """Of the values, with quadratic weights; only where there are more than two levels."""
         if self.criterion.is_binary:
             return None
-        return _kappa(np.array([r.human for r in self.rows]), np.array([r.judge for r in self.rows]), "quadratic")
+        human, judge = [row.human for row in self.rows], [row.judge for row in self.rows]
+        return _defined(lambda: kappa_interval(human, judge, "quadratic", self.clusters))
 
     @cached_property
     def ac1(self) -> float | None:
@@ -233,10 +233,6 @@ def calibrate(
     if not found:
         raise InputError("No item was both labelled and judged.", "Do the ids of items and labels match?")
     return found
-
-
-def _kappa(human: NDArray[np.float64], judge: NDArray[np.float64], weights: Weights) -> Interval | None:
-    return _defined(lambda: bootstrap(lambda rows: cohen_kappa(human[rows], judge[rows], weights), human.size, seed=0))
 
 
 def _defined(figure: Callable[[], Interval]) -> Interval | None:

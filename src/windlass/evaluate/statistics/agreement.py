@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from windlass.core.errors import InputError
-from windlass.evaluate.statistics.bootstrap import bootstrap
+from windlass.evaluate.statistics.bootstrap import bootstrap_sums
 from windlass.evaluate.statistics.checks import Clusters, finite
 from windlass.evaluate.statistics.intervals import Interval
 
@@ -31,17 +31,25 @@ def cohen_kappa(first: ArrayLike, second: ArrayLike, weights: Weights = "none") 
 
     The size of a disagreement is the difference of the two numbers. NaN where both always gave one and the same.
     """
-    a, b = finite(first, "ratings of the first rater"), finite(second, "ratings of the second rater")
-    if a.size != b.size:
-        raise InputError(f"The first rater has {a.size} ratings, the second {b.size}.", "Compare them on common items.")
-    values, codes = np.unique(np.concatenate([a, b]), return_inverse=True)
-    k = values.size
-    table = np.zeros((k, k))
-    np.add.at(table, (codes[: a.size], codes[a.size :]), 1.0 / a.size)
-    distance = np.abs(values[:, None] - values[None, :])
-    apart = {"none": (distance > 0).astype(np.float64), "linear": distance, "quadratic": distance**2}[weights]
-    by_chance = float(np.sum(np.outer(table.sum(axis=1), table.sum(axis=0)) * apart))
-    return math.nan if by_chance <= 0 else 1.0 - float(np.sum(table * apart)) / by_chance
+    table, apart = _table(first, second, weights)
+    return float(_kappa(table.sum(axis=0), apart))
+
+
+def kappa_interval(
+    first: ArrayLike,
+    second: ArrayLike,
+    weights: Weights = "none",
+    clusters: Clusters | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = 1999,
+    level: float = 0.95,
+) -> Interval:
+    """Cohen's kappa with a bootstrap interval over items, or over their clusters. Raises as `alpha_interval`."""
+    table, apart = _table(first, second, weights)
+    return bootstrap_sums(
+        table, lambda sums: _kappa(sums, apart), clusters, seed=seed, resamples=resamples, level=level
+    )
 
 
 def krippendorff_alpha(ratings: ArrayLike, measure: Measure = "nominal") -> float:
@@ -52,8 +60,8 @@ def krippendorff_alpha(ratings: ArrayLike, measure: Measure = "nominal") -> floa
     Source: Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011). Raises `InputError` when no item has two
     ratings.
     """
-    counts, values = _counts(ratings)
-    return _alpha(counts, values, measure)
+    pairs, values = _pairs(_shared(ratings)[0])
+    return float(_alpha(pairs.sum(axis=0), values, measure))
 
 
 def alpha_interval(
@@ -69,17 +77,10 @@ def alpha_interval(
 
     Raises `InputError` where it is not defined, or not on almost all resamples: there are too few items that differ.
     """
-    counts, values = _counts(ratings, clusters)
-    if clusters is not None:
-        several = np.sum(~np.isnan(_matrix(ratings)), axis=1) >= 2
-        clusters = [cluster for cluster, kept in zip(clusters, several) if kept]
-    return bootstrap(
-        lambda rows: _alpha(counts[rows], values, measure),
-        counts.shape[0],
-        clusters,
-        seed=seed,
-        resamples=resamples,
-        level=level,
+    shared, kept = _shared(ratings, clusters)
+    pairs, values = _pairs(shared)
+    return bootstrap_sums(
+        pairs, lambda sums: _alpha(sums, values, measure), kept, seed=seed, resamples=resamples, level=level
     )
 
 
@@ -113,41 +114,78 @@ def _matrix(ratings: ArrayLike) -> NDArray[np.float64]:
     return matrix
 
 
-def _counts(ratings: ArrayLike, clusters: Clusters | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """How often each value was given to each item with two ratings or more, shape (items, values); and the values."""
+def _shared(ratings: ArrayLike, clusters: Clusters | None = None) -> tuple[NDArray[np.float64], Clusters | None]:
+    """The items that two or more rated, and their clusters."""
     matrix = _matrix(ratings)
     if clusters is not None and len(clusters) != matrix.shape[0]:
         raise InputError(f"There are {matrix.shape[0]} items but {len(clusters)} cluster labels.")
-    matrix = matrix[np.sum(~np.isnan(matrix), axis=1) >= 2]
-    if not matrix.size:
+    several = np.sum(~np.isnan(matrix), axis=1) >= 2
+    if not several.any():
         raise InputError("No item has two ratings.", "Agreement needs items that two people rated.")
-    values, codes = np.unique(matrix[~np.isnan(matrix)], return_inverse=True)
-    return _per_item(matrix, values.size, codes), values
+    kept = None if clusters is None else [cluster for cluster, is_kept in zip(clusters, several) if is_kept]
+    return matrix[several], kept
 
 
 def _per_item(matrix: NDArray[np.float64], k: int, codes: NDArray[np.intp]) -> NDArray[np.float64]:
+    """How often each value was given to each item, shape (items, values)."""
     counts = np.zeros((matrix.shape[0], k))
     np.add.at(counts, (np.nonzero(~np.isnan(matrix))[0], codes), 1.0)
     return counts
 
 
-def _alpha(counts: NDArray[np.float64], values: NDArray[np.float64], measure: Measure) -> float:
-    raters = counts.sum(axis=1)
-    scaled = counts / (raters - 1)[:, None]
-    observed = scaled.T @ counts  # pairs of ratings of one item, each item worth as many as it has ratings
-    observed[np.diag_indices_from(observed)] -= scaled.sum(axis=0)
-    of_value = observed.sum(axis=0)
-    n = of_value.sum()
-    expected = np.outer(of_value, of_value) / (n - 1)  # its diagonal is never used: no value is apart from itself
-    apart = _apart(values, of_value, measure)
-    by_chance = float(np.sum(expected * apart))
-    return math.nan if by_chance <= 0 else 1.0 - float(np.sum(observed * apart)) / by_chance
+# What is bootstrapped are sums over items: of their cells in the table of two raters, and of their pairs of ratings.
 
 
-def _apart(values: NDArray[np.float64], of_value: NDArray[np.float64], measure: Measure) -> NDArray[np.float64]:
-    """Squared distance of any two values."""
+def _table(first: ArrayLike, second: ArrayLike, weights: Weights) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The cell of each item, shape (items, values * values), and what a disagreement counts, shape (values, values)."""
+    a, b = finite(first, "ratings of the first rater"), finite(second, "ratings of the second rater")
+    if a.size != b.size:
+        raise InputError(f"The first rater has {a.size} ratings, the second {b.size}.", "Compare them on common items.")
+    values, codes = np.unique(np.concatenate([a, b]), return_inverse=True)
+    k = values.size
+    cells = np.zeros((a.size, k * k))
+    cells[np.arange(a.size), codes[: a.size] * k + codes[a.size :]] = 1.0
+    distance = np.abs(values[:, None] - values[None, :])
+    apart = {"none": (distance > 0).astype(np.float64), "linear": distance, "quadratic": distance**2}[weights]
+    return cells, apart
+
+
+def _kappa(sums: NDArray[np.float64], apart: NDArray[np.float64]) -> NDArray[np.float64]:
+    """From sums of cells, shape (..., values * values)."""
+    k = apart.shape[0]
+    table = sums.reshape(*sums.shape[:-1], k, k)
+    total = table.sum(axis=(-2, -1))
+    by_chance = np.einsum("...i,...j,ij->...", table.sum(axis=-1), table.sum(axis=-2), apart)
+    return _beyond(np.sum(table * apart, axis=(-2, -1)) * total, by_chance)
+
+
+def _pairs(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The pairs of ratings of each item by their values, shape (items, values * values), each item worth as many as it
+    has ratings; and the values."""
+    values, codes = np.unique(matrix[~np.isnan(matrix)], return_inverse=True)
+    counts = _per_item(matrix, values.size, codes)
+    scaled = counts / (counts.sum(axis=1) - 1)[:, None]
+    pairs = scaled[:, :, None] * counts[:, None, :]
+    diagonal = np.arange(values.size)
+    pairs[:, diagonal, diagonal] -= scaled
+    return pairs.reshape(matrix.shape[0], -1), values
+
+
+def _alpha(sums: NDArray[np.float64], values: NDArray[np.float64], measure: Measure) -> NDArray[np.float64]:
+    """From sums of pairs, shape (..., values * values)."""
+    observed = sums.reshape(*sums.shape[:-1], values.size, values.size)
+    of_value = observed.sum(axis=-1)
     if measure == "nominal":
-        return 1.0 - np.eye(values.size)
-    place = values if measure == "interval" else np.cumsum(of_value) - of_value / 2
-    distance: NDArray[np.float64] = (place[:, None] - place[None, :]) ** 2
-    return distance
+        apart = np.broadcast_to(1.0 - np.eye(values.size), observed.shape)
+    else:  # by value, or by how many ratings lie below
+        place = values if measure == "interval" else np.cumsum(of_value, axis=-1) - of_value / 2
+        apart = np.broadcast_to((place[..., :, None] - place[..., None, :]) ** 2, observed.shape)
+    by_chance = np.einsum("...i,...j,...ij->...", of_value, of_value, apart)
+    return _beyond(np.sum(observed * apart, axis=(-2, -1)) * (of_value.sum(axis=-1) - 1.0), by_chance)
+
+
+def _beyond(observed: NDArray[np.float64], by_chance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 - observed / by chance, and NaN where chance alone never disagrees."""
+    defined = by_chance > 0
+    found: NDArray[np.float64] = np.where(defined, 1.0 - observed / np.where(defined, by_chance, 1.0), math.nan)
+    return found

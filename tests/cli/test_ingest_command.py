@@ -97,6 +97,31 @@ def test_living_indexes_from_their_making_to_their_end(home: Path, capsys: pytes
     assert main(["index", "show", "docs"]) == 2 and "no living index 'docs'" in capsys.readouterr().err
 
 
+def test_a_search_that_looks_at_fewer_vectors(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ingest("docs", "--quantised", "int8") == 0 and main(["index", "ann", "docs"]) == 2
+    assert "are for 10,000 and more" in capsys.readouterr().err
+    monkeypatch.setitem(EmbeddedIndex.make_cells.__kwdefaults__, "least", 1)
+    assert main(["index", "ann", "docs", "--recall", "1.5"]) == 2 and "cannot be reached" in capsys.readouterr().err
+    assert main(["index", "show", "docs"]) == 0 and "vectors int8 · ann off" in capsys.readouterr().out
+    assert main(["index", "ann", "docs"]) == 0 and "2 vectors" in capsys.readouterr().out
+    assert main(["index", "show", "docs"]) == 0 and "of the ten nearest" in capsys.readouterr().out
+    assert main(["index", "search", "docs", "salary of the miller"]) == 0 and "2 of 2" in capsys.readouterr().out
+    assert main(["index", "ann", "docs", "--off"]) == 0 and "every vector" in capsys.readouterr().out
+    assert main(["index", "show", "docs"]) == 0 and "ann off" in capsys.readouterr().out
+    assert main(["index", "ann", "gone"]) == 2 and "no living index 'gone'" in capsys.readouterr().err
+
+
+def test_which_of_several_indexes_answers_is_said(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ingest("docs") == 0 and ingest("docs/hr", "--name", "pay") == 0
+    capsys.readouterr()
+    assert main(["ask", "What is the salary of the miller?"]) == 0
+    assert "from pay, 1 passages (the one ingested into last; --name docs asks the other)" in capsys.readouterr().out
+    assert main(["ask", "What is the salary of the miller?", "--name", "docs"]) == 0
+    assert "from docs, 2 passages · trace" in capsys.readouterr().out
+
+
 def test_a_dry_run_says_what_would_be_done(capsys: pytest.CaptureFixture[str]) -> None:
     assert ingest("docs", "--dry-run") == 0
     out = capsys.readouterr().out

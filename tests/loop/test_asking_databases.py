@@ -11,6 +11,7 @@ from bench import _postgres_server
 
 from windlass.apply.assistant import Assistant
 from windlass.apply.rag.ingest.access import AccessRules
+from windlass.core.errors import Unsupported
 from windlass.core.values import ChatRequest, ChatResponse, Message
 from windlass.core.workspace import Workspace
 from windlass.loop import living
@@ -68,6 +69,14 @@ def test_it_answers_as_an_index_in_a_folder_does(ws: Workspace) -> None:
     for ours, theirs in zip(said["database"], said["folder"], strict=True):
         assert (ours.message.text, ours.citations) == (theirs.message.text, theirs.citations)
     right(said["database"])
+
+
+def test_a_database_makes_no_cells(ws: Workspace) -> None:
+    where = f"{_postgres_server.shared().dsn}#{uuid.uuid4().hex}"
+    with opened_for_ingest(ws, "database", Wishes([ws.home / "docs"], embedder="hashing", where=where)) as into:
+        into.ingest()
+    with pytest.raises(Unsupported, match="lies in a database"):
+        living.open_embedded(ws, "database")
 
 
 def right(said: list[ChatResponse]) -> None:

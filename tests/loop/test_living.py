@@ -162,6 +162,23 @@ def test_ways_of_cutting_by_name() -> None:
             chunk_settings(text)
 
 
+def test_quantised_vectors_are_remembered_and_may_come_and_go(ws: Workspace) -> None:
+    folder = ws.root / "indexes" / "docs"
+    for said, kind in (({"quantised": "int8"}, "int8"), ({}, "int8"), ({"quantised": "binary"}, "binary")):
+        ingest(ws, "docs", **said)
+        index = open_living(ws, "docs")
+        assert index.meta.quantised == kind and found(ws, "pump") >= {"docs/pump.md"}
+        assert [path.suffix for path in sorted(folder.glob("vectors-*"))] == sorted([".f32", f".{kind}"])
+        index.close()
+    ingest(ws, "docs", quantised="", dry=True)
+    assert list(folder.glob("*.binary"))
+    ingest(ws, "docs", quantised="")
+    ingest(ws, "docs")  # a writer sweeps
+    assert found(ws, "pump") >= {"docs/pump.md"} and settings_of(ws, "docs").quantised == ""  # type: ignore[union-attr]
+    with pytest.raises(InputError, match="not quantised by windlass"):
+        ingest(ws, "docs", name="far", where="postgres://nobody@127.0.0.1:1/x", quantised="int8")
+
+
 def test_an_index_may_lie_in_another_folder(ws: Workspace) -> None:
     elsewhere = ws.home / "elsewhere"
     ingest(ws, "docs", where=str(elsewhere))

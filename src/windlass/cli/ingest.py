@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         args.embedder,
         args.reembed,
         args.chunks,
-        {"none": "", None: None}.get(args.quantised, args.quantised),
+        None if args.quantised is None else args.quantised.replace("none", ""),
         args.budget,
         args.allow_empty,
     )

@@ -113,6 +113,44 @@ def test_quantised_rows_follow_the_vectors_wherever_they_go(tmp_path: Path, kind
         open_live(index.folder, new)
 
 
+def test_vectors_are_quantised_afterwards(tmp_path: Path) -> None:
+    index, other = opened(tmp_path / "index", ""), opened(tmp_path / "index", "")
+    index.put(entries(900))
+    index.delete([f"d{i}" for i in range(100, 200)])
+    expected = [hit.passage for hit in index.search("word3", 10, vector=queries(1)[0][1])]
+    for kind in ("int8", "binary", ""):
+        index.requantise(kind)  # type: ignore[arg-type]
+        index.requantise(kind)  # type: ignore[arg-type]
+        with other.reading() as now:  # whoever has it open sees that
+            assert now.meta.quantised == kind and (now.at.quantised is None) == (not kind)
+            if kind:
+                assert np.array_equal(now.at.quantised, quantise(kind, now.at.vectors))  # type: ignore[arg-type]
+        found = [hit.passage for hit in other.search("word3", 10, vector=queries(1)[0][1])]
+        assert len(set(found) & set(expected)) >= 8
+    with pytest.raises(InputError, match="quantised as 'int4'"):
+        index.requantise("int4")  # type: ignore[arg-type]
+
+
+def test_an_index_on_its_way_to_another_embedder_is_not_requantised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = opened(tmp_path / "index", "")
+    index.put(entries(300))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Chunker, "embed", stopped)
+        reembed(index.folder, Chunker(HashingEmbedder(64)))
+    with pytest.raises(InputError, match="being embedded anew"):
+        index.requantise("int8")
+    reembed(index.folder, Chunker(HashingEmbedder(64)))
+    again = open_live(index.folder, HashingEmbedder(64))
+    again.requantise("int8")
+    assert again.search("number17", 1)[0].citation.document == "d17"
+
+
+def stopped(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_int8_is_near_and_binary_counts_signs() -> None:
     vectors = unit(RNG.standard_normal((300, 70)))
     query = unit(RNG.standard_normal(70))

@@ -295,15 +295,18 @@ class EmbeddedIndex:
         """Gives the vectors quantised ones of another kind beside them (`embedded.quantised`), or none with "". Raises
         `InputError` while the index is being embedded anew."""
 
-        def change(db: sqlite3.Connection, meta: IndexMeta) -> None:
-            if meta.quantised != kind:
-                if writing.pending(db) is not None:
-                    raise InputError(f"The index {self.folder} is being embedded anew.", "Let that finish first.")
-                changed = replace(meta, quantised=kind)
-                writing.compact(db, self.folder, changed)
-                write_meta(db, changed)
+        def change(db: sqlite3.Connection, meta: IndexMeta) -> bool:
+            if meta.quantised == kind:
+                return False
+            if writing.pending(db) is not None:
+                raise InputError(f"The index {self.folder} is being embedded anew.", "Let that finish first.")
+            changed = replace(meta, quantised=kind)
+            writing.compact(db, self.folder, changed)
+            write_meta(db, changed)
+            return True
 
-        self._write(change)
+        if self._write(change):
+            self._write(lambda db, meta: None)  # which sweeps up the files before
 
     def make_cells(self, *, recall: float = 0.98, least: int = LEAST, progress: Progress | None = None) -> Made:
         """Makes the cache by which a search looks at a few of very many vectors (`embedded.cells`), in place of the one

@@ -168,7 +168,7 @@ def write_cells(
     """
     if not 0 < recall <= 1:
         raise InputError(f"A recall of {recall:g} cannot be reached.", "Ask for more than 0 and at most 1, say 0.98.")
-    count = round(2 * len(rows) ** 0.5) if cells is None else cells
+    count = min(round(2 * len(rows) ** 0.5), len(rows)) if cells is None else cells
     if not 1 <= count <= len(rows):
         raise InputError(f"{len(rows):,} vectors cannot be divided among {count:,} cells.")
     centres = centres_of(vectors, rows, count, np.random.default_rng(0))

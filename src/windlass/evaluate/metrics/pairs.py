@@ -1,0 +1,67 @@
+"""Files of texts beside their references, to be measured: lines of
+
+    {"found": "the cat sat", "right": ["the cat sat down", "a cat sat"], "cluster": "cats"}
+
+`right` may be one text. Lines of one cluster, as of one document, are not independent; where a line has one, all do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from windlass.core.errors import InputError
+
+_FORM = '{"found": "...", "right": ["...", ...], "cluster": "..."}'
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    found: Sequence[str]
+    right: Sequence[Sequence[str]]
+    clusters: Sequence[str] | None
+
+    def same_items(self, other: Pairs) -> None:
+        """Raises `InputError` unless both are of the same items in the same order: of the same references."""
+        if len(self.right) != len(other.right):
+            raise InputError(f"One file has {len(self.right)} lines, the other {len(other.right)}.")
+        for number, (one, two) in enumerate(zip(self.right, other.right), start=1):
+            if list(one) != list(two):
+                raise InputError(f"Item {number} is not the same in both files.", "Compare outputs for the same items.")
+
+
+def read_pairs(path: Path) -> Pairs:
+    """All lines but empty ones. Raises `InputError` naming the line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}.") from error
+    rows = [_row(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
+    if not rows:
+        raise InputError(f"{path} has no lines.", f"Give lines of {_FORM}.")
+    clusters = [cluster for _, _, cluster in rows if cluster is not None]
+    if clusters and len(clusters) < len(rows):
+        raise InputError(
+            f"{path}: {len(clusters)} of {len(rows)} lines have a cluster.", "Give all of them one, or none."
+        )
+    return Pairs([found for found, _, _ in rows], [right for _, right, _ in rows], clusters or None)
+
+
+def _row(line: str, where: str) -> tuple[str, list[str], str | None]:
+    try:
+        said = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{where} is not JSON: {error}.", f"Give lines of {_FORM}.") from error
+    if not isinstance(said, dict) or said.keys() - {"found", "right", "cluster"}:
+        raise InputError(f"{where} is not {_FORM}.")
+    right = [said["right"]] if isinstance(said.get("right"), str) else said.get("right")
+    if (
+        not isinstance(said.get("found"), str)
+        or not isinstance(right, list)
+        or not all(isinstance(r, str) for r in right)
+    ):
+        raise InputError(f"{where} has no text `found`, or no texts `right`.", f"Give lines of {_FORM}.")
+    cluster = said.get("cluster")
+    return said["found"], right, None if cluster is None else str(cluster)

@@ -1,0 +1,103 @@
+"""`windlass metrics`: what there is, scores of files, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from windlass.cli.main import main
+from windlass.evaluate.metrics.catalogue import METRICS, metric
+from windlass.evaluate.metrics.measure import difference, measured
+
+OLD = ["a cat", "a dog ran", "it rained", "who knows"]
+NEW = ["the cat sat", "a dog ran home", "it rained", "nobody"]
+RIGHT = [["the cat sat down"], ["a dog ran home", "dogs ran"], ["it rained all day"], ["nobody came"]]
+
+
+def written(path: Path, found: list[str], **more: list[str]) -> Path:
+    rows = [
+        {"found": one, "right": right, **{key: more[key][i] for key in more}}
+        for i, (one, right) in enumerate(zip(found, RIGHT))
+    ]
+    path.write_text("\n\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+def test_all_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["metrics"]) == 0
+    shown = capsys.readouterr().out.splitlines()[2:]
+    assert [line.split()[0] for line in shown] == list(METRICS)
+    assert main(["metrics", "--json"]) == 0
+    assert {row["name"]: row["better"] for row in json.loads(capsys.readouterr().out)}["wer"] == "lower"
+
+
+def test_files_are_measured_and_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new = str(written(tmp_path / "new.jsonl", NEW))
+    old = str(written(tmp_path / "old.jsonl", OLD))
+    assert main(["metrics", new, "ROUGE_L", "chrf"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("4 items, 95% intervals") and str(measured(metric("chrf"), NEW, RIGHT)) in shown
+    assert main(["metrics", new, "chrf", "--against", old, "--json", "--level", "0.9"]) == 0
+    found = json.loads(capsys.readouterr().out)["chrf"]
+    assert found["difference"] == difference(metric("chrf"), OLD, NEW, RIGHT, level=0.9).to_json()
+    assert main(["metrics", new, "rouge-l", "--against", old]) == 0
+    assert str(difference(metric("rouge-l"), OLD, NEW, RIGHT)) in capsys.readouterr().out
+
+
+def test_the_direction_decides_what_is_better(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    right = [some[0] for some in RIGHT]
+    best, none = str(written(tmp_path / "a.jsonl", right)), str(written(tmp_path / "b.jsonl", ["x"] * 4))
+    for one, other, told in ((best, none, "better"), (none, best, "worse"), (best, best, "not told apart")):
+        assert main(["metrics", one, "f1", "wer", "--against", other]) == 0
+        assert [line.endswith(told) for line in capsys.readouterr().out.splitlines()[-2:]] == [True, True]
+
+
+def test_clusters_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(written(tmp_path / "some.jsonl", NEW, cluster=["a", "a", "b", "b"]))
+    assert main(["metrics", file, "f1"]) == 0
+    assert "4 items in 2 clusters" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "message"),
+    [
+        (None, ["f1"], "cannot be read"),
+        ("", ["f1"], "has no lines"),
+        ("{", ["f1"], "line 1 is not JSON"),
+        ('{"found": "a", "right": "b"}\n[1]', ["f1"], "line 2 is not {"),
+        ('{"found": "a", "right": "b", "wrong": "c"}', ["f1"], "line 1 is not {"),
+        ('{"found": 1, "right": "b"}', ["f1"], "line 1 has no text `found`"),
+        ('{"found": "a"}', ["f1"], "no texts `right`"),
+        (
+            '{"found": "a", "right": "b", "cluster": 1}\n{"found": "a", "right": "b"}',
+            ["f1"],
+            "1 of 2 lines have a cluster",
+        ),
+        ('{"found": "a", "right": []}\n{"found": "a", "right": ["b"]}', ["bleu"], "Item 1 has no reference"),
+        ('{"found": "a", "right": "b"}', ["blue"], "no metric 'blue'"),
+        ('{"found": "a", "right": "b"}', ["fid"], "'fid' belongs to a corpus"),
+        ('{"found": "a", "right": "b"}', ["bleu"], "at least 2 independent"),
+        ('{"found": "a", "right": "b"}', [], "No metric is named"),
+    ],
+)
+def test_what_is_wrong_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, names: list[str], message: str
+) -> None:
+    file = tmp_path / "file.jsonl"
+    if text is not None:
+        file.write_text(text, encoding="utf-8")
+    assert main(["metrics", str(file), *names]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("windlass: ") and message in told and "Traceback" not in told
+
+
+def test_other_items_are_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new, old = written(tmp_path / "new.jsonl", NEW), tmp_path / "old.jsonl"
+    old.write_text(new.read_text(encoding="utf-8").replace("nobody came", "somebody came"), encoding="utf-8")
+    assert main(["metrics", str(new), "f1", "--against", str(old)]) == 2
+    assert "Item 4 is not the same in both files" in capsys.readouterr().err
+    old.write_text('{"found": "a", "right": "b"}', encoding="utf-8")
+    assert main(["metrics", str(new), "f1", "--against", str(old)]) == 2
+    assert "One file has 4 lines, the other 1" in capsys.readouterr().err

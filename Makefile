@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help demo test test-slow clients peers rag-peers lint docs bench clean
+.PHONY: help demo test test-slow clients peers rag-peers lm-eval-peers lint docs bench clean
 
 help:
 	@echo "make demo       set up, then run the whole loop on this machine's Python documentation"
@@ -13,6 +13,7 @@ help:
 	@echo "make clients    install the outside clients that the long checks use"
 	@echo "make peers      install the peers of bench.tasks, which pin each other's versions"
 	@echo "make rag-peers  install the peers of bench.rag"
+	@echo "make lm-eval-peers  install lm-evaluation-harness for bench.evaluate and the long checks"
 	@echo "make lint       ruff, mypy --strict, import contracts"
 	@echo "make docs       run every code block of the docs"
 	@echo "make bench      the benchmarks; installs their peers"
@@ -31,7 +32,7 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
-test-slow: $(READY) clients
+test-slow: $(READY) clients lm-eval-peers
 	$(BIN)/python -m pytest -m slow
 
 # Other people's clients pin each other's versions: they get an environment of their own.
@@ -62,6 +63,16 @@ rag-peers: .venv-rag-peers/.ready
 	.venv-rag-peers/bin/python -m pip install --quiet -r bench/rag-peers.txt
 	@touch $@
 
+# And lm-evaluation-harness, which the long checks use too.
+lm-eval-peers: .venv-lm-eval-peers/.ready
+
+.venv-lm-eval-peers/.ready: bench/lmeval-peers.txt
+	test -x .venv-lm-eval-peers/bin/python || $(PYTHON) -m venv .venv-lm-eval-peers
+	.venv-lm-eval-peers/bin/python -m pip install --quiet --upgrade "pip>=25"
+	.venv-lm-eval-peers/bin/python -m pip install --quiet "torch>=2.9,<2.14"
+	.venv-lm-eval-peers/bin/python -m pip install --quiet -r bench/lmeval-peers.txt
+	@touch $@
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -71,9 +82,9 @@ lint: $(READY)
 docs: $(READY)
 	$(BIN)/python -m pytest tests/test_docs.py -m "slow or not slow"
 
-bench: $(READY) peers rag-peers
+bench: $(READY) peers rag-peers lm-eval-peers
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	for module in bench/[a-z]*.py; do $(BIN)/python -m bench.$$(basename $$module .py) || exit 1; done
 
 clean:
-	rm -rf $(VENV) .venv-clients .venv-tasks-peers .venv-rag-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .venv-clients .venv-tasks-peers .venv-rag-peers .venv-lm-eval-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

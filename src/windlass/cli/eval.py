@@ -1,8 +1,10 @@
-"""Scores a variant of the assistant on its exam: retrieval and abstention, each with a confidence interval.
+"""Scores what answers, with confidence intervals: a variant of the assistant on its exam, a model on benchmarks.
 
-windlass eval live                     what is served now
-windlass eval VARIANT --against live   paired comparison and the gate's verdict; promotes nothing
-windlass eval live --risk 0.1          calibrate abstention: at most a tenth of the answers given is wrong
+windlass eval live                        the assistant that is served now: retrieval and abstention
+windlass eval VARIANT --against live      paired comparison and the gate's verdict; promotes nothing
+windlass eval live --risk 0.1             calibrate abstention: at most a tenth of the answers given is wrong
+windlass eval MODEL --tasks piqa mmlu     a model of the workspace, a folder, or an endpoint, on benchmarks
+windlass eval --list                      the benchmarks that there are
 
 Calibrating fits the rule on one half of the exam's dev questions (or of --questions), chooses its threshold on the
 other so that the promise holds with the confidence of --level, draws risk against coverage, and stores a variant;
@@ -18,6 +20,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from windlass.cli import benchmarks
 from windlass.cli.workspace import add_option, opened
 from windlass.core.errors import InputError
 
@@ -25,7 +28,10 @@ _STATUS = {"GO": 0, "NO-GO": 3, "INCONCLUSIVE": 4}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("variant", help="name, name@version or digest of a variant, or 'live'")
+    parser.add_argument(
+        "variant", nargs="?", metavar="VARIANT | MODEL",
+        help="name, name@version or digest of a variant, or 'live'; with --tasks of a model, or its folder or URL",
+    )  # fmt: skip
     parser.add_argument("--against", metavar="VARIANT", help="the incumbent to compare with, or 'live'")
     parser.add_argument("--split", choices=("test", "dev", "harvest"), default="test", help="default: test")
     parser.add_argument("--task", default="assistant", help="whose release 'live' means; default: assistant")
@@ -36,11 +42,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--questions", type=Path, metavar="FILE", help="JSON lines with `question`, and `answers` or `document`"
     )
     calibrating.add_argument("--promote", action="store_true", help="serve the calibrated variant")
+    benchmarks.add_options(parser)
     parser.add_argument("--json", action="store_true", help="print the whole result as JSON")
     add_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.list:
+        return benchmarks.list_benchmarks(args)
+    if args.variant is None:
+        raise InputError("Nobody said what to score.", "`windlass eval live`, or `windlass eval MODEL --tasks piqa`.")
+    if args.tasks:
+        return benchmarks.run(args)
+    benchmarks.refuse_options(args)
     from windlass.evaluate.experiments.reports import rendered
     from windlass.evaluate.experiments.stored import to_json
     from windlass.evaluate.tables import render_report

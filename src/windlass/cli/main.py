@@ -42,7 +42,7 @@ COMMANDS: dict[str, str] = {
     "deploy": "write what starts a model or a release elsewhere: container, compose, Kubernetes, systemd, vLLM",
     "probe": "compare two OpenAI-compatible servers answer by answer",
     "feedback": "score an answer: up or down, and which document would have been right",
-    "eval": "score a variant on its exam, or compare two, with intervals and a verdict",
+    "eval": "score a variant on its exam or a model on benchmarks, with intervals; compare two, with a verdict",
     "metrics": "measure texts beside references, with intervals; list the metrics there are",
     "judge": "judge outputs by a model, and tell how far it says what people say",
     "review": "let people judge: queues of items, labelled in the studio, blind where two are compared",

@@ -77,19 +77,29 @@ class Prompt:
 
         Raises `InputError` for an empty prompt, `Unsupported` for anything the model cannot read.
         """
-        for number, message in enumerate(messages):
-            if not isinstance(message.content, str) and not all(isinstance(p, TextPart) for p in message.content):
-                raise Unsupported(f"messages[{number}] holds an image.", "This model reads text only.")
         if self._template is None or raw:
-            ids = self.encode(_only_user_text(messages), special=True)
+            ids = self.encode(_only_user_text(_texts(messages)), special=True)
         else:
-            turns = [_as_template_sees(message, f"messages[{number}]") for number, message in enumerate(messages)]
-            known = {**(switches or {}), **({"tools": tools_json(tools)} if tools else {})}
-            text = self._template.render(turns, add_generation_prompt=opening, **known)
-            ids = self.encode(text, special=False)
+            ids = self.encode(self.text(messages, opening=opening, tools=tools, switches=switches), special=False)
         if not ids:
             raise InputError("The prompt is empty.", "Write at least one character.")
         return ids
+
+    def text(
+        self,
+        messages: Sequence[Message],
+        *,
+        opening: bool = True,
+        tools: Sequence[ToolSpec] = (),
+        switches: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The conversation as the chat template writes it, special tokens included. Raises `Unsupported` without one,
+        and for anything the model cannot read."""
+        if self._template is None:
+            raise Unsupported("This is a base model, which has no chat template.", "Give it texts, not conversations.")
+        turns = [_as_template_sees(message, f"messages[{number}]") for number, message in enumerate(_texts(messages))]
+        known = {**(switches or {}), **({"tools": tools_json(tools)} if tools else {})}
+        return self._template.render(turns, add_generation_prompt=opening, **known)
 
     def facts(self) -> dict[str, str | None]:
         """`bos_token`, `eos_token`, `pad_token` and `chat_template`, as texts or None."""
@@ -104,6 +114,14 @@ class Prompt:
         except (UnicodeEncodeError, TypeError) as error:
             raise InputError(f"The prompt is not valid Unicode ({error}).") from error
         return [self._bos, *ids] if special and self._bos is not None and ids[:1] != [self._bos] else ids
+
+
+def _texts(messages: Sequence[Message]) -> Sequence[Message]:
+    """The same. Raises `Unsupported` where one holds more than text."""
+    for number, message in enumerate(messages):
+        if not isinstance(message.content, str) and not all(isinstance(p, TextPart) for p in message.content):
+            raise Unsupported(f"messages[{number}] holds an image.", "This model reads text only.")
+    return messages
 
 
 def _only_user_text(messages: Sequence[Message]) -> str:

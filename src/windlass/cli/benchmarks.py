@@ -1,0 +1,107 @@
+"""The part of `windlass eval` that asks models what benchmarks ask."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from windlass.cli.workspace import opened_unless_placed
+from windlass.core.errors import InputError
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("benchmarks", "how well a model does on what others are measured by")
+    group.add_argument(
+        "--tasks", nargs="+", metavar="TASK",
+        help="benchmarks by name (`mmlu/astronomy` is a part of one), or files of your own that end in .toml",
+    )  # fmt: skip
+    group.add_argument("--list", action="store_true", help="show the benchmarks, and which of their data are there")
+    group.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="your copy of the data; default: the folder in WINDLASS_DATA"
+    )
+    group.add_argument("--shots", type=int, metavar="N", help="examples before each question; default: the benchmark's")
+    group.add_argument(
+        "--seed", type=int, help="draws the examples; default: the first ones. And seeds what is sampled"
+    )
+    group.add_argument("--limit", type=int, metavar="N", help="the first N rows of each file only")
+    group.add_argument("--chat", action="store_true", help="through the model's chat template")
+    group.add_argument("--system", metavar="TEXT", help="instructions, in place of the benchmark's own")
+    group.add_argument("--temperature", type=float, default=0.0, help="of written answers; default: 0, greedy")
+    group.add_argument("--repeats", type=int, default=1, metavar="N", help="write each answer N times")
+    group.add_argument("--slices", action="store_true", help="show the parts of each benchmark, too")
+    group.add_argument("--policy", default="fp32", help="arithmetic of a local model; default: fp32, which is exact")
+    group.add_argument("--bos", action=argparse.BooleanOptionalAction, help="begin texts with the model's first token")
+    group.add_argument("--truncate", action="store_true", help="cut what is too long at its left, not leave it out")
+    group.add_argument("--model", default="", metavar="NAME", help="which of an endpoint's models is meant")
+    group.add_argument("--api-key-env", metavar="NAME", help="environment variable with an endpoint's key")
+
+
+def refuse_options(args: argparse.Namespace) -> None:
+    """Raises `InputError` for options of benchmarks where none was named."""
+    given = argparse.ArgumentParser()
+    add_options(given)
+    for name, default in vars(given.parse_args([])).items():
+        if getattr(args, name) != default:
+            raise InputError(f"--{name.replace('_', '-')} belongs to benchmarks.", "Name them: --tasks piqa arc_easy.")
+
+
+def list_benchmarks(args: argparse.Namespace) -> int:
+    from windlass.core.tables import table
+    from windlass.loop.benchmarks.catalogue import overview
+
+    print(table(("benchmark", "kind", "items", "shots", "what"), overview(args.data), right=(2, 3)))
+    return 0
+
+
+def run(args: argparse.Namespace) -> int:
+    from windlass.core.progress import Progress
+    from windlass.evaluate.harness.definitions import read_benchmark
+    from windlass.evaluate.harness.items import Asking, make_exam
+    from windlass.evaluate.harness.running import Sampling
+    from windlass.loop.benchmarks.evaluating import data_folder, evaluate_model
+    from windlass.loop.benchmarks.models import Opening, open_model
+    from windlass.loop.benchmarks.tables import failures, render, rows, slice_rows
+
+    folder = data_folder(args.data)
+    asking = Asking(shots=args.shots, seed=args.seed, limit=args.limit, chat=args.chat, system=args.system)
+    sampling = Sampling(args.temperature, args.repeats, args.seed or 0)
+    exams = []
+    for task in dict.fromkeys(args.tasks):  # what cannot be asked is told before anything is
+        name, _, part = (task, "", "") if task.endswith(".toml") else task.partition("/")
+        exams.append(make_exam(read_benchmark(name), folder, asking, part))
+    opening = Opening(args.policy, args.bos, args.truncate, args.model, args.api_key_env)
+    with opened_unless_placed(args, [args.variant]) as ws:
+        model = open_model(ws, args.variant, opening)
+        try:
+            lines, found = [], []
+            for exam in exams:
+                with Progress(exam.benchmark.name, None, "requests") as progress:
+
+                    def say(done: int, of: int, progress: Progress = progress) -> None:
+                        progress.total = of
+                        progress.update(done)
+
+                    one = evaluate_model(ws, model, exam, sampling=sampling, say=say)
+                found.append(one)
+                lines += rows(exam, one.results, one.measures)
+                lines += slice_rows(exam, one.results) if args.slices else []
+                for line in failures(one.results.items):
+                    print(f"{exam.benchmark.name}: {line}", file=sys.stderr)
+            truncated = getattr(model, "truncated", 0)
+        finally:
+            model.close()
+    if args.json:
+        print(json.dumps([one.to_json() for one in found], indent=2))
+    else:
+        print(f"{found[0].results.variant}  {(found[0].results.digest or '')[:12]}\n\n{render(lines)}")
+        for one in found:
+            if one.artifact is not None:
+                print(f"\n{one.artifact.ref}  {one.artifact.digest[:12]}", end="")
+        print("" if ws is not None else "\nNothing was kept: there is no workspace here (`windlass init`).")
+    if truncated:
+        print(f"{truncated:,} requests were too long for the model and were cut at their left.", file=sys.stderr)
+    if any(not one.measures for one in found):
+        raise InputError("On a benchmark every item failed, so that it has no score.", "The reasons stand above.")
+    return 0

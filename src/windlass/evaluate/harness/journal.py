@@ -1,0 +1,86 @@
+"""Replies on the disk as they come, so that a benchmark that was stopped asks nothing twice.
+
+A line is the key of a request and its reply, `["9ae0…", [-3.2, true, 4]]` or `["9ae0…", "text"]`. Lines are only
+appended: a kill tears at most the last one, which is cut off. What failed is not kept, and so is asked again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from windlass.core.errors import InputError
+from windlass.core.files import disk_errors, exclusive
+from windlass.core.protocols import Likelihood
+from windlass.evaluate.harness.requests import Reply
+
+
+class Journal:
+    """Belongs to one process at a time (`WorkspaceBusy`). Raises `InputError` for a broken line before the last."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.replies: dict[str, Reply] = {}
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = exclusive(path.with_suffix(".lock"), "this benchmark")
+            self._lock.__enter__()
+            self._file = path.open("ab")
+            try:
+                os.ftruncate(self._file.fileno(), self._load())
+            except BaseException:
+                self.close()
+                raise
+        self.had = len(self.replies)
+        """Replies of earlier runs."""
+
+    def keep(self, replies: Mapping[str, Reply]) -> None:
+        """On the disk when it returns."""
+        lines = "".join(json.dumps([key, _plain(reply)]) + "\n" for key, reply in replies.items())
+        with disk_errors(self.path):
+            self._file.write(lines.encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self.replies.update(replies)
+
+    def remove(self) -> None:
+        """All is done."""
+        self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self._file.close()
+        self._lock.__exit__(None, None, None)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _load(self) -> int:
+        """Returns where the last whole line ends."""
+        end = 0
+        with self.path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                if not raw.endswith(b"\n"):
+                    break
+                try:
+                    key, reply = json.loads(raw)
+                    self.replies[key] = reply if isinstance(reply, str) else Likelihood(*reply)
+                except (ValueError, TypeError) as error:
+                    raise InputError(
+                        f"{self.path}, line {number}, is broken ({error!r}).",
+                        "Remove that line: what it holds is asked again.",
+                    ) from error
+                end += len(raw)
+        return end
+
+
+def _plain(reply: Reply) -> Any:
+    return reply if isinstance(reply, str) else [reply.logprob, reply.greedy, reply.tokens]

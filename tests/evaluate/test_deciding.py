@@ -137,6 +137,13 @@ def test_each_kind_of_value_gets_its_interval() -> None:
     }
 
 
+def test_how_many_more_safe_answers_it_takes() -> None:
+    """The lower end of n of n is 0.025^(1/n), which is 0.99 at 367."""
+    safe = {"safe": Pairs(np.ones(300), np.ones(300), bounds=UNIT), "f1": scored(RNG)}
+    verdict = decide(Policy("f1", limits=(Limit("safe", at_least=0.99),)), safe)
+    assert verdict.decision == "INCONCLUSIVE" and verdict.n_needed == pytest.approx(68, abs=3)
+
+
 def test_marks_that_never_varied_may_yet() -> None:
     codes = np.repeat(np.arange(40), 5)
     half = Pairs(np.full(200, 0.5), np.full(200, 0.5), codes, bounds=UNIT)

@@ -298,6 +298,9 @@ def _still_needed(gain: Interval, bar: float, power: float) -> int | None:
     for the estimate seen here but, in `power` of all repetitions, for the one that the new items will give.
     """
     distance = gain.estimate - bar
+    if distance > 0 and gain.high == gain.estimate > gain.low:
+        # At the edge of what can be, as 300 safe answers of 300 are: there the interval shrinks with the items.
+        return max(1, math.ceil(gain.n * (gain.estimate - gain.low) / distance) - gain.n)
     half = gain.estimate - gain.low if distance > 0 else gain.high - gain.estimate
     narrower = half * (1 + normal_quantile(power) / normal_quantile(0.5 + gain.level / 2))
     if narrower >= abs(distance) * math.sqrt(_BEYOND_REASON / gain.n):

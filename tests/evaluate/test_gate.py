@@ -26,6 +26,8 @@ from windlass.evaluate.statistics.intervals import Interval, mean_interval
 from windlass.evaluate.statistics.paired import paired_difference
 
 finite = st.floats(-1, 1, allow_nan=False)
+POINTS = st.tuples(finite, finite, finite).map(sorted).filter(lambda points: points[0] < points[2])
+"""Of items that differ: what none that differs shows is a test of its own."""
 rules = st.sampled_from([superiority(), superiority(better="lower"), non_inferiority(0.05)])
 
 
@@ -34,7 +36,7 @@ def interval(low: float, estimate: float, high: float, n: int = 500, clusters: i
 
 
 @settings(max_examples=300, deadline=None)
-@given(points=st.tuples(finite, finite, finite).map(sorted), n=st.integers(1, 3000), clusters=st.integers(1, 100))
+@given(points=POINTS, n=st.integers(1, 3000), clusters=st.integers(1, 100))
 def test_never_go_unless_the_whole_interval_clears_the_bar(points: list[float], n: int, clusters: int) -> None:
     found = interval(*points, n=n, clusters=min(n, clusters))
     enough = n >= 50 and min(n, clusters) >= 10
@@ -44,7 +46,7 @@ def test_never_go_unless_the_whole_interval_clears_the_bar(points: list[float], 
 
 
 @settings(max_examples=300, deadline=None)
-@given(points=st.tuples(finite, finite, finite).map(sorted), up=st.floats(0, 1), rule=rules)
+@given(points=POINTS, up=st.floats(0, 1), rule=rules)
 def test_a_better_interval_never_gets_a_worse_verdict(points: list[float], up: float, rule: Rule) -> None:
     order = ["NO-GO", "INCONCLUSIVE", "GO"]
     shift = up if rule.better == "higher" else -up
@@ -54,7 +56,7 @@ def test_a_better_interval_never_gets_a_worse_verdict(points: list[float], up: f
 
 
 @settings(max_examples=300, deadline=None)
-@given(points=st.tuples(finite, finite, finite).map(sorted), rule=rules)
+@given(points=POINTS, rule=rules)
 def test_only_the_inconclusive_asks_for_items_and_always_for_some(points: list[float], rule: Rule) -> None:
     verdict = decide(interval(*points), rule=rule)
     if verdict.decision == "INCONCLUSIVE":

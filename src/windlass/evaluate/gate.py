@@ -300,7 +300,8 @@ def _still_needed(gain: Interval, bar: float, power: float) -> int | None:
     distance = gain.estimate - bar
     if distance > 0 and gain.high == gain.estimate > gain.low:
         # At the edge of what can be, as 300 safe answers of 300 are: there the interval shrinks with the items.
-        return max(1, math.ceil(gain.n * (gain.estimate - gain.low) / distance) - gain.n)
+        times = (gain.estimate - gain.low) / distance
+        return None if times * gain.n >= _BEYOND_REASON else max(1, math.ceil(times * gain.n) - gain.n)
     half = gain.estimate - gain.low if distance > 0 else gain.high - gain.estimate
     narrower = half * (1 + normal_quantile(power) / normal_quantile(0.5 + gain.level / 2))
     if narrower >= abs(distance) * math.sqrt(_BEYOND_REASON / gain.n):

@@ -10,7 +10,7 @@
 Before each turn users send their next portion, see what is live answer it, and approve or correct. A turn makes what
 candidates it can, lets them race, compares one and promotes it or not: all as `windlass turn` does it. After each turn
 what is live is measured on data that neither users nor turns have touched, beside what was live at the start, item by
-item, with paired 95 % intervals. A slip is a promotion after which this measurement is worse, its interval wholly below
+item, with paired 95 % intervals. Rerankers and other passages, which take minutes each, are left out here. A slip is a promotion after which this measurement is worse, its interval wholly below
 zero. Cost is processor time a call.
 
     python -m bench.turn [--tasks topic tone passages answers] [--scale 0.2]
@@ -180,7 +180,8 @@ def exam_of(
     with ws.artifacts.build("dataset", "exam") as draft:
         draft.add_parent("corpus", corpus)
         with (draft.path / "items.jsonl").open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(asdict(item)) + "\n" for item in items)
+            # People wrote them: there is no sentence of a document to be hidden.
+            file.writelines(json.dumps({**asdict(item), "start": None, "end": None}) + "\n" for item in items)
         write_json(draft.path / "exam.json", {"settings": {}, "withheld": sorted(withheld)})
         draft.card = {"items": len(items)}
     return draft.done, unused
@@ -236,8 +237,11 @@ def assistant(
             live.find(question)
         return (time.process_time() - began) * 1000 / len(asked)
 
+    only = ("weights", "ranks", "feedback", "adapter", *(["abstention"] if name == "answers" else []))
+
     def turned(number: int) -> Turned:
-        return turn_assistant(ws, plan=Plan(Limits(minutes=20)), policy=policy, embedder=embedder, tell=tell)
+        plan = Plan(Limits(minutes=60), only=only)
+        return turn_assistant(ws, plan=plan, policy=policy, embedder=embedder, tell=tell)
 
     return World(ask, turned, measured, [item.cluster for item in unused], cost)
 

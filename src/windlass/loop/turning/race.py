@@ -58,7 +58,7 @@ def race(
     *,
     heats: int = 3,
     finalists: int = 1,
-    level: float = 0.8,
+    level: float = 0.9,
     seed: int = 0,
 ) -> list[Standing]:
     """All runners, the finalists first, the best of them at the head; nobody is a finalist who gains nothing.

@@ -36,6 +36,7 @@ from windlass.build.adapt.recipe import TUNING
 from windlass.build.adapt.tuning import tune
 from windlass.core.artifacts import Artifact
 from windlass.core.documents import read_documents
+from windlass.core.errors import InputError
 from windlass.core.files import sha256_json
 from windlass.core.protocols import Embedder
 from windlass.core.trace import Recorder
@@ -69,6 +70,8 @@ from windlass.loop.variant import make_variant, parts, read_variant, reader_of
 
 DECISIONS = ("right_decision", "right_outcome")
 """Metrics for which it matters when the assistant abstains."""
+RANKED = 200
+"""Questions below which no reranker is trained."""
 RERANK_DEPTH = 10
 RERANK_WEIGHTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 _CHUNKS: Mapping[str, tuple[str, ChunkSettings]] = {
@@ -188,6 +191,8 @@ class Retrieval:
     def _reranker(self, key: str) -> Artifact:
         name = f"{self.task}-reranker"
         items = load_harvest(self.dataset)
+        if len(items) < RANKED:
+            raise InputError(f"{len(items):,} questions are too few to learn ranking from, it takes {RANKED:,}.")
         rows = ranking_dataset(
             self._ws, self._index, self._embedder, questions=self.dataset, most=len(items), name=f"{self.task}-ranking"
         )

@@ -10,8 +10,9 @@
 Before each turn users send their next portion, see what is live answer it, and approve or correct. A turn makes what
 candidates it can, lets them race, compares one and promotes it or not: all as `windlass turn` does it; rerankers and
 other passages, which take minutes each, are left out here. After each turn what is live is measured on data that
-neither users nor turns have touched, beside what was live at the start, item by item, with paired 95 % intervals. A slip
-is a promotion after which this measurement is worse, its interval wholly below zero. Cost is processor time a call.
+neither users nor turns have touched, beside what was live at the start, item by item, with paired 95 % intervals. A
+slip is a promotion after which this measurement is worse, its interval wholly below zero. Cost is processor time a
+call.
 
     python -m bench.turn [--tasks topic tone passages answers] [--scale 0.2]
 """

@@ -40,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", type=int, metavar="N", help="what asked models may take")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="make only these candidates")
     parser.add_argument("--finalists", type=int, default=1, metavar="N", help="compare so many, one after the other")
+    parser.add_argument("--policy", type=Path, metavar="FILE.toml", help="what a candidate must show (docs/gate.md)")
     parser.add_argument("--seed", type=int, default=0, help="of the training; default: 0")
     assistants = parser.add_argument_group("assistants")
     assistants.add_argument("--metric", metavar="NAME", help="what must get better, of an assistant; default: ndcg@10")
@@ -79,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _refuse(args: argparse.Namespace, typed: bool) -> None:
     """Raises `InputError` for options of the other kind of task."""
+    if args.policy and (args.metric or args.margin is not None):
+        raise InputError("--policy says all that a candidate must show.", "Leave --metric and --margin out.")
     names = ("metric", "synthetic", "shuffled") if typed else ("items", "scored_by", "margin", "reflector", "base")
     for name in names:
         if getattr(args, name):
@@ -97,11 +100,12 @@ def _assistant(ws: Workspace, args: argparse.Namespace, plan: Plan) -> Turned:
     from windlass.evaluate.exams import POLICY
     from windlass.evaluate.gate import superiority
     from windlass.evaluate.outcomes import METRICS
-    from windlass.evaluate.policy import Policy
+    from windlass.evaluate.policy import Policy, read_policy
     from windlass.loop.candidate import Recipe
     from windlass.loop.turning.turns import turn_assistant
 
-    policy = POLICY
+    policy = read_policy(args.policy) if args.policy else POLICY
+    policy.check_metrics(METRICS)
     if args.metric:
         if args.metric not in METRICS:
             raise InputError(f"There is no metric '{args.metric}' of assistants.", f"There are: {', '.join(METRICS)}.")
@@ -119,16 +123,17 @@ def _assistant(ws: Workspace, args: argparse.Namespace, plan: Plan) -> Turned:
 def _task(ws: Workspace, args: argparse.Namespace, plan: Plan) -> Turned:
     from windlass.apply.tasks.loading import load_task
     from windlass.evaluate.gate import non_inferiority, superiority
-    from windlass.evaluate.policy import Policy
+    from windlass.evaluate.policy import Policy, read_policy
     from windlass.loop.prompting.items import equal, read_items
     from windlass.loop.prompting.scored import scored_by
     from windlass.loop.prompting.searching import Search
     from windlass.loop.tasks import surroundings
     from windlass.loop.turning.students import Teaching
     from windlass.loop.turning.turns import turn_task
-    from windlass.loop.turning.typed import POLICY
+    from windlass.loop.turning.typed import MEASURED, POLICY
 
-    policy = POLICY
+    policy = read_policy(args.policy, {POLICY.primary: "higher"}) if args.policy else POLICY
+    policy.check_metrics(MEASURED)
     if args.margin is not None:
         policy = Policy(POLICY.primary, non_inferiority(args.margin), {"latency_ms": superiority(better="lower")})
     return turn_task(

@@ -220,9 +220,10 @@ def compared(
 
 
 def at_rate(policy: Policy, rate: float) -> Policy:
-    """The same policy, each of whose rules errs at most this often."""
+    """The same policy, each of whose rules and limits lets what is no better through at most this often."""
     guards = {name: replace(rule, error_rate=rate) for name, rule in policy.guards.items()}
-    return replace(policy, rule=replace(policy.rule, error_rate=rate), guards=guards)
+    limits = tuple(replace(limit, error_rate=rate) for limit in policy.limits)
+    return replace(policy, rule=replace(policy.rule, error_rate=rate), guards=guards, limits=limits)
 
 
 def _decide(ws: Workspace, task: str, experiment: Artifact) -> ReleaseRecord | None:

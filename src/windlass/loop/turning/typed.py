@@ -69,8 +69,10 @@ from windlass.loop.turning.students import (
 
 HELD_OUT, LEARN = 0.3, 0.8
 """Shares: of all items for the comparison, and of the others for learning; the rest races."""
+MEASURED = (SCORE, "latency_ms", "cost_usd")
+"""What a policy of a typed task may name."""
 POLICY = Policy(SCORE)
-"""More right answers. A policy may name `latency_ms` and `cost_usd` as well."""
+"""More right answers."""
 
 
 class Typed:

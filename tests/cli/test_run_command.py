@@ -85,8 +85,8 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "a prompt that is not there": (("run", "shop.py:prompted", "--input", "x"), "no artifact 'nowhere@3'"),
     "code that fails": (("run", "fails.py", "--input", "x"), "fails.py, line 2, cannot be run: ZeroDivisionError"),
     "code that is none": (("run", "none_at_all.py", "--input", "x"), "SyntaxError"),
-    "items that are not there": (("task", "eval", "shop.py:tone", "none.jsonl"), "none.jsonl cannot be read"),
-    "items of another form": (("task", "eval", "shop.py:tone", "items.jsonl"), "Item 2, expected: Input should be 'go"),
+    "items that are not there": (("eval", "shop.py:tone", "none.jsonl"), "none.jsonl cannot be read"),
+    "items of another form": (("eval", "shop.py:tone", "items.jsonl"), "Example 2 of the items of 'tone'"),
 }
 
 
@@ -98,7 +98,7 @@ def test_bad_input_is_one_clear_line(
     configure(home, base_url="http://127.0.0.1:9/v1")
     (home / "fails.py").write_text("x = 0\ny = 1 / x\n")
     (home / "none_at_all.py").write_text("def x(:\n")
-    items = [{"inputs": {"review": "x"}, "expected": word} for word in ("good", "great")]
+    items = [{"inputs": {"review": word}, "expected": word} for word in ("good", "great")]
     (home / "items.jsonl").write_text("\n".join(map(json.dumps, items)))
     words, told = REFUSED[case]
     status, shown = said(capsys, *words)

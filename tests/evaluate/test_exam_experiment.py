@@ -116,7 +116,7 @@ def test_a_better_candidate_goes_a_worse_one_does_not() -> None:
 def test_a_guard_stops_a_candidate_that_ranks_better_but_never_answers() -> None:
     mute = [dataclasses.replace(o, abstained=True) for o in outcomes(0.8, 1)]
     experiment = compare(ITEMS, outcomes(0.0), mute)
-    assert dict(experiment.verdict.checks)["nDCG@10"].decision == "GO"
+    assert dict(experiment.verdict.checks)["ndcg@10"].decision == "GO"
     assert experiment.verdict.decision == "NO-GO"
 
 
@@ -144,7 +144,7 @@ def test_too_many_errors_decide_nothing() -> None:
     broken = [Outcome(error="down") if i % 10 == 0 else o for i, o in enumerate(outcomes(0.8, 1))]
     verdict = compare(ITEMS, outcomes(0.0), broken).verdict
     assert verdict.decision == "INCONCLUSIVE"
-    assert "items have no nDCG@10 (" in verdict.reason and "times: down)" in verdict.reason
+    assert "items have no ndcg@10 (" in verdict.reason and "times: down)" in verdict.reason
 
 
 def test_a_system_that_always_fails_is_recorded_not_raised() -> None:

@@ -1,5 +1,7 @@
-"""Scores what answers, with confidence intervals: a variant of the assistant on its exam, a model on benchmarks.
+"""Scores what answers, with confidence intervals: a typed task, the assistant on its exam, a model on benchmarks.
 
+windlass eval shop.py:tone items.jsonl --metric f1 --repeats 3 --model openai:gpt-5-mini
+                                          a task: lines of {"inputs": {...}, "expected": ..., "slices": {...}}
 windlass eval live                        the assistant that is served now: retrieval and abstention
 windlass eval VARIANT --against live      paired comparison and the gate's verdict; promotes nothing
 windlass eval live --risk 0.1             calibrate abstention: at most a tenth of the answers given is wrong
@@ -20,18 +22,17 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from windlass.cli import benchmarks
+from windlass.cli import benchmarks, evaluating, verdicts
 from windlass.cli.workspace import add_option, opened
 from windlass.core.errors import InputError
-
-_STATUS = {"GO": 0, "NO-GO": 3, "INCONCLUSIVE": 4}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "variant", nargs="?", metavar="VARIANT | MODEL",
-        help="name, name@version or digest of a variant, or 'live'; with --tasks of a model, or its folder or URL",
+        "variant", nargs="?", metavar="FILE.py:TASK | VARIANT | MODEL",
+        help="a task; name, name@version or digest of a variant, or 'live'; with --tasks of a model, its folder or URL",
     )  # fmt: skip
+    parser.add_argument("items", nargs="?", type=Path, metavar="ITEMS.jsonl", help="what a task is evaluated on")
     parser.add_argument("--against", metavar="VARIANT", help="the incumbent to compare with, or 'live'")
     parser.add_argument("--split", choices=("test", "dev", "harvest"), default="test", help="default: test")
     parser.add_argument("--task", default="assistant", help="whose release 'live' means; default: assistant")
@@ -43,6 +44,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     calibrating.add_argument("--promote", action="store_true", help="serve the calibrated variant")
     benchmarks.add_options(parser)
+    evaluating.add_options(
+        parser.add_argument_group("tasks", "what was answered is kept: a stopped evaluation goes on, for no more money")
+    )
     parser.add_argument("--json", action="store_true", help="print the whole result as JSON")
     add_option(parser)
 
@@ -54,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("Nobody said what to score.", "`windlass eval live`, or `windlass eval MODEL --tasks piqa`.")
     if args.tasks:
         return benchmarks.run(args)
+    if ".py" in args.variant or args.items is not None:
+        return evaluating.run(args)
     benchmarks.refuse_options(args)
     from windlass.evaluate.experiments.reports import rendered
     from windlass.evaluate.experiments.stored import to_json
@@ -71,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             return 0
         experiment = compare_variants(ws, args.variant, args.against, split=args.split, task=args.task)
         print(json.dumps(to_json(experiment), indent=2) if args.json else rendered(experiment))
-        return _STATUS[experiment.verdict.decision]
+        return verdicts.STATUS[experiment.verdict.decision]
 
 
 def _calibrate(args: argparse.Namespace) -> int:

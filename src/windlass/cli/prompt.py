@@ -145,7 +145,8 @@ def _search(ws: Workspace, args: argparse.Namespace) -> int:
     from windlass.apply.providers.budget import Budget
     from windlass.apply.tasks.loading import load_task
     from windlass.core.progress import Progress
-    from windlass.loop.prompting.items import equal, read_items
+    from windlass.loop.evaluating.items import read_items
+    from windlass.loop.evaluating.scorers import equal
     from windlass.loop.prompting.optimising import optimise
     from windlass.loop.prompting.scored import scored_by
     from windlass.loop.prompting.searching import Search

@@ -124,7 +124,8 @@ def _task(ws: Workspace, args: argparse.Namespace, plan: Plan) -> Turned:
     from windlass.apply.tasks.loading import load_task
     from windlass.evaluate.gate import non_inferiority, superiority
     from windlass.evaluate.policy import Policy, read_policy
-    from windlass.loop.prompting.items import equal, read_items
+    from windlass.loop.evaluating.items import read_items
+    from windlass.loop.evaluating.scorers import equal
     from windlass.loop.prompting.scored import scored_by
     from windlass.loop.prompting.searching import Search
     from windlass.loop.tasks import surroundings

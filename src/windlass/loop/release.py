@@ -14,6 +14,7 @@ from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError, NotFound
 from windlass.core.records import ReleaseRecord
 from windlass.core.workspace import Workspace
+from windlass.loop.evaluating.experiments import valid
 
 
 def history(ws: Workspace, task: str | None = None) -> list[ReleaseRecord]:
@@ -44,7 +45,8 @@ def promote(ws: Workspace, task: str, variant: Artifact, experiment: Artifact | 
     With an `experiment`, the incumbent it measured against must be what is live: a comparison with anything else
     says nothing about this change. Repeating a promotion that was made already returns the row of the first time,
     so that an interrupted turn can simply run again. Raises `InputError` for anything but a variant, for one that is
-    live already, and for an outdated experiment; `WorkspaceBusy` when another process changed the release meanwhile.
+    live already, and for an outdated or invalid experiment; `WorkspaceBusy` when another process changed the release
+    meanwhile.
     """
     if variant.kind != "variant":
         raise InputError(f"{variant.ref} is of kind '{variant.kind}'; only a variant can be promoted.")
@@ -54,6 +56,7 @@ def promote(ws: Workspace, task: str, variant: Artifact, experiment: Artifact | 
             return now
         raise InputError(f"{variant.ref} is what '{task}' serves already.", "There is nothing to promote.")
     if experiment is not None:
+        valid(ws, experiment)
         compared = {role: digest for role, digest in experiment.record.parents if role in ("incumbent", "candidate")}
         if compared.get("candidate") != variant.digest:
             raise InputError(f"{experiment.ref} did not measure {variant.ref}.", "Promote the candidate it compared.")

@@ -166,7 +166,7 @@ def _view(artifact: Artifact) -> View:
 
 
 def shown(record: ArtifactRecord, experiment: Experiment, search: Mapping[str, Any] | None = None) -> View:
-    decisions = {label: part.decision for label, part in experiment.verdict.checks}
+    decisions = {metric: part.decision for metric, part in experiment.verdict.checks}
     judged = [experiment.policy.primary, *experiment.policy.guards]
     rows = [_row(one, decisions, one.metric in judged) for one in experiment.comparisons]
     primary = any(one.metric == experiment.policy.primary for one in experiment.comparisons)
@@ -186,7 +186,7 @@ def shown(record: ArtifactRecord, experiment: Experiment, search: Mapping[str, A
 def _row(one: Comparison, decisions: Mapping[str, str], judged: bool) -> Row:
     return Row(
         one,
-        decisions.get(one.label, "INCONCLUSIVE") if judged else "",
+        decisions.get(one.metric, "INCONCLUSIVE") if judged else "",
         scale([one.incumbent.low, one.incumbent.high, one.candidate.low, one.candidate.high]),
         scale([one.difference.low, one.difference.high, 0.0]),
     )

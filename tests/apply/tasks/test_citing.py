@@ -22,7 +22,9 @@ from windlass.apply.tasks.schema import Shape, Unfit
 from windlass.apply.verbatim import as_read
 from windlass.core.errors import InputError
 from windlass.core.values import Citation
-from windlass.loop.tasks import marked
+from windlass.loop.evaluating.items import Item
+from windlass.loop.evaluating.running import Kept, kept_rows, run_items
+from windlass.loop.evaluating.scorers import scorers
 from windlass.testing import Scripted
 
 REPORT = "The pump moves nine litres.\n\nIt costs $1,000; oil it “once a week”."
@@ -203,10 +205,14 @@ def test_examples_and_items_hold_the_words_alone(tmp_path: Path) -> None:
     in_code = Example({"report": "Tea is hot."}, [Claim(claim="Hot.", evidence="is hot")])  # type: ignore[arg-type]
     assert plain_examples([in_code], claims.signature)[0].answer == [{"claim": "Hot.", "evidence": "is hot"}]
     wrong = [Example({"report": "Tea is hot."}, [{"claim": "Cold.", "evidence": "Tea is cold"}])]
-    with pytest.raises(InputError, match=r"Example 1 of the prompt x: 0\.evidence: The quotation is not to the letter"):
+    with pytest.raises(InputError, match=r"Example 1 of x: 0\.evidence: The quotation is not to the letter"):
         typed_examples(wrong, claims.signature, "x")
-    items = [{"inputs": {"report": REPORT}, "expected": [{"claim": "It does.", "evidence": "It costs"}]}]
-    assert marked(claims.using(model=Scripted(wire("It costs"))), items).right == 1
+    items = [Item({"report": REPORT}, [{"claim": "It does.", "evidence": "It costs"}])]
+    quoting = claims.using(model=Scripted(wire("It costs")))
+    found = run_items(quoting, items, scorers(["equal"]), variant="v", dataset="d")
+    assert found.items[0].values["equal"] == 1.0
+    again = run_items(quoting, items, scorers(["equal"]), variant="v", dataset="d", kept=Kept(kept_rows(found)))
+    assert again == found, "a quotation that was kept is found again in its passage"
     with pytest.raises(Unfit, match="no passages to find them in"):
         Shape[Any](Quote).value("words")
 

@@ -133,10 +133,13 @@ def test_a_judge_that_fails_on_30_percent_decides_nothing() -> None:
 
 
 def test_a_metric_that_nobody_has_decides_nothing() -> None:
-    found = compare(OLD, BETTER, Policy("bleu"))
+    scored = [replace(side, scorers={**side.scorers, "bleu": "c" * 64}) for side in (OLD, BETTER)]
+    found = compare(*scored, Policy("bleu"))
     assert found.verdict.decision == "INCONCLUSIVE" and "No item has the metric bleu" in found.verdict.reason
     assert from_json(json.loads(json.dumps(to_json(found)))) == found
-    assert b"INCONCLUSIVE" in junit(found) and "INCONCLUSIVE" in markdown(found)
+    assert b"INCONCLUSIVE" in junit([found]) and "INCONCLUSIVE" in markdown(found)
+    with pytest.raises(InputError, match="The policy names a metric 'f2'"):
+        compare(OLD, BETTER, Policy("f2"))
 
 
 def test_cost_and_latency_are_better_lower() -> None:
@@ -209,7 +212,7 @@ def test_an_output_cannot_end_its_block() -> None:
 
 def test_junit_tells_worse_from_unknown() -> None:
     for score, tag in ((noise(3, 0.3), None), (noise(3, -0.3), "failure"), (noise(3, 0.01), "error")):
-        suite = ElementTree.fromstring(junit(compare(OLD, made("new", score), F1)))
+        (suite,) = ElementTree.fromstring(junit([compare(OLD, made("new", score), F1)]))
         case = suite.find("testcase")
         assert case is not None and case.get("name") == "f1" and suite.get("tests") == "1"
         assert [child.tag for child in case] == ([tag] if tag else [])

@@ -17,10 +17,12 @@ from windlass.core.values import ChatRequest, ChatResponse, Message, Usage
 from windlass.core.workspace import Workspace
 from windlass.evaluate.gate import superiority
 from windlass.loop import release
-from windlass.loop.prompting.items import Item, Trial, equal, parted
-from windlass.loop.prompting.metering import Meter, Metered
+from windlass.loop.evaluating.items import Item, parted
+from windlass.loop.evaluating.scorers import equal
+from windlass.loop.metering import Meter, Metered
 from windlass.loop.prompting.optimising import optimise, weigh
 from windlass.loop.prompting.searching import Candidate, Ground, Search, best, drawn, search
+from windlass.loop.prompting.trial import Trial
 
 
 @task
@@ -167,7 +169,7 @@ def test_the_meter_stops_before_the_call() -> None:
             ChatRequest([Message("user", "r 1")])
         )
     for wrong in (Budget(tokens=5), Budget("team-a", tokens=5, per="ever")):
-        with pytest.raises(InputError, match="for all of that search"):
+        with pytest.raises(InputError, match="is for all of it"):
             Meter(wrong)
 
 
@@ -323,7 +325,7 @@ def test_the_front_keeps_who_is_best_on_some_item() -> None:
 def test_items_that_do_not_fit(ws: Workspace) -> None:
     model = Answering(right)
     for wrong, why in (
-        ([*items(9), Item({"review": "x"}, "fine")], "Example 10 of the prompt items of 'tone'"),
+        ([*items(9), Item({"review": "x"}, "fine")], "Example 10 of the items of 'tone'"),
         (items(2)[:1] * 2, "same inputs"),
         (items(1), "too few"),
     ):

@@ -23,9 +23,9 @@ from windlass.cli.main import main
 from windlass.core.errors import InputError, ProviderError
 from windlass.core.values import ChatRequest, ChatResponse, Message, Usage
 from windlass.core.workspace import Workspace
+from windlass.loop.journal import Journal
+from windlass.loop.metering import Meter, Metered
 from windlass.loop.prompting import optimising
-from windlass.loop.prompting.journal import Journal
-from windlass.loop.prompting.metering import Meter, Metered
 from windlass.loop.prompting.optimising import optimise
 from windlass.loop.prompting.searching import Search
 from windlass.loop.release import live

@@ -25,8 +25,8 @@ from windlass.evaluate.experiments.stored import KIND
 from windlass.evaluate.gate import non_inferiority, superiority
 from windlass.evaluate.policy import Policy
 from windlass.loop import release
+from windlass.loop.evaluating.items import Item
 from windlass.loop.feedback import give_feedback
-from windlass.loop.prompting.items import Item
 from windlass.loop.prompting.searching import Search
 from windlass.loop.turning.heard import listen
 from windlass.loop.turning.spending import Clock, Limits

@@ -235,7 +235,7 @@ class Task(Generic[P, R]):
         prompt = source.read()
         said = {name: value for name, value in prompt.settings.items() if name not in self._after}
         if prompt.examples is not None and "examples" not in self._after:
-            said["examples"] = typed_examples(prompt.examples, self.signature, source.name)
+            said["examples"] = typed_examples(prompt.examples, self.signature, f"the prompt {source.name}")
         task = Task(self.function, _changed(self.settings, {**said, "prompt": prompt.instructions}, source.name))
         task._settled, task._about = True, source.about
         return task
@@ -278,7 +278,7 @@ class Task(Generic[P, R]):
             "answer": "text" if self._shape is None else self._shape.schema,
             "examples": _said_by(shown) if callable(shown) else [[e.inputs, e.answer, e.reasoning] for e in shown],
             "settings": [model, settings.think, settings.attempts, settings.tokens, settings.mode],
-            "parameters": {name: value for name, value in settings.parameters.items() if name != "draw"},
+            "parameters": {name: value for name, value in settings.parameters.items() if name not in ("draw", "unit")},
         }
         return hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()
 

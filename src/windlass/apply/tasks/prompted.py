@@ -71,12 +71,13 @@ def _value(prompt: Prompt, name: str) -> Source:
     return Source(digest, name, lambda: prompt, {semconv.PROMPT_DIGEST: digest})
 
 
-def typed_examples(examples: Sequence[Example], signature: Signature, name: str) -> list[Example]:
-    """Examples of the prompt `name` as the task's own types have them. Raises `InputError` for what does not fit."""
+def typed_examples(examples: Sequence[Example], signature: Signature, whose: str) -> list[Example]:
+    """Examples, of `the prompt tone@2` for example, as the task's own types have them. Raises `InputError` for what
+    does not fit."""
     shapes = _shapes(signature) if examples else {}
     found = []
     for number, example in enumerate(examples, 1):
-        where = f"Example {number} of the prompt {name}"
+        where = f"Example {number} of {whose}"
         try:
             inputs = signature.bound((), example.inputs)
         except TypeError as error:

@@ -13,12 +13,14 @@ from pathlib import Path
 
 from windlass import __version__
 from windlass.core.errors import InputError
+from windlass.evaluate.deciding import Pairs, decide
 from windlass.evaluate.experiments import naming
 from windlass.evaluate.experiments.pairing import Pair, Paired, Repeats, matched, paired
 from windlass.evaluate.experiments.planning import Plan
 from windlass.evaluate.experiments.results import Results
 from windlass.evaluate.experiments.slices import Slice, compared_slices
-from windlass.evaluate.gate import Check, Verdict, decide_all
+from windlass.evaluate.gate import Verdict
+from windlass.evaluate.metrics.catalogue import Better
 from windlass.evaluate.policy import Policy
 from windlass.evaluate.statistics.intervals import Interval, mean_interval
 from windlass.evaluate.statistics.multiple import holm
@@ -31,7 +33,7 @@ class Comparison:
 
     metric: str
     label: str
-    direction: naming.Direction
+    direction: Better
     incumbent: Interval
     candidate: Interval
     difference: Interval
@@ -92,15 +94,16 @@ def compare(before: Results, after: Results, policy: Policy, *, seed: int = 0, p
     """Compares the candidate `after` with the incumbent `before`, item by item, and decides by the policy.
 
     The verdict rests on the policy's metrics; the others are computed and shown. Raises `InputError` for results that
-    cannot be compared (see `pairing.matched`).
+    cannot be compared (see `pairing.matched`), and for a policy on a metric that neither has.
     """
     pairs = matched(before, after)
-    names = dict.fromkeys([*policy.metrics, *before.metrics, *after.metrics])
-    columns = {name: paired(pairs, name) for name in names}
+    have = dict.fromkeys([*before.metrics, *after.metrics, *before.scorers, *after.scorers])
+    policy.check_metrics(have)
+    columns = {name: paired(pairs, name) for name in dict.fromkeys([*policy.metrics, *have])}
     comparisons = _compared(columns, policy, seed)
     primary = columns[policy.primary]
     slices = compared_slices(pairs, primary, policy.level) if primary.items else ()
-    return Experiment(before, after, comparisons, slices, _decided(policy, comparisons, columns), policy, seed, plan)
+    return Experiment(before, after, comparisons, slices, _decided(policy, columns, pairs, seed), policy, seed, plan)
 
 
 def code_digests() -> dict[str, str]:
@@ -146,19 +149,29 @@ def _compared(columns: Mapping[str, Paired], policy: Policy, seed: int) -> tuple
     return tuple(replace(one, p_holm=p) for one, p in zip(found, adjusted))
 
 
-def _decided(policy: Policy, comparisons: Sequence[Comparison], columns: Mapping[str, Paired]) -> Verdict:
-    known = {one.metric: one.difference for one in comparisons}
-    rules = {policy.primary: policy.rule, **policy.guards}
-    for name in rules:
+def _decided(policy: Policy, columns: Mapping[str, Paired], pairs: Sequence[Pair], seed: int) -> Verdict:
+    for name in policy.metrics:
         column = columns[name]
         if column.missing > policy.error_limit * column.pairs:
             reason, often = next(iter(column.reasons.items()))
-            label = naming.label(name)
             return Verdict(
                 "INCONCLUSIVE",
-                f"{column.missing:,} of {column.pairs:,} items have no {label} ({often:,} times: {reason}); "
-                f"at most {100 * policy.error_limit:g} % may. Mend the failures and compare again.",
+                f"{column.missing:,} of {column.pairs:,} items have no {name} ({often:,} times: {reason}); at most "
+                f"{100 * policy.error_limit:g} % may. Mend the failures and compare again.",
             )
-        if name not in known:
+        if not column.items:
             return Verdict("INCONCLUSIVE", f"No item has the metric {name}, which the policy asks for.")
-    return decide_all([Check(naming.label(name), known[name], rule) for name, rule in rules.items()])
+    return decide(policy, {name: _pairs(columns[name], pairs, name, policy) for name in policy.metrics}, seed=seed)
+
+
+def _pairs(column: Paired, pairs: Sequence[Pair], name: str, policy: Policy) -> Pairs:
+    """As the gate takes them. Each item its own cluster is no clusters."""
+    apart = len(set(column.clusters)) == len(column.clusters)
+    slices: dict[str, list[str]] = {}
+    if policy.slices is not None:
+        of = {a.item: a.slices for a, _ in pairs}
+        slices = {by: [of[item].get(by, "(none)") for item in column.items] for by in policy.slices.by}
+        slices = {by: names for by, names in slices.items() if set(names) != {"(none)"}}
+    return Pairs(
+        column.before, column.after, None if apart else column.clusters, slices=slices, bounds=naming.bounds(name)
+    )

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
-from windlass.evaluate.outcomes import METRICS
+from windlass.core.errors import InputError
+from windlass.evaluate import outcomes
+from windlass.evaluate.metrics.catalogue import Better, Metric, metric
 
-Direction = Literal["higher", "lower"]
-_LOWER = ("cost_usd", "latency_ms", "tokens")
+_OF_RUNS = {
+    "answered": Metric("answered", "higher", (0.0, 1.0), "an answer that fits was given"),
+    "equal": Metric("equal", "higher", (0.0, 1.0), "the very answer"),
+    "tokens": Metric("tokens", "lower", (0.0, math.inf), "tokens of all calls"),
+}
 
 
-def label(metric: str) -> str:
-    return METRICS[metric].label if metric in METRICS else metric
+def known(name: str) -> Metric | None:
+    """None for a metric of one's own, of which nothing is known."""
+    if name in _OF_RUNS:
+        return _OF_RUNS[name]
+    try:
+        return metric(name)
+    except InputError:
+        return None
 
 
-def direction(metric: str) -> Direction:
+def label(name: str) -> str:
+    return outcomes.METRICS[name].label if name in outcomes.METRICS else name
+
+
+def direction(name: str) -> Better:
     """Of a metric that nobody has described: more is better."""
-    if metric in METRICS:
-        return METRICS[metric].better
-    return "lower" if metric in _LOWER else "higher"
+    found = known(name)
+    return "higher" if found is None else found.better
 
 
-def bounds(metric: str) -> tuple[float, float]:
-    if metric in METRICS:
-        return METRICS[metric].bounds
-    return (0.0, math.inf) if metric in _LOWER else (-math.inf, math.inf)
+def bounds(name: str) -> tuple[float, float]:
+    found = known(name)
+    return (-math.inf, math.inf) if found is None else found.bounds

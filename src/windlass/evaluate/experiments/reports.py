@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from windlass.core.tables import table
@@ -51,10 +52,18 @@ def markdown(experiment: Experiment, regressed: int = _LISTED) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def junit(experiment: Experiment) -> bytes:
-    """JUnit XML: a test case for each metric that the policy judges. What is not GO fails; what cannot be told yet is
-    an error, so that a build server shows the two apart."""
-    e = experiment
+def junit(experiments: Sequence[Experiment]) -> bytes:
+    """JUnit XML: a suite for each experiment, in it a test case for each metric that the policy judges.
+
+    What is not GO fails; what cannot be told yet is an error, so that a build server shows the two apart.
+    """
+    suites = Element("testsuites")
+    suites.extend(_suite(one) for one in experiments)
+    xml: bytes = tostring(suites, encoding="utf-8", xml_declaration=True)
+    return xml
+
+
+def _suite(e: Experiment) -> Element:
     parts = list(e.verdict.checks) or [(e.policy.primary, e.verdict)]
     wrong = sum(part.decision == "NO-GO" for _, part in parts)
     unknown = sum(part.decision == "INCONCLUSIVE" for _, part in parts)
@@ -69,8 +78,7 @@ def junit(experiment: Experiment) -> bytes:
             told = SubElement(case, kind, type=part.decision, message=part.reason)
             told.text = "\n".join(f"{c.item}: {c.incumbent:g} -> {c.candidate:g}" for c in _worst(e))
     SubElement(suite, "system-out").text = rendered(e)
-    xml: bytes = tostring(suite, encoding="utf-8", xml_declaration=True)
-    return xml
+    return suite
 
 
 def headline(experiment: Experiment) -> str:

@@ -54,7 +54,8 @@ def stricter(policy: Policy, by: int) -> Policy:
         return replace(rule, error_rate=rule.error_rate / by)
 
     guards = {name: divided(rule) for name, rule in policy.guards.items()}
-    return replace(policy, rule=divided(policy.rule), guards=guards)
+    limits = tuple(replace(limit, error_rate=limit.error_rate / by) for limit in policy.limits)
+    return replace(policy, rule=divided(policy.rule), guards=guards, limits=limits)
 
 
 def _p_value(incumbent: Results, candidate: Results, policy: Policy) -> float:

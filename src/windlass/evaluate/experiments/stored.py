@@ -62,7 +62,7 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
                 "made_with": dict(value.made_with),
             }
         else:
-            row[field.name] = _plain(value)
+            row[field.name] = value.to_json() if isinstance(value, Policy | Verdict) else _plain(value)
     row["items"] = _items(experiment)
     return row
 

@@ -35,10 +35,12 @@ from windlass.evaluate.experiments.experiment import Experiment, compare
 from windlass.evaluate.experiments.results import OUTPUT, ItemResult, Results
 from windlass.evaluate.gate import Rule, Verdict, superiority
 from windlass.evaluate.policy import Policy
-from windlass.loop.prompting.items import Item, Metric, Result, Trial, equal, lines, parted
-from windlass.loop.prompting.journal import Journal
-from windlass.loop.prompting.metering import Meter, Metered, identity
+from windlass.loop.evaluating.items import Item, lines, parted
+from windlass.loop.evaluating.scorers import Metric, equal
+from windlass.loop.journal import Journal
+from windlass.loop.metering import Meter, Metered, identity
 from windlass.loop.prompting.searching import Candidate, Ground, Search, Tell, best, search
+from windlass.loop.prompting.trial import Result, Trial
 from windlass.loop.release import live, promote
 from windlass.loop.turn import TOTAL_ERROR, error_rate
 
@@ -202,12 +204,22 @@ def weigh(
     rule: Rule,
 ) -> Experiment:
     """Runs incumbent and candidate, each with its name, on the held-out items and decides by the difference."""
-    before, after = (results_of(name, dataset, trial.run(prompt, model, held)) for name, prompt in both)
+    before, after = (
+        results_of(
+            name,
+            dataset,
+            trial.run(prompt, model, held),
+            scorers={SCORE: trial.scorer.digest},
+            made_with={"prompt": prompts.digest(prompt), "task": trial.task.digest, "model": identity(model)},
+        )
+        for name, prompt in both
+    )
     return compare(before, after, Policy(SCORE, rule, guards={}, error_limit=FAILED))
 
 
-def results_of(name: str, dataset: str, runs: Sequence[Result]) -> Results:
-    return Results(name, None, dataset, tuple(_row(run) for run in runs))
+def results_of(name: str, dataset: str, runs: Sequence[Result], **said: Any) -> Results:
+    """As comparisons take them. `said`: further fields of `Results`."""
+    return Results(name, None, dataset, tuple(_row(run) for run in runs), **said)
 
 
 def _row(run: Result) -> ItemResult:
@@ -217,6 +229,7 @@ def _row(run: Result) -> ItemResult:
         values={} if run.score is None else {SCORE: run.score},
         errors={OUTPUT: run.problem} if run.score is None else {},
         output={"no answer": run.problem} if run.problem else run.answer,
+        slices=run.item.slices,
         input=run.item.inputs,
         expected=run.item.answer,
     )

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic_core import to_json
-
 from windlass.apply.tasks.loading import load_function
 from windlass.core.errors import InputError
 from windlass.evaluate.metrics import catalogue
 from windlass.evaluate.metrics.measure import values_of
-from windlass.loop.prompting.items import Metric
+from windlass.loop.evaluating.scorers import Metric, text_of
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -22,7 +20,7 @@ class ByName:
     metric: catalogue.Metric
 
     def __call__(self, wanted: Any, given: Any) -> float:
-        value = float(values_of(self.metric, [_text(given)], [[_text(wanted)]])[0])
+        value = float(values_of(self.metric, [text_of(given)], [[text_of(wanted)]])[0])
         return value if self.metric.better == "higher" else -value
 
     def __repr__(self) -> str:
@@ -41,7 +39,3 @@ def scored_by(name: str) -> Metric:
             f"The metric '{found.name}' does not score answers one by one.", f"These do: {', '.join(scores)}."
         )
     return ByName(found)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else to_json(value).decode()

@@ -27,7 +27,8 @@ from windlass.apply.providers.budget import OverBudget
 from windlass.core.errors import InputError, ProviderError
 from windlass.core.protocols import ChatModel
 from windlass.core.values import ChatRequest, Message
-from windlass.loop.prompting.items import Item, Result, Trial
+from windlass.loop.evaluating.items import Item
+from windlass.loop.prompting.trial import Result, Trial
 
 Tell = Callable[[str], object]
 _FENCED = re.compile(r"```[a-z]*[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)

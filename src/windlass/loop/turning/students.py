@@ -22,7 +22,7 @@ from windlass.build.adapt.recipe import TUNING
 from windlass.build.adapt.tuning import tune
 from windlass.core.artifacts import Artifact
 from windlass.core.workspace import Workspace
-from windlass.loop.prompting.items import Item
+from windlass.loop.evaluating.items import Item
 from windlass.loop.tasks import LOCAL
 
 LEAST = 40

@@ -17,8 +17,9 @@ from windlass.evaluate.exams import POLICY as ASSISTANTS
 from windlass.evaluate.policy import Policy
 from windlass.loop.assemble import load_embedder
 from windlass.loop.candidate import Recipe, plain_index
+from windlass.loop.evaluating.items import Item
+from windlass.loop.evaluating.scorers import Metric, equal
 from windlass.loop.harvest import harvest
-from windlass.loop.prompting.items import Item, Metric, equal
 from windlass.loop.prompting.searching import Search
 from windlass.loop.release import live_variant
 from windlass.loop.turn import exam_of

@@ -36,9 +36,10 @@ from windlass.evaluate.experiments.experiment import compare
 from windlass.evaluate.experiments.results import Results
 from windlass.evaluate.experiments.stored import KIND, read_experiment, write_experiment
 from windlass.evaluate.policy import Policy
-from windlass.loop.prompting.items import Item, Metric, Result, Trial, equal, lines, parted
-from windlass.loop.prompting.journal import Journal
-from windlass.loop.prompting.metering import Meter, Metered
+from windlass.loop.evaluating.items import Item, lines, parted
+from windlass.loop.evaluating.scorers import Metric, equal
+from windlass.loop.journal import Journal
+from windlass.loop.metering import Meter, Metered
 from windlass.loop.prompting.optimising import (
     SCORE,
     live_prompt,
@@ -50,6 +51,7 @@ from windlass.loop.prompting.optimising import (
 )
 from windlass.loop.prompting.searching import Ground as SearchGround
 from windlass.loop.prompting.searching import Search, best, search
+from windlass.loop.prompting.trial import Result, Trial
 from windlass.loop.release import live_variant
 from windlass.loop.tasks import LOCAL, surroundings
 from windlass.loop.turn import TOTAL_ERROR, at_rate, error_rate, made

@@ -1,7 +1,8 @@
-"""The journal of a search: each answer is on the disk before it counts, so that none is paid for twice.
+"""The journal of long work: each answer is on the disk before it counts, so that none is paid for twice.
 
-What a search does is decided by its seed and by the answers it gets. Begun again after it was stopped, it asks the same
-in the same order, is given the answers that it had, and goes on from where they end. Lines are only appended: a kill
+What a search for a prompt does is decided by its seed and by the answers it gets. Begun again after it was stopped, it
+asks the same in the same order, is given the answers that it had, and goes on from where they end. An evaluation asks
+the same items again and is given theirs. Lines are only appended: a kill
 tears at most the last one, which is cut off.
 
     {"fact": "incumbent", "value": "4c1f…"}
@@ -60,6 +61,11 @@ class Journal:
         """What was settled under this name; None: nothing yet."""
         return self._facts.get(name)
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All that was settled."""
+        return dict(self._facts)
+
     def settled(self, name: str, find: Callable[[], Any]) -> Any:
         """What `find` gives the first time, in this run or in an earlier one."""
         if name not in self._facts:
@@ -72,7 +78,7 @@ class Journal:
         self._file.close()
 
     def remove(self) -> None:
-        """The search is over."""
+        """The work is over."""
         self.close()
         self.path.unlink(missing_ok=True)
 
@@ -98,7 +104,7 @@ class Journal:
                 except (ValueError, TypeError, KeyError) as error:
                     raise InputError(
                         f"{self.path}, line {number}, is broken ({error!r}).",
-                        "Remove that line: what it holds is asked again. Or remove the file: the search begins anew.",
+                        "Remove that line: what it holds is asked again. Or remove the file: the work begins anew.",
                     ) from error
                 end += len(raw)
         return end

@@ -1,0 +1,104 @@
+"""Metrics of a typed task's answers: by name (`evaluate.metrics.catalogue`, and `equal`), or a function of one's own.
+
+A metric takes the wanted and the given answer, as values of the task's own type, and returns a score, or a score and a
+sentence on what is wrong. It may ask for the inputs too, by a parameter of that name. None: it does not apply.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import to_json
+
+from windlass.apply.tasks.loading import load_function
+from windlass.core.errors import InputError
+from windlass.evaluate.metrics import catalogue
+from windlass.evaluate.metrics.measure import values_of
+
+Metric = Callable[..., Any]
+"""From the wanted and the given answer to a score, or a score and what is wrong in words; more is better."""
+
+
+def equal(wanted: Any, given: Any) -> float:
+    """1 for the very answer, else 0."""
+    return float(wanted == given)
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    name: str
+    metric: Metric
+    digest: str
+    """Of its code: results of other code are not compared with its own."""
+
+    def __call__(self, wanted: Any, given: Any, inputs: Mapping[str, Any]) -> tuple[Any, str]:
+        """The score and what the metric said. Raises whatever it raises."""
+        asks = "inputs" in inspect.signature(self.metric).parameters
+        said = self.metric(wanted, given, inputs=inputs) if asks else self.metric(wanted, given)
+        return said if isinstance(said, tuple) else (said, "")
+
+
+def scorer(metric: str | Metric) -> Scorer:
+    """By a known name, `FILE.py:NAME` or `module:NAME`, or of a function. Raises `NotFound` for what is not there."""
+    if not isinstance(metric, str):
+        name = getattr(metric, "__name__", type(metric).__name__)
+        return Scorer("score" if name == "<lambda>" else name, metric, code_digest(metric))
+    if metric == equal.__name__:
+        return Scorer(metric, equal, code_digest(equal))
+    if ":" not in metric:
+        return _of_texts(catalogue.metric(metric))
+    found = load_function(metric)
+    return Scorer(metric.rpartition(":")[2], found, code_digest(found))
+
+
+def scorers(metrics: Sequence[str | Metric]) -> list[Scorer]:
+    """Raises `InputError` for none, and for two of one name."""
+    found = [scorer(metric) for metric in metrics]
+    names = [one.name for one in found]
+    if not found:
+        raise InputError("There is no metric to score by.", "Name one, such as 'equal'.")
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"Two metrics are called '{name}'.", "Give each a name of its own.")
+    return found
+
+
+def _of_texts(known: catalogue.Metric) -> Scorer:
+    """A metric of the catalogue on the texts of the answers. Raises `InputError` for one that is of no single text."""
+    values = known.values
+    if values is None:
+        raise InputError(
+            f"'{known.name}' is no metric of one answer: {known.what}.", "Take one that is, such as f1 or exact."
+        )
+
+    def score(wanted: Any, given: Any) -> float:
+        several = wanted if isinstance(wanted, list | tuple | set) else [wanted]
+        return float(values_of(known, [text_of(given)], [[text_of(one) for one in several]])[0])
+
+    return Scorer(known.name, score, code_digest(values))
+
+
+def code_digest(function: Callable[..., Any]) -> str:
+    """SHA-256 of the text of the file that holds a function: what it calls there may change its scores too.
+
+    Of what has no file (typed at a prompt): of its byte code.
+    """
+    named = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', repr(type(function)))}"
+    body = function if inspect.isroutine(function) else type(function)
+    try:
+        module = inspect.getsourcefile(body)
+        with open(module or "", "rb") as file:
+            said = file.read()
+    except (TypeError, OSError):
+        code = getattr(function, "__code__", None)
+        said = repr((code.co_code, code.co_consts, code.co_names)).encode() if code else named.encode()
+    return hashlib.sha256(named.rpartition(".")[2].encode() + b"\0" + said).hexdigest()
+
+
+def text_of(value: Any) -> str:
+    """A text as it is; anything else as JSON."""
+    return value if isinstance(value, str) else to_json(value).decode()

@@ -34,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--policy", default="fp32", help="arithmetic of a local model; default: fp32, which is exact")
     group.add_argument("--bos", action=argparse.BooleanOptionalAction, help="begin texts with the model's first token")
     group.add_argument("--truncate", action="store_true", help="cut what is too long at its left, not leave it out")
-    group.add_argument("--model", default="", metavar="NAME", help="which of an endpoint's models is meant")
+    group.add_argument("--served", default="", metavar="NAME", help="which of an endpoint's models is meant")
     group.add_argument("--api-key-env", metavar="NAME", help="environment variable with an endpoint's key")
 
 
@@ -57,8 +57,10 @@ def list_benchmarks(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
     from windlass.core.progress import Progress
+    from windlass.core.sandbox.process import confinement
     from windlass.evaluate.harness.definitions import read_benchmark
     from windlass.evaluate.harness.items import Asking, make_exam
+    from windlass.evaluate.harness.program import Program
     from windlass.evaluate.harness.running import Sampling
     from windlass.loop.benchmarks.evaluating import data_folder, evaluate_model
     from windlass.loop.benchmarks.models import Opening, open_model
@@ -71,7 +73,9 @@ def run(args: argparse.Namespace) -> int:
     for task in dict.fromkeys(args.tasks):  # what cannot be asked is told before anything is
         name, _, part = (task, "", "") if task.endswith(".toml") else task.partition("/")
         exams.append(make_exam(read_benchmark(name), folder, asking, part))
-    opening = Opening(args.policy, args.bos, args.truncate, args.model, args.api_key_env)
+    if any(isinstance(exam.benchmark, Program) for exam in exams):
+        print(confinement(), file=sys.stderr)
+    opening = Opening(args.policy, args.bos, args.truncate, args.served, args.api_key_env)
     with opened_unless_placed(args, [args.variant]) as ws:
         model = open_model(ws, args.variant, opening)
         try:

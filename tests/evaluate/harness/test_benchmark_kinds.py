@@ -163,3 +163,33 @@ def test_figures_are_cluster_robust(tmp_path: Path) -> None:
     assert measure.interval.clusters == 10 and loose.interval.clusters == 80
     width, narrow = (one.interval.high - one.interval.low for one in (measure, loose))
     assert width > 2.5 * narrow
+
+
+HUMANEVAL = 'kind = "program"\nform = "humaneval"\nprompt = "{prompt}"\nshown = "{s}"\ndelimiter = ""\n'
+DOUBLE: dict[str, object] = {
+    "prompt": "def double(x):\n", "s": "    return 2 * x\n", "entry_point": "double",
+    "test": "def check(f):\n    assert f(2) == 4\n    assert f(-1) == -2\n",
+}  # fmt: skip
+
+
+def test_programs_pass_their_tests_or_say_why_not(tmp_path: Path) -> None:
+    for answer, passed, why in (("    return 2 * x\n", 1.0, ""), ("    return x ** 2\n", 0.0, "AssertionError")):
+        exam, results = asked(tmp_path, HUMANEVAL, [DOUBLE], Nearby(answers=[answer]))
+        (one,) = results.items
+        assert one.values == {"pass@1": passed} and why in one.output["why"]
+        assert exam.benchmark.measures(results.items)[0].interval.estimate == passed
+    with pytest.raises(InputError, match=r"row 1: .*`test`"):
+        asked(tmp_path, HUMANEVAL, [{"prompt": "x", "s": "y", "entry_point": "f"}], Nearby(answers=["x"]))
+
+
+def test_pass_at_k_of_several_programs(tmp_path: Path) -> None:
+    """Of five programs for each of two problems 2 and 0 pass: 1 - C(3, 5) / C(5, 5) is 1 for the first."""
+    exam, _ = asked(tmp_path, HUMANEVAL, [DOUBLE], Nearby(answers=["    pass\n"]))
+    items = [
+        ItemResult(f"p:{problem}", repeat=repeat, values={"pass@1": float(problem == 0 and repeat < 2)})
+        for problem in range(2)
+        for repeat in range(5)
+    ]
+    measures = {one.metric: one.interval for one in exam.benchmark.measures(items)}
+    assert measures["pass@1"].estimate == pytest.approx(0.2) and measures["pass@5"].estimate == pytest.approx(0.5)
+    assert measures["pass@1"].n == 2 and set(measures) == {"pass@1", "pass@5"}

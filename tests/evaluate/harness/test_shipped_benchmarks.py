@@ -16,8 +16,9 @@ DATA = os.environ.get("WINDLASS_DATA")
 needs_data = pytest.mark.skipif(not DATA, reason="WINDLASS_DATA names no folder with the public data")
 
 CLASSIC = {
-    "arc_challenge", "arc_easy", "bbh", "blimp", "boolq", "commonsense_qa", "copa", "gsm8k", "lambada", "math_qa",
-    "mmlu",    "openbook_qa", "piqa", "pubmed_qa", "strategy_qa", "triviaqa", "winograd", "winogrande", "word_problems",
+    "arc_challenge", "arc_easy", "bbh", "blimp", "boolq", "commonsense_qa", "copa", "gsm8k", "humaneval", "lambada",
+    "math_qa", "mbpp", "mmlu", "openbook_qa", "piqa", "pubmed_qa", "strategy_qa", "triviaqa", "winograd", "winogrande",
+    "word_problems",
 }  # fmt: skip
 
 

@@ -113,7 +113,7 @@ def test_an_endpoint_gives_the_same_scores(world: Path, model: Path, capsys: pyt
         (["tiny", "--tasks", "mats.toml", "--limit", "0"], "limit of 0"),
         (["tiny", "--tasks", "mats.toml", "--shots", "40"], "no row left"),
         (["tiny", "--tasks", "mats.toml", "--repeats", "2"], "temperature 0"),
-        (["tiny", "--tasks", "mats.toml", "--model", "x"], "belong to an endpoint"),
+        (["tiny", "--tasks", "mats.toml", "--served", "x"], "belong to an endpoint"),
         (["tinny", "--tasks", "mats.toml"], "tinny"),
         (["http://127.0.0.1:9/v1", "--tasks", "mats.toml"], "cannot be reached"),
         (["tiny", "--shots", "3"], "--shots"),

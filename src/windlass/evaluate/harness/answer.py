@@ -3,7 +3,7 @@
 [extract.exact_match]             the metric's name
 pattern = "#### (.*)"             which part of the text is the answer
 pick = "last"                     of several matches
-alike = "number"                  when it is the same as what is right: text, words, number
+alike = "number"                  when it is the same as what is right: text, words, number, letter
 """
 
 from __future__ import annotations

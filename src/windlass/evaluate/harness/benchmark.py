@@ -165,6 +165,10 @@ class Benchmark(abc.ABC):
     def score(self, row: Row, replies: Sequence[Reply]) -> Scored:
         """`replies`: in the order of its requests."""
 
+    def score_all(self, asked: Sequence[tuple[Row, Sequence[Reply]]]) -> list[Scored]:
+        """Each row with its replies."""
+        return [self.score(row, replies) for row, replies in asked]
+
     def check(self, row: Row) -> None:
         """Raises `InputError` for a row that could not be scored; called before anything is asked."""
         self.example(row)

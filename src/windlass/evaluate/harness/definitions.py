@@ -15,6 +15,7 @@ from windlass.evaluate.harness.benchmark import Benchmark
 from windlass.evaluate.harness.choice import Choice
 from windlass.evaluate.harness.continuation import Continuation
 from windlass.evaluate.harness.perplexity import Perplexity
+from windlass.evaluate.harness.program import Program
 from windlass.evaluate.harness.schema import Schema
 
 SHIPPED = Path(__file__).parent / "benchmarks"
@@ -23,6 +24,7 @@ KINDS: Mapping[str, type[Benchmark]] = {
     "schema": Schema,
     "continuation": Continuation,
     "answer": Answer,
+    "program": Program,
     "perplexity": Perplexity,
 }
 

@@ -9,12 +9,14 @@ from typing import Literal
 
 from windlass.core.answers import normalised
 from windlass.core.errors import InputError
+from windlass.evaluate.metrics.choices import letter_in
 
 NUMBER = r"-?\$?[0-9][0-9,]*(?:\.[0-9]+)?|-?\.[0-9]+"
 
-Alike = Literal["text", "words", "number"]
+LETTERS = "ABCDEFGHIJ"
+Alike = Literal["text", "words", "number", "letter"]
 """When two answers are the same: `text`: but for white space around them; `words`: but for case, punctuation and
-articles, as SQuAD compares; `number`: as numbers, `$1,200.00` being 1200."""
+articles, as SQuAD compares; `number`: as numbers, `$1,200.00` being 1200; `letter`: the one that the text chooses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class Answer:
 
     def found_in(self, text: str) -> str | None:
         """None where the text holds no answer, which is a wrong one."""
+        if self.alike == "letter" and not self.pattern:
+            return letter_in(text, LETTERS)
         pattern = self.pattern or (NUMBER if self.alike == "number" else "")
         if not pattern:
             return text.strip()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from windlass import __version__
 from windlass.core.errors import InputError, ProviderError, WindlassError
 from windlass.core.protocols import LanguageModel
 from windlass.evaluate.experiments.results import OUTPUT, ItemResult, Results
-from windlass.evaluate.harness.benchmark import Benchmark
+from windlass.evaluate.harness.benchmark import Benchmark, Scored
 from windlass.evaluate.harness.items import Exam, Item
 from windlass.evaluate.harness.journal import Journal
 from windlass.evaluate.harness.requests import Reply, Request, Write, ask
@@ -79,9 +79,9 @@ def run(
         variant=model.name,
         digest=model.digest,
         dataset=exam.dataset,
-        items=tuple(
-            _result(exam.benchmark, item, repeat, [known[one.key] for one in requests])
-            for repeat, item, requests in asked
+        items=_scored(
+            exam.benchmark,
+            [(repeat, item, [known[one.key] for one in requests]) for repeat, item, requests in asked],
         ),
         scorers=dict.fromkeys(exam.benchmark.metrics, _code_digest(exam.benchmark)),
         made_with={
@@ -117,16 +117,33 @@ def _refuse_if_all_failed(replies: Mapping[str, Reply | WindlassError]) -> None:
         raise failed[0]
 
 
-def _result(benchmark: Benchmark, item: Item, repeat: int, replies: Sequence[Reply | WindlassError]) -> ItemResult:
-    common: MutableMapping[str, Any] = {
-        "item": item.id, "cluster": item.cluster, "repeat": repeat, "slices": item.slices,
-    }  # fmt: skip
-    for reply in replies:
-        if isinstance(reply, WindlassError):
-            return ItemResult(**common, errors={OUTPUT: reply.message})
-    good = [one for one in replies if not isinstance(one, WindlassError)]
-    scored = benchmark.score(item.row, good)
-    return ItemResult(**common, values=scored.values, output=scored.output, expected=scored.expected)
+def _scored(
+    benchmark: Benchmark, asked: Sequence[tuple[int, Item, Sequence[Reply | WindlassError]]]
+) -> tuple[ItemResult, ...]:
+    """An item of which one request failed has no value; the others are scored all at once."""
+    good = [
+        (item.row, [one for one in replies if not isinstance(one, WindlassError)])
+        for _, item, replies in asked
+        if not any(isinstance(one, WindlassError) for one in replies)
+    ]
+    scores = iter(benchmark.score_all(good))
+    found = []
+    for repeat, item, replies in asked:
+        failed = next((one for one in replies if isinstance(one, WindlassError)), None)
+        scored = Scored({}, None, None) if failed is not None else next(scores)
+        found.append(
+            ItemResult(
+                item.id,
+                item.cluster,
+                repeat,
+                values=scored.values,
+                errors={} if failed is None else {OUTPUT: failed.message},
+                output=scored.output,
+                expected=scored.expected,
+                slices=item.slices,
+            )
+        )
+    return tuple(found)
 
 
 def _code_digest(benchmark: Benchmark) -> str:

@@ -193,6 +193,12 @@ _OTHERS = (
     _given_corpus("spearman", "correlation of ranks", _EITHER_WAY),
     _given_corpus("kendall", "pairs in the same order less those in opposite order (tau-b)", _EITHER_WAY),
     # of language models
+    _given("acc", "the right choice is the likeliest, by log-likelihood"),
+    _given("acc_norm", "the right choice is the likeliest per character"),
+    _given("acc_bytes", "the right choice is the likeliest per byte"),
+    _given("acc_token", "the right choice is the likeliest per token"),
+    _given("acc_mutual_info", "the right choice gains the most likelihood by the question"),
+    _given("logprob", "natural logarithm of the right answer's probability", (-math.inf, 0.0)),
     _given_corpus("perplexity", "exp of the mean loss per token", (1.0, math.inf), "lower"),
     _given_corpus("bits-per-byte", "mean loss per byte in bits", _COUNT, "lower"),
     _given("bertscore", "tokens matched by their vectors (F1)", _EITHER_WAY),

@@ -49,7 +49,7 @@ def open_model(ws: Workspace | None, name: str, how: Opening | None = None) -> O
     if colon and kind and not Path(name).exists():
         return _provider(name, how)
     if how.served or how.key_env:
-        raise InputError("--model and --api-key-env belong to an endpoint.", f"'{name}' runs here: leave them out.")
+        raise InputError("--served and --api-key-env belong to an endpoint.", f"'{name}' runs here: leave them out.")
     return _local(ws, name, how)
 
 
@@ -82,9 +82,9 @@ def _endpoint(address: str, how: Opening) -> Opened:
         listed = chat.endpoint.get("/models").get("data")
         names = [one.get("id") for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
         if not names or not isinstance(names[0], str):
-            raise ProviderError(f"{address}/models lists no model.", "Name it with --model.")
+            raise ProviderError(f"{address}/models lists no model.", "Name it with --served.")
         if len(names) > 1:
-            raise InputError(f"{address} serves {', '.join(map(str, names))}.", "Say with --model which one is meant.")
+            raise InputError(f"{address} serves {', '.join(map(str, names))}.", "Say with --served which one is meant.")
         chat.close()
         chat = known.at(address, names[0], key)
     _refuse_local(how)
@@ -96,7 +96,7 @@ def _provider(name: str, how: Opening) -> Opened:
     from windlass.apply.providers.completions import RemoteLanguageModel
 
     if how.served:
-        raise ConfigError(f"'{name}' says already which model is meant.", "Leave out --model.")
+        raise ConfigError(f"'{name}' says already which model is meant.", "Leave out --served.")
     _refuse_local(how)
     return RemoteLanguageModel(known.model(name, key_variable=how.key_env))
 

@@ -137,6 +137,7 @@ def test_a_better_prompt_is_found_on_what_users_said_and_promoted(ws: Workspace)
     assert turned.promoted and turned.compared[0].gains[0].difference.low > 0
     assert artifact.read(artifact.find(ws, "kind:live")).examples
     assert turned.page.spent["calls"] > 0 and "calls of language models" in turned.page.markdown()
+    assert not list((ws.root / "turning").iterdir()), "the journal of what was paid for is gone"
     asked = model.asked
     again = turn_task(ws, kind.using(model=model), PAID, settings=SEARCH)
     assert again.resumed and again.promoted and model.asked == asked, "and nothing is paid twice"
@@ -147,6 +148,22 @@ def test_a_model_that_must_be_paid_needs_a_budget(ws: Workspace) -> None:
     items = [Item({"text": text}, label(text)) for text in texts(200)]
     with pytest.raises(InputError, match="carried out by a provider's model"):
         turn_task(ws, kind.using(model="openai:large"), items=items)
+
+
+def test_a_task_for_which_there_is_nothing_to_try(ws: Workspace) -> None:
+    @task
+    def summary(text: str) -> str:
+        """Sum it up."""
+
+    lines: list[str] = []
+    items = [Item({"text": text}, text[:9]) for text in texts(100)]
+    with pytest.raises(InputError, match="There is nothing to try for 'summary'"):
+        turn_task(ws, summary.using(model=Answering(label_of)), items=items, tell=lines.append)
+    assert any("@task(prompt='summary:live')" in line for line in lines)
+
+
+def label_of(request: ChatRequest) -> str:
+    return label(request.messages[-1].text)
 
 
 def test_a_student_takes_over_what_it_does_as_well_and_faster(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

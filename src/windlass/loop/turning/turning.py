@@ -127,6 +127,12 @@ class _Work:
     def made(self, only: Sequence[str]) -> dict[str, Artifact]:
         """The candidates by name, those left out that there is no time for, or of which nothing came."""
         proposals = self.ground.proposals()
+        if not proposals:
+            raise InputError(
+                f"There is nothing to try for '{self.ground.task}': its answers are not a few values that a small "
+                "model could learn, or too few of them are known, and no budget is given to search for a prompt.",
+                "Give --dollars or --tokens, or collect more feedback.",
+            )
         if unknown := sorted(set(only) - {one.name for one in proposals}):
             known = ", ".join(one.name for one in proposals)
             raise InputError(f"There is no candidate '{unknown[0]}' for '{self.ground.task}'.", f"There are: {known}.")

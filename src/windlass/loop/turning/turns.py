@@ -120,11 +120,15 @@ def turn_task(
             ws, task, heard, limits=plan.limits, metric=metric, policy=policy, settings=settings, teaching=teaching,
             reflector=reflector, at_once=at_once, around=around, tell=tell,
         )  # fmt: skip
+        turned = None
         try:
             tell(_told(ground.dataset))
-            return turn_all(ws, ground, limits=plan.limits, finalists=plan.finalists, only=plan.only, tell=tell)
+            if task.settings.prompt != f"{task.__name__}:live":
+                tell(f"its calls do not follow its releases yet: write @task(prompt='{task.__name__}:live')")
+            turned = turn_all(ws, ground, limits=plan.limits, finalists=plan.finalists, only=plan.only, tell=tell)
+            return turned
         finally:
-            ground.close()
+            ground.close(ended=turned is not None)
 
 
 def _told(dataset: Artifact) -> str:

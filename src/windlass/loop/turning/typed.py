@@ -131,9 +131,10 @@ class Typed:
         path = self._ws.root / "turning" / f"{self.task}-{self.lesson[:16]}.jsonl"
         return Meter(limits.budget), Journal(path)
 
-    def close(self) -> None:
+    def close(self, *, ended: bool) -> None:
+        """`ended`: what was paid for is in the workspace now, and the journal is not needed any more."""
         if self._journal is not None:
-            self._journal.close()
+            (self._journal.remove if ended else self._journal.close)()
         self._around.close()
 
     @cached_property

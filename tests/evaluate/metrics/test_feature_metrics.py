@@ -119,6 +119,7 @@ def test_bertscore_is_that_of_the_paper() -> None:
     assert rescaled.precision == pytest.approx((found.precision - 0.3) / 0.7)
 
 
+@pytest.mark.slow  # it loads transformers
 def test_bertscore_of_an_encoders_vectors() -> None:
     """A small encoder with random weights: the same text is perfect, its words in other order are not."""
     from transformers import BertConfig, BertModel

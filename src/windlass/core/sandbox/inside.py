@@ -53,7 +53,7 @@ import tempfile
 import textwrap  # noqa: F401
 import time
 import timeit  # noqa: F401
-import traceback  # noqa: F401
+import traceback
 import types  # noqa: F401
 import typing  # noqa: F401
 import unicodedata  # noqa: F401
@@ -164,25 +164,28 @@ def ended(child: int, seconds: float) -> None:
 
 def work(job: dict[str, Any], folder: str, said: int) -> NoReturn:
     """In the child: never returns, whatever happens."""
+    out = 3
     try:
         os.setsid()
         os.chdir(folder)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        out = 3
-        held = os.dup(said)
-        for standard in (0, 1, 2):  # what an answer prints goes nowhere, and the jobs cannot be read by it
+        nowhere, held = os.open(os.devnull, os.O_RDWR), os.dup(said)
+        for standard in (0, 1, 2):  # what an answer prints goes nowhere, and it cannot read the jobs to come
             os.dup2(nowhere, standard)
         os.dup2(held, out)
         os.closerange(out + 1, 256)
+    except BaseException:  # noqa: BLE001 - told by the parent, to whom nothing is said
+        traceback.print_exc()
+        os._exit(1)
 
-        def say(line: str) -> None:
-            os.write(out, line.encode("utf-8", "replace") + b"\n")
+    def say(line: str) -> None:
+        os.write(out, line.encode("utf-8", "replace") + b"\n")
 
+    try:
         limited(**job["limits"])
         say("locked" if locked() else "limited")
         {"calls": calls, "tests": tests, "patterns": patterns}[job["mode"]](job, say)
-    finally:
+    finally:  # an answer that fails has said less, and that is all there is to tell
         os._exit(0)
 
 

@@ -192,6 +192,7 @@ def test_items_without_a_judgement_bound_the_mean_and_may_forbid_a_verdict() -> 
     (found,) = findings(RUBRIC, few)
     assert found.measured[0].judge.estimate == 1.0 and found.failed == 3 and found.trusted
     assert found.bounds == (pytest.approx(0.97), pytest.approx(1.0)) and "3 of 100" in found.render()
+    assert "Most often: no answer fits." in found.render()
     (found,) = findings(RUBRIC, [*few, *(failed(f"z{n}") for n in range(7))])
     assert not found.trusted and "NO VERDICT MAY REST ON THIS" in found.render()
     with pytest.raises(InputError, match="no judgement of any item"):

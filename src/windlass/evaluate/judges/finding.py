@@ -11,6 +11,7 @@ and the finding says between what the mean lies, whatever they would have been.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -57,6 +58,8 @@ class Finding:
     items: int
     failed: int
     """Items without a judgement."""
+    why: str
+    """The most frequent reason for that."""
     max_errors: float
     measured: Sequence[Measured]
     bounds: tuple[float, float] | None
@@ -119,6 +122,7 @@ class Finding:
         if self.bounds is not None:
             name, (low, high) = self.measured[0].name, self.bounds
             said += f"; with them, the judge's '{name}' lies between {low:.3f} and {high:.3f}"
+        said += f".\nMost often: {self.why.rstrip('.')[:300]}"
         if self.trusted:
             return f"{said}."
         return f"{said}.\nNO VERDICT MAY REST ON THIS: more than {self.max_errors:.1%} of the items failed."
@@ -200,6 +204,7 @@ def _finding(
     difference: bool = False,
 ) -> Finding:
     done = [one for one in judgements if one.error is None]
+    failed = [one for one in judgements if one.error is not None]
     steady = [one.consistent for one in done if one.consistent is not None]
     panel = len(judge.models) > 1
     costs = [one.cost_usd for one in judgements]
@@ -209,7 +214,8 @@ def _finding(
         digest=judge.digest,
         models=judge.models,
         items=len(judgements),
-        failed=len(judgements) - len(done),
+        failed=len(failed),
+        why=next((reason for reason, _ in Counter(one.error or "" for one in failed).most_common(1)), ""),
         max_errors=judge.max_errors,
         measured=measured,
         bounds=bounds,

@@ -146,7 +146,7 @@ def _rows(path: Path) -> Sequence[tuple[int, Mapping[str, Any]]]:
     rows = list(read_rows(path, str(path), report, max_bytes=_LARGEST))
     if report.skipped:
         first = report.skipped[0]
-        raise InputError(f"{first} cannot be read.", "Mend it, or leave it out.")
+        raise InputError(f"{first}.", "Mend it, or leave it out.")
     if not rows:
         raise InputError(f"{path} holds no rows.", "Each line is one JSON object, or a row under a header.")
     return rows

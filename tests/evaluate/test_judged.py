@@ -146,6 +146,30 @@ def test_the_weight_of_a_perfect_judge_is_what_ppi_plus_plus_says() -> None:
     assert whole.estimate == truth[10:].mean()
 
 
+@pytest.mark.parametrize(
+    ("skipped", "labels", "others", "point", "low", "high"),
+    [
+        ([], 30, 300, 2.89760821, 2.71401284, 3.08120358),
+        ([330], 100, 1000, 2.9474023, 2.82106832, 3.07373629),
+        ([330, 1100], 500, 800, 3.02198361, 2.95415743, 3.0898098),
+    ],
+)
+def test_prediction_powered_as_ppi_py_has_it(
+    skipped: list[int], labels: int, others: int, point: float, low: float, high: float
+) -> None:
+    # What ppi_py 0.2.3 gives for these draws (`ppi_mean_ci`, lam=None). Its interval is by the normal distribution,
+    # ours by Student's, and its weight divides one covariance by n where ours divides by n - 1.
+    rng = np.random.default_rng(0)
+    for size in skipped:
+        rng.normal(3, 1, size), rng.normal(0.5, 0.7, size)
+    y = rng.normal(3, 1, labels + others)
+    f = y + rng.normal(0.5, 0.7, labels + others)
+    found = prediction_powered(f[labels:], y[:labels], f[:labels])
+    assert found.estimate == pytest.approx(point, abs=1e-3)
+    assert found.low < low < high < found.high
+    assert found.high - found.low < (1 + 2 / labels) * (high - low)
+
+
 def test_the_estimate_of_rogan_gladen_is_the_formula() -> None:
     human, judge = np.r_[np.ones(10), np.zeros(10)], np.r_[np.ones(9), np.zeros(1), np.ones(2), np.zeros(8)]
     rates = error_rates(human, judge)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from windlass.evaluate.review.queue import Queue
 from windlass.loop import reviewing
 from windlass.loop.judging.storing import store_judge, store_judgements
 from windlass.loop.reviewing import open_queue
+from windlass.loop.scores import add_once
 
 GOOD = Criterion("good", "Good?", (Level("no", 0.0), Level("yes", 1.0)))
 RUBRIC = Judge("answers", "Look well.", criteria=(GOOD,))
@@ -71,6 +73,22 @@ def test_a_form_that_is_sent_twice_is_stored_once(ws: Workspace) -> None:
     for _ in range(2):
         reviewing.label(ws, one, one.queue.item("i0"), "ann", {"good": 1.0}, token="a" * 24)
     assert len(ws.store.scores(name="answers")) == 1
+
+
+def test_a_form_that_is_sent_by_two_threads_at_once_is_stored_once(ws: Workspace) -> None:
+    reviewing.add_queue(ws, Queue(RUBRIC, items()))
+    one = open_queue(ws, "answers")
+    start = threading.Barrier(6)
+
+    def send(_: int) -> None:
+        start.wait(30)
+        reviewing.label(ws, one, one.queue.item("i0"), "ann", {"good": 1.0}, token="b" * 24)
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(send, range(6)))
+    assert len(ws.store.scores(name="answers")) == 1
+    with pytest.raises(InputError, match="finite"):
+        add_once(ws, ScoreRecord("x", "s", "n", float("nan"), "human", "ann", 0.0))
 
 
 def test_what_is_no_label_is_refused(ws: Workspace) -> None:

@@ -29,6 +29,7 @@ from windlass.evaluate.review.labels import CRITERION, ITEM, QUEUE, SKIPPED, WIT
 from windlass.evaluate.review.queue import Queue, plain
 from windlass.loop.judging.storing import read_judgements
 from windlass.loop.lineage import answered, asked
+from windlass.loop.scores import add_once
 
 KIND, FILE, ITEMS = "queue", "queue.json", "items.jsonl"
 DISAGREEMENTS = "disagreements"
@@ -257,10 +258,10 @@ def _add(
         raise InputError(f"The comment has {len(comment):,} characters.", f"At most {MAX_COMMENT:,} are taken.")
     rubric, subject = opened.queue.rubric, opened.queue.subject(item)
     word = token or secrets.token_hex(12)
-    known = {score.id for score in ws.store.scores(subject=subject)}
     for number, criterion in enumerate(rubric.criteria):
         score = ScoreRecord(
-            id=f"{word}-{number}",
+            # Of this queue: a word of another one cannot stand in its way.
+            id=f"{opened.artifact.digest[:12]}-{word}-{number}",
             subject=subject,
             name=rubric.score_name(criterion.name),
             value=values.get(criterion.name),
@@ -271,8 +272,7 @@ def _add(
             error=error,
             metadata={QUEUE: opened.artifact.digest, CRITERION: criterion.name, ITEM: item.id},
         )
-        if score.id not in known:
-            ws.store.add_score(score)
+        add_once(ws, score)
 
 
 # files --------------------------------------------------------------------------------------------------------------

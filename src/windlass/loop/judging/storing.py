@@ -26,6 +26,7 @@ from windlass.evaluate.judges.items import Item
 from windlass.evaluate.judges.judge import Judge
 from windlass.evaluate.judges.judgement import Judgement
 from windlass.loop.judging.asking import CLASSIFIER
+from windlass.loop.scores import add_once
 
 JUDGEMENTS, ROWS, FINDINGS = "judgements", "judgements.jsonl", "findings.json"
 
@@ -124,7 +125,6 @@ def record_scores(ws: Workspace, judge: Judge, items: Sequence[Item], judgements
     new = 0
     for item, judgement in zip(items, judgements, strict=True):
         subject = item.trace or item.id
-        known = {score.id for score in ws.store.scores(subject=subject)}
         for criterion in judge.criteria:
             name = judge.score_name(criterion.name)
             value = None if judgement.error is not None else judgement.values[criterion.name]
@@ -141,9 +141,7 @@ def record_scores(ws: Workspace, judge: Judge, items: Sequence[Item], judgements
                 error=judgement.error,
                 metadata=_about(judge, judgement),
             )
-            if score.id not in known:
-                ws.store.add_score(score)
-                new += 1
+            new += add_once(ws, score)
     return new
 
 

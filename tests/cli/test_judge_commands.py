@@ -13,6 +13,8 @@ from windlass.apply.tasks.surroundings import Surroundings
 from windlass.cli.main import main
 from windlass.core.values import ChatRequest
 from windlass.core.workspace import Workspace
+from windlass.evaluate.experiments.results import ItemResult, Results
+from windlass.loop.evaluating.evaluation import store_results
 from windlass.loop.reviewing import label, open_queue
 from windlass.testing import Scripted
 
@@ -146,3 +148,17 @@ def test_mistakes_are_named(said: Said, arguments: list[str], complaint: str) ->
     rows("items.jsonl", 3)
     found = said(*arguments, status=2)
     assert found.startswith("windlass: ") and complaint in found
+
+
+def test_the_results_of_two_variants_are_judged_and_compared(said: Said, tmp_path: Path) -> None:
+    with Workspace(tmp_path) as ws:
+        with ws.artifacts.build("dataset", "digits-items") as draft:
+            (draft.path / "items.jsonl").write_text("{}", encoding="utf-8")
+        for variant, output in (("old", str), ("new", lambda n: "1")):
+            made = [ItemResult(f"i{n}", output=output(n % 10), input=f"digit {n}") for n in range(60)]
+            store_results(ws, "digits", Results(variant, None, draft.done.digest, made), draft.done, None)
+    for stored in ("digits-results@1", "digits-results@2"):
+        assert "NEVER CALIBRATED" in said("judge", "run", "odd.md", stored)
+    compared = said("compare", "digits-results@3", "digits-results@4", "--metric", "odd")
+    assert "GO" in compared and "odd is what a judge says, never calibrated" in compared
+    assert "windlass compare" in said("judge", "run", "odd.md", "digits-results@1", "--against", "x.jsonl", status=2)

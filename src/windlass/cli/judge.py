@@ -4,6 +4,7 @@ windlass judge show correct.md                          what the model is told, 
 windlass judge calibrate correct.md labels.jsonl        judge what people labelled: how often it says as they do
 windlass judge run correct.md answers.jsonl             the mean over items, corrected by the newest calibration
 windlass judge run correct.md new.jsonl --against old.jsonl    the difference of two systems on the same items
+windlass judge run correct.md tone-results@2            what `windlass eval` stored: the same with the judge's metric
 
 A judge is a file: criteria as TOML between two lines of +++, instructions below. Items are rows with the fields that it
 reads, as JSON lines, CSV or Parquet; labelled ones have `label` as well, and perhaps `author`. Every judgement is
@@ -24,7 +25,9 @@ from windlass.cli.workspace import add_option, opened, opened_if_any
 from windlass.core.errors import InputError
 
 if TYPE_CHECKING:
+    from windlass.core.workspace import Workspace
     from windlass.evaluate.judges.finding import Finding
+    from windlass.evaluate.judges.judge import Judge
 
 _INCONCLUSIVE = 4
 
@@ -37,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for verb in (show, calibrate, run_):
         verb.add_argument("judge", metavar="JUDGE.md", help="a judge's file, or a judge of the workspace")
     calibrate.add_argument("labels", type=Path, metavar="LABELS", help="rows with the judge's fields, and `label`")
-    run_.add_argument("items", type=Path, metavar="ITEMS", help="rows with the judge's fields")
+    run_.add_argument("items", metavar="ITEMS", help="rows with the judge's fields, or results of `windlass eval`")
     run_.add_argument("--against", type=Path, metavar="ITEMS", help="the same items by the system to compare with")
     for verb in (calibrate, run_):
         verb.add_argument(
@@ -93,12 +96,14 @@ def _run(args: argparse.Namespace) -> int:
 
     with opened(args) as ws:
         judge = named(ws, args.judge, args.model)
-        items = read_items(args.items, judge)
+        if not Path(args.items).exists() and ws.store.artifact(args.items) is not None:
+            return _results(ws, judge, args)
+        items = read_items(Path(args.items), judge)
         if args.against is None:
             judged = run_judge(ws, judge, items, at_once=args.at_once)
             found, stored = judged.findings, [judged.stored]
         else:
-            if args.against == args.items:
+            if args.against == Path(args.items):
                 raise InputError("Both systems are the same file.", "Name the items of another one after --against.")
             before = read_items(args.against, judge)
             first, second, found = compare_by_judge(ws, judge, before, items, at_once=args.at_once)
@@ -109,6 +114,21 @@ def _run(args: argparse.Namespace) -> int:
             print("\n\n".join(one.render() for one in found))
             print("\n" + "\n".join(f"{one.ref}  {one.digest[:12]}" for one in stored))
         return _status(found)
+
+
+def _results(ws: Workspace, judge: Judge, args: argparse.Namespace) -> int:
+    """Of results that are stored; two of them are compared by `windlass compare`."""
+    from windlass.loop.judging.running import judge_stored
+
+    if args.against is not None:
+        raise InputError("Results are compared by `windlass compare`.", "Judge both, and compare what is stored.")
+    judged, made = judge_stored(ws, judge, ws.artifacts.get(args.items), at_once=args.at_once)
+    if args.json:
+        print(json.dumps([one.to_json() for one in judged.findings], indent=2))
+    else:
+        print("\n\n".join(one.render() for one in judged.findings))
+        print(f"\n{made.ref}  {made.digest[:12]}\ncompare: windlass compare A {made.ref} --metric {judge.name}")
+    return _status(judged.findings)
 
 
 def _status(found: Sequence[Finding]) -> int:

@@ -18,13 +18,21 @@ from windlass.core.values import ChatRequest, ChatResponse, Message, Usage
 from windlass.core.workspace import Workspace
 from windlass.evaluate.experiments.experiment import compare
 from windlass.evaluate.experiments.reports import markdown
-from windlass.evaluate.experiments.results import ItemResult, Results
+from windlass.evaluate.experiments.results import OUTPUT, ItemResult, Results
 from windlass.evaluate.experiments.stored import write_experiment
 from windlass.evaluate.judges.items import Item, Label
 from windlass.evaluate.judges.judge import Criterion, Judge, Level
 from windlass.evaluate.policy import Policy
+from windlass.loop.evaluating.evaluation import read_results, store_results
 from windlass.loop.judging.asking import ask, classified, task_of
-from windlass.loop.judging.running import calibrate_judge, compare_by_judge, judge_results, named, run_judge
+from windlass.loop.judging.running import (
+    calibrate_judge,
+    compare_by_judge,
+    judge_results,
+    judge_stored,
+    named,
+    run_judge,
+)
 from windlass.loop.judging.storing import calibration_of, find_judge, read_judgements, store_judge
 from windlass.loop.reviewing import from_experiment
 
@@ -274,3 +282,18 @@ def test_a_judge_is_a_metric_of_an_experiment_and_its_worth_is_in_the_report(ws:
     assert systems == ("old", "new") and pairs[3].inputs == {"input": "say a number", "output_1": "3", "output_2": "1"}
     alone, systems = from_experiment(made, JUDGE)
     assert systems is None and {item.inputs["output"] for item in alone} == {"1"}
+
+
+def test_stored_results_get_the_metric_of_a_judge(ws: Workspace) -> None:
+    with ws.artifacts.build("dataset", "tone-items") as draft:
+        (draft.path / "items.jsonl").write_text("{}", encoding="utf-8")
+    rows = [ItemResult(f"i{n}", output=str(n), input={"input": "say a number"}, values={"f1": 1.0}) for n in range(6)]
+    rows.append(ItemResult("i9", errors={OUTPUT: "the provider failed"}))
+    stored = store_results(ws, "tone", Results("tone@1", None, draft.done.digest, rows), draft.done, None)
+    judged, made = judge_stored(ws, JUDGE, stored, around=around(ws, Answering(odd)))
+    found = read_results(made)
+    assert made.ref == "tone-results@2" and found.metrics == ["f1", "good"] and judged.findings[0].items == 6
+    assert [one.values.get("good") for one in found.items] == [0.0, 1.0, 0.0, 1.0, 0.0, 1.0, None]
+    assert {role for role, _ in made.record.parents} == {"dataset", "results", "judge", "judgements"}
+    with pytest.raises(InputError, match="not results"):
+        judge_stored(ws, JUDGE, judged.stored)

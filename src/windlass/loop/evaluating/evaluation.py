@@ -124,13 +124,22 @@ def store_items(ws: Workspace, name: str, items: Sequence[Item]) -> Artifact:
 
 
 def store_results(
-    ws: Workspace, name: str, results: Results, data: Artifact, variant: Artifact | None, key: str = ""
+    ws: Workspace,
+    name: str,
+    results: Results,
+    data: Artifact,
+    variant: Artifact | None,
+    key: str = "",
+    *,
+    parents: Sequence[tuple[str, Artifact]] = (),
 ) -> Artifact:
     with ws.artifacts.build(KIND, f"{name}-results") as draft:
         results.write(draft.path / FILE)
         draft.add_parent("dataset", data)
         if variant is not None:
             draft.add_parent("variant", variant)
+        for role, parent in parents:
+            draft.add_parent(role, parent)
         draft.card = {
             "key": key,
             "task": name,

@@ -17,6 +17,7 @@ from windlass.evaluate.judges.items import Item, Label
 from windlass.evaluate.judges.judge import Judge
 from windlass.evaluate.judges.judgement import Judgement
 from windlass.evaluate.judges.metric import judged_items, with_judgements
+from windlass.loop.evaluating.evaluation import read_results, store_results
 from windlass.loop.judging.asking import ask
 from windlass.loop.judging.storing import (
     calibration_of,
@@ -101,6 +102,25 @@ def judge_results(
     record_scores(ws, judge, items, judgements)
     known = calibration_of(ws, artifact)
     return with_judgements(results, judge, judgements, known[1] if known else ())
+
+
+def judge_stored(
+    ws: Workspace, judge: Judge, stored: Artifact, *, around: Surroundings | None = None, at_once: int = 8
+) -> tuple[Judged, Artifact]:
+    """The outputs of an evaluation judged: what was found, and the results with the judge's scores as metrics, which
+    `windlass compare` takes. Raises `InputError` for an artifact of another kind."""
+    results = read_results(stored)
+    judged = run_judge(ws, judge, judged_items(results, judge), around=around, at_once=at_once)
+    artifact = store_judge(ws, judge)
+    known = calibration_of(ws, artifact)
+    made = with_judgements(results, judge, judged.judgements, known[1] if known else ())
+    from_ = dict(stored.record.parents)
+    data, variant = ws.artifacts.get(from_["dataset"]), from_.get("variant")
+    parents = [("results", stored), ("judge", artifact), ("judgements", judged.stored)]
+    name = str(stored.card["task"])
+    return judged, store_results(
+        ws, name, made, data, None if variant is None else ws.artifacts.get(variant), parents=parents
+    )
 
 
 def clusters_of(items: Sequence[Item]) -> dict[str, str] | None:

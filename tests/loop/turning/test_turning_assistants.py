@@ -20,6 +20,7 @@ from windlass.apply.rag.retrieving import RetrieveSettings
 from windlass.build.adapt.contrastive import AdaptSettings
 from windlass.cli.main import main
 from windlass.core.errors import InputError
+from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Message, Usage
 from windlass.core.workspace import Workspace
 from windlass.evaluate.policy import Policy
 from windlass.evaluate.questions import load_items
@@ -211,6 +212,37 @@ def test_made_up_questions_are_marked_and_keep_away_from_the_exam(ws: Workspace)
     for item in items:
         words = [word for word in item.question.split() if word.isalpha() and len(word) > 6]
         assert all(word in texts[item.document] for word in words), "each is about its own document"
+
+
+class Asking:
+    """A model of tests that asks for the first words of what it is shown."""
+
+    name, digest, structured = "asking", None, "schema"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def complete(self, request: ChatRequest) -> ChatResponse:
+        self.asked += 1
+        words = request.messages[-1].text.replace("<", " ").replace(">", " ").split()
+        said = Message("assistant", f"Where are {' '.join(words[3:9])} told?" if self.asked % 5 else "None.")
+        return ChatResponse("i", self.name, said, "stop", Usage(30, output=10), 0.001)
+
+    def stream(self, request: ChatRequest) -> Iterator[ChatDelta]:
+        raise NotImplementedError
+
+
+def test_a_model_writes_questions_within_its_budget(ws: Workspace) -> None:
+    model = Asking()
+    with pytest.raises(InputError, match="asking would be asked for up to 80 questions"):
+        turn_assistant(ws, plan=QUICK, synthetic=model, most=80, embedder=EMBEDDER)
+    plan = Plan(Limits(tokens=40 * 30), only=("ranks",))
+    turned = turn_assistant(ws, plan=plan, synthetic=model, most=80, embedder=EMBEDDER)
+    assert turned.dataset.card["by"] == "asking" and 0 < turned.dataset.card["items"] <= 24
+    assert turned.dataset.card["skipped"]["not asked for, as the budget is spent"] == 1
+    assert turned.dataset.card["skipped"]["without a question"] > 0 and model.asked == 30
+    turn_assistant(ws, plan=plan, synthetic=model, most=80, embedder=EMBEDDER)
+    assert model.asked == 30, "and none is paid for twice"
 
 
 def test_a_turn_before_anybody_asked_says_so(tmp_path: Path) -> None:

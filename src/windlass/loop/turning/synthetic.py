@@ -24,6 +24,7 @@ from importlib import resources
 import numpy as np
 
 from windlass.apply.prompts.value import Prompt
+from windlass.apply.providers.budget import OverBudget
 from windlass.apply.rag.indexes.search import HybridIndex
 from windlass.apply.rag.sentences import sentence_spans
 from windlass.apply.tasks.functions import Task
@@ -111,7 +112,11 @@ def _made(
             return
         cluster = clusters[passage.document]
         why = guarded.why("", passage.document, cluster)
-        question = None if why else ask(passage)
+        try:
+            question = None if why else ask(passage)
+        except OverBudget:
+            left["not asked for, as the budget is spent"] += 1
+            return
         key = question_key(question or "")
         if why is None:
             why = "without a question" if not key else guarded.why(key, passage.document, cluster)

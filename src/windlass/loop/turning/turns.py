@@ -10,7 +10,7 @@ from windlass.apply.tasks.functions import Task
 from windlass.apply.tasks.surroundings import Surroundings
 from windlass.core.artifacts import Artifact, check_name
 from windlass.core.errors import InputError
-from windlass.core.files import exclusive
+from windlass.core.files import exclusive, sha256_json
 from windlass.core.protocols import ChatModel, Embedder
 from windlass.core.workspace import Workspace
 from windlass.evaluate.exams import POLICY as ASSISTANTS
@@ -20,6 +20,8 @@ from windlass.loop.candidate import Recipe, plain_index
 from windlass.loop.evaluating.items import Item
 from windlass.loop.evaluating.scorers import Metric, equal
 from windlass.loop.harvest import harvest
+from windlass.loop.journal import Journal
+from windlass.loop.metering import Meter, Metered, identity
 from windlass.loop.prompting.searching import Search
 from windlass.loop.release import live_variant
 from windlass.loop.turn import exam_of
@@ -59,7 +61,8 @@ def turn_assistant(
 ) -> Turned:
     """Tries all that can make an assistant better on what its users said, and promotes at most one change.
 
-    synthetic: learn from at most `most` made-up questions in place of feedback, made by rules or by that model.
+    synthetic: learn from at most `most` made-up questions in place of feedback, made by rules, or by that model as far
+    as the dollars or tokens of the limits go.
     embedder: of the live index; None: found by its digest. Raises `NotFound` when nothing is released, `InputError`
     when there is no exam or nothing to learn from, `WorkspaceBusy` when another turn runs.
     """
@@ -70,7 +73,7 @@ def turn_assistant(
         exam = exam_of(ws, base)
         embedder = embedder or load_embedder(base)
         if synthetic:
-            dataset = _made_up(ws, base, exam, embedder, synthetic, most)
+            dataset = _made_up(ws, base, exam, embedder, synthetic, most, plan.limits)
         else:
             harvested = harvest(ws, ws.artifacts.get(base.parent("corpus")), exam, task=task)
             dataset = curate_questions(ws, harvested, exam)
@@ -82,11 +85,22 @@ def turn_assistant(
 
 
 def _made_up(
-    ws: Workspace, index: Artifact, exam: Artifact, embedder: Embedder, by: bool | ChatModel, most: int
+    ws: Workspace, index: Artifact, exam: Artifact, embedder: Embedder, by: bool | ChatModel, most: int, limits: Limits
 ) -> Artifact:
+    """By a model they are paid for once: what it wrote before a kill is in a journal."""
     if isinstance(by, bool):
         return synthetic_questions(ws, index, exam, embedder, most=most)
-    return synthetic_questions(ws, index, exam, embedder, ask=by_model(by, ws.recorder), by=by.name, most=most)
+    if limits.budget is None:
+        raise InputError(
+            f"{by.name} would be asked for up to {most:,} questions.", "Say what it may spend: --dollars or --tokens."
+        )
+    key = sha256_json([index.digest, exam.digest, identity(by), most])
+    journal = Journal(ws.root / "turning" / f"synthetic-{key[:16]}.jsonl")
+    try:
+        ask = by_model(Metered(by, Meter(limits.budget), journal))
+        return synthetic_questions(ws, index, exam, embedder, ask=ask, by=by.name, most=most)
+    finally:
+        journal.close()
 
 
 def turn_task(

@@ -32,7 +32,7 @@ from tests.serve.engine_world import TEMPLATE  # noqa: E402
 
 from windlass.evaluate.experiments.results import Results  # noqa: E402
 from windlass.evaluate.harness.definitions import read_benchmark  # noqa: E402
-from windlass.evaluate.harness.items import Asking, Exam, Item, make_exam  # noqa: E402
+from windlass.evaluate.harness.items import Asking, Exam, make_exam  # noqa: E402
 from windlass.evaluate.harness.running import run  # noqa: E402
 from windlass.loop.benchmarks.lm_eval_tasks import export_task  # noqa: E402
 from windlass.loop.benchmarks.models import Opening, open_model  # noqa: E402
@@ -154,7 +154,7 @@ def ours(model: Path, exams: Sequence[Exam], **how: Any) -> dict[str, Results]:
         opened.close()
 
 
-def theirs(backend: str, model: Path, tasks: Path, out: Path, **settings: str) -> dict[str, Any]:
+def theirs(backend: str, model: Path | str, tasks: Path, out: Path, **settings: str) -> dict[str, Any]:
     quiet = {
         "HF_HOME": str(out.parent),
         "HF_DATASETS_OFFLINE": "1",
@@ -293,6 +293,18 @@ def test_its_own_command_line_runs_our_engine(model: Path, tmp_path: Path) -> No
     assert json.loads(written.read_text())["results"][name]["acc,none"] == pytest.approx(acc.interval.estimate)
 
 
-def test_items_keep_their_names(model: Path) -> None:
-    items: Sequence[Item] = exam_of("piqa").items
-    assert items[0].id == "valid:1" and len({item.id for item in items}) == LIMIT
+def test_it_runs_our_server(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("uvicorn")
+    from windlass.serve.app import create_app
+    from windlass.serve.engine.local import LocalModel
+    from windlass.serve.run import ServerThread
+
+    exam = exam_of("arc_easy", Asking(limit=8))
+    name = export_task(exam, tmp_path)
+    mine = item_logprobs(ours(model, [exam])["arc_easy"])
+    local = LocalModel.load(model, policy="fp32")
+    with ServerThread(create_app({"model": local}, {})) as server:
+        found = theirs("windlass", f"{server.url}/v1", tmp_path, tmp_path / "out.json")
+    local.close()
+    replies = [[reply[0] for reply in one["replies"]] for one in found[name]["items"]]
+    assert np.concatenate(replies) == pytest.approx(np.concatenate(mine), abs=2e-3)

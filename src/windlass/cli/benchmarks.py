@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             lines, found = [], []
             for exam in exams:
-                with Progress(exam.benchmark.name, None, "requests") as progress:
+                with Progress(exam.name, None, "requests") as progress:
 
                     def say(done: int, of: int, progress: Progress = progress) -> None:
                         progress.total = of
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
                 lines += rows(exam, one.results, one.measures)
                 lines += slice_rows(exam, one.results) if args.slices else []
                 for line in failures(one.results.items):
-                    print(f"{exam.benchmark.name}: {line}", file=sys.stderr)
+                    print(f"{exam.name}: {line}", file=sys.stderr)
             truncated = getattr(model, "truncated", 0)
         finally:
             model.close()

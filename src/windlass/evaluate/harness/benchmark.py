@@ -19,7 +19,8 @@ from windlass.evaluate.harness import templates
 from windlass.evaluate.harness.framing import Example, Frame
 from windlass.evaluate.harness.requests import Reply, Request
 from windlass.evaluate.harness.rows import Row
-from windlass.evaluate.statistics.intervals import Interval, mean_interval
+from windlass.evaluate.statistics.intervals import Interval
+from windlass.evaluate.statistics.shares import share_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,8 @@ class Measure:
     metric: str
     interval: Interval
     better: Literal["higher", "lower"] = "higher"
+    chance: float | None = None
+    """What guessing would have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +161,10 @@ class Benchmark(abc.ABC):
     def example(self, row: Row) -> Example:
         """The row with its answer, as the model is shown it."""
 
+    def question(self, row: Row) -> str:
+        """What is asked, for people."""
+        return self.example(row).question
+
     @abc.abstractmethod
     def requests(self, row: Row, frame: Frame) -> Sequence[Request]: ...
 
@@ -174,11 +181,16 @@ class Benchmark(abc.ABC):
         self.example(row)
 
     def measures(self, items: Sequence[ItemResult], level: float = 0.95) -> list[Measure]:
-        """The figures of the whole, over the items that have a value; the mean of each metric."""
-        found = []
-        for metric in self.metrics:
-            some = [one for one in items if metric in one.values]
-            if some:
-                interval = mean_interval([one.values[metric] for one in some], [one.group for one in some], level)
-                found.append(Measure(metric, interval.within(0.0, 1.0)))
-        return found
+        """The figures of the whole, over the items that have a value: of each metric the share that is right."""
+        return [
+            Measure(metric, share_of([one for one in items if metric in one.values], metric, level))
+            for metric in self.metrics
+            if any(metric in one.values for one in items)
+        ]
+
+
+def share_of(items: Sequence[ItemResult], metric: str, level: float) -> Interval:
+    """Of the items that are right, exactly, and by clusters where items hang together."""
+    groups = [one.group for one in items]
+    clusters = groups if len(set(groups)) < len(groups) else None
+    return share_interval([one.values[metric] for one in items], clusters, level)

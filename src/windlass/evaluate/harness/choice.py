@@ -13,15 +13,16 @@ choices behind an empty prompt.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from windlass.core.errors import InputError
 from windlass.core.protocols import Likelihood
+from windlass.evaluate.experiments.results import ItemResult
 from windlass.evaluate.harness import templates
-from windlass.evaluate.harness.benchmark import Benchmark, Scored
+from windlass.evaluate.harness.benchmark import Benchmark, Measure, Scored
 from windlass.evaluate.harness.framing import Example, Frame
 from windlass.evaluate.harness.requests import Continue, Reply, Request
 from windlass.evaluate.harness.rows import Row
@@ -62,8 +63,11 @@ class Choice(Benchmark):
         gold = right_one(self.gold, row, choices)
         found = likelihoods(replies)
         chosen = {name: int(np.argmax(scores)) for name, scores in self._scores(choices, found).items()}
-        output = {"choices": chosen, "logprobs": [one.logprob for one in found]}
+        output = {"choices": chosen, "logprobs": [one.logprob for one in found], "of": len(choices)}
         return Scored({name: float(place == gold) for name, place in chosen.items()}, output, gold)
+
+    def measures(self, items: Sequence[ItemResult], level: float = 0.95) -> list[Measure]:
+        return beside_chance(super().measures(items, level), items)
 
     def _scores(self, choices: Sequence[str], found: Sequence[Likelihood]) -> Mapping[str, Any]:
         """Metric -> what the choices are compared by."""
@@ -105,6 +109,12 @@ def right_one(gold: str, row: Row, choices: Sequence[str]) -> int:
     if not 0 <= place < len(choices):
         raise InputError(f"gold: {said!r} is the place of none of the {len(choices)} choices.", "Count from 0.")
     return place
+
+
+def beside_chance(measures: Sequence[Measure], items: Sequence[ItemResult]) -> list[Measure]:
+    """With what guessing among the choices would have."""
+    numbers = [one.output["of"] for one in items if one.values]
+    return [replace(one, chance=sum(1 / number for number in numbers) / len(numbers)) for one in measures]
 
 
 def likelihoods(replies: Sequence[Reply]) -> list[Likelihood]:

@@ -65,11 +65,17 @@ class Exam:
     held_out: int
     """Rows that are not asked, as they are examples."""
     asking: Asking = field(default_factory=Asking)
+    part: str = ""
+    """Which of the benchmark's files; empty: all."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.benchmark.name}/{self.part}" if self.part else self.benchmark.name
 
     def made_with(self) -> dict[str, Any]:
         """What could change a result, besides the model."""
         return {
-            "benchmark": self.benchmark.name,
+            "benchmark": self.name,
             "definition": self.benchmark.digest,
             "files": dict(self.files),
             "shots": self.shots,
@@ -119,7 +125,7 @@ def make_exam(benchmark: Benchmark, folder: Path, asking: Asking | None = None, 
     dataset = sha256_json(
         {"definition": benchmark.digest, "files": [[_placed(folder, one), one.digest] for one in files]}
     )
-    return Exam(benchmark, items, dataset, read, number, held_out, asking)
+    return Exam(benchmark, items, dataset, read, number, held_out, asking, only)
 
 
 def _wanted(file: File, only: str) -> bool:

@@ -6,15 +6,17 @@ appended: a kill tears at most the last one, which is cut off. What failed is no
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
-from windlass.core.errors import InputError
-from windlass.core.files import disk_errors, exclusive
+from windlass.core.errors import InputError, WorkspaceBusy
+from windlass.core.files import disk_errors
 from windlass.core.protocols import Likelihood
 from windlass.evaluate.harness.requests import Reply
 
@@ -27,9 +29,7 @@ class Journal:
         self.replies: dict[str, Reply] = {}
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = exclusive(path.with_suffix(".lock"), "this benchmark")
-            self._lock.__enter__()
-            self._file = path.open("ab")
+            self._file = _locked(path)
             try:
                 os.ftruncate(self._file.fileno(), self._load())
             except BaseException:
@@ -53,7 +53,6 @@ class Journal:
 
     def close(self) -> None:
         self._file.close()
-        self._lock.__exit__(None, None, None)
 
     def __enter__(self) -> Journal:
         return self
@@ -80,6 +79,24 @@ class Journal:
                     ) from error
                 end += len(raw)
         return end
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """Open for appending, and this process's own until it is closed or the process dies."""
+    while True:
+        file = path.open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise WorkspaceBusy(
+                f"Another process asks this model the same benchmark ({path}).",
+                "Wait until it has finished, or stop it, and run the command again.",
+            ) from None
+        with contextlib.suppress(FileNotFoundError):
+            if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+                return file
+        file.close()  # its owner finished and removed it meanwhile
 
 
 def _plain(reply: Reply) -> Any:

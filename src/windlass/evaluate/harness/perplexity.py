@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import numpy as np
-
 from windlass.core.errors import InputError
 from windlass.evaluate.experiments.results import ItemResult
 from windlass.evaluate.harness import templates
@@ -25,7 +23,7 @@ from windlass.evaluate.harness.continuation import exponential
 from windlass.evaluate.harness.framing import Example, Frame
 from windlass.evaluate.harness.requests import Read, Reply, Request
 from windlass.evaluate.harness.rows import Row
-from windlass.evaluate.statistics.intervals import Interval, mean_interval
+from windlass.evaluate.statistics.ratios import paired_ratio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +38,9 @@ class Perplexity(Benchmark):
 
     def example(self, row: Row) -> Example:
         raise InputError("A perplexity is measured without examples.", "Leave out --shots.")
+
+    def question(self, row: Row) -> str:
+        return templates.text(self.text, row)[:200]
 
     def check(self, row: Row) -> None:
         if not templates.text(self.text, row).strip():
@@ -60,23 +61,11 @@ class Perplexity(Benchmark):
             return []
         nats = [-one.output["logprob"] for one in some]
         groups = [one.group for one in some]
-        per_byte = ratio_interval(nats, [one.output["bytes"] for one in some], groups, level)
-        per_word = ratio_interval(nats, [one.output["words"] for one in some], groups, level)
+        per_byte = paired_ratio([one.output["bytes"] for one in some], nats, groups, level)
+        per_word = paired_ratio([one.output["words"] for one in some], nats, groups, level)
         bits = {end: getattr(per_byte, end) / math.log(2) for end in ("estimate", "low", "high")}
         return [
             Measure("bits_per_byte", replace(per_byte, **bits), "lower"),
             Measure("byte_perplexity", exponential(per_byte), "lower"),
             Measure("word_perplexity", exponential(per_word), "lower"),
         ]
-
-
-def ratio_interval(
-    above: Sequence[float], below: Sequence[float], clusters: Sequence[str], level: float = 0.95
-) -> Interval:
-    """Interval of sum(above) / sum(below): the mean of the residuals `above - ratio * below`, over the mean of `below`
-    (linearisation; Cochran, Sampling Techniques, chapter 6)."""
-    a, b = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
-    ratio = float(a.sum() / b.sum())
-    residual = mean_interval((a - ratio * b) / b.mean(), clusters, level)
-    half = (residual.high - residual.low) / 2
-    return replace(residual, estimate=ratio, low=ratio - half, high=ratio + half, method=f"ratio, {residual.method}")

@@ -140,6 +140,7 @@ def _scored(
                 errors={} if failed is None else {OUTPUT: failed.message},
                 output=scored.output,
                 expected=scored.expected,
+                input=benchmark.question(item.row),
                 slices=item.slices,
             )
         )

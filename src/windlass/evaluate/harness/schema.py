@@ -12,9 +12,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from windlass.evaluate.experiments.results import ItemResult
 from windlass.evaluate.harness import templates
-from windlass.evaluate.harness.benchmark import Benchmark, Scored
-from windlass.evaluate.harness.choice import likelihoods, options, right_one
+from windlass.evaluate.harness.benchmark import Benchmark, Measure, Scored
+from windlass.evaluate.harness.choice import beside_chance, likelihoods, options, right_one
 from windlass.evaluate.harness.framing import Example, Frame
 from windlass.evaluate.harness.requests import Continue, Reply, Request
 from windlass.evaluate.harness.rows import Row
@@ -46,4 +47,11 @@ class Schema(Benchmark):
         gold = right_one(self.gold, row, options(self.contexts, row, "contexts"))
         logprobs = [one.logprob for one in likelihoods(replies)]
         chosen = int(np.argmax(logprobs))
-        return Scored({"acc": float(chosen == gold)}, {"choices": {"acc": chosen}, "logprobs": logprobs}, gold)
+        output = {"choices": {"acc": chosen}, "logprobs": logprobs, "of": len(logprobs)}
+        return Scored({"acc": float(chosen == gold)}, output, gold)
+
+    def question(self, row: Row) -> str:
+        return " / ".join(options(self.contexts, row, "contexts")) + f" … {templates.text(self.continuation, row)}"
+
+    def measures(self, items: Sequence[ItemResult], level: float = 0.95) -> list[Measure]:
+        return beside_chance(super().measures(items, level), items)

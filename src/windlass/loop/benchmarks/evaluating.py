@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Evaluated:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "benchmark": self.exam.benchmark.name,
+            "benchmark": self.exam.name,
             "model": self.results.variant,
             "digest": self.results.digest,
             "dataset": self.results.dataset,
@@ -54,7 +55,8 @@ class Evaluated:
             "failed": self.failed,
             "held_out": self.exam.held_out,
             "measures": {
-                one.metric: {**one.interval.to_json(), "better": one.better} for one in self.measures
+                one.metric: {**one.interval.to_json(), "better": one.better, "chance": one.chance}
+                for one in self.measures
             },
             "made_with": dict(self.results.made_with),
         }  # fmt: skip
@@ -100,7 +102,7 @@ def _journal(ws: Workspace | None, identity: Mapping[str, Any], exam: Exam) -> A
 
 
 def _stored(ws: Workspace, exam: Exam, results: Results, measures: list[Measure]) -> Artifact:
-    name = f"{results.variant}-{exam.benchmark.name}".replace("/", "-").replace(":", "-").replace(" ", "-")[:100]
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", f"{results.variant}-{exam.name}").lstrip("._-")[:100]
     with ws.artifacts.build(KIND, name) as draft:
         write_json(draft.path / FILE, results.to_json())
         (draft.path / "README.md").write_text(markdown(exam, results, measures), encoding="utf-8")
@@ -108,7 +110,7 @@ def _stored(ws: Workspace, exam: Exam, results: Results, measures: list[Measure]
             draft.add_parent("model", results.digest)
         draft.card.update(
             {
-                "benchmark": exam.benchmark.name,
+                "benchmark": exam.name,
                 "model": results.variant,
                 "dataset": results.dataset,
                 "items": len(results.items),

@@ -33,7 +33,7 @@ def export_task(exam: Exam, folder: Path) -> str:
         raise Unsupported(
             "Conversations are not exported.", "Export without --chat; lm_eval has --apply_chat_template."
         )
-    name = f"{PREFIX}{exam.benchmark.name}"
+    name = PREFIX + exam.name.replace("/", "_")
     folder.mkdir(parents=True, exist_ok=True)
     rows = [{"id": item.id, **_row(exam, item)} for item in exam.items]
     data = folder / f"{name}.jsonl"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import re
 from collections.abc import Iterable, Sequence
 
 from windlass.core.tables import table
@@ -10,22 +10,24 @@ from windlass.evaluate.experiments.results import ItemResult, Results
 from windlass.evaluate.harness.benchmark import Measure
 from windlass.evaluate.harness.items import Exam
 
-HEADERS = ("benchmark", "shots", "metric", "score", "95 % interval", "items", "failed")
+HEADERS = ("benchmark", "shots", "metric", "score", "95 % interval", "chance", "items", "failed")
 
 
 def rows(exam: Exam, results: Results, measures: Sequence[Measure], label: str = "") -> list[list[str]]:
     """A row for each figure; `label`: in place of the benchmark's name."""
     failed = sum(one.failed is not None for one in results.items)
     if not measures:
-        return [[label or exam.benchmark.name, str(exam.shots), "", "none", "", "0", f"{failed:,}"]]
+        return [[label or exam.name, str(exam.shots), "", "none", "", "", "0", f"{failed:,}"]]
     found: list[list[str]] = []
     for measure in measures:
-        name, shots = (label or exam.benchmark.name, str(exam.shots)) if not found else ("", "")
+        name, shots = (label or exam.name, str(exam.shots)) if not found else ("", "")
         interval = measure.interval
-        bounds = f"[{interval.low:.3f}, {interval.high:.3f}]"
+        bounds = f"[{_short(interval.low)}, {_short(interval.high)}]"
         counted = f"{interval.n:,}" + (f" in {interval.clusters:,} clusters" if interval.clusters < interval.n else "")
+        chance = "" if measure.chance is None else f"{measure.chance:.3f}"
         arrow = "" if measure.better == "higher" else " (lower is better)"
-        found.append([name, shots, measure.metric + arrow, f"{interval.estimate:.3f}", bounds, counted, f"{failed:,}"])
+        score, metric = _short(interval.estimate), measure.metric + arrow
+        found.append([name, shots, metric, score, bounds, chance, counted, f"{failed:,}"])
     return found
 
 
@@ -44,14 +46,22 @@ def slice_rows(exam: Exam, results: Results) -> list[list[str]]:
 
 
 def failures(items: Iterable[ItemResult], most: int = 3) -> list[str]:
-    """Why items have no answer, the most frequent reasons first."""
-    reasons = Counter(one.failed for one in items if one.failed is not None)
-    lines = [f"{number:,} failed: {reason}" for reason, number in reasons.most_common(most)]
-    return [*lines, f"and {len(reasons) - most} other reasons"] if len(reasons) > most else lines
+    """Why items have no answer, the most frequent reasons first; those that differ in numbers alone are one."""
+    reasons: dict[str, list[str]] = {}
+    for one in items:
+        if one.failed is not None:
+            reasons.setdefault(re.sub(r"\d+", "#", one.failed), []).append(one.failed)
+    ordered = sorted(reasons.values(), key=len, reverse=True)
+    lines = [f"{len(one):,} failed: {one[0]}" for one in ordered[:most]]
+    return [*lines, f"and {len(ordered) - most} other reasons"] if len(ordered) > most else lines
 
 
 def render(found: Iterable[list[str]]) -> str:
-    return table(HEADERS, found, right=(1, 3, 4, 5, 6))
+    return table(HEADERS, found, right=(1, 3, 4, 5, 6, 7))
+
+
+def _short(number: float) -> str:
+    return f"{number:.3f}" if abs(number) < 1000 else f"{number:.3g}"
 
 
 def markdown(exam: Exam, results: Results, measures: Sequence[Measure]) -> str:
@@ -63,7 +73,7 @@ def markdown(exam: Exam, results: Results, measures: Sequence[Measure]) -> str:
     files = "\n".join(f"- {name}: `{digest}`" for name, digest in exam.files.items())
     why = "".join(f"\n{line}\n" for line in failures(results.items))
     return (
-        f"# {results.variant} on {benchmark.name}\n\n{benchmark.what}. {benchmark.source}.\n\n{listed}\n{why}\n"
+        f"# {results.variant} on {exam.name}\n\n{benchmark.what}. {benchmark.source}.\n\n{listed}\n{why}\n"
         f"Intervals are cluster-robust where items hang together. Dataset {results.dataset}.\n\n"
         f"Made with:\n\n{made}\n\nData:\n\n{files}\n"
     )

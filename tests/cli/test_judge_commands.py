@@ -76,7 +76,9 @@ def test_from_a_file_to_a_corrected_mean(said: Said) -> None:
     assert "Look at the last digit." in shown and '"level"' in shown and "models: scripted" in shown
     first = said("judge", "run", "odd.md", rows("items.jsonl", 40))
     assert "passed" in first and "0.500" in first and "NEVER CALIBRATED" in first and "$0.0400" in first
-    labels = rows("labels.jsonl", 60, id=lambda n: f"x{n}", label=lambda n: "yes" if n % 2 or n % 10 == 4 else "no")
+    labels = rows(
+        "labels.jsonl", 60, input=lambda n: f"number {n}", label=lambda n: "yes" if n % 2 or n % 10 == 4 else "no"
+    )
     calibrated = said("judge", "calibrate", "odd.md", labels)
     assert "sensitivity" in calibrated and "odd-calibration@1" in calibrated
     again = said("judge", "run", "odd.md", "items.jsonl")

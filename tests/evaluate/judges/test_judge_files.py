@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -170,3 +171,18 @@ def _criteria() -> tuple[object, ...]:
     from windlass.evaluate.judges.judge import Criterion, Level
 
     return (Criterion("good", "Good?", (Level("no", 0), Level("yes", 1))),)
+
+
+def test_llmbar_is_read_as_it_lies(tmp_path: Path) -> None:
+    folder = Path(os.environ.get("WINDLASS_DATA", "")) / "preference" / "llmbar"
+    if not folder.is_dir():
+        pytest.skip("needs the public data: WINDLASS_DATA")
+    judge = read_judge(written(tmp_path, PAIR))
+    counts = {}
+    for path in sorted(folder.glob("*.json.gz")):
+        items, labels = read_labelled(path, judge)
+        counts[path.name.partition(".")[0]] = len(items), sum(label.value for label in labels) / len(labels)
+    assert {name: count for name, (count, _) in counts.items()} == {
+        "adversarial_neighbor": 134, "faireval": 66, "natural": 100,
+    }  # fmt: skip
+    assert all(0.3 < share < 0.7 for _, share in counts.values())

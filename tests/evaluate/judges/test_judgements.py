@@ -30,7 +30,7 @@ def said(value: float, item: str, criterion: str = "correct", cost: float | None
 
 
 def failed(item: str) -> Judgement:
-    return settled(RUBRIC, item, [Opinion("m", error="no answer fits", cost_usd=0.01)])
+    return settled(RUBRIC, Item(item, {}), [Opinion("m", error="no answer fits", cost_usd=0.01)])
 
 
 def items(count: int, chosen: str = "") -> list[Item]:
@@ -63,9 +63,9 @@ def test_one_way_that_failed_is_no_opinion_and_its_cost_counts() -> None:
 def test_a_panel_takes_all_of_its_members() -> None:
     panel = replace(RUBRIC, models=("a", "b", "c"))
     opinions = [Opinion(name, {"correct": level}, cost_usd=0.1) for name, level in zip("abc", ("yes", "yes", "no"))]
-    whole = settled(panel, "i", opinions)
+    whole = settled(panel, Item("i", {}), opinions)
     assert whole.values == {"correct": 1.0} and not whole.unanimous and whole.cost_usd == pytest.approx(0.3)
-    broken = settled(panel, "i", [*opinions[:2], Opinion("c", error="refused")])
+    broken = settled(panel, Item("i", {}), [*opinions[:2], Opinion("c", error="refused")])
     assert broken.error == "c: refused" and not broken.values
 
 
@@ -81,7 +81,9 @@ def test_votes(vote: str, levels: list[str], value: float) -> None:
 
 
 def test_a_judgement_is_the_same_after_a_file() -> None:
-    whole = settled(RUBRIC, "i", [Opinion("m", {"correct": "yes"}, {"correct": "so"}, None, True, 0.1, ("t",))])
+    whole = settled(
+        RUBRIC, Item("i", {}), [Opinion("m", {"correct": "yes"}, {"correct": "so"}, None, True, 0.1, ("t",))]
+    )
     assert Judgement.from_json(json.loads(json.dumps(whole.to_json()))) == whole
 
 
@@ -179,6 +181,13 @@ def test_labels_of_these_items_move_the_mean() -> None:
     assert passed.note == SAMPLE and passed.people is not None and "prediction-powered" in passed.people.method
     (whole,) = findings(RUBRIC, judgements[:100], [calibration])
     assert whole.measured[0].people is not None and whole.measured[0].people.estimate == 0.5  # their own mean
+
+
+def test_labels_of_one_output_are_none_of_another_output_to_the_same_question() -> None:
+    calibration = known()
+    other = [replace(said(row.judge, row.item), content="another output") for row in calibration.rows]
+    (found,) = findings(RUBRIC, other, [calibration])
+    assert found.measured[0].note == SAME_RATES
 
 
 def test_labels_of_items_that_were_chosen_correct_nothing() -> None:

@@ -40,6 +40,13 @@ class Labelled:
     """Author -> value."""
     judge: float
     cluster: str | None = None
+    content: str = ""
+    """`Item.content`."""
+
+    @property
+    def key(self) -> str:
+        """As `Judgement.key`."""
+        return self.content or self.item
 
     @property
     def human(self) -> float:
@@ -219,7 +226,7 @@ def calibrate(
         if not people:
             continue
         rows = [
-            Labelled(item, votes, said[item].values[criterion.name], known[item].cluster)
+            Labelled(item, votes, said[item].values[criterion.name], known[item].cluster, said[item].content)
             for item, votes in people.items()
             if said[item].error is None
         ]

@@ -267,35 +267,45 @@ def _measured(
         raw = mean_interval(values, groups)
     least, most = (0.0, 1.0) if figure == "passed" else (criterion.lowest, criterion.highest)
     raw = raw.within(least, most)
-    if known is None:
-        return Measured(figure, raw, None)
+    people, note = (None, "") if known is None else _corrected(criterion, figure, done, known, clusters)
+    return Measured(figure, raw, None if people is None else people.within(least, most), note)
+
+
+def _corrected(
+    criterion: Criterion,
+    figure: str,
+    done: Sequence[Judgement],
+    known: Calibration,
+    clusters: Mapping[str, str] | None,
+) -> tuple[Interval | None, str]:
+    """What people would say, and what that takes for granted; or why it is not known."""
     if known.chosen:
-        return Measured(figure, raw, None, CHOSEN)
-    truth = {row.item: float(row.passed(criterion) or 0.0) if figure == "passed" else row.human for row in known.rows
-             if figure != "passed" or row.passed(criterion) is not None}  # fmt: skip
-    here = [one for one in done if one.item in truth]
-    others = [one for one in done if one.item not in truth]
+        return None, CHOSEN
+    rows = {row.key: row for row in known.rows if figure != "passed" or row.passed(criterion) is not None}
+    truth = {key: row.human if figure != "passed" else float(bool(row.passed(criterion))) for key, row in rows.items()}
+    here = [one for one in done if one.key in truth]
+    others = [one for one in done if one.key not in truth]
     if len(here) >= _FEWEST and not others:
-        own = mean_interval([truth[one.item] for one in here], _clusters(here, clusters))
-        return Measured(figure, raw, own.within(least, most), "people labelled all of these items: their own mean")
+        own = mean_interval([truth[one.key] for one in here], _clusters(here, clusters))
+        return own, "people labelled all of these items: their own mean"
     if len(here) >= _FEWEST:
-        people = prediction_powered(
+        powered = prediction_powered(
             [_value(criterion, figure, one) for one in others],
-            [truth[one.item] for one in here],
+            [truth[one.key] for one in here],
             [_value(criterion, figure, one) for one in here],
             clusters=_clusters(others, clusters),
             labelled_clusters=_clusters(here, clusters),
         )
-        return Measured(figure, raw, people.within(least, most), SAMPLE)
+        return powered, SAMPLE
+    values, groups = [_value(criterion, figure, one) for one in done], _clusters(done, clusters)
     if figure == "passed" and known.rates is not None:
         human, judged = known.passes
-        people_, note = _tried(lambda: rogan_gladen(values, human, judged, clusters=groups))
-        return Measured(figure, raw, people_, note or SAME_RATES)
-    said = [criterion.passed(row.judge) if figure == "passed" else row.judge for row in known.rows if row.item in truth]
-    if len(truth) < _FEWEST:
-        return Measured(figure, raw, None, f"{len(truth)} labelled items are too few")
-    people = prediction_powered(values, list(truth.values()), [float(one) for one in said], clusters=groups)
-    return Measured(figure, raw, people.within(least, most), SAMPLE)
+        shared, why = _tried(lambda: rogan_gladen(values, human, judged, clusters=groups))
+        return shared, why or SAME_RATES
+    if len(rows) < _FEWEST:
+        return None, f"{len(rows)} labelled items are too few"
+    said = [float(criterion.passed(row.judge)) if figure == "passed" else row.judge for row in rows.values()]
+    return prediction_powered(values, list(truth.values()), said, clusters=groups), SAMPLE
 
 
 def _tried(corrected: Any) -> tuple[Interval | None, str]:

@@ -38,6 +38,12 @@ class Item:
     chosen: str = ""
     """Why it is there, where it was not drawn at random: labels of such items say nothing of the others."""
 
+    @property
+    def content(self) -> str:
+        """Digest of what is judged: two outputs to one question have one id, and what people say of one is not said of
+        the other."""
+        return sha256_json(dict(self.inputs))[:16]
+
 
 @dataclass(frozen=True, slots=True)
 class Label:

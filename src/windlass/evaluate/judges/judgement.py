@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean, median
 from typing import Any
 
+from windlass.evaluate.judges.items import Item
 from windlass.evaluate.judges.judge import FIRST, SECOND, TIE, Criterion, Judge, Vote
 
 _OTHER = {FIRST: SECOND, SECOND: FIRST, TIE: TIE}
@@ -42,6 +43,13 @@ class Judgement:
     values: Mapping[str, float] = field(default_factory=dict)
     opinions: tuple[Opinion, ...] = ()
     error: str | None = None
+    content: str = ""
+    """`Item.content` of the item."""
+
+    @property
+    def key(self) -> str:
+        """The same for one output, whatever it is called."""
+        return self.content or self.item
 
     @property
     def cost_usd(self) -> float | None:
@@ -71,7 +79,7 @@ class Judgement:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Judgement:
         opinions = tuple(Opinion(**{**one, "traces": tuple(one["traces"])}) for one in row["opinions"])
-        return cls(row["item"], row["values"], opinions, row["error"])
+        return cls(row["item"], row["values"], opinions, row["error"], row["content"])
 
 
 def both_ways(criterion: str, forward: Opinion, backward: Opinion) -> Opinion:
@@ -91,17 +99,17 @@ def both_ways(criterion: str, forward: Opinion, backward: Opinion) -> Opinion:
     return Opinion(forward.model, {criterion: level}, {criterion: reason}, None, there == back, cost, traces)
 
 
-def settled(judge: Judge, item: str, opinions: Sequence[Opinion]) -> Judgement:
+def settled(judge: Judge, item: Item, opinions: Sequence[Opinion]) -> Judgement:
     """The judgement that these opinions, one for each model of the judge, make together."""
     failed = [opinion for opinion in opinions if opinion.error is not None]
     if failed:
         who = f"{failed[0].model}: " if len(opinions) > 1 else ""
-        return Judgement(item, {}, tuple(opinions), f"{who}{failed[0].error}")
+        return Judgement(item.id, {}, tuple(opinions), f"{who}{failed[0].error}", item.content)
     values = {
         criterion.name: voted(judge.vote, criterion, [opinion.levels[criterion.name] for opinion in opinions])
         for criterion in judge.criteria
     }
-    return Judgement(item, values, tuple(opinions))
+    return Judgement(item.id, values, tuple(opinions), None, item.content)
 
 
 def voted(vote: Vote, criterion: Criterion, levels: Sequence[str]) -> float:

@@ -54,7 +54,7 @@ def ask(
         else _asked(ws, judge, model, items, around, at_once, progress)
         for model in judge.models
     ]
-    return [settled(judge, item.id, opinions) for item, *opinions in zip(items, *by_model, strict=True)]
+    return [settled(judge, item, opinions) for item, *opinions in zip(items, *by_model, strict=True)]
 
 
 def task_of(judge: Judge, model: str | None = None) -> Task[..., Any]:

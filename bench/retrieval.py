@@ -2,9 +2,9 @@
 
 Cranfield and CACM: nDCG@10 of documents. XQuAD: nDCG@10 of the paragraph an English question was written about, among
 all English paragraphs, and among these and novels (`--novels`) or technical documents (`--technical`). Beside the
-default search stands one that is searched again with its best passages, and with `--reranker` one that is reranked
-(`python -m bench.rerank` trains one). The floor is FTS5 (porter) over whole documents, measured in the same run.
-Intervals are paired, over the questions.
+default search stands one that is reranked by feedback, which searches again with the best passages and their words
+(`retrieve.feedback`), and with `--reranker` one that a model reranks (`python -m bench.rerank` trains one). The floor
+is FTS5 (porter) over whole documents, measured in the same run. Intervals are paired, over the questions.
 
 Chunking (`_chunking.py`): the share of the reference passages' characters that the best passages hold when a reader may
 read so many tokens (`--tokens`), for each way of cutting. `--chunks` measures the other collections with another one.
@@ -241,11 +241,11 @@ def main() -> int:
         return 0
     embedder = embedder_named(None, arguments.embedder)
     reranker = None if arguments.reranker is None else load_reranker(None, arguments.reranker)
-    further = {"hybrid, feedback": RetrieveSettings(feedback=2)}
+    further = {"reranked by feedback": RetrieveSettings(feedback=2)}
     if reranker is not None:
         depth, weight = arguments.rerank_depth, arguments.rerank_weight
         reranked = RetrieveSettings(reranker=arguments.reranker, rerank_depth=depth, rerank_weight=weight)
-        further |= {"hybrid, reranked": reranked, "both": replace(reranked, feedback=2)}
+        further |= {"reranked": reranked, "reranked by both": replace(reranked, feedback=2)}
     result: dict[str, Any] = {
         "bench": "retrieval",
         "ratio": None,
@@ -268,10 +268,14 @@ def main() -> int:
             )
             print(f"\n{name}: {sizes}")
             ours = scores["hybrid (default)"]
+            result[name] = {label: round(float(values.mean()), 4) for label, values in scores.items()}
             for label, values in scores.items():
                 gain = "" if values is ours else f"  default is {paired_difference(values, ours).difference} better"
+                if label in further:
+                    more = paired_difference(ours, values).difference
+                    gain = f"  {more} better than the default"
+                    result[name][f"{label}, gain"] = [round(one, 4) for one in (more.estimate, more.low, more.high)]
                 print(f"  {label:<20} nDCG@10 {values.mean():.3f}{gain}")
-            result[name] = {label: round(float(values.mean()), 4) for label, values in scores.items()}
             if name == "cranfield":
                 result["ratio"] = round(float(ours.mean() / scores["FTS5 porter"].mean()), 4)
         if "chunking" in arguments.only:

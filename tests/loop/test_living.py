@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,13 @@ import pytest
 from windlass.apply.rag.embedding.hashing import HashingEmbedder
 from windlass.apply.rag.ingest.access import AccessRules
 from windlass.apply.rag.ingest.report import IngestReport
+from windlass.apply.rag.retrieving import RetrieveSettings
+from windlass.core.config import RetrieveConfig
 from windlass.core.errors import ConfigError, InputError, NotFound, WorkspaceBusy
 from windlass.core.readers.urls import UrlList
+from windlass.core.values import ChatRequest, Message
 from windlass.core.workspace import Workspace
+from windlass.loop.assemble import load_living
 from windlass.loop.embedders import embedder_named
 from windlass.loop.ingesting import Wishes, chunk_settings, opened_for_ingest
 from windlass.loop.living import chosen, delete_living, living, open_living, settings_of
@@ -267,3 +272,21 @@ def test_private_channels_of_a_slack_export_stay_private(ws: Workspace) -> None:
     (general,), (board,) = found(ws, "pump", "staff"), found(ws, "pump", "slack:board")
     assert general.startswith("export/") and "general" in general and "board" in board
     assert ingest(ws).files_as_before == 2
+
+
+def test_windlass_toml_says_how_living_indexes_are_searched(ws: Workspace) -> None:
+    ingest(ws, "docs")
+    assert load_living(ws).settings.retrieve == RetrieveSettings()
+    assert asdict(RetrieveConfig()).items() <= asdict(RetrieveSettings()).items()
+    (ws.home / "windlass.toml").write_text("[retrieve]\nfeedback = 2\n")
+    with Workspace(ws.home) as again:
+        assistant = load_living(again)
+        assert assistant.settings.retrieve == RetrieveSettings(feedback=2)
+        answer = assistant.complete(ChatRequest([Message("user", "The pump is red.")]))
+        again.recorder.flush()
+        assert answer.trace_id is not None
+        assert "feedback" in {span.name for span in again.store.trace(answer.trace_id)}
+    for text, says in (("feedbak = 2", "Did you mean 'retrieve.feedback'"), ("feedback = -1", "must be 0 or more")):
+        (ws.home / "windlass.toml").write_text(f"[retrieve]\n{text}\n")
+        with pytest.raises((ConfigError, InputError), match=says), Workspace(ws.home) as wrong:
+            load_living(wrong)

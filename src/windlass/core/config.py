@@ -47,6 +47,17 @@ class ServeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RetrieveConfig:
+    """How living indexes are searched beyond the plain search; what is released says so itself. The values are those of
+    `apply.rag.retrieving.RetrieveSettings`."""
+
+    feedback: int = 0
+    reranker: str = ""
+    rerank_depth: int = 20
+    rerank_weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class StudioConfig:
     """What trying prompts in the studio may take in a day, of UTC, together."""
 
@@ -59,6 +70,7 @@ class StudioConfig:
 class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)
+    retrieve: RetrieveConfig = field(default_factory=RetrieveConfig)
     studio: StudioConfig = field(default_factory=StudioConfig)
     prices: Mapping[str, Price] = field(default_factory=dict)
     """`[prices."provider/model"]` or `[prices."model"]`, in US dollars per million tokens; see `core.pricing`."""

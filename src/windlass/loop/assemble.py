@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from windlass.apply.assistant import Assistant
+from windlass.apply.assistant import Assistant, AssistantSettings
 from windlass.apply.providers import known
 from windlass.apply.rag.embedding.vectors import CachedEmbedder, cache_path
 from windlass.apply.rag.indexes.embedded.layout import describe
 from windlass.apply.rag.indexes.search import HybridIndex
+from windlass.apply.rag.retrieving import RetrieveSettings
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import ConfigError, InputError, NotFound
 from windlass.core.protocols import ChatModel, Embedder, Extracting, LiveIndex, Reranker
@@ -81,12 +83,14 @@ def load_living(
     reader: Extracting | None = None,
     recorder: Recorder | None = None,
 ) -> Assistant:
-    """The assistant of a living index, by default the one that was ingested into last, with default settings.
+    """The assistant of a living index, by default the one that was ingested into last, with default settings but for
+    the `[retrieve]` of windlass.toml.
 
     It answers from what the index holds at the time of the question; who answers is found as for `load_assistant`.
     Raises `NotFound` when there is none.
     """
-    spec = VariantSpec()
+    retrieve = RetrieveSettings(**asdict(ws.config.retrieve))
+    spec = VariantSpec(settings=AssistantSettings(retrieve=retrieve))
     writer = _writer(ws, spec) if reader is None else None
     return Assistant(
         open_living(ws, name, embedder),
@@ -94,6 +98,7 @@ def load_living(
         ws.recorder if recorder is None else recorder,
         writer,
         reader=reader or (None if writer else workspace_reader(ws)),
+        reranker=load_reranker(ws, retrieve.reranker) if retrieve.reranker else None,
         name=spec.task,
         windows=ws.config.windows,
         scan=scan,

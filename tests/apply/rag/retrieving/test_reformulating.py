@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.apply.rag.retrieving.small_index import SmallIndex, named
 
 from windlass.apply.rag.retrieving import Feedback, Hyde, MultiHop, MultiQuery, Rewritten
+from windlass.apply.rag.retrieving.feedback import telling
 from windlass.apply.rag.retrieving.step import Asked, fused
 from windlass.core import semconv
 from windlass.core.protocols import Hit
 from windlass.core.records import SpanRecord
-from windlass.core.values import Message
+from windlass.core.values import Citation, Message
 from windlass.core.workspace import Workspace
 from windlass.testing import Scripted
 
@@ -124,11 +130,44 @@ def test_the_question_is_moved_towards_the_best_passages() -> None:
     first, second = index.searches
     own = index.embedder.embed(["pump"]).vectors[0]
     believed = [hit.passage - 1 for hit in SmallIndex().search("pump", 2, vector=own)]
-    moved = own + index.vectors[believed].mean(0)
-    assert first.k == 2 and second.k == 4 and first.query == second.query == "pump"
+    moved = own + 0.3 * index.vectors[believed].mean(0)
+    assert first.k == 50 and second.k == 4 and first.query == "pump"
     np.testing.assert_allclose(first.vector, own, atol=1e-6)  # type: ignore[arg-type]
     np.testing.assert_allclose(second.vector, moved / np.linalg.norm(moved), atol=1e-6)  # type: ignore[arg-type]
     assert len(hits) == 4 and {hit.passage - 1 for hit in hits} >= set(believed)
+
+
+def test_words_that_tell_the_best_passages_from_the_others_are_added() -> None:
+    index = SmallIndex()
+    Feedback(index, index.embedder, count=1, words=1.0).search("red pump", 3)
+    asked = index.searches[1].query.split()
+    assert asked[:16] == ["red", "pump"] * 8
+    added = Counter(asked[16:])
+    first = index.search("red pump", 1, vector=index.searches[0].vector)[0].citation
+    believed = set(re.findall("[a-z]{3,}", f"{first.title} {first.quote}".lower()))
+    assert added and set(added) <= believed and not {"the", "of", "in"} & set(added)
+    assert 12 <= added.total() <= 20, "as much as the question's two words, each said eight times, but for rounding"
+    index = SmallIndex()
+    Feedback(index, index.embedder, count=1, words=0).search("red pump", 3)
+    assert index.searches[1].query == "red pump"
+
+
+@given(st.lists(st.text("abc de", max_size=40), min_size=1, max_size=6), st.integers(1, 6), st.integers(1, 5))
+def test_shares_of_words_add_up(texts: list[str], believed: int, most: int) -> None:
+    hits = [Hit(n, 0.0, Citation(str(n), "", "", 0, len(text), text)) for n, text in enumerate(texts)]
+    shares = telling(hits, believed, most)
+    assert len(shares) <= most and list(shares.values()) == sorted(shares.values(), reverse=True)
+    assert not shares or sum(shares.values()) == pytest.approx(1.0)
+    assert all(any(word in text for text in texts[:believed]) for word in shares)
+    assert bool(shares) == any(re.search("[a-e]{3}", text) for text in texts[:believed])
+
+
+def test_a_word_that_fewer_passages_hold_weighs_more() -> None:
+    texts = ["common rare", "common", "common", "other"]
+    hits = [Hit(n, 0.0, Citation(str(n), "", "", 0, len(text), text)) for n, text in enumerate(texts)]
+    shares = telling(hits, 1)
+    assert list(shares) == ["rare", "common"]
+    assert shares["rare"] / shares["common"] == pytest.approx(math.log(5 / 1) / math.log(5 / 3))
 
 
 def test_where_nothing_was_found_nothing_is_believed() -> None:

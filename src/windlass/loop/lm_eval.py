@@ -23,6 +23,8 @@ try:
     from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
 except ImportError as missing:
+    if __name__ == "__main__":
+        raise SystemExit("lm-evaluation-harness is not installed: pip install lm-eval") from missing
     raise InputError("lm-evaluation-harness is not installed.", "pip install lm-eval") from missing
 
 _log = logging.getLogger(__name__)
@@ -153,7 +155,15 @@ def _workspace_for(name: str) -> Workspace | None:
     return find_workspace() if any((one / FOLDER).is_dir() for one in (here, *here.parents)) else None
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """lm-eval's own command line; what windlass refuses is said in two lines."""
     from lm_eval.__main__ import cli_evaluate
 
-    cli_evaluate()
+    try:
+        cli_evaluate()
+    except WindlassError as error:
+        raise SystemExit(f"windlass: {error.message}\n          {error.hint}") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -120,6 +120,26 @@ def test_an_endpoint_that_answers_nothing_ends_the_run(tmp_path: Path) -> None:
         run(exam(tmp_path), Broken())
 
 
+def test_one_request_that_an_endpoint_refuses_is_one_item_of_a_batch_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Picky(Nearby):
+        def loglikelihood(self, pairs: list[tuple[Prompt, str]]) -> list[Likelihood | WindlassError]:  # type: ignore[override]
+            found = super().loglikelihood(pairs)
+            return [ProviderError("Too long.") if "question 9" in str(a) else one for (a, _), one in zip(pairs, found)]
+
+    monkeypatch.setattr(running, "BATCH", 3)  # the last batch is of that question alone
+    results = run(exam(tmp_path), Picky())
+    assert [one.item for one in results.items if one.failed] == ["rows:10"]
+
+
+def test_texts_are_asked_in_smaller_batches(tmp_path: Path) -> None:
+    model = Nearby(answers=["0"])
+    told: list[int] = []
+    run(exam(tmp_path, WRITE), model, sampling=Sampling(1.0, repeats=3), say=lambda done, of: told.append(done))
+    assert len(model.asked) == 90 and told == [0, 32, 64, 90]
+
+
 def test_repeats_are_drawn_with_seeds_of_their_own(tmp_path: Path) -> None:
     model = Nearby(answers=["0"])
     results: Results = run(exam(tmp_path, WRITE), model, sampling=Sampling(temperature=0.7, repeats=3, seed=5))

@@ -22,8 +22,8 @@ from windlass.evaluate.harness.items import Exam, Item
 from windlass.evaluate.harness.journal import Journal
 from windlass.evaluate.harness.requests import Reply, Request, Write, ask
 
-BATCH = 256
-"""Requests of one call: so many may be lost by a kill, and progress is told so often."""
+BATCH, WRITTEN = 256, 32
+"""Requests of one call, and those for texts, which take longer: so many may be lost by a kill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ def run(
     """The results of a model. `say` is told how many requests are done, and of how many. `identity`: what else its
     scores hang on.
 
-    What one request does wrong stands in its item's errors. Raises what the model raises, and `ProviderError` when a
-    whole batch fails: what came before is in the journal.
+    What one request does wrong stands in its item's errors. Raises what the model raises, when what came before is in
+    the journal, and `ProviderError` when an endpoint answers nothing from the first batch on.
     """
     sampling = sampling or Sampling()
     asked = [
@@ -69,7 +69,7 @@ def run(
     say(done, len(distinct))
     for batch in _batches(waiting):
         replies = ask(model, batch)
-        _refuse_if_all_failed(replies)
+        _refuse_if_nothing_works({**known, **replies})
         if journal is not None:
             journal.keep({key: one for key, one in replies.items() if not isinstance(one, WindlassError)})
         known |= replies
@@ -101,19 +101,23 @@ def _drawn(request: Request, sampling: Sampling, repeat: int) -> Request:
     return replace(request, temperature=sampling.temperature, seed=sampling.seed + repeat)
 
 
-def _order(request: Request) -> tuple[str, ...]:
-    return (type(request).__name__, *request.order)
+def _order(request: Request) -> tuple[Any, ...]:
+    """What is asked together stands together."""
+    return (type(request).__name__, request.settings if isinstance(request, Write) else (), *request.order)
 
 
 def _batches(waiting: Sequence[Request]) -> Iterator[Sequence[Request]]:
-    for start in range(0, len(waiting), BATCH):
-        yield waiting[start : start + BATCH]
+    written = [one for one in waiting if isinstance(one, Write)]
+    scored = [one for one in waiting if not isinstance(one, Write)]
+    for requests, size in ((scored, BATCH), (written, WRITTEN)):
+        for start in range(0, len(requests), size):
+            yield requests[start : start + size]
 
 
-def _refuse_if_all_failed(replies: Mapping[str, Reply | WindlassError]) -> None:
+def _refuse_if_nothing_works(replies: Mapping[str, Reply | WindlassError]) -> None:
     """One bad request is one item's error; nothing but failures is an endpoint that does not work."""
     failed = [one for one in replies.values() if isinstance(one, ProviderError)]
-    if failed and len(failed) == len(replies):
+    if 1 < len(failed) == len(replies):
         raise failed[0]
 
 

@@ -56,6 +56,27 @@ def test_a_collection_asks_by_headings_and_sentences_in_turn() -> None:
         assert one.passage.startswith("Pump > Care > Oil and storage\n")
 
 
+def test_a_title_asks_for_the_abstract_below_it() -> None:
+    title, rest = "Wings in a slipstream", "lift was measured at four angles of attack ."
+    for head in (f"{title} .", "wings in a\nslipstream .", "# Wings in a slipstream\n\n", f"{title}: ", f"{title}\n"):
+        (asked,) = self_asked([cited(f"{head} {rest}", title=title)])
+        assert (asked.question, asked.passage, asked.bare) == (title, rest, True)
+    (whole,) = self_asked([cited(rest, title=title)])
+    assert whole.passage == rest
+    assert not list(self_asked([cited(title, title=title)])), "nothing stands below it"
+    assert not list(self_asked([cited("Wings in a slipstreamed flow.", title=title)])), "it only begins alike"
+    assert not list(self_asked([cited("Wings in a slipstream lift more.", title=title)])), (
+        "a sentence needs its subject"
+    )
+
+
+def test_right_and_wrong_passages_are_shown_alike() -> None:
+    asked = [Answered("The red pump", "pump", DOCUMENTS[0][1], bare=True)]
+    (row,) = rows(SmallIndex(), asked, negatives=4)
+    texts = {text for _, text, _ in DOCUMENTS}
+    assert set(row["positive"]) <= texts and set(row["negatives"]) <= texts, "no title above any of them"
+
+
 @pytest.mark.parametrize(
     ("passage", "questions"),
     [

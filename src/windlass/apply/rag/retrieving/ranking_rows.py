@@ -3,7 +3,9 @@
 The wrong passages are those that the search itself finds, since these are what the reranker will have to tell apart
 (hard negatives: Karpukhin et al., arXiv 2004.04906, section 3.2; Xiong et al., arXiv 2007.00808). Where nobody asked
 anything yet, a collection asks itself: a sentence is a question that the rest of its passage answers (inverse cloze
-task: Lee, Chang & Toutanova, arXiv 1906.00300), and so is a heading to what stands below it.
+task: Lee, Chang & Toutanova, arXiv 1906.00300), and so is a heading, or a paper's title, to what stands below it.
+
+Right and wrong passages of a question are shown alike, or the model would learn to tell them by how they are shown.
 
 The rows are for `windlass tune rank`.
 """
@@ -11,6 +13,7 @@ The rows are for `windlass tune rank`.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,6 +34,8 @@ class Answered:
     document: str
     passage: str | None = None
     """The text that answers; None: the passage of the document that the search finds first."""
+    bare: bool = False
+    """Whether passages are shown without the titles and headings above them, because the question is one."""
 
 
 def rows(
@@ -49,16 +54,17 @@ def rows(
     for one in asked:
         hits = index.search(one.question, depth, access=access)
         right = one.passage or _best(index, hits, one, access)
-        others = [about(hit) for hit in hits if hit.citation.document != one.document]
-        others = [text for text in dict.fromkeys(others) if text != right]
+        wrong = [hit for hit in hits if hit.citation.document != one.document]
+        others = [_bare(hit.citation) if one.bare else about(hit) for hit in wrong]
+        others = [text for text in dict.fromkeys(others) if text and text != right]
         if right is None or not others:
             continue
         yield {"query": one.question, "positive": [right], "negatives": _drawn(others, negatives, depth, draw)}
 
 
 def self_asked(passages: Iterable[Citation], *, seed: int = 0, least: int = 6) -> Iterator[Answered]:
-    """A question of each passage that has a heading or two sentences: by turns its heading, which is then left out
-    above the text, and one of its sentences of at least `least` words, which is left out of it."""
+    """A question of each passage that has a heading or two sentences: by turns its heading, which is then left out of
+    the text, and one of its sentences of at least `least` words, which is left out of it, too."""
     draw = random.Random(seed)
     turn = 0
     for passage in passages:
@@ -85,10 +91,22 @@ def _drawn(others: Sequence[str], count: int, depth: int, draw: random.Random) -
 
 
 def _by_heading(passage: Citation) -> Answered | None:
-    heading = passage.heading.rpartition(" > ")[2] or passage.title
-    if len(heading.split()) < 2 or heading.casefold() in passage.quote.casefold():
+    heading, text = _heading(passage), _bare(passage)
+    if len(heading.split()) < 2 or not text or heading.casefold() in text.casefold():
         return None
-    return Answered(heading, passage.document, passage.quote)
+    return Answered(heading, passage.document, text, bare=True)
+
+
+def _heading(passage: Citation) -> str:
+    return passage.heading.rpartition(" > ")[2] or passage.title
+
+
+def _bare(passage: Citation) -> str:
+    """The passage without the heading that it begins with, as abstracts begin with their titles: in a line or sentence
+    of its own, whatever its line breaks. "Ada Lovelace" stays where she only begins a sentence."""
+    words = r"\s+".join(map(re.escape, _heading(passage).split()))
+    found = re.match(rf"[#\s]*{words}[^\S\n]*([.:\n]\s*|$)", passage.quote, re.IGNORECASE) if words else None
+    return passage.quote[found.end() :] if found else passage.quote
 
 
 def _by_sentence(passage: Citation, sentences: Sequence[tuple[int, int]], draw: random.Random) -> Answered | None:

@@ -27,11 +27,17 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     assert f"usage: windlass {name}" in capsys.readouterr().out
 
 
-def test_an_unknown_command_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("name", "hint"), [("dmeo", "Did you mean 'demo'?"), ("qqq", "`windlass --help`")])
+def test_an_unknown_command_is_refused_in_two_lines(name: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([name]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"windlass: There is no command '{name}'." and hint in second
+
+
+def test_an_option_before_the_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
-        cli.main(["dmeo"])
-    assert exit_.value.code == 2
-    assert "dmeo" in capsys.readouterr().err
+        cli.main(["--debug", "doctor"])
+    assert exit_.value.code == 2 and "--debug" in capsys.readouterr().err
 
 
 def test_an_error_is_two_lines_and_no_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,10 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         return benchmarks.list_benchmarks(args)
     if args.variant is None:
-        raise InputError("Nobody said what to score.", "`windlass eval live`, or `windlass eval MODEL --tasks piqa`.")
+        raise InputError(
+            "Nobody said what to score.",
+            "`windlass eval FILE.py:TASK ITEMS.jsonl`, `windlass eval live`, or `windlass eval MODEL --tasks piqa`.",
+        )
     if args.tasks:
         return benchmarks.run(args)
     if ".py" in args.variant or args.items is not None:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 
 def add_options(group: _ArgumentGroup) -> None:
-    """Those of `windlass eval`, which has --model, --repeats and --seed from its benchmarks."""
+    """Those of `windlass eval`, which has --repeats and --seed from its benchmarks."""
+    group.add_argument("--model", metavar="PROVIDER:NAME", help="instead of the task's own")
     _add_shared(group)
     group.add_argument("--prompt", metavar="PROMPT", help="another prompt: name@version, name:label, or a file")
     group.add_argument("--misses", type=int, default=5, metavar="N", help="show so many items that went wrong")

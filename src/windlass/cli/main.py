@@ -7,57 +7,76 @@ imported, so that `windlass --help` stays fast.
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 
 from windlass import __version__
-from windlass.core.errors import WindlassError
+from windlass.core.errors import InputError, WindlassError
 
-COMMANDS: dict[str, str] = {
-    "demo": "the whole loop on this machine's documents: build, serve, ask, evaluate, improve",
-    "init": "make an empty workspace and a commented windlass.toml in this folder",
-    "corpus": "read, clean, deduplicate and split documents; say what was left out and why",
-    "tokenizer": "train, measure or import a tokenizer",
-    "train": "train a model from random weights by a recipe or one dial, beside honest baselines",
-    "tune": "make a model better at one job, by examples",
-    "merge": "one model of several that were trained from the same base, by their weights",
-    "adapters": "look into adapters; make one model of adapter and base, or one adapter of several",
-    "scaling": "fit a scaling law to a few small runs, predict a larger one and check it",
-    "run": "run a task: a typed AI function that stands in a Python file",
-    "task": "look at tasks: what they say to a model, and the form of the answer",
-    "chat": "talk with a model in the terminal",
-    "export": "write a model as one GGUF file, which llama.cpp and its relatives run",
-    "import": "make a model of this workspace of a GGUF file",
-    "generate": "let a model of this workspace go on with a text",
-    "exam": "derive questions with known answers from a corpus, or show them",
-    "index": "make a searchable index of a corpus, or search one",
-    "ingest": "bring folders, files and web pages into a living index, and keep it up to date",
-    "ask": "ask the documents: an answer with citations, or that they do not hold one",
-    "serve": "one server: models and assistant by the OpenAI API, and the studio",
-    "slack": "answer in Slack: threads are conversations, sources are links, thumbs become scores",
-    "keys": "API keys of the server: scopes, limits, and what they used",
-    "gateway": "one OpenAI-compatible address in front of other providers and engines, by a file",
-    "deploy": "write what starts a model or a release elsewhere: container, compose, Kubernetes, systemd, vLLM",
-    "probe": "compare two OpenAI-compatible servers answer by answer",
-    "feedback": "score an answer: up or down, and which document would have been right",
-    "eval": "score a variant on its exam or a model on benchmarks, with intervals; compare two, with a verdict",
-    "metrics": "measure texts beside references, with intervals; list the metrics there are",
-    "judge": "judge outputs by a model, and tell how far it says what people say",
-    "review": "let people judge: queues of items, labelled in the studio, blind where two are compared",
-    "compare": "compare variants item by item: GO, NO-GO, or how many more items it takes",
-    "prompt": "prompts of tasks: versions, labels, differences, and the search for better ones",
-    "turn": "learn from feedback: train a candidate, compare it on unseen questions, promote or refuse it",
-    "rollback": "make a task serve the variant that was live before",
-    "releases": "what each task serves and served, with every promotion and rollback",
-    "lineage": "from an answer, a generated token or an artifact back to the source documents",
-    "traces": "recorded calls; one as a waterfall of its spans",
-    "runs": "executions with their configuration, environment and curves",
-    "artifacts": "what was made: corpora, models, indexes, adapters, variants, experiments",
-    "doctor": "what is installed, what is missing, what answers, and what to do about it",
+GROUPS: dict[str, dict[str, str]] = {
+    "begin": {
+        "demo": "the whole loop on this machine's documents: build, serve, ask, evaluate, improve",
+        "init": "make an empty workspace and a commented windlass.toml in this folder",
+        "doctor": "what is installed, what is missing, what answers, and what to do about it",
+    },
+    "documents": {
+        "ingest": "bring folders, files and web pages into a living index, and keep it up to date",
+        "ask": "ask the documents: an answer with citations, or that they do not hold one",
+        "index": "make a searchable index of a corpus, search one, and look after living ones",
+        "slack": "answer in Slack: threads are conversations, sources are links, thumbs become scores",
+    },
+    "typed tasks": {
+        "run": "run a task: a typed AI function that stands in a Python file",
+        "task": "look at tasks: what they say to a model, and the form of the answer",
+        "prompt": "prompts of tasks: versions, labels, differences, and the search for better ones",
+    },
+    "models": {
+        "corpus": "read, clean, deduplicate and split documents; say what was left out and why",
+        "tokenizer": "train, measure or import a tokenizer",
+        "train": "train a model from random weights by a recipe or one dial, beside honest baselines",
+        "scaling": "fit a scaling law to a few small runs, predict a larger one and check it",
+        "tune": "make a model better at one job, by examples",
+        "merge": "one model of several that were trained from the same base, by their weights",
+        "adapters": "look into adapters; make one model of adapter and base, or one adapter of several",
+        "generate": "let a model of this workspace go on with a text",
+        "chat": "talk with a model in the terminal",
+        "export": "write a model as one GGUF file, which llama.cpp and its relatives run",
+        "import": "make a model of this workspace of a GGUF file",
+    },
+    "serving": {
+        "serve": "one server: models and assistant by the OpenAI API, and the studio",
+        "keys": "API keys of the server: scopes, limits, and what they used",
+        "gateway": "one OpenAI-compatible address in front of other providers and engines, by a file",
+        "deploy": "write what starts a model or a release elsewhere: container, compose, Kubernetes, systemd, vLLM",
+        "probe": "compare two OpenAI-compatible servers answer by answer",
+    },
+    "evaluation": {
+        "exam": "derive questions with known answers from a corpus, or show them",
+        "metrics": "measure texts beside references, with intervals; list the metrics there are",
+        "eval": "score a typed task, a variant on its exam or a model on benchmarks, with intervals",
+        "compare": "compare variants item by item: GO, NO-GO, or how many more items it takes",
+        "judge": "judge outputs by a model, and tell how far it says what people say",
+        "review": "let people judge: queues of items, labelled in the studio, blind where two are compared",
+    },
+    "the loop": {
+        "feedback": "score an answer: up or down, and which document would have been right",
+        "turn": "learn from feedback: train a candidate, compare it on unseen questions, promote or refuse it",
+        "rollback": "make a task serve the variant that was live before",
+        "releases": "what each task serves and served, with every promotion and rollback",
+    },
+    "what there is": {
+        "traces": "recorded calls; one as a waterfall of its spans",
+        "runs": "executions with their configuration, environment and curves",
+        "artifacts": "what was made: corpora, models, indexes, adapters, variants, experiments",
+        "lineage": "from an answer, a generated token or an artifact back to the source documents",
+    },
 }
-"""Command -> one line of help, in the order of `--help`."""
+"""Commands by what they are for, in the order of `--help`, each with its line."""
+
+COMMANDS = {name: line for group in GROUPS.values() for name, line in group.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,10 +89,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
-    known, _ = parser.parse_known_args(arguments[:1])
+    known, unknown = parser.parse_known_args(arguments[:1])
+    if unknown:
+        parser.error(f"{unknown[0]} is an option of no command. Name the command first.")
     if known.command is None:
         parser.print_help()
         return 0
+    if known.command not in COMMANDS:
+        near = difflib.get_close_matches(known.command, COMMANDS, n=1)
+        hint = f"Did you mean '{near[0]}'?" if near else "`windlass --help` lists them."
+        print(f"windlass: There is no command '{known.command}'.\n          {hint}", file=sys.stderr)
+        return InputError.exit_code
     module = importlib.import_module(f"windlass.cli.{known.command.replace('-', '_')}")
     command = argparse.ArgumentParser(
         prog=f"windlass {known.command}",
@@ -112,16 +138,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     width = max(map(len, COMMANDS)) + 2
-    listing = "\n".join(f"  {name:<{width}}{line}" for name, line in COMMANDS.items())
+    listing = "\n\n".join(
+        "\n".join([f"{title}:", *(f"  {name:<{width}}{line}" for name, line in group.items())])
+        for title, group in GROUPS.items()
+    )
     parser = argparse.ArgumentParser(
         prog="windlass",
         usage="windlass COMMAND [OPTIONS]",
         description="Build, adapt, serve and apply generative AI on your own machine, in one loop that only moves up.",
-        epilog=f"commands:\n{listing}\n\n`windlass COMMAND --help` explains a command.",
+        epilog=f"{listing}\n\n`windlass COMMAND --help` explains a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"windlass {__version__}")
-    parser.add_argument("command", nargs="?", choices=list(COMMANDS), metavar="COMMAND", help="see below")
+    parser.add_argument("command", nargs="?", metavar="COMMAND", help="one of those below")
     return parser
 
 

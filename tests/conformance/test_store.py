@@ -524,6 +524,22 @@ def test_unknown_facts_are_none_and_odd_ones_refused(store: Store) -> None:
             store.set("k", value)
 
 
+# what happened --------------------------------------------------------------------------------------------------
+
+
+def test_a_log_keeps_its_order_and_takes_only_who_knows_its_end(open_store: Opener) -> None:
+    store = open_store(0)
+    assert store.log("a") == []
+    assert store.append("a", {"n": 1}, after=0, at=1.5) == 1 and store.append("b", "other", after=0, at=2.0) == 1
+    assert store.append("a", None, after=1, at=2.5) == 2
+    for after in (0, 1, 3):
+        with pytest.raises(WorkspaceBusy, match="wrote to 'a'"):
+            store.append("a", "late", after=after, at=3.0)
+    with pytest.raises(InputError, match="is not JSON"):
+        store.append("a", math.nan, after=2, at=3.0)
+    assert store.log("a") == [(1, 1.5, {"n": 1}), (2, 2.5, None)] and store.log("a", after=1) == [(2, 2.5, None)]
+
+
 # several at once ------------------------------------------------------------------------------------------------
 
 

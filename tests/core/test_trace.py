@@ -19,7 +19,7 @@ import pytest
 from windlass.core.errors import DiskFull, WorkspaceError
 from windlass.core.records import SpanRecord
 from windlass.core.sqlite_store import SqliteStore
-from windlass.core.trace import Recorder, carried, current_span, recording
+from windlass.core.trace import Recorder, carried, current_span, marked, recording
 
 
 @pytest.fixture
@@ -86,6 +86,19 @@ def test_ids_are_unique_and_well_formed() -> None:
             seen.add((span.trace_id, span.span_id))
     assert len(seen) == 2000
     assert all(len(t) == 32 and len(s) == 16 and int(t, 16) and int(s, 16) for t, s in seen)
+
+
+def test_marks_stand_on_the_spans_that_begin_a_trace(store: SqliteStore) -> None:
+    with recording(store) as recorder:
+        with marked({"unit": "u"}):
+            with recorder.span("root", own=1) as root, recorder.span("child") as child:
+                pass
+            begun = recorder.span("begun").begin()
+            begun.finish()
+        with recorder.span("later") as later:
+            pass
+    assert (root.attributes, begun.attributes) == ({"own": 1, "unit": "u"}, {"unit": "u"})
+    assert child.attributes == later.attributes == {}
 
 
 def test_threads_join_the_trace_only_when_carried(store: SqliteStore) -> None:

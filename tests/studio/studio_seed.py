@@ -19,10 +19,12 @@ from windlass.core.protocols import ChatModel
 from windlass.core.records import MetricPoint, ReleaseRecord, RunRecord, ScoreRecord, SpanRecord
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Citation, Message, Usage
 from windlass.core.workspace import Workspace
-from windlass.evaluate.exams import POLICY, results
+from windlass.evaluate.exams import results
 from windlass.evaluate.experiments.experiment import compare
 from windlass.evaluate.experiments.stored import to_json
+from windlass.evaluate.gate import non_inferiority
 from windlass.evaluate.outcomes import Outcome
+from windlass.evaluate.policy import Policy
 from windlass.evaluate.questions import ExamItem
 
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">{{ 7*7 }}'\"&"
@@ -279,7 +281,7 @@ def _experiment(
         results(items, side, variant=variant.ref, dataset=exam.digest, digest=variant.digest)
         for side, variant in zip(sides, (old, new), strict=True)
     )
-    experiment = compare(before, after, POLICY)
+    experiment = compare(before, after, Policy("ndcg@10", guards={"right_decision": non_inferiority(0.1)}))
     parents = [("dataset", exam), ("incumbent", old), ("candidate", new)]
     files = {"experiment.json": json.dumps(to_json(experiment))}
     return _make(ws, "experiment", "assistant-turn", files, {"verdict": experiment.verdict.decision}, parents)

@@ -64,6 +64,8 @@ GROUPS: dict[str, dict[str, str]] = {
     "the loop": {
         "feedback": "score an answer: up or down, and which document would have been right",
         "turn": "learn from feedback: train a candidate, compare it on unseen questions, promote or refuse it",
+        "promote": "make a task serve a variant, by an experiment or by decision",
+        "canary": "try variants on a share of live traffic: sticky, watched, and taken back when they do harm",
         "rollback": "make a task serve the variant that was live before",
         "releases": "what each task serves and served, with every promotion and rollback",
     },

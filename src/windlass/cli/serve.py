@@ -25,6 +25,7 @@ from windlass.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from windlass.loop.lineup import Lineup
+    from windlass.loop.releasing.watching import Watcher
     from windlass.serve.keys import Keys
 
 _NOTHING_KEPT = (
@@ -101,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
                 print(_NOTHING_KEPT)
             print("Loading models …", flush=True)
             app, lineup = _compose(workspace, args, host, key, keys)
+            if workspace is not None:
+                stack.enter_context(contextlib.closing(_watcher(workspace, lineup)))
             greeting = _greeting(server.url(listener, tls), lineup, key is not None or keyed, workspace is not None)
             cut_off = server.run(
                 app, listener, tls=tls, drain=args.drain, linger=args.linger,
@@ -165,6 +168,15 @@ def _compose(
         **kept,
     )
     return app, lineup
+
+
+def _watcher(workspace: Workspace, lineup: Lineup) -> Watcher:
+    """Looks at trials of what is served."""
+    from windlass.loop.releasing.routing import Routed
+    from windlass.loop.releasing.watching import Watcher
+
+    tasks = [name for name, model in lineup.models.items() if isinstance(model, Routed)]
+    return Watcher(workspace, tasks, tell=lambda line: print(line, flush=True))
 
 
 def _greeting(url: str, lineup: Lineup, keyed: bool, studio: bool) -> str:

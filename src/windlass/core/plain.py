@@ -21,7 +21,7 @@ from windlass.core.values import AudioPart, ChatRequest, ChatResponse, FilePart,
 _MARK = "$"
 _BREAKS = (TypeError, ValueError, KeyError, AttributeError, RecursionError)
 """What reading a text raises that `packed` did not write."""
-_UNSAID = frozenset({"messages", "timeout", "background", "draw"})
+_UNSAID = frozenset({"messages", "timeout", "background", "draw", "unit"})
 """Fields of a request that do not decide what is asked, or are told in a way of their own."""
 
 

@@ -58,4 +58,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE INDEX spans_prompts ON spans (json_extract(attributes, '$."windlass.prompt.digest"'), start_ns)
             WHERE json_extract(attributes, '$."windlass.prompt.digest"') IS NOT NULL""",
     ),
+    (
+        # What happened, in its order: nothing in it is ever changed.
+        """CREATE TABLE log (
+            stream TEXT NOT NULL, id INTEGER NOT NULL, at REAL NOT NULL, value TEXT NOT NULL, PRIMARY KEY (stream, id)
+        ) WITHOUT ROWID""",
+    ),
 )

@@ -238,6 +238,25 @@ class SqliteStore(SqliteTraces):
         )
         return [ReleaseRecord(*row) for row in rows]
 
+    # what happened ----------------------------------------------------------------------------------------------
+
+    def append(self, stream: str, value: Any, *, after: int, at: float) -> int:
+        text = _json(f"An entry of '{stream}'", value)
+        with self.database.write() as connection:
+            (last,) = connection.execute("SELECT COALESCE(MAX(id), 0) FROM log WHERE stream = ?", (stream,)).fetchone()
+            if last != after:
+                raise WorkspaceBusy(
+                    f"Another process wrote to '{stream}' in the meantime.", "Look at what it did and decide again."
+                )
+            connection.execute("INSERT INTO log VALUES (?,?,?,?)", (stream, after + 1, at, text))
+        return after + 1
+
+    def log(self, stream: str, after: int = 0) -> list[tuple[int, float, Any]]:
+        rows = self.database.read(
+            "SELECT id, at, value FROM log WHERE stream = ? AND id > ? ORDER BY id", (stream, after)
+        )
+        return [(identifier, at, json.loads(value)) for identifier, at, value in rows]
+
     # small facts ------------------------------------------------------------------------------------------------
 
     def get(self, key: str) -> Any:
@@ -245,12 +264,17 @@ class SqliteStore(SqliteTraces):
         return json.loads(rows[0][0]) if rows else None
 
     def set(self, key: str, value: Any) -> None:
-        try:  # strictly: what comes back must be what went in
-            text = json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"The value of '{key}' is not JSON: {error}.", "Store plain values only.") from error
+        text = _json(f"The value of '{key}'", value)
         with self.database.write() as connection:
             connection.execute("INSERT OR REPLACE INTO facts VALUES (?,?)", (key, text))
+
+
+def _json(what: str, value: Any) -> str:
+    """Strictly: what comes back must be what went in."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what} is not JSON: {error}.", "Store plain values only.") from error
 
 
 def _no_run(run: str) -> NotFound:

@@ -142,6 +142,16 @@ class Store(Protocol):
         """Newest first."""
         ...
 
+    # what happened
+    def append(self, stream: str, value: Any, *, after: int, at: float) -> int:
+        """Appends a JSON value to a stream if `after` is the id of its last entry (0: it has none), and returns the new
+        id: they count from 1. Raises `WorkspaceBusy` if another process appended first."""
+        ...
+
+    def log(self, stream: str, after: int = 0) -> list[tuple[int, float, Any]]:
+        """(id, at, value) of the entries behind that id, oldest first."""
+        ...
+
     # small facts
     def get(self, key: str) -> Any:
         """A JSON value stored by `set`, or None."""

@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar, Token, copy_context
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
@@ -30,12 +30,23 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _current: ContextVar[Span | None] = ContextVar("windlass_span", default=None)
+_marks: ContextVar[Mapping[str, Any] | None] = ContextVar("windlass_marks", default=None)
 _ids = random.Random(random.SystemRandom().getrandbits(128))
 
 
 def current_span() -> Span | None:
     """The innermost open span of this context."""
     return _current.get()
+
+
+@contextlib.contextmanager
+def marked(attributes: Mapping[str, Any]) -> Iterator[None]:
+    """Spans without a parent that begin in this block carry these attributes besides their own."""
+    token = _marks.set(attributes)
+    try:
+        yield
+    finally:
+        _marks.reset(token)
 
 
 def carried(function: Callable[P, R]) -> Callable[P, R]:
@@ -103,10 +114,16 @@ class Span:
     def begin(self, parent: Span | None = None) -> Span:
         """Starts the span without making it current; `parent` None means the span that is current here."""
         self.parent = parent if parent is not None else _current.get()
-        self._trace = _ids.getrandbits(128) if self.parent is None else self.parent._trace
+        self._trace = self._first() if self.parent is None else self.parent._trace
         self._span = _ids.getrandbits(64)
         self.start_ns = time.time_ns()
         return self
+
+    def _first(self) -> int:
+        """The trace that begins with this span."""
+        if (marks := _marks.get()) is not None:
+            self.attributes.update(marks)
+        return _ids.getrandbits(128)
 
     def finish(self, error: BaseException | None = None) -> None:
         """Ends a span that `begin` started."""
@@ -134,7 +151,7 @@ class Span:
     def __enter__(self) -> Span:
         parent = _current.get()
         if parent is None:
-            self._trace = _ids.getrandbits(128)
+            self._trace = self._first()
         else:
             self.parent = parent
             self._trace = parent._trace

@@ -213,6 +213,9 @@ class ChatRequest:
     """Nobody sits waiting for the answer: a model with a queue serves others first."""
     draw: int = 0
     """Which of several answers to one request this is to be. A cache keeps them apart; models do not look at it."""
+    unit: str = ""
+    """Whose request it is, one user or one session, by any name: while variants are tried on live traffic each stays
+    with one of them. Models do not look at it."""
 
     def beyond_text(self) -> dict[str, Any]:
         """What is asked besides text and sampling, by its wire name: what a model must know or refuse."""

@@ -24,7 +24,7 @@ from windlass.guard.injection import scan
 from windlass.loop.encoders import encoder_place
 from windlass.loop.living import chosen, living, open_living
 from windlass.loop.release import live, live_variant
-from windlass.loop.served import Served
+from windlass.loop.releasing.routing import Routed
 from windlass.loop.variant import VariantSpec, parts, read_variant, reader_of
 
 TASK = "assistant"
@@ -260,7 +260,7 @@ def load_models(ws: Workspace | None, only: Sequence[str] = (), **engine: Any) -
         if not holds_encoder(artifact.path):
             models[artifact.record.name] = _local(ws, artifact, engine)
     if live(ws, TASK) is not None:
-        models[TASK] = Served(ws, TASK, lambda: load_assistant(ws))
+        models[TASK] = Routed(ws, TASK, lambda variant: load_assistant(ws, variant))
     elif living(ws):
         models[TASK] = load_living(ws)
     return models
@@ -282,7 +282,7 @@ def _named(ws: Workspace | None, name: str, engine: Mapping[str, Any]) -> tuple[
         model = LocalModel.load(Path(name), name=Path(name).resolve().name, recorder=recorder, **engine)
         return model.name, model
     if ws is not None and live(ws, name) is not None:
-        return name, Served(ws, name, lambda: load_assistant(ws, task=name))
+        return name, Routed(ws, name, lambda variant: load_assistant(ws, variant, task=name))
     if ws is not None and is_living(ws, name):
         return name, load_living(ws, name)
     artifact = model_artifact(ws, name)

@@ -106,7 +106,7 @@ NEUTRAL: Json = {
 HARMLESS = (
     "user", "metadata", "store", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "service_tier",
 )  # fmt: skip
-"""Fields that concern OpenAI's bookkeeping, not the answer."""
+"""Fields that concern OpenAI's bookkeeping, not the answer; some tell whose request it is (`_unit`)."""
 
 TEXT: Table = {
     "temperature": number(0, 2),
@@ -153,8 +153,17 @@ def text_request(fields: Json, **given: Any) -> ChatRequest:
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         seed=fields.get("seed"),
         extra=extra,
+        unit=_unit(fields),
         **given,
     )
+
+
+def _unit(fields: Json) -> str:
+    """Whose request it is, by the fields that OpenAI has for that: a session before a user."""
+    metadata = fields.get("metadata")
+    sessions = [metadata.get(name) for name in ("session_id", "user_id")] if isinstance(metadata, dict) else []
+    named = (*sessions, fields.get("safety_identifier"), fields.get("user"))
+    return next((one[:200] for one in named if isinstance(one, str) and one), "")
 
 
 def _neutral(name: str, value: Any) -> bool:

@@ -11,8 +11,8 @@ from windlass.core.artifacts import Artifact
 from windlass.core.errors import NotFound
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Message
 from windlass.core.workspace import Workspace
-from windlass.loop.release import live_variant, promote, rollback
-from windlass.loop.served import Served
+from windlass.loop.release import promote, rollback
+from windlass.loop.releasing.routing import Routed
 
 
 class Parrot:
@@ -42,15 +42,15 @@ def test_promotion_and_rollback_take_effect_with_the_next_question(tmp_path: Pat
     with Workspace(tmp_path) as ws:
         first, second = variant(ws, "1"), variant(ws, "2")
         with pytest.raises(NotFound):
-            Served(ws, "assistant", lambda: Parrot(live_variant(ws, "assistant").digest))
+            Routed(ws, "assistant", lambda variant: Parrot(variant.digest))
         promote(ws, "assistant", first, None, "the first")
         loads: list[str] = []
 
-        def load() -> Parrot:
-            loads.append(live_variant(ws, "assistant").digest)
+        def load(variant: Artifact) -> Parrot:
+            loads.append(variant.digest)
             return Parrot(loads[-1])
 
-        served = Served(ws, "assistant", load)
+        served = Routed(ws, "assistant", load)
         assert served.complete(ask).message.text == first.digest
         under_way = served.stream(ask)
         assert next(under_way).text == first.digest

@@ -1,0 +1,254 @@
+"""Trials on live traffic: what ends them, what promotes, what decides nothing, and the history they leave."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from traffic import BEGAN, TASK, serve, trial, variant
+
+from windlass.core.errors import InputError, NotFound, WorkspaceBusy
+from windlass.core.workspace import Workspace
+from windlass.evaluate.gate import Rule, non_inferiority, superiority
+from windlass.evaluate.policy import Policy
+from windlass.loop.release import live_variant, promote, rollback
+from windlass.loop.releasing import watching
+from windlass.loop.releasing.assigning import arm_of
+from windlass.loop.releasing.bandit import earned, thompson_shares
+from windlass.loop.releasing.measuring import Seen, seen
+from windlass.loop.releasing.showing import adjusted, rendered
+from windlass.loop.releasing.trial import Followed, begin, change_shares, end, must_run, running, states
+from windlass.loop.releasing.watching import promote_winner, watch, with_shares
+
+NO_MORE_FAILURES = Policy("failed", Rule("non-inferiority", 0.05, "lower", min_items=50))
+BETTER = Policy("feedback", superiority(), {"failed": non_inferiority(0.05, better="lower")})
+
+
+@pytest.fixture
+def ws(tmp_path: Path) -> Iterator[Workspace]:
+    with Workspace(tmp_path) as made:
+        yield made
+
+
+def users(first: int, count: int) -> list[str]:
+    return [f"user-{n}" for n in range(first, first + count)]
+
+
+def test_a_violated_guard_ends_the_trial_by_itself(ws: Workspace) -> None:
+    state, chance = trial(ws, NO_MORE_FAILURES), random.Random(1)
+    bad = state.trial.candidates[0]
+    for step in range(20):
+        serve(ws, users(step * 40, 40), lambda arm, c: (c.random() < (0.4 if arm == bad else 0.01), 10, None), chance)
+        state = watch(ws, TASK)
+        if not state.running:
+            break
+    assert state.outcome == "rolled back" and "failed changes by" in state.reason
+    assert len(state.looks) < 12, "long before all of the traffic came"
+    assert live_variant(ws, TASK).digest == state.trial.incumbent and running(ws, TASK) is None
+    assert "rolled back" in rendered(ws, state)
+    with pytest.raises(NotFound, match=r"No trial of 'assistant' runs"):
+        watch(ws, TASK)
+
+
+def test_a_better_candidate_goes_live_by_itself(ws: Workspace) -> None:
+    state, chance = trial(ws, BETTER, promotes=True, planned=800), random.Random(2)
+    (good,) = state.trial.candidates
+    for step in range(30):
+        serve(
+            ws,
+            users(step * 40, 40),
+            lambda arm, c: (False, 10, float(c.random() < (0.8 if arm == good else 0.4))),
+            chance,
+        )
+        state = watch(ws, TASK)
+        if not state.running:
+            break
+    assert state.outcome == "promoted" and state.winner == good == live_variant(ws, TASK).digest
+    assert rollback(ws, TASK).variant == state.trial.incumbent
+
+
+def test_equal_variants_are_promoted_no_oftener_than_stated(ws: Workspace) -> None:
+    """Looked at after each 25 users; the policy's error rate is 0.1."""
+    state = trial(ws, Policy("feedback", superiority(error_rate=0.1)), planned=300)
+    live, new = state.trial.arms
+    promoted = 0
+    for seed in range(60):
+        chance = random.Random(seed)
+        values: dict[str, dict[str, dict[str, float]]] = {live: {}, new: {}}
+        decided = False
+        for user in users(0, 300):
+            values[arm_of(str(seed), user, state.shares)][user] = {"feedback": float(chance.random() < 0.5)}
+            if (len(values[live]) + len(values[new])) % 25 == 0:
+                found = Seen(values, {})
+                decided = decided or watching.verdict(state.trial, state, found, new).decision == "GO"
+        promoted += decided
+    assert promoted <= 14, "6 are expected of 60 at most, and 15 or more in one of a thousand repetitions"
+
+
+def test_lost_traffic_decides_nothing(ws: Workspace) -> None:
+    state = trial(ws, Policy("feedback", superiority()))
+    live, good = state.trial.arms
+    for lost, decision in ((0, "GO"), (600, "INCONCLUSIVE")):
+        arms = ((live, 3000, 0.3), (good, 3000 - lost, 0.9))
+        values = {
+            arm: {f"{arm}{n}": {"feedback": float(n < n_of * won)} for n in range(n_of)} for arm, n_of, won in arms
+        }
+        said = watching.verdict(state.trial, state, Seen(values, {}), good)
+        assert said.decision == decision and ("sample-ratio mismatch" in said.reason) == bool(lost)
+
+
+def test_a_user_who_is_moved_counts_where_he_was_first(ws: Workspace) -> None:
+    state, chance = trial(ws, NO_MORE_FAILURES, share=0.1), random.Random(5)
+    (new,) = state.trial.candidates
+    serve(ws, users(0, 300), lambda arm, c: (False, 10, None), chance)
+    before = seen(ws, state.trial).values
+    state = change_shares(ws, state, with_shares(state, {new: 0.5}), "more", BEGAN + 20)
+    serve(ws, users(0, 300), lambda arm, c: (False, 99, None), chance, at=BEGAN + 30)
+    after = seen(ws, state.trial)
+    assert {arm: set(units) for arm, units in after.values.items()} == {arm: set(u) for arm, u in before.items()}
+    kept = [unit for unit in users(0, 300) if arm_of(state.trial.id, unit, state.shares) == new]
+    assert set(before[new]) <= set(kept), "and those who had the candidate have it still"
+    assert "sample-ratio" not in watch(ws, TASK).looks[-1].reasons[new], "shares that changed are no mismatch"
+
+
+def test_several_candidates_are_taken_away_one_by_one(ws: Workspace) -> None:
+    state, chance = trial(ws, NO_MORE_FAILURES, share=0.3, candidates=2, planned=600), random.Random(6)
+    bad, good = state.trial.candidates
+    serve(ws, users(0, 600), lambda arm, c: (c.random() < (0.5 if arm == bad else 0.01), 10, None), chance)
+    state = watch(ws, TASK)
+    assert state.running and state.shares == {state.trial.incumbent: 0.7, bad: 0.0, good: 0.3}
+    assert "assistant@2: failed changes by" in state.changes[-1][2]
+    state = promote_winner(ws, state, good, "by hand", BEGAN + 50)
+    assert live_variant(ws, TASK).digest == good and state.outcome == "promoted"
+
+
+def test_cuped_takes_out_what_users_were_like_before(ws: Workspace) -> None:
+    chance = random.Random(7)
+    slow = {user: chance.gauss(100, 30) for user in users(0, 400)}
+    state = trial(ws, Policy("latency_ms", non_inferiority(5, better="lower")))
+    (new,) = state.trial.candidates
+    assert adjusted(ws, state.trial, new) is None, "nobody was there before"
+    for user, usual in slow.items():
+        for at in (BEGAN - 1000, BEGAN + 10):
+            serve(ws, [user], lambda arm, c, usual=usual: (False, max(1.0, usual + c.gauss(0, 5)), None), chance, at=at)
+    found = adjusted(ws, state.trial, new)
+    assert found is not None and found.reduction > 0.9
+    assert found.difference.high - found.difference.low < 0.4 * (found.plain.high - found.plain.low)
+
+
+def test_the_history_survives_and_two_who_decide_are_told_apart(ws: Workspace) -> None:
+    state = trial(ws, NO_MORE_FAILURES)
+    (new,) = state.trial.candidates
+    followed = Followed(ws, TASK)
+    assert followed.running() == state
+    change_shares(ws, state, with_shares(state, {new: 0.2}), "less", BEGAN + 1)
+    with pytest.raises(WorkspaceBusy):
+        end(ws, state, "stopped", "too late", BEGAN + 2)
+    again = must_run(ws, TASK)
+    assert followed.running() == again and again.shares[new] == 0.2 and [c[2] for c in again.changes] == ["", "less"]
+    with pytest.raises(InputError, match="runs already"):
+        begin(ws, state.trial, state.shares)
+    for shares in ({new: 0.5}, {new: 1.2, state.trial.incumbent: -0.2}, {new: 0.5, state.trial.incumbent: 0.6}):
+        with pytest.raises(InputError, match="share"):
+            change_shares(ws, again, shares, "", BEGAN + 3)
+    end(ws, again, "stopped", "enough", BEGAN + 4)
+    assert followed.running() is None and states(ws, TASK)[0].reason == "enough"
+
+
+def test_what_is_promoted_meanwhile_stops_the_trial(ws: Workspace) -> None:
+    state = trial(ws, NO_MORE_FAILURES)
+    promote(ws, TASK, variant(ws, "another"), None, "by hand")
+    assert watch(ws, TASK).outcome == "stopped"
+    assert "live was changed" in states(ws, TASK)[0].reason and state.trial.id == states(ws, TASK)[0].trial.id
+
+
+def test_killed_between_promotion_and_its_note_the_next_look_notes_it(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = trial(ws, NO_MORE_FAILURES)
+    (new,) = state.trial.candidates
+    with monkeypatch.context() as patched:
+        patched.setattr(watching, "end", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            promote_winner(ws, state, new, "better", BEGAN + 1)
+    assert live_variant(ws, TASK).digest == new
+    done = watch(ws, TASK)
+    assert (done.outcome, done.winner, done.reason) == ("promoted", new, "better")
+
+
+def _killed(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_thompson_shares_follow_rewards_above_a_floor() -> None:
+    from windlass.evaluate.online import Tally
+
+    def tally(won: int, of: int) -> Tally:
+        return Tally.of([1.0] * won + [0.0] * (of - won))
+
+    even = thompson_shares({"a": Tally(), "b": Tally()}, floor=0.05)
+    assert even["a"] == pytest.approx(0.5, abs=0.02) and sum(even.values()) == pytest.approx(1)
+    clear = thompson_shares({"a": tally(10, 100), "b": tally(60, 100), "c": tally(20, 100)}, floor=0.05)
+    assert clear["b"] == pytest.approx(0.9, abs=0.01) and min(clear.values()) >= 0.05 - 1e-9
+    with pytest.raises(InputError, match="cannot keep a share"):
+        thompson_shares({"a": Tally(), "b": Tally()}, floor=0.5)
+    with pytest.raises(InputError, match="between 0 and 1"):
+        thompson_shares({"a": Tally.of([5.0]), "b": Tally()}, floor=0.1)
+
+
+def test_logged_propensities_undo_the_bias_of_the_search() -> None:
+    """Rewards grow with time while a bandit shifts to `b`: its plain mean is too high, the weighted one is not."""
+    chance, rows = random.Random(8), []
+    for step in range(20_000):
+        share = 0.1 + 0.8 * step / 20_000
+        arm = "b" if chance.random() < share else "a"
+        rows.append((arm, float(chance.random() < 0.2 + 0.6 * step / 20_000), share if arm == "b" else 1 - share))
+    plain = [reward for arm, reward, _ in rows if arm == "b"]
+    assert sum(plain) / len(plain) > 0.57
+    assert earned(rows)["b"] == pytest.approx(0.5, abs=0.02) == earned(rows)["a"]
+    with pytest.raises(InputError, match="propensity"):
+        earned([("a", 1.0, 0.0)])
+
+
+def test_a_bandit_finds_the_better_arm(ws: Workspace) -> None:
+    policy = Policy("feedback", superiority())
+    state, chance = trial(ws, policy, kind="bandit", reward="feedback", floor=0.05, planned=10_000), random.Random(9)
+    (good,) = state.trial.candidates
+    for step in range(10):
+        serve(
+            ws,
+            users(step * 60, 60),
+            lambda arm, c: (False, 10, float(c.random() < (0.7 if arm == good else 0.4))),
+            chance,
+        )
+        state = watch(ws, TASK)
+    assert state.running and state.shares[good] > 0.8 and state.shares[state.trial.incumbent] >= 0.05 - 1e-9
+    assert any(reason == "Thompson sampling" for _, _, reason in state.changes)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_leaves_a_whole_history(ws: Workspace, tmp_path: Path) -> None:
+    state = trial(ws, NO_MORE_FAILURES)
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom windlass.core.workspace import Workspace\n"
+        "from windlass.loop.releasing.trial import change_shares, must_run\n"
+        "ws = Workspace(Path(sys.argv[1]))\nstate = must_run(ws, 'assistant')\nn = 0\n"
+        "while True:\n"
+        "    n += 1\n"
+        "    state = change_shares(ws, state, dict(state.shares), str(n), float(n))\n"
+        "    print(n, flush=True)\n"
+    )
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        said = [process.stdout.readline() for _ in range(10)]
+        process.kill()
+        process.wait(60)
+        assert said[-1].strip() == "10"
+    changes = must_run(ws, TASK).changes
+    assert len(changes) >= 31 and must_run(ws, TASK).last == len(changes)
+    assert state.trial.id == must_run(ws, TASK).trial.id

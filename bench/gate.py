@@ -7,6 +7,7 @@ by rules as other tools have them:
     unpaired z      two scores as if each system had seen other items: lm-evaluation-harness' script for two results
     point           GO when the mean is within the tolerance, from 10 pairs on: NeMo Evaluator's gate
     z at each look  an interval for a fixed number of items, looked at twenty times while they come in
+    z at the end    the same, looked at once: what it would find if nobody peeked, and nobody stopped early
 
 The best known test is given the critical value with which it errs at most at the stated rate in that very world, found
 by simulation: nobody knows it outside, so its power is an upper mark. `ratio` is windlass' power over that one's, over
@@ -21,7 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -178,7 +179,7 @@ def peeking(draws: int, seed: int, n: int = 2000, gain: float = 0.03) -> Row:
     """The same items for both as they come in, looked at twenty times; stopped at the first GO."""
     rng, rule = np.random.default_rng(seed), superiority()
     ours: dict[bool, list[bool]] = {False: [], True: []}
-    fixed_z: dict[bool, list[bool]] = {False: [], True: []}
+    fixed_z: dict[bool, list[list[bool]]] = {False: [], True: []}
     best: dict[bool, list[float]] = {False: [], True: []}
     at = np.linspace(n // LOOKS, n, LOOKS).astype(int)
     for deserves in (False, True):
@@ -195,11 +196,11 @@ def peeking(draws: int, seed: int, n: int = 2000, gain: float = 0.03) -> Row:
                 true = spread / math.sqrt(k)
                 largest = max(largest, float(x[:k].mean()) / mixture_half_width(true, tau2, 2 * RATE))
             ours[deserves].append(any(verdicts))
-            fixed_z[deserves].append(any(exceeded))
+            fixed_z[deserves].append(exceeded)
             best[deserves].append(largest * normal_quantile(1 - RATE))
     return row(
         "right or wrong, looked at 20 times", ours, np.array(best[False]), np.array(best[True]),
-        {"z at each look": fixed_z},
+        {"z at each look": every(fixed_z, any), "z at the end": every(fixed_z, lambda seen: seen[-1])},
     )  # fmt: skip
 
 
@@ -207,7 +208,7 @@ def canary(draws: int, seed: int, n: int = 4000, gain: float = 0.07) -> Row:
     """Two arms of live traffic with a tenth in the canary, looked at twenty times."""
     rng, policy, shares = np.random.default_rng(seed), Policy("score", superiority()), (0.9, 0.1)
     ours: dict[bool, list[bool]] = {False: [], True: []}
-    fixed_z: dict[bool, list[bool]] = {False: [], True: []}
+    fixed_z: dict[bool, list[list[bool]]] = {False: [], True: []}
     best: dict[bool, list[float]] = {False: [], True: []}
     at = np.linspace(n // LOOKS, n, LOOKS).astype(int)
     for deserves in (False, True):
@@ -231,12 +232,16 @@ def canary(draws: int, seed: int, n: int = 4000, gain: float = 0.07) -> Row:
                     tau2 = mixture_variance(known * math.sqrt(k / (n / 2)), 2 * RATE)
                     largest = max(largest, (new.mean - old.mean) / mixture_half_width(known, tau2, 2 * RATE))
             ours[deserves].append(any(verdicts))
-            fixed_z[deserves].append(any(exceeded))
+            fixed_z[deserves].append(exceeded)
             best[deserves].append(largest * normal_quantile(1 - RATE))
     return row(
         "canary with a tenth, looked at 20 times", ours, np.array(best[False]), np.array(best[True]),
-        {"z at each look": fixed_z},
+        {"z at each look": every(fixed_z, any), "z at the end": every(fixed_z, lambda seen: seen[-1])},
     )  # fmt: skip
+
+
+def every(looks: Mapping[bool, list[list[bool]]], rule: Callable[[list[bool]], bool]) -> Mapping[bool, list[bool]]:
+    return {deserves: [bool(rule(seen)) for seen in found] for deserves, found in looks.items()}
 
 
 def measured(draws: int, seed: int = 0) -> list[Row]:
@@ -245,7 +250,7 @@ def measured(draws: int, seed: int = 0) -> list[Row]:
 
 
 def shown(rows: list[Row]) -> str:
-    peers = ("unpaired z", "point", "z at each look")
+    peers = ("unpaired z", "point", "z at each look", "z at the end")
     header = ["world", "wrong", "right", "best test's right", *(f"{name}: wrong, right" for name in peers)]
     cells = []
     for one in rows:
@@ -268,7 +273,7 @@ def summary(rows: list[Row], draws: int) -> dict[str, object]:
         "power_gap_max": round(max(one.best_power - one.power for one in rows), 3),
         "false_promotion_max_of": {
             name: round(max(one.peers[name][0] for one in rows if name in one.peers), 3)
-            for name in ("unpaired z", "point", "z at each look")
+            for name in ("unpaired z", "point", "z at each look", "z at the end")
         },
         "worlds": len(rows),
         "draws": draws,

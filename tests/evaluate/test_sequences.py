@@ -82,11 +82,11 @@ def test_sequences_of_pairs_of_tallies_and_of_arms_agree() -> None:
     assert arms.high > arms.estimate > arms.low and (arms.n, arms.clusters) == (600, 600)
 
 
-def test_too_few_bound_nothing_and_none_that_vary_bound_all() -> None:
+def test_too_few_bound_nothing_nor_do_those_that_have_not_varied_yet() -> None:
     assert mean_sequence([0.1] * 10 + [0.2], planned=100).high == math.inf
     assert arms_sequence((1, 0.0, 0.0), (500, 1.0, 1.0), planned=100).low == -math.inf
     same = mean_sequence([0.5] * 40, planned=100)
-    assert (same.low, same.high) == (0.5, 0.5)
+    assert (same.low, same.high) == (-math.inf, math.inf)
     with pytest.raises(InputError, match="planned"):
         mean_sequence([0.5] * 40, planned=1)
 

@@ -17,8 +17,8 @@ from windlass.evaluate.statistics.bootstrap import bootstrap, bootstrap_mean
 from windlass.evaluate.statistics.distributions import t_cdf, t_quantile
 from windlass.evaluate.statistics.intervals import (
     Interval,
-    _freedom_correlated,
-    _freedom_independent,
+    _correlation,
+    _freedom,
     mean_error,
     mean_interval,
     wilson_interval,
@@ -87,13 +87,15 @@ def test_cr2_is_the_matrix_formula() -> None:
     ours = mean_error(x, codes)
     assert ours.error == pytest.approx(math.sqrt(variance))
     weights = np.stack(columns, axis=1)
-    freedoms = []
-    for working in (np.eye(n), (codes[:, None] == codes).astype(float)):
-        spread = weights.T @ working @ weights
-        freedoms.append(np.trace(spread) ** 2 / np.trace(spread @ spread))
-    assert ours.freedom == pytest.approx(min(freedoms))
-    assert _freedom_independent(np.array(sizes, float)) == pytest.approx(freedoms[0])
-    assert _freedom_correlated(np.array(sizes, float)) == pytest.approx(freedoms[1])
+    same = codes[:, None] == codes
+    together = same & ~np.eye(n, dtype=bool)
+    correlation = max(0.0, float(np.outer(residual, residual)[together].mean() / np.mean(residual**2)))
+    assert _correlation(residual, np.bincount(codes, residual), np.array(sizes, float)) == pytest.approx(correlation)
+    for r in (0.0, 0.3, 1.0, correlation):
+        spread = weights.T @ ((1 - r) * np.eye(n) + r * same) @ weights
+        expected = np.trace(spread) ** 2 / np.trace(spread @ spread)
+        assert _freedom(np.array(sizes, float), r) == pytest.approx(expected)
+    assert ours.freedom == pytest.approx(expected)
 
 
 def test_one_cluster_bounds_nothing() -> None:

@@ -42,6 +42,13 @@ class Tally:
 
     @property
     def variance(self) -> float:
+        """Of the values. Zeros and ones are taken with one of each more (Agresti & Coull): that none of thirty calls
+        failed does not mean that none can."""
+        if self.n and 0.0 <= self.mean <= 1.0:
+            ones = self.n * self.mean
+            if abs(self.squares - ones * (1.0 - self.mean)) <= 1e-9 * self.n:
+                share = (ones + 1.0) / (self.n + 2.0)
+                return share * (1.0 - share)
         return self.squares / (self.n - 1) if self.n > 1 else 0.0
 
     def __add__(self, other: Tally) -> Tally:
@@ -127,8 +134,7 @@ def _ratio_end(before: Tally, after: Tally, level: float, planned: int, side: fl
     estimate = after.mean / before.mean
 
     def held(ratio: float) -> bool:
-        scaled = Tally(before.n, ratio * before.mean, ratio**2 * before.squares)
-        found = _sequence(scaled, after, level, planned)
+        found = _sequence(before, after, level, planned, ratio)
         return found.low <= 0.0 <= found.high
 
     inside, step = estimate, 0.01
@@ -143,9 +149,13 @@ def _ratio_end(before: Tally, after: Tally, level: float, planned: int, side: fl
     return inside - 1.0
 
 
-def _sequence(before: Tally, after: Tally, level: float, planned: int) -> Interval:
+def _sequence(before: Tally, after: Tally, level: float, planned: int, ratio: float = 1.0) -> Interval:
+    """Of mean(after) - ratio * mean(before)."""
     return arms_sequence(
-        (before.n, before.mean, before.variance), (after.n, after.mean, after.variance), level, planned=planned
+        (before.n, ratio * before.mean, ratio**2 * before.variance),
+        (after.n, after.mean, after.variance),
+        level,
+        planned=planned,
     )
 
 

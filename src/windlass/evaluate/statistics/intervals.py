@@ -78,10 +78,10 @@ def mean_error(values: ArrayLike, clusters: Clusters | None = None) -> MeanError
     """Mean and cluster-robust standard error (CR2), with Satterthwaite's degrees of freedom.
 
     For a plain mean both have a closed form. A cluster of m values out of n has the leverage m/n, so its squared
-    residual sum is divided by 1 - m/n. The degrees of freedom depend on how values of a cluster correlate, which the
-    data tell badly: they are computed for no and for full correlation and the smaller number is taken, because the
-    first alone (Bell & McCaffrey's) rejects slightly too often when clusters differ in size. With every value its
-    own cluster this is the textbook standard error with n - 1 degrees of freedom.
+    residual sum is divided by 1 - m/n. The degrees of freedom are those of values of which any two of a cluster
+    correlate by as much as these do (Imbens & Kolesar); those for independent values (Bell & McCaffrey) reject slightly
+    too often where clusters differ in size, those for full correlation far too seldom. With every value its own cluster
+    this is the textbook standard error with n - 1 degrees of freedom.
 
     Source: Bell & McCaffrey, "Bias reduction in standard errors for linear regression with multi-stage samples",
     Survey Methodology 28 (2002); Imbens & Kolesar, "Robust standard errors in small samples", REStat 98 (2016).
@@ -94,7 +94,7 @@ def mean_error(values: ArrayLike, clusters: Clusters | None = None) -> MeanError
     sizes = np.bincount(codes, minlength=groups).astype(np.float64)
     sums = np.bincount(codes, weights=x - mean, minlength=groups)
     variance = float(np.sum(sums * sums / (1.0 - sizes / n))) / (n * n)
-    freedom = min(_freedom_independent(sizes), _freedom_correlated(sizes))
+    freedom = _freedom(sizes, _correlation(x - mean, sums, sizes))
     # Rounding of `x - mean` leaves dust where all values are equal: no spread at all is a zero, not 1e-17.
     if np.ptp(x) == 0.0:
         variance = 0.0
@@ -110,20 +110,33 @@ def mean_interval(values: ArrayLike, clusters: Clusters | None = None, level: fl
     return Interval(found.mean, found.mean - half, found.mean + half, level, found.n, found.clusters, method)
 
 
-def _freedom_independent(sizes: NDArray[np.float64]) -> float:
-    """Satterthwaite's tr(B)^2 / tr(B^2), B the covariance of the scaled residual sums of independent values."""
+def _correlation(residuals: NDArray[np.float64], sums: NDArray[np.float64], sizes: NDArray[np.float64]) -> float:
+    """Of two values of one cluster, by the mean product of their residuals; between 0 and 1."""
+    pairs, squares = float(np.sum(sizes * (sizes - 1.0))), float(np.sum(residuals * residuals))
+    if pairs == 0.0 or squares == 0.0:
+        return 0.0
+    return min(1.0, max(0.0, (float(np.sum(sums * sums)) - squares) / pairs / (squares / residuals.size)))
+
+
+def _freedom(sizes: NDArray[np.float64], correlation: float) -> float:
+    """Satterthwaite's tr(B)^2 / tr(B^2), B the covariance of the scaled residual sums of values that correlate so.
+
+    B = (1 - r) I + r J, where I[g, h] = k_g k_h m_g (1[g = h] - w_h) is that of independent values and
+    J[g, h] = c_g c_h (1[g = h] - w_g - w_h + sum w^2) that of equal ones; m are the sizes, w = m / n,
+    k = (1 - w)^-1/2 and c = m k.
+    """
     n = sizes.sum()
-    q = sizes * sizes / (n - sizes)
-    return float(n * n / (np.sum(sizes * sizes) + q.sum() ** 2 - np.sum(q * q)))
-
-
-def _freedom_correlated(sizes: NDArray[np.float64]) -> float:
-    """The same where all values of a cluster are equal: B[g, h] = c_g c_h (1[g = h] - w_g - w_h + sum w^2)."""
-    w = sizes / sizes.sum()
+    w = sizes / n
     c2 = sizes * sizes / (1.0 - w)
     squares = np.sum(w * w)
     zeroth, first, second = c2.sum(), np.sum(c2 * w), np.sum(c2 * w * w)
-    trace = np.sum(c2 * (1.0 - 2.0 * w + squares))
+    q = c2 / n
+    of_independent = np.sum(sizes * sizes) + q.sum() ** 2 - np.sum(q * q)
     diagonal = np.sum(c2 * c2 * (1.0 + 2.0 * (squares - 2.0 * w)))
     everywhere = 2.0 * zeroth * second + (squares * zeroth) ** 2 + 2.0 * first**2 - 4.0 * squares * zeroth * first
-    return float(trace**2 / (diagonal + everywhere))
+    of_equal = diagonal + everywhere
+    own = 1.0 - 2.0 * w + squares
+    of_both = np.sum(c2 * c2 / sizes * own) - (np.sum(c2 * c2) + squares * zeroth**2 - 2.0 * first * zeroth) / n
+    r, other = correlation, 1.0 - correlation
+    trace = other * n + r * np.sum(c2 * own)
+    return float(trace**2 / (other**2 * of_independent + 2.0 * r * other * of_both + r**2 * of_equal))

@@ -123,10 +123,8 @@ def _interval(estimate: float, error: float, n: int, clusters: int, level: float
     alpha = 1.0 - level_checked(level)
     if planned < 2:
         raise InputError(f"A sequence planned for {planned} values looks at nothing.")
-    if clusters < FIRST_LOOK or math.isinf(error):
-        half = math.inf
-    elif error == 0.0:
-        half = 0.0
+    if clusters < FIRST_LOOK or math.isinf(error) or error == 0.0:
+        half = math.inf  # what has not varied yet may do so at the next look
     else:
         # The error there will be half-way, from the values so far: in the limit a constant, as the method needs.
         half_way = error * math.sqrt(n / (planned / 2))

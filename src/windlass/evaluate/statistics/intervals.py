@@ -92,7 +92,7 @@ def mean_error(values: ArrayLike, clusters: Clusters | None = None) -> MeanError
     if groups < 2:
         return MeanError(mean, math.inf, 0.0, n, groups)
     sizes = np.bincount(codes, minlength=groups).astype(np.float64)
-    sums = np.bincount(codes, weights=x - mean, minlength=groups)
+    sums = np.bincount(codes, weights=x - mean, minlength=groups).astype(np.float64)
     variance = float(np.sum(sums * sums / (1.0 - sizes / n))) / (n * n)
     freedom = _freedom(sizes, _correlation(x - mean, sums, sizes))
     # Rounding of `x - mean` leaves dust where all values are equal: no spread at all is a zero, not 1e-17.

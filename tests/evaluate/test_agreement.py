@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windlass.core.errors import InputError
-from windlass.evaluate.statistics.agreement import alpha_interval, cohen_kappa, gwet_ac1, krippendorff_alpha
+from windlass.evaluate.statistics.agreement import (
+    alpha_interval,
+    cohen_kappa,
+    gwet_ac1,
+    kappa_interval,
+    krippendorff_alpha,
+)
 
 N = math.nan
 # Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), section C to E: four observers, twelve units.
@@ -88,6 +94,32 @@ def test_an_interval_over_items_holds_the_estimate_and_narrows() -> None:
     assert few.low < few.estimate < few.high and few.n == 60
     assert many.high - many.low < few.high - few.low
     assert many.low < 0.7**2 < many.high  # two raters, each right with 0.85, agree beyond chance by (2 * 0.85 - 1)^2
+
+
+def test_intervals_hold_their_level() -> None:
+    # Two raters, right with 0.9 and 0.8 about a coin: they agree with 0.74, which is 2 * 0.74 - 1 = 0.48 beyond chance.
+    rng = np.random.default_rng(3)
+    kappas, alphas = [], []
+    for repeat in range(200):
+        truth = rng.integers(0, 2, 150)
+        a, b = (np.where(rng.random(150) < right, truth, 1 - truth).astype(float) for right in (0.9, 0.8))
+        kappas.append(kappa_interval(a, b, resamples=399, seed=repeat))
+        alphas.append(alpha_interval(np.stack([a, b], axis=1), resamples=399, seed=repeat))
+    for found in (kappas, alphas):
+        assert 0.9 <= np.mean([one.low <= 0.48 <= one.high for one in found]) <= 0.985
+    assert kappas[-1].estimate == pytest.approx(cohen_kappa(a, b), abs=1e-12) and kappas[-1].n == 150
+
+
+def test_clusters_widen_and_must_match() -> None:
+    rng = np.random.default_rng(4)
+    a = np.repeat(rng.integers(0, 2, 30), 5).astype(float)
+    b = np.where(np.repeat(rng.random(30), 5) < 0.8, a, 1 - a)
+    groups = np.repeat(np.arange(30), 5)
+    free, held = (alpha_interval(np.stack([a, b], axis=1), clusters=one, resamples=499) for one in (None, groups))
+    assert held.high - held.low > 1.5 * (free.high - free.low) and held.clusters == 30
+    assert kappa_interval(a, b, clusters=groups, resamples=499).clusters == 30
+    with pytest.raises(InputError, match="150 items but 2 cluster labels"):
+        alpha_interval(np.stack([a, b], axis=1), clusters=[1, 2])
 
 
 def test_ratings_that_nobody_shares_are_refused() -> None:

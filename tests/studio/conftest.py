@@ -15,6 +15,7 @@ pytest.importorskip("starlette", reason="needs windlass[serve]")
 
 import uvicorn
 from prompt_seed import search, seed_prompts
+from review_seed import seed_review
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 from studio_seed import Live, Site, seed
@@ -28,6 +29,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with Workspace(tmp_path_factory.mktemp("studio")) as ws:
         search(ws)
         seed_prompts(ws)
+        seed_review(ws)
         seeded, models = seed(ws)
         app = Starlette(routes=routes(ws, models))
         with TestClient(app, base_url="http://localhost", follow_redirects=False) as client:
@@ -45,6 +47,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     with Workspace(tmp_path_factory.mktemp("live")) as ws, socket.socket() as listening:
         search(ws)
         seed_prompts(ws)
+        seed_review(ws)
         seeded, models = seed(ws)
         listening.bind(("127.0.0.1", 0))
         app = Starlette(routes=routes(ws, models))

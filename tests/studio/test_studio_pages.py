@@ -58,6 +58,15 @@ PAGES: dict[str, Callable[[Seeded], str]] = {
     "documents": lambda s: f"/artifacts/{s.corpus.digest}/documents",
     "document": lambda s: f"/artifacts/{s.corpus.digest}/document?id=python:lists&start=20&end=60",
     "hostile document": lambda s: f"/artifacts/corpus/document?{urlencode({'id': 'x/' + HOSTILE})}",
+    "queues": lambda s: "/review",
+    "queue": lambda s: "/review/checked@1",
+    "blind queue": lambda s: "/review/blind@1",
+    "queue that nobody touched": lambda s: "/review/untouched@1",
+    "labelling": lambda s: "/review/checked@1/label?by=Cy",
+    "labelling again": lambda s: "/review/checked@1/label?by=Ann+Lee&item=c4",
+    "labelling pairs": lambda s: "/review/blind@1/label?by=Ann+Lee",
+    "labelled all": lambda s: "/review/checked@1/label?by=Ann+Lee",
+    "disagreements": lambda s: "/review/checked@1/different",
     "lineage of an answer": lambda s: f"/lineage/{s.traces[0]}",
     "lineage of a hostile answer": lambda s: f"/lineage/{s.hostile}",
     "lineage of an artifact": lambda s: f"/lineage/{s.candidate.ref}",
@@ -148,7 +157,16 @@ def test_no_page_weighs_more_than_150_kilobytes(site: Site, name: str) -> None:
 
 
 def test_hostile_text_stays_text(site: Site) -> None:
-    for name in ("traces", "overview", "hostile trace", "hostile document", "documents", "artifact"):
+    for name in (
+        "traces",
+        "overview",
+        "hostile trace",
+        "hostile document",
+        "documents",
+        "artifact",
+        "queue",
+        "labelling",
+    ):
         address = PAGES[name](site.seeded)
         source = site.client.get(address).text
         assert "<script>document" not in source, name
@@ -161,7 +179,7 @@ def test_hostile_text_stays_text(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["/", "/ask", "/traces", "/runs", "/experiments", "/releases", "/artifacts", "/prompts"]
+    "address", ["/", "/ask", "/traces", "/runs", "/experiments", "/releases", "/artifacts", "/prompts", "/review"]
 )
 def test_an_empty_workspace_says_what_to_type(empty: TestClient, address: str) -> None:
     found = page(empty, address)
@@ -170,6 +188,7 @@ def test_an_empty_workspace_says_what_to_type(empty: TestClient, address: str) -
         or "windlass turn" in found.text
         or "windlass serve" in found.text
         or "windlass prompt" in found.text
+        or "windlass review" in found.text
     )
 
 

@@ -25,8 +25,8 @@ from windlass.studio.web import Visit
 
 MAX_SHOWN = 60_000
 """Characters of one text on the page."""
-DIFFERENT = 100
-"""Disagreements on one page."""
+DIFFERENT, EXCERPT = 40, 1_500
+"""Disagreements on one page, and characters of each text there; their links lead to the whole."""
 FORMS = {"csv": ("text/csv", reviewing.as_csv), "jsonl": ("application/x-ndjson", reviewing.as_jsonl)}
 
 
@@ -105,7 +105,7 @@ def differing(visit: Visit) -> Response:
         for different in found[:DIFFERENT]
     ]  # fmt: skip
     # Side by side as they were labelled: which system made which stays untold.
-    return visit.page("review_different.html", "review", **_about(one), shown=shown, count=len(found), limit=MAX_SHOWN)
+    return visit.page("review_different.html", "review", **_about(one), shown=shown, count=len(found), limit=EXCERPT)
 
 
 def export(visit: Visit) -> Response:

@@ -182,3 +182,6 @@ def test_pass_at_k_of_several_programs(tmp_path: Path) -> None:
     measures = {one.metric: one.interval for one in exam.benchmark.measures(items)}
     assert measures["pass@1"].estimate == pytest.approx(0.2) and measures["pass@5"].estimate == pytest.approx(0.5)
     assert measures["pass@1"].n == 2 and set(measures) == {"pass@1", "pass@5"}
+    none = [ItemResult(f"p:{i}", repeat=r, values={"pass@1": 0.0}) for i in range(40) for r in range(2)]
+    (never,) = exam.benchmark.measures(none)
+    assert never.interval.low == 0.0 < 0.05 < never.interval.high < 0.15, "none of forty is not never"

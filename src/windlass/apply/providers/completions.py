@@ -41,19 +41,17 @@ class RemoteLanguageModel:
     Raises `ProviderError` for what goes wrong there, `Unsupported` where the endpoint cannot tell what is asked.
     """
 
-    digest: str | None = None
-
-    def __init__(self, chat: RemoteChat, *, at_once: int = 8) -> None:
-        """`at_once`: calls under way together."""
-        self._chat, self._at_once = chat, at_once
+    def __init__(self, chat: RemoteChat, *, digest: str | None = None, at_once: int = 8) -> None:
+        """`digest`: of the model, where the endpoint tells it. `at_once`: calls under way together."""
+        self._chat, self.digest, self._at_once = chat, digest, at_once
 
     @property
     def name(self) -> str:
         return self._chat.name
 
     def identity(self) -> Mapping[str, Any]:
-        """What its scores hang on; what runs behind an address nobody knows."""
-        return {"identity": self._chat.identity}
+        """What its scores hang on; what runs behind an address nobody knows, unless it tells."""
+        return {"model": self.digest, "endpoint": self._chat.identity}
 
     def close(self) -> None:
         self._chat.close()

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
+
 from windlass.evaluate.experiments.results import ItemResult
 from windlass.evaluate.harness import templates
 from windlass.evaluate.harness.benchmark import Benchmark, Measure, Scored
@@ -18,7 +20,8 @@ from windlass.evaluate.harness.framing import Example, Frame
 from windlass.evaluate.harness.requests import Reply, Request, Write
 from windlass.evaluate.harness.rows import Row
 from windlass.evaluate.metrics.code import humaneval, mbpp, pass_at_k, run_programs
-from windlass.evaluate.statistics.intervals import mean_interval
+from windlass.evaluate.statistics.betting import betting_interval
+from windlass.evaluate.statistics.shares import share_interval
 
 _FORMS = {"humaneval": humaneval, "mbpp": mbpp}
 _KS = (1, 5, 10, 100)
@@ -66,18 +69,19 @@ class Program(Benchmark):
         ]
 
     def measures(self, items: Sequence[ItemResult], level: float = 0.95) -> list[Measure]:
-        """Per problem over its programs; a problem has as many as its repeats that did not fail."""
+        """Per problem over its programs; a problem has as many as its repeats that did not fail. Problems are taken for
+        independent: these benchmarks know no clusters."""
         passed: dict[str, list[float]] = {}
-        groups: dict[str, str] = {}
         for one in items:
             if PASSED in one.values:
                 passed.setdefault(one.item, []).append(one.values[PASSED])
-                groups[one.item] = one.group
         if not passed:
             return []
         samples, right = [len(one) for one in passed.values()], [sum(one) for one in passed.values()]
         found = []
         for k in (k for k in _KS if k <= min(samples)):
-            interval = mean_interval(pass_at_k(samples, right, k), [groups[item] for item in passed], level)
-            found.append(Measure(f"pass@{k}", interval.within(0.0, 1.0)))
+            chances = pass_at_k(samples, right, k)
+            whole = np.isin(chances, (0.0, 1.0)).all()
+            interval = share_interval(chances, None, level) if whole else betting_interval(chances, level=level)
+            found.append(Measure(f"pass@{k}", interval))
         return found

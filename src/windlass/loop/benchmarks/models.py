@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,19 +77,27 @@ def _endpoint(address: str, how: Opening) -> Opened:
     from windlass.apply.providers import known
     from windlass.apply.providers.completions import RemoteLanguageModel
 
-    key = how.key_env or "OPENAI_API_KEY"
-    chat = known.at(address, how.served or "?", key)
-    if not how.served:
-        listed = chat.endpoint.get("/models").get("data")
-        names = [one.get("id") for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-        if not names or not isinstance(names[0], str):
-            raise ProviderError(f"{address}/models lists no model.", "Name it with --served.")
-        if len(names) > 1:
-            raise InputError(f"{address} serves {', '.join(map(str, names))}.", "Say with --served which one is meant.")
-        chat.close()
-        chat = known.at(address, names[0], key)
     _refuse_local(how)
-    return RemoteLanguageModel(chat)
+    key = how.key_env or "OPENAI_API_KEY"
+    with contextlib.closing(known.at(address, "?", key)) as door:
+        digests = _served(door.endpoint.get("/models"))
+    names = [how.served] if how.served else list(digests)
+    if not names:
+        raise ProviderError(f"{address}/models lists no language model.", "Name it with --served.")
+    if len(names) > 1:
+        raise InputError(f"{address} serves {', '.join(names)}.", "Say with --served which one is meant.")
+    return RemoteLanguageModel(known.at(address, names[0], key), digest=digests.get(names[0]))
+
+
+def _served(listed: Mapping[str, Any]) -> dict[str, str | None]:
+    """The models of an endpoint, and the digests that windlass's own server tells; it says also which of them write."""
+    data = listed.get("data")
+    found: dict[str, str | None] = {}
+    for one in data if isinstance(data, list) else []:
+        about = one.get("windlass") or {} if isinstance(one, Mapping) else {}
+        if isinstance(one, Mapping) and isinstance(one.get("id"), str) and "chat" in about.get("kinds", ("chat",)):
+            found[one["id"]] = about.get("digest")
+    return found
 
 
 def _provider(name: str, how: Opening) -> Opened:

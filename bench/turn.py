@@ -4,8 +4,8 @@
     tone        whether a sentence speaks well of a film (sentence polarity); the same start
     passages    which paragraph answers a question that people asked (AdversarialQA, Quoref, SciQ, QED); the start is a
                 search by words (BM25)
-    answers     whether to answer at all, and with which paragraph (XQuAD, a part of its articles withheld); the start
-                answers always
+    answers     whether to answer at all, and with which paragraph: the same, a third of the paragraphs withheld; the
+                start answers always
 
 Before each turn users send their next portion, see what is live answer it, and approve or correct. A turn makes what
 candidates it can, lets them race, compares one and promotes it or not: all as `windlass turn` does it; rerankers and
@@ -32,10 +32,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from bench._data import data_folder
 from bench._turn_tasks import cpu_ms, data, nearest, replay, rights, tone, topic
 from bench.rerank import questions as public_questions
-from bench.retrieval import Collection, corpus_of, xquad
+from bench.retrieval import Collection, corpus_of
 from numpy.typing import NDArray
 
 from windlass.apply.assistant import AssistantSettings
@@ -64,7 +63,7 @@ from windlass.loop.users import simulate_users
 from windlass.loop.variant import VariantSpec, make_variant
 
 TURNS = 3
-UNUSED = 0.15
+UNUSED = 0.25
 """Share of a collection's questions that no exam holds."""
 
 
@@ -173,7 +172,7 @@ def exam_of(
         split: Literal["harvest", "dev", "test"] = "harvest"
         if place >= UNUSED:
             rest = (place - UNUSED) / (1 - UNUSED)
-            split = "harvest" if rest < SHARES["harvest"] else "dev" if rest < 0.6 else "test"
+            split = "harvest" if rest < SHARES["harvest"] else "dev" if rest < 0.55 else "test"
         digest = hashlib.sha256(f"{document}\n{question}".encode()).hexdigest()[:16]
         right = None if document in withheld else document
         item = ExamItem(digest, question, right, split, cluster, document, 0, 0, "", "")
@@ -191,20 +190,16 @@ def exam_of(
 def assistant(
     ws: Workspace, name: Literal["passages", "answers"], embedder: Embedder, scale: float, tell: Callable[[str], Any]
 ) -> World:
+    collection = public_questions(round(scale * 4000))
+    clusters = {document.id: document.id for document in collection.documents}
+    search = SearchSettings(dense=0.0)
     withheld: frozenset[str] = frozenset()
     if name == "passages":
-        collection = public_questions(round(scale * 4000))
-        clusters = {document.id: document.id for document in collection.documents}
-        settings, policy = AssistantSettings(search=SearchSettings(dense=0.0)), POLICY
+        settings, policy = AssistantSettings(search=search), POLICY
     else:
-        collection = xquad(data_folder() / "retrieval")
-        clusters = {document.id: document.id.partition("-")[0] for document in collection.documents}
-        withheld = frozenset(one for one in clusters if int(one.partition("-")[2]) % 3 == 2)
-        clusters = {document: document for document in clusters}  # paragraphs: 48 articles are too few to divide
-        settings = AssistantSettings(
-            search=SearchSettings(dense=0.0), abstention=replace(AbstentionRule(), threshold=0.0)
-        )
-        policy = Policy(primary="right_outcome", guards={})
+        withheld = frozenset(document for number, document in enumerate(sorted(clusters)) if number % 3 == 2)
+        settings = AssistantSettings(search=search, abstention=replace(AbstentionRule(), threshold=0.0))
+        policy = Policy("right_outcome")
     corpus = corpus_of(ws, collection.documents, "corpus")
     exam, unused = exam_of(ws, corpus, collection, clusters, withheld)
     index = build_index(ws, corpus, embedder, exam=exam)

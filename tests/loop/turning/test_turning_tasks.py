@@ -328,7 +328,8 @@ def test_a_real_student_on_the_command_line(ws: Workspace, capsys: pytest.Captur
     with Workspace(ws.home) as own:
         weak = Answering(half, cost_usd=None)
         items = [Item(row["inputs"], row["expected"]) for row in rows]  # type: ignore[arg-type]
-        teaching = Teaching(base=str(ws.home / "bert"), epochs=12.0)
+        quick = {"optimizer.matrix_rate": 3e-3, "data.batch": 8, "run.precision": "fp32"}
+        teaching = Teaching(base=str(ws.home / "bert"), epochs=6.0, changes=quick)
         turned = turn_task(own, kind.using(model=weak), items=items, teaching=teaching)
     assert turned.promoted, turned.page.markdown()
     (ws.home / "served.py").write_text(FILE.replace("max_tokens=30", 'prompt="kind:live"'), encoding="utf-8")

@@ -11,8 +11,8 @@ import enum
 import json
 import typing
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from windlass.apply.prompts.value import Prompt
@@ -42,6 +42,8 @@ class Teaching:
     """None: four, and up to twenty where examples are few: a few dozen steps leave an encoder where it began (Mosbach
     et al. 2021, https://arxiv.org/abs/2006.04884)."""
     seed: int = 0
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Of the recipe besides, such as {"data.batch": 8}."""
 
     def epochs_of(self, examples: int) -> float:
         return self.epochs or min(max(4.0, round(_SEEN / examples)), 20.0)
@@ -111,6 +113,7 @@ def taught_student(
     }
     if teaching.base is not None:
         changes["model.base"] = teaching.base
+    changes |= teaching.changes
     return tune(ws, TUNING.read(teaching.recipe, changes), say=say)
 
 

@@ -48,7 +48,8 @@ from windlass.evaluate.statistics.paired import paired_difference
 from windlass.loop.assemble import load_reader
 from windlass.loop.embedders import embedder_named
 
-LICENCE = Path("licenses") / "google-deepmind__xquad__CC-BY-SA4.0.txt"
+LICENCE = Path("licenses") / "google-research-datasets__dstc8-schema-guided-dialogue__LICENSE.txt"
+"""As Creative Commons gives it out."""
 QUESTIONS = Path(__file__).parents[1] / "examples" / "legal_code" / "questions.jsonl"
 PRICED = (("openai", "gpt-5-mini"), ("anthropic", "claude-haiku-4-5"), ("google", "gemini-3.5-flash"))
 ANSWER = 80
@@ -109,10 +110,10 @@ def asked_in(path: Path) -> list[Question]:
 
 
 def checked(questions: Sequence[Question], text: str) -> None:
-    """Raises `InputError` for an answer that does not stand in the text: no way of reading could find it."""
-    words = " ".join(text.split())
+    """Raises `InputError` for an answer that does not stand in the text, in capitals or not: nobody could find it."""
+    words = " ".join(text.casefold().split())
     for question in questions:
-        if question.answers and not any(" ".join(answer.split()) in words for answer in question.answers):
+        if question.answers and not any(" ".join(one.casefold().split()) in words for one in question.answers):
             raise InputError(
                 f"'{question.answers[0]}', the answer to '{question.text}', does not stand in the text.",
                 "Copy it letter by letter.",

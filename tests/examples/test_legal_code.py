@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from tests.apply.provider_world import Loopback, reply
 
 from windlass.apply.rag.embedding.hashing import HashingEmbedder
 from windlass.core.errors import InputError
+from windlass.core.protocols import Extract, Hit
+from windlass.core.values import Citation
 
 SECTIONS = {
     "Tolls": ("What do the tolls say a barge pays?", "four crowns and a half"),
@@ -92,9 +95,27 @@ def test_what_is_wrong_with_questions_is_said(code: Path, capsys: pytest.Capture
 def test_the_examples_questions_stand_in_the_license() -> None:
     questions = whole.asked_in(whole.QUESTIONS)
     assert len(questions) >= 40 and len({question.text for question in questions}) == len(questions)
+    with pytest.raises(InputError, match="does not stand"):
+        whole.checked(questions, "Another text.")
     text = data_folder() / whole.LICENCE
     if not text.is_file():
         pytest.skip(f"no {text}; set WINDLASS_DATA")
     whole.checked(questions, text.read_text(encoding="utf-8"))
-    with pytest.raises(InputError, match="does not stand"):
-        whole.checked(questions, "Another text.")
+
+
+def test_a_reader_says_that_of_which_it_is_surest() -> None:
+    class Reading:
+        name, digest = "reading", None
+
+        def find(self, question: str, texts: Sequence[str]) -> list[Extract | None]:
+            return [Extract(text[:4], 0, float(len(text))) if "no" not in text else None for text in texts]
+
+    hits = [
+        Hit(n, 0.0, Citation("d", "", "", 0, len(text), text))
+        for n, text in enumerate(("abcd", "efghi", "none at all"))
+    ]
+    assert whole.by_reader(Reading(), "What?", hits).words == "efgh"
+    assert (
+        whole.by_reader(Reading(), "What?", hits[2:]).words == ""
+        and whole.by_reader(Reading(), "What?", hits).tokens > 3
+    )

@@ -90,10 +90,11 @@ Source: TypeAlias = "tuple[list[Item], list[tuple[str, Artifact]], str, tuple[st
 
 
 def _items(ws: Workspace, args: argparse.Namespace, rubric: Judge) -> Source:
+    from windlass.evaluate.judges.items import read_items
     from windlass.loop import reviewing
 
     if args.items:
-        return reviewing.from_file(args.items, rubric), [], args.items.name, None
+        return read_items(args.items, rubric), [], args.items.name, None
     if args.pair:
         first, second = args.pair
         items = reviewing.from_pair(first, second, rubric)

@@ -100,10 +100,6 @@ def queues(ws: Workspace) -> list[ArtifactRecord]:
 # where items come from ----------------------------------------------------------------------------------------------
 
 
-def from_file(path: Path, rubric: Judge) -> list[Item]:
-    return read_items(path, rubric)
-
-
 def from_pair(first: Path, second: Path, rubric: Judge) -> list[Item]:
     """The outputs of two systems on the same items, joined by id. Raises `InputError` where an item is in one only."""
     if not rubric.pairwise:

@@ -215,7 +215,7 @@ def test_two_systems_under_one_judge() -> None:
     (passed,) = found.measured
     assert passed.judge.estimate == 0.25 and found.difference
     assert passed.people is not None and passed.people.estimate == pytest.approx(0.25 / 0.5)
-    assert "both systems alike" in found.render()
+    assert "both systems alike" in found.render() and found.cost_usd == pytest.approx(4.0)
     (alone,) = differences_found(RUBRIC, before, after)
     assert alone.measured[0].people is None and NEVER in alone.render()
     broken = [failed("x0"), *after[1:]]

@@ -49,7 +49,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Of one criterion of a judge, over the items of one system; or, with `before`, the difference of two."""
+    """Of one criterion of a judge, over the items of one system, or the difference of two systems on the same items."""
 
     score: str
     digest: str
@@ -190,7 +190,7 @@ def differences_found(
                 people, note = _tried(lambda: rogan_gladen_difference(a, b, human, judged, clusters=groups))  # noqa: B023
                 note = note or f"{SAME_RATES}, and on both systems alike"
             measured.append(Measured(name, raw, people, note))
-        found.append(_finding(judge, criterion, counted, measured, None, known, difference=True))
+        found.append(_finding(judge, criterion, counted, measured, None, known, paid=[*before, *after]))
     return found
 
 
@@ -201,13 +201,15 @@ def _finding(
     measured: Sequence[Measured],
     bounds: tuple[float, float] | None,
     known: Calibration | None,
-    difference: bool = False,
+    *,
+    paid: Sequence[Judgement] | None = None,
 ) -> Finding:
+    """paid: of a difference, the judgements of both systems."""
     done = [one for one in judgements if one.error is None]
     failed = [one for one in judgements if one.error is not None]
     steady = [one.consistent for one in done if one.consistent is not None]
     panel = len(judge.models) > 1
-    costs = [one.cost_usd for one in judgements]
+    costs = [one.cost_usd for one in (judgements if paid is None else paid)]
     priced = [cost for cost in costs if cost is not None]
     return Finding(
         score=judge.score_name(criterion.name),
@@ -224,7 +226,7 @@ def _finding(
         labels=None if known is None else len(known.rows),
         kappa=None if known is None or known.kappa is None else known.kappa.estimate,
         cost_usd=sum(priced) if len(priced) == len(costs) else None,
-        difference=difference,
+        difference=paid is not None,
     )
 
 

@@ -15,6 +15,7 @@ from windlass.apply.rag.embedding.adapter import AdaptedEmbedder, Adapter, load_
 from windlass.apply.rag.indexes.asked import check_wanted
 from windlass.apply.rag.indexes.embedded.cells import KIND, Cells
 from windlass.apply.rag.indexes.embedded.layout import FILE, IndexMeta, is_live, open_frozen
+from windlass.apply.rag.indexes.embedded.products import product
 from windlass.apply.rag.indexes.embedded.quantised import CANDIDATES, likeness
 from windlass.apply.rag.indexes.embedded.reading import Connection, Reading
 from windlass.apply.rag.indexes.fusion import Ranked, Rows, SearchSettings, best, fuse, worded
@@ -235,7 +236,7 @@ class HybridIndex:
             passing[allowed if rows is None else rows[allowed]] = True
         found = cells.near(vector, most, passing)
         if later:
-            scores = self.at.vectors[cells.made.rows :] @ vector
+            scores = product(self.at.vectors[cells.made.rows :], vector)
             if passing is not None:
                 scores[~passing[cells.made.rows :]] = -np.inf
             new = best(scores, min(most, later))
@@ -247,6 +248,8 @@ class HybridIndex:
         """Shape (queries, passages), those that are allowed."""
         vectors, rows = self.at.vectors, self.at.contents.rows
         wanted = rows if allowed is None else allowed if rows is None else rows[allowed]
+        if len(queries) == 1 and len(vectors if wanted is None else wanted) <= _ROWS:
+            return product(vectors if wanted is None else vectors[wanted], queries[0])[None]
         if wanted is None:
             return queries @ vectors.T
         if 2 * len(wanted) > len(vectors) > _ROWS:  # most of them: cheaper without bringing them together

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from windlass.apply.rag.indexes.embedded.products import product
 from windlass.core.errors import InputError
 
 Quantised = Literal["", "int8", "binary"]
@@ -55,7 +56,7 @@ def likeness(kind: str, rows: Bytes, query: Vectors, wanted: NDArray[np.int64] |
         some = rows[at : at + _ROWS] if wanted is None else rows[wanted[at : at + _ROWS]]
         if kind == "int8":
             numbers = some[:, :-4].view(np.int8).astype(np.float32)
-            scores[at : at + len(some)] = (numbers @ asked) * (some[:, -4:].view("<f4")[:, 0] / 127)
+            scores[at : at + len(some)] = product(numbers, query) * (some[:, -4:].view("<f4")[:, 0] / 127)
         else:
             scores[at : at + len(some)] = -_differing(some.view(np.uint64) ^ asked.view(np.uint64))
     return scores

@@ -1,10 +1,10 @@
 """What the way through `PostgresIndex` costs beside SQL written by hand: `python -m bench._pgvector_path [--small]`.
 
 Both find the ten best of 100,000 passages, by vector and BM25, fused alike, and by vector alone, over the same tables,
-graph, driver and server, in turns. By hand means: one statement that does it all, sent by asyncpg from a program that
-waits for it, the words of the query cut and its vector made beforehand. Without a filter, under one that 1 % of the
-passages pass, and under one that half of them pass. Bar: 1.2 times as long as by hand, in the worst of the six. A
-search that returns fewer than ten counts as one that under-returns.
+graph, driver and server, in turns; who begins changes. By hand means: one statement that does it all, sent by asyncpg
+from a program that waits for it, the words of the query cut and its vector made beforehand. Without a filter, under one
+that 1 % of the passages pass, and under one that half of them pass. Bar: 1.2 times as long as by hand, in the worst of
+the six. A search that returns fewer than ten counts as one that under-returns.
 
 The last line is one JSON object; where there is no server, `ratio` is null and `missing` says why.
 """
@@ -16,7 +16,8 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -107,18 +108,21 @@ def measured(server: _postgres_server.PostgresServer, rows: int, queries: int) -
     under = 0
     with asyncio.Runner() as runner:
         db = runner.run(_connected(server.dsn))
-        for (text, vector), words in zip(asked, stems, strict=True):
+        for number, ((text, vector), words) in enumerate(zip(asked, stems, strict=True)):
             for case, (where, condition) in CASES.items():
                 chosen = {"filter": _FILTER.format(condition), "sieve": _SIEVE.format(condition)} if where else {}
                 for way, (ours, theirs) in ways.items():
                     sql = theirs.format(**({"filter": "", "sieve": ""} | chosen))
                     given = (vector, words) if "$2" in sql else (vector,)
-                    first = time.perf_counter()
-                    hits = ours.search(text, _K, where, vector=vector)
-                    spent = time.perf_counter() - first
-                    first = time.perf_counter()
-                    runner.run(_fetched(db, sql, *given))
-                    times[f"{way}, {case}"].append((spent, time.perf_counter() - first))
+                    search = partial(ours.search, text, _K, where, vector=vector)
+                    by_hand = partial(runner.run, _fetched(db, sql, *given))
+                    if number % 2:  # who comes second finds the vectors in the processor's cache
+                        spent, hits = _timed(search)
+                        hand, _ = _timed(by_hand)
+                    else:
+                        hand, _ = _timed(by_hand)
+                        spent, hits = _timed(search)
+                    times[f"{way}, {case}"].append((spent, hand))
                     under += len(hits) < _K
         runner.run(db.close())
     index.close()
@@ -140,6 +144,12 @@ def measured(server: _postgres_server.PostgresServer, rows: int, queries: int) -
         "put_per_second": round(put, 1),
         "holds": bool(worst["ratio"] <= _BAR and under == 0),
     }
+
+
+def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    first = time.perf_counter()
+    done = work()
+    return time.perf_counter() - first, done
 
 
 async def _connected(dsn: str) -> Any:

@@ -8,7 +8,8 @@ embedded by MiniLM; their words are given to BM25.
 
 `recall`: of the ten that are found by looking at every vector, how many are found. `ratio`: the median of the time
 beside that of looking at every vector, in pairs. `bytes`: a vector, on the disk, beside its float32. A search that
-returns fewer than ten counts as one that under-returns. The bar: a recall of 0.95 in the worst of the cases.
+returns fewer than ten counts as one that under-returns. The bar: in the worst of the cases a recall of 0.95, by signs
+of 0.9.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from windlass.apply.rag.indexes.live import EmbeddedIndex, open_live
 from windlass.core.documents import Document, Entry, Passage
 from windlass.serve.encoders.embedder import MiniLM
 
-K, BATCH, RECALL = 10, 5_000, 0.95
+K, BATCH = 10, 5_000
+RECALL = {"int8": 0.95, "binary": 0.9, "cells": 0.95}
 WHERE: dict[str, dict[str, Any] | None] = {"all": None, "half": {"half": 0}, "a tenth": {"tenth": 3}}
 SETTINGS = {"vectors": SearchSettings(dense=1.0), "and words": SearchSettings()}
 FORMS: dict[str, Callable[[EmbeddedIndex], object]] = {
@@ -129,8 +131,8 @@ def main() -> int:
     forms = said["forms"]
     print(f"{args.vectors:,} vectors: recall@{K}, milliseconds, ratio to exact\n{shown(forms)}")
     cases = [key for key in forms["exact"] if isinstance(forms["exact"][key], dict)]
-    worst = min(forms[form][case]["recall"] for form in FORMS for case in cases)
-    holds = worst >= RECALL and said["under_returned"] == 0
+    worst = {form: min(forms[form][case]["recall"] for case in cases) for form in RECALL}
+    holds = all(worst[form] >= RECALL[form] for form in RECALL) and said["under_returned"] == 0
     print(json.dumps({"bench": "approximate", "vectors": args.vectors, "recall": worst, **said, "holds": holds}))
     return 0 if holds else 1
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from windlass.apply.rag.chunking import chunk, embedding_text
 from windlass.apply.rag.embedding.hashing import HashingEmbedder
 from windlass.apply.rag.index import HybridIndex, build_index
-from windlass.apply.rag.indexes import search
+from windlass.apply.rag.indexes.embedded import cells
 from windlass.apply.rag.indexes.fusion import SearchSettings
 from windlass.apply.rag.indexes.live import open_live
 from windlass.core.documents import Document, Entry, document_digest, write_documents
@@ -127,7 +127,7 @@ MAKERS: dict[str, Callable[[Workspace], Index]] = {
 @pytest.fixture(scope="module", params=list(MAKERS))
 def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
     with Workspace(tmp_path_factory.mktemp("index")) as ws, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "_WORTH", 0)  # cells are used wherever they are
+        patch.setattr(cells, "WORTH", 0)  # cells are used wherever they are
         made = MAKERS[request.param](ws)
         yield made
         made.close()  # type: ignore[attr-defined]

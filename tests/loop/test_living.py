@@ -24,7 +24,7 @@ from windlass.core.workspace import Workspace
 from windlass.loop.assemble import load_living
 from windlass.loop.embedders import embedder_named
 from windlass.loop.ingesting import Wishes, chunk_settings, opened_for_ingest
-from windlass.loop.living import chosen, delete_living, living, open_living, settings_of
+from windlass.loop.living import chosen, delete_living, living, open_embedded, open_living, settings_of
 
 
 @pytest.fixture
@@ -177,8 +177,10 @@ def test_quantised_vectors_are_remembered_and_may_come_and_go(ws: Workspace) -> 
         index.close()
     ingest(ws, "docs", quantised="", dry=True)
     assert list(folder.glob("*.binary"))
-    ingest(ws, "docs", quantised="")
-    ingest(ws, "docs")  # a writer sweeps
+    open_embedded(ws, "docs").make_cells(least=1)
+    with opened_for_ingest(ws, "docs", Wishes([ws.home / "docs"], quantised="")) as into:
+        assert into.said == ["cells of docs went with the vectors as they were: windlass index ann docs"]
+    assert not list(folder.glob("cells-*.ivf"))
     assert found(ws, "pump") >= {"docs/pump.md"} and settings_of(ws, "docs").quantised == ""  # type: ignore[union-attr]
     with pytest.raises(InputError, match="not quantised by windlass"):
         ingest(ws, "docs", name="far", where="postgres://nobody@127.0.0.1:1/x", quantised="int8")

@@ -177,9 +177,11 @@ def _ann(args: argparse.Namespace) -> int:
 
 
 def _told(made: Made) -> str:
+    looks = f"{made.looked / made.vectors:.1%} of them to find {made.recall:.1%} of the ten nearest"
+    pays = made.pays(made.vectors)
     return (
-        f"{made.cells:,} cells of {made.vectors:,} vectors, {made.bytes / 2**20:,.0f} MB; a search looks at "
-        f"{made.looked / made.vectors:.1%} of them and finds {made.recall:.1%} of the ten nearest"
+        f"{made.cells:,} cells of {made.vectors:,} vectors, {made.bytes / 2**20:,.0f} MB; a search "
+        f"{'looks' if pays else 'would look'} at {looks}{'' if pays else ': it looks at all, which is faster'}"
     )
 
 

@@ -147,7 +147,10 @@ def opened_for_ingest(ws: Workspace, name: str, wishes: Wishes, *, dry: bool = F
             index = open_at(folder, settings, embedder)
             stack.callback(index.close)
             if isinstance(index, EmbeddedIndex) and not dry:
+                cells = index.cells
                 index.requantise(settings.quantised)
+                if cells is not None and index.cells is None:
+                    said.append(f"cells of {name} went with the vectors as they were: windlass index ann {name}")
         if not dry:
             stamps = stack.enter_context(contextlib.closing(Stamps(folder / FILE)))
             write_settings(ws, name, settings)

@@ -32,8 +32,6 @@ _BLOCK = 256
 _SCORES = 1 << 26
 _ROWS = 1 << 16
 """Vectors of a filter that are brought together at once."""
-_WORTH = 3
-"""Cells are for when fewer than one vector in so many is looked at: going through them costs more than a product."""
 
 
 class HybridIndex:
@@ -228,7 +226,7 @@ class HybridIndex:
         """As `_candidates`, by the cells and all of the vectors that came after them."""
         rows, positions = self.at.contents.rows, self.at.contents.positions
         most, later = depth * CANDIDATES[KIND], len(self.at.vectors) - cells.made.rows
-        if (len(self) if allowed is None else len(allowed)) - later <= _WORTH * max(cells.made.looked, most):
+        if not cells.made.pays((len(self) if allowed is None else len(allowed)) - later, most):
             return None
         passing = self.at.contents.alive
         if allowed is not None:

@@ -38,6 +38,8 @@ Rows = NDArray[np.int64]
 FORMAT = 1
 LEAST = 10_000
 """Vectors. Fewer are all looked at in the time that it takes to think about it."""
+WORTH = 3
+"""Cells are for when fewer than one vector in so many is looked at: going through them costs more than a product."""
 KIND = "int8"
 _K = 10
 _BLOCK = 8_192
@@ -62,6 +64,10 @@ class Made:
     recall: float
     """Of the ten nearest, how many are among those; for the queries by which `looked` was found."""
     format: int = FORMAT
+
+    def pays(self, vectors: int, most: int = 0) -> bool:
+        """Whether a search for the nearest `most` of so many vectors is faster by cells than by looking at all."""
+        return vectors > WORTH * max(self.looked, most)
 
     @property
     def bytes(self) -> int:
@@ -171,7 +177,7 @@ def write_cells(
     count = min(round(2 * len(rows) ** 0.5), len(rows)) if cells is None else cells
     if not 1 <= count <= len(rows):
         raise InputError(f"{len(rows):,} vectors cannot be divided among {count:,} cells.")
-    centres = centres_of(vectors, rows, count, np.random.default_rng(0))
+    centres = centres_of(vectors, rows, count, np.random.default_rng(0), progress)
     owner = np.empty(len(rows), np.int32)
     for at in range(0, len(rows), _BLOCK):
         owner[at : at + _BLOCK] = nearest(vectors[rows[at : at + _BLOCK]], centres)

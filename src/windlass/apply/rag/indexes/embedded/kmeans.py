@@ -6,6 +6,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from windlass.core.progress import Progress
+
 Vectors = NDArray[np.float32]
 _ROUNDS = 8
 """More of them move few vectors to another centre."""
@@ -14,12 +16,20 @@ _SAMPLE = 64
 _BLOCK = 8_192
 
 
-def centres_of(vectors: Vectors, rows: NDArray[np.int64], count: int, draw: np.random.Generator) -> Vectors:
+def centres_of(
+    vectors: Vectors,
+    rows: NDArray[np.int64],
+    count: int,
+    draw: np.random.Generator,
+    progress: Progress | None = None,
+) -> Vectors:
     """The centres of `vectors[rows]`, or of a sample where those are many: shape (count, dimension), of length 1."""
     few = len(rows) <= _SAMPLE * count
     sample = _unit(vectors[rows if few else np.sort(draw.choice(rows, _SAMPLE * count, replace=False))])
     centres = sample[draw.choice(len(sample), count, replace=False)]
-    for _ in range(_ROUNDS):
+    for number in range(1, _ROUNDS + 1):
+        if progress is not None:
+            progress.update(0, f"centres, round {number} of {_ROUNDS}")
         owner = np.concatenate([nearest(sample[at : at + _BLOCK], centres) for at in range(0, len(sample), _BLOCK)])
         sizes = np.bincount(owner, minlength=count)
         held = sizes > 0

@@ -1,7 +1,7 @@
 """Multiple choice by log-likelihood: `windlass eval` against lm-evaluation-harness's own `hf` backend.
 
 A Llama of 96 million random weights in float32, and a vocabulary learned from the questions. Without examples: ARC easy
-and challenge and OpenBookQA, 2,035 items. Behind five examples: 200 items of ARC easy. Both begin with the model loaded
+and challenge and OpenBookQA, 2,035 items. Behind five examples: 60 items of ARC easy. Both begin with the model loaded
 and end with scores of all items; prompts and choices are the same to the letter, as the exam is exported for lm-eval.
 lm-eval is run at that of several batch sizes that is its fastest on a part of the items. They take turns; the median
 round of each counts. It needs `make lm-eval-peers`, and WINDLASS_DATA.
@@ -150,7 +150,7 @@ def compare(folder: Path, work: Work, *, rounds: int, threads: int) -> Found:
     names = {exam.benchmark.name: export_task(exam, work.folder) for exam in work.exams}
     peer = Peer(folder, work.folder, threads)
     try:
-        sample = max(4, work.items // (10 * len(names)))
+        sample = min(16, work.items // len(names))
         trials = {batch: peer.evaluate(list(names.values()), batch, sample)["seconds"] for batch in BATCHES}
         best = min(trials, key=lambda batch: trials[batch])
         told = ", ".join(f"{batch}: {seconds:.1f} s" for batch, seconds in trials.items())
@@ -223,7 +223,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--limit", type=int, help="items of each benchmark; default: all")
-    parser.add_argument("--few", type=int, default=200, help="items behind five examples; default: 200")
+    parser.add_argument("--few", type=int, default=60, help="items behind five examples; default: 60")
     parser.add_argument("--data", type=Path)
     args = parser.parse_args()
     if not (PEERS / "bin/python").exists():

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from windlass.cli import evaluating
 from windlass.cli.workspace import opened_unless_placed
 from windlass.core.errors import InputError
 
@@ -38,13 +41,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--api-key-env", metavar="NAME", help="environment variable with an endpoint's key")
 
 
-def refuse_options(args: argparse.Namespace) -> None:
-    """Raises `InputError` for options of benchmarks where none was named."""
+def refuse(args: argparse.Namespace, others: Callable[[Any], None], why: str, keep: Sequence[str] = ()) -> None:
+    """Raises `InputError` for options that `others` adds and somebody gave, though what is asked does not know them."""
     given = argparse.ArgumentParser()
-    add_options(given)
+    others(given)
     for name, default in vars(given.parse_args([])).items():
-        if getattr(args, name) != default:
-            raise InputError(f"--{name.replace('_', '-')} belongs to benchmarks.", "Name them: --tasks piqa arc_easy.")
+        if name not in keep and getattr(args, name) != default:
+            raise InputError(f"--{name.replace('_', '-')} {why}")
 
 
 def list_benchmarks(args: argparse.Namespace) -> int:
@@ -66,6 +69,9 @@ def run(args: argparse.Namespace) -> int:
     from windlass.loop.benchmarks.models import Opening, open_model
     from windlass.loop.benchmarks.tables import failures, render, rows, slice_rows
 
+    refuse(args, evaluating.add_options, "belongs to typed tasks, not to benchmarks.", keep=("out",))
+    if args.out is not None and len(args.tasks) > 1:
+        raise InputError("--out takes the results of one benchmark.", "Ask them one after the other.")
     folder = data_folder(args.data)
     asking = Asking(shots=args.shots, seed=args.seed, limit=args.limit, chat=args.chat, system=args.system)
     sampling = Sampling(args.temperature, args.repeats, args.seed or 0)
@@ -96,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
             truncated = getattr(model, "truncated", 0)
         finally:
             model.close()
+    if args.out is not None:
+        found[0].results.write(args.out)
     if args.json:
         print(json.dumps([one.to_json() for one in found], indent=2))
     else:
@@ -103,7 +111,8 @@ def run(args: argparse.Namespace) -> int:
         for one in found:
             if one.artifact is not None:
                 print(f"\n{one.artifact.ref}  {one.artifact.digest[:12]}", end="")
-        print("" if ws is not None else "\nNothing was kept: there is no workspace here (`windlass init`).")
+        nowhere = ws is None and args.out is None
+        print("\nNothing was kept: there is no workspace here (`windlass init`), and no --out." if nowhere else "")
     if truncated:
         print(f"{truncated:,} requests were too long for the model and were cut at their left.", file=sys.stderr)
     if any(not one.measures for one in found):

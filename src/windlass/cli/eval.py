@@ -26,6 +26,8 @@ from windlass.cli import benchmarks, evaluating, verdicts
 from windlass.cli.workspace import add_option, opened
 from windlass.core.errors import InputError
 
+_NO_BENCHMARK = "belongs to benchmarks: name them, --tasks piqa arc_easy."
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -62,8 +64,9 @@ def run(args: argparse.Namespace) -> int:
     if args.tasks:
         return benchmarks.run(args)
     if ".py" in args.variant or args.items is not None:
+        benchmarks.refuse(args, benchmarks.add_options, _NO_BENCHMARK, keep=("seed", "repeats"))
         return evaluating.run(args)
-    benchmarks.refuse_options(args)
+    benchmarks.refuse(args, benchmarks.add_options, _NO_BENCHMARK)
     from windlass.evaluate.experiments.reports import rendered
     from windlass.evaluate.experiments.stored import to_json
     from windlass.evaluate.tables import render_report

@@ -79,6 +79,9 @@ def test_a_folder_without_a_workspace(
     assert main(asked) == 0
     shown = capsys.readouterr().out
     assert "Nothing was kept" in shown and "tiny" in shown
+    assert main([*asked, "--out", "kept.json"]) == 0
+    assert len(Results.from_json(json.loads(Path("kept.json").read_text())).items) == 5
+    assert "Nothing was kept" not in capsys.readouterr().out
     assert main([*asked, "--json", "--chat"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert (found["items"], found["held_out"], found["artifact"]) == (5, 2, None)
@@ -116,7 +119,10 @@ def test_an_endpoint_gives_the_same_scores(world: Path, model: Path, capsys: pyt
         (["tiny", "--tasks", "mats.toml", "--served", "x"], "belong to an endpoint"),
         (["tinny", "--tasks", "mats.toml"], "tinny"),
         (["http://127.0.0.1:9/v1", "--tasks", "mats.toml"], "cannot be reached"),
-        (["tiny", "--shots", "3"], "--shots"),
+        (["tiny", "--shots", "3"], "--shots belongs to benchmarks"),
+        (["task.py:x", "items.jsonl", "--shots", "3"], "--shots belongs to benchmarks"),
+        (["tiny", "--tasks", "mats.toml", "--dollars", "3"], "--dollars belongs to typed tasks"),
+        (["tiny", "--tasks", "mats.toml", "writing.toml", "--out", "x.json"], "results of one benchmark"),
         ([], "Nobody said what"),
     ],
 )

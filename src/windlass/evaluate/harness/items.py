@@ -92,14 +92,11 @@ def make_exam(benchmark: Benchmark, folder: Path, asking: Asking | None = None, 
     Raises `NotFound` naming data that is missing, `InputError` naming the row that does not fit the definition.
     """
     asking = asking or Asking()
-    files = [
-        file
-        for path in benchmark.paths
-        for file in read_files(folder, path, rows=benchmark.rows, split=benchmark.split)
-        if _wanted(file, only)
-    ]
+    there = files_of(benchmark, folder)
+    files = [file for file in there if _wanted(file, only)]
     if not files:
-        raise InputError(f"'{benchmark.name}' has no part '{only}'.", "`windlass eval --list` shows the parts.")
+        parts = ", ".join(sorted({name for file in there for name in file.names.values()})) or "none"
+        raise InputError(f"'{benchmark.name}' has no part '{only}'.", f"Its parts: {parts}.")
     number = benchmark.shots.number if asking.shots is None else asking.shots
     read = {_placed(folder, one): one.digest for one in files}
     items: list[Item] = []
@@ -126,6 +123,14 @@ def make_exam(benchmark: Benchmark, folder: Path, asking: Asking | None = None, 
         {"definition": benchmark.digest, "files": [[_placed(folder, one), one.digest] for one in files]}
     )
     return Exam(benchmark, items, dataset, read, number, held_out, asking, only)
+
+
+def files_of(benchmark: Benchmark, folder: Path) -> list[File]:
+    """All files of a benchmark's data. Raises as `read_files`."""
+    found: list[File] = []
+    for path in benchmark.paths:
+        found += read_files(folder, path, rows=benchmark.rows, split=benchmark.split)
+    return found
 
 
 def _wanted(file: File, only: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from windlass.core.errors import NotFound
 from windlass.evaluate.harness.definitions import KINDS, read_benchmark, shipped
-from windlass.evaluate.harness.rows import read_files
+from windlass.evaluate.harness.items import files_of
 from windlass.loop.benchmarks.evaluating import VARIABLE
 
 
@@ -21,12 +21,7 @@ def overview(folder: Path | None) -> list[tuple[str, str, str, int, str]]:
         number = "?"
         if place is not None:
             try:
-                files = [
-                    one
-                    for path in benchmark.paths
-                    for one in read_files(place, path, rows=benchmark.rows, split=benchmark.split)
-                ]
-                number = f"{sum(len(one.rows) for one in files):,}"
+                number = f"{sum(len(one.rows) for one in files_of(benchmark, place)):,}"
             except NotFound:
                 number = "no data"
         found.append((name, kinds[type(benchmark)], number, benchmark.shots.number, benchmark.what))

@@ -80,6 +80,7 @@ def test_from_a_file_to_a_corrected_mean(said: Said) -> None:
         "labels.jsonl", 60, input=lambda n: f"number {n}", label=lambda n: "yes" if n % 2 or n % 10 == 4 else "no"
     )
     calibrated = said("judge", "calibrate", "odd.md", labels)
+    assert calibrated.count("people 1, the judge 0: its last digit") == 3
     assert "sensitivity" in calibrated and "odd-calibration@1" in calibrated
     again = said("judge", "run", "odd.md", "items.jsonl")
     assert "NEVER" not in again and "Rogan-Gladen" in again and "$0.0000" in again

@@ -40,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for verb in (show, calibrate, run_):
         verb.add_argument("judge", metavar="JUDGE.md", help="a judge's file, or a judge of the workspace")
     calibrate.add_argument("labels", type=Path, metavar="LABELS", help="rows with the judge's fields, and `label`")
+    calibrate.add_argument("--misses", type=int, default=3, metavar="N", help="show so many of those it got wrong")
     run_.add_argument("items", metavar="ITEMS", help="rows with the judge's fields, or results of `windlass eval`")
     run_.add_argument("--against", type=Path, metavar="ITEMS", help="the same items by the system to compare with")
     for verb in (calibrate, run_):
@@ -85,9 +86,20 @@ def _calibrate(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps([one.to_json() for one in found], indent=2))
             return 0
-        print("\n\n".join(one.render() for one in found))
-        print(f"\n{stored.ref}  {stored.digest[:12]}")
+        texts = {item.id: item.inputs[judge.fields[-1]] for item in items}
+        for one in found:
+            print(one.render())
+            for row in one.misses[: args.misses]:
+                print(f"\n  {row.item}: people {row.human:g}, the judge {row.judge:g}: {row.reason}")
+                print(f"    {_shortened(texts[row.item])}")
+            print()
+        print(f"{stored.ref}  {stored.digest[:12]}")
     return 0
+
+
+def _shortened(text: str, most: int = 160) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def _run(args: argparse.Namespace) -> int:

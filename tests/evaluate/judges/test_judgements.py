@@ -105,6 +105,7 @@ def test_rates_against_people() -> None:
     assert found.agreement.estimate == 0.75 and found.kappa is not None
     assert found.kappa.estimate == pytest.approx(0.5) and found.kappa.low < 0.5 < found.kappa.high
     text = found.render()
+    assert len(found.misses) == 25 and all(row.human != row.judge for row in found.misses)
     assert "sensitivity" in text and "0.600" in text and "few" not in text
     assert "are few" in known(40).render()
 

@@ -42,6 +42,8 @@ class Labelled:
     cluster: str | None = None
     content: str = ""
     """`Item.content`."""
+    reason: str = ""
+    """The judge's."""
 
     @property
     def key(self) -> str:
@@ -138,6 +140,13 @@ class Calibration:
         return _defined(lambda: alpha_interval(ratings, measure, self.clusters)) if len(authors) > 1 else None
 
     @property
+    def misses(self) -> list[Labelled]:
+        """Where it says otherwise than people do, the farthest apart first: what to mend in its instructions, or in the
+        labels."""
+        far = [row for row in self.rows if row.human != row.judge]
+        return sorted(far, key=lambda row: -abs(row.human - row.judge))
+
+    @property
     def clusters(self) -> list[str] | None:
         if all(row.cluster is None for row in self.rows):
             return None
@@ -226,7 +235,14 @@ def calibrate(
         if not people:
             continue
         rows = [
-            Labelled(item, votes, said[item].values[criterion.name], known[item].cluster, said[item].content)
+            Labelled(
+                item,
+                votes,
+                said[item].values[criterion.name],
+                known[item].cluster,
+                said[item].content,
+                said[item].reason(criterion.name),
+            )
             for item, votes in people.items()
             if said[item].error is None
         ]

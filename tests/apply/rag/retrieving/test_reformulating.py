@@ -147,9 +147,10 @@ def test_words_that_tell_the_best_passages_from_the_others_are_added() -> None:
     believed = set(re.findall("[a-z]{3,}", f"{first.title} {first.quote}".lower()))
     assert added and set(added) <= believed and not {"the", "of", "in"} & set(added)
     assert 12 <= added.total() <= 20, "as much as the question's two words, each said eight times, but for rounding"
-    index = SmallIndex()
-    Feedback(index, index.embedder, count=1, words=0).search("red pump", 3)
-    assert index.searches[1].query == "red pump"
+    for question, words in (("red pump", 0.0), ("red pump " * 51, 1.0)):  # not asked for; too long already
+        index = SmallIndex()
+        Feedback(index, index.embedder, count=1, words=words).search(question, 3)
+        assert index.searches[1].query == question
 
 
 @given(st.lists(st.text("abc de", max_size=40), min_size=1, max_size=6), st.integers(1, 6), st.integers(1, 5))

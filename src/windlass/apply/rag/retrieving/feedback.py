@@ -30,6 +30,8 @@ _MOST = 40
 """Words that are added, at most."""
 _TIMES = 8
 """How often each word of the question is said: all that an index knows of a word's weight is how often it is said."""
+_LONG = 100
+"""Words of a question that says enough by itself."""
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _COMMON = frozenset(FUNCTION_WORDS.split())
@@ -78,6 +80,8 @@ class Feedback(Step):
     def _with_words(self, query: str, found: Sequence[Hit]) -> str:
         """The question said several times, and each word of the believed passages as often as it weighs."""
         asked = len(query.split())
+        if asked > _LONG:
+            return query
         times = {word: round(_TIMES * self.words * asked * share) for word, share in telling(found, self.count).items()}
         added = [word for word, count in times.items() for _ in range(count)]
         return " ".join([query] * _TIMES + added) if added else query

@@ -227,7 +227,7 @@ def main() -> int:
     parser.add_argument("--rerank-depth", type=int, default=20, help="passages that it reads (default: %(default)s)")
     parser.add_argument("--rerank-weight", type=float, default=1.0, help="of its scores (default: %(default)s)")
     parser.add_argument("--novels", type=_most, default=8, help="among which XQuAD is searched, or all (default: 8)")
-    parser.add_argument("--technical", type=_most, default=300, help="documents, the same, or all (default: 300)")
+    parser.add_argument("--technical", type=_most, default=150, help="documents, the same, or all (default: 150)")
     parser.add_argument("--workspace", type=Path, help="keep indexes and vectors here (default: a temporary folder)")
     parser.add_argument("--tokens", type=int, default=600, help="read for each question, of chunking (default: 600)")
     parser.add_argument(

@@ -38,6 +38,7 @@ from windlass.apply.rag.sentences import sentence_spans
 from windlass.core import pricing
 from windlass.core.documents import Document
 from windlass.core.errors import InputError, WindlassError
+from windlass.core.progress import Progress
 from windlass.core.protocols import ChatModel, Embedder, Extracting, Hit
 from windlass.core.tables import table
 from windlass.core.trace import Recorder
@@ -172,12 +173,16 @@ def by_model(model: ChatModel, question: str, hits: Sequence[Hit]) -> Answer:
 # measuring -----------------------------------------------------------------------------------------------------------
 
 
-def measured(answering: Answering, questions: Sequence[Question], given: Sequence[Sequence[Hit]]) -> Measured:
+def measured(
+    said: str, answering: Answering, questions: Sequence[Question], given: Sequence[Sequence[Hit]]
+) -> Measured:
     answers, took = [], []
-    for question, hits in zip(questions, given, strict=True):
-        began = time.perf_counter()
-        answers.append(answering(question.text, hits))
-        took.append(time.perf_counter() - began)
+    with Progress(said, len(questions), "questions") as progress:
+        for question, hits in zip(questions, given, strict=True):
+            began = time.perf_counter()
+            answers.append(answering(question.text, hits))
+            took.append(time.perf_counter() - began)
+            progress.update(len(answers))
     words, right = [one.words for one in answers], [question.answers for question in questions]
     paid = [one.usd for one in answers if one.usd is not None]
     usd = sum(paid) / len(paid) if len(paid) == len(answers) else None
@@ -277,8 +282,8 @@ def compared(ws: Workspace, path: Path, args: argparse.Namespace) -> dict[str, A
     )
     lines, figures = [], {}
     for name, answering in contenders(ws, index, args).items():
-        read = measured(answering, questions, [whole] * len(questions))
-        searched = measured(answering, questions, found)
+        read = measured(f"{name}, whole", answering, questions, [whole] * len(questions))
+        searched = measured(f"{name}, passages", answering, questions, found)
         searched = replace(searched, seconds=searched.seconds + searching)
         lines += [_line(name, "whole", read), _line(name, "passages", searched), _gained(read, searched)]
         gain = paired_difference(searched.f1, read.f1).difference

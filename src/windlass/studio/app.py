@@ -49,6 +49,7 @@ def routes(ws: Workspace, models: Mapping[str, ChatModel]) -> list[BaseRoute]:
         "/runs/{run}": runs.show,
         "/runs/{run}/metrics.json": runs.metrics,
         "/experiments": experiments.listing,
+        "/experiments/compare": experiments.compared,
         "/experiments/{ref}": experiments.show,
         "/prompts": prompts.listing,
         "/prompts/{ref}": prompts.show,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
@@ -18,10 +18,16 @@ from windlass.core.records import ArtifactRecord
 from windlass.core.scale import Scale, scale
 from windlass.core.workspace import Workspace
 from windlass.evaluate.experiments import regressions
-from windlass.evaluate.experiments.experiment import Comparison, Experiment
+from windlass.evaluate.experiments.experiment import Comparison, Experiment, compare
+from windlass.evaluate.experiments.naming import direction
 from windlass.evaluate.experiments.slices import Slice
 from windlass.evaluate.experiments.stored import KIND, read_experiment
+from windlass.evaluate.gate import superiority
+from windlass.evaluate.policy import Policy
 from windlass.evaluate.statistics.intervals import Interval
+from windlass.loop.evaluating.evaluation import KIND as RESULTS
+from windlass.loop.evaluating.evaluation import read_results
+from windlass.loop.evaluating.experiments import invalid, named_results
 from windlass.loop.prompting.optimising import SEARCH
 from windlass.studio.difference import Changed, changed, changes
 from windlass.studio.turn_reports import report_of
@@ -227,7 +233,35 @@ def listing(visit: Visit) -> Response:
             views.append(read(visit.ws, record.digest))
         except WorkspaceCorrupt as error:  # one unreadable experiment must not hide the others
             broken.append((record, error))
-    return visit.page("experiments.html", "experiments", views=views, broken=broken, more=len(found) > LISTED)
+    results = visit.ws.store.artifacts(RESULTS, limit=LISTED)
+    return visit.page(
+        "experiments.html", "experiments", views=views, broken=broken, more=len(found) > LISTED, results=results
+    )
+
+
+def compared(visit: Visit) -> Response:
+    """Any two stored results, compared for looking at: nothing is kept."""
+    asked = [visit.ws.artifacts.get(ref) for ref in visit.request.query_params.getlist("results")]
+    if len(asked) != 2:
+        raise InputError(f"{len(asked)} results are chosen, but a comparison takes 2.", "Tick two in the list.")
+    asked.sort(key=lambda one: one.record.created)
+    before, after = named_results([read_results(one) for one in asked])
+    first = next(iter(before.scorers), None) or before.metrics[0]
+    experiment = compare(before, after, Policy(first, superiority(better=direction(first))))
+    record = replace(asked[0].record, digest="", name=f"{after.variant} against {before.variant}", version=0)
+    parents = [(role, one.digest, one.record) for role, one in zip(("incumbent", "candidate"), asked)]
+    return visit.page(
+        "experiment.html",
+        "experiments",
+        view=shown(record, experiment),
+        e=experiment,
+        prompts={},
+        changes=[],
+        parents=parents,
+        releases=[],
+        invalid=None,
+        turn=None,
+    )
 
 
 def show(visit: Visit) -> Response:
@@ -243,6 +277,7 @@ def show(visit: Visit) -> Response:
         changes=changes(*(prompts.read(one) for one in prompted.values())) if len(prompted) == 2 else [],
         parents=[(role, digest, store.artifact(digest)) for role, digest in view.record.parents],
         releases=[r for r in store.releases() if r.experiment == view.digest],
+        invalid=invalid(visit.ws, view.digest),
         turn=report_of(visit.ws, view.digest),
     )
 

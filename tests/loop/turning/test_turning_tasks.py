@@ -147,7 +147,8 @@ def test_a_better_prompt_is_found_on_what_users_said_and_promoted(ws: Workspace)
 def test_a_model_that_must_be_paid_needs_a_budget(ws: Workspace) -> None:
     items = [Item({"text": text}, label(text)) for text in texts(200)]
     with pytest.raises(InputError, match="carried out by a provider's model"):
-        turn_task(ws, kind.using(model="openai:large"), items=items)
+        turn_task(ws, kind.using(model="openai:large").using(prompt="kind:live"), items=items)
+    assert artifact.read(artifact.find(ws, "kind:live")).instructions == "Say what the text is about."
 
 
 def test_a_task_for_which_there_is_nothing_to_try(ws: Workspace) -> None:

@@ -251,7 +251,8 @@ def live_prompt(ws: Workspace, task: Task[..., Any]) -> Artifact:
     """The prompt that is live; the task's own, when none is."""
     name = task.__name__
     if live(ws, name) is None:
-        prompts.label(ws, prompts.add(ws, name, task.prompt), name, prompts.LIVE, "the task's own prompt")
+        own = task.using(prompt=None) if task.settings.prompt == f"{name}:{prompts.LIVE}" else task
+        prompts.label(ws, prompts.add(ws, name, own.prompt), name, prompts.LIVE, "the task's own prompt")
     return prompts.find(ws, f"{name}:{prompts.LIVE}")
 
 

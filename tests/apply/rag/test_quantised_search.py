@@ -12,6 +12,7 @@ from windlass.apply.rag.chunking.chunker import Chunker
 from windlass.apply.rag.embedding.cut import Cut
 from windlass.apply.rag.embedding.hashing import HashingEmbedder
 from windlass.apply.rag.index import HybridIndex
+from windlass.apply.rag.indexes.embedded.products import product
 from windlass.apply.rag.indexes.embedded.quantised import likeness, quantise, width
 from windlass.apply.rag.indexes.embedded.reembedding import reembed
 from windlass.apply.rag.indexes.fusion import SearchSettings
@@ -164,6 +165,13 @@ def test_int8_is_near_and_binary_counts_signs() -> None:
     assert np.array_equal(likeness("binary", quantise("binary", vectors), query), -signs.astype(np.float32))
     zero = np.zeros((1, 70), np.float32)
     assert likeness("int8", quantise("int8", zero), query).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 700, 20_000])
+def test_a_product_is_one_whoever_computes_it(rows: int) -> None:
+    vectors, query = unit(RNG.standard_normal((rows, 24))), unit(RNG.standard_normal(24))
+    found = product(vectors, query)
+    assert found.shape == (rows,) and np.allclose(found, vectors @ query, atol=1e-6)
 
 
 def test_a_cut_embedder_is_another_one(tmp_path: Path) -> None:

@@ -208,6 +208,20 @@ def test_a_known_vector_is_taken_for_the_querys_own(index: Index) -> None:
     assert given[0].parts["dense"] == pytest.approx(index.search("violins have four strings", 1)[0].parts["dense"])
 
 
+def test_a_word_weighs_as_often_as_it_is_said(index: Index) -> None:
+    """What feedback asks with (`rag.retrieving.feedback`)."""
+    question, vector = "remark number 123 about bread", HashingEmbedder().embed(["violins"], "query").vectors[0]
+    once = index.search(question, 30, vector=vector)
+    often = index.search(" ".join([question] * 8), 30, vector=vector)
+    assert [hit.score for hit in often] == pytest.approx([hit.score for hit in once], rel=1e-3)
+    for hit in often:
+        same = next((one for one in once if one.passage == hit.passage), None)
+        assert same is None or hit.parts["bm25"] == pytest.approx(8 * same.parts["bm25"], rel=1e-3)
+    (light,) = index.search("bread bread bread 123", 1, {"document": "doc-123"}, vector=vector)
+    (heavy,) = index.search("bread 123 123 123", 1, {"document": "doc-123"}, vector=vector)
+    assert heavy.parts["bm25"] > light.parts["bm25"] > 0, "a rare word counts for more the more often it is said"
+
+
 SYNTAX = ['"', "AND OR NOT", "a* NEAR(b c, 2)", "a: x", "'; DROP TABLE words; --", "^(", "\0", "\ud800", "日", "-x +y"]
 
 

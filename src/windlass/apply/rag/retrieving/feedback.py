@@ -4,7 +4,7 @@ The vector of the question is moved towards the mean of those of the best passag
 et al., arXiv 2108.11044), the words that set these passages apart from the others found are added to its own (RM3:
 Abdul-Jaleel et al., TREC 2004), and that is searched. No model is asked. It helps where many passages bear on a
 question; a question that a single passage answers it can only harm, if that was not found first. The weights are
-therefore small: the largest that were not seen to cost such questions anything (docs/lab.md).
+therefore small: titles, as questions for the texts below them, lose nothing by it beyond doubt (docs/lab.md).
 """
 
 from __future__ import annotations

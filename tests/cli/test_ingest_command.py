@@ -152,6 +152,16 @@ def test_mistakes_are_said_plainly(arguments: list[str], says: str, capsys: pyte
     assert says in capsys.readouterr().err
 
 
+def test_a_path_that_is_misspelt_leaves_no_workspace_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert ingest("gone") == 2 and "gone does not exist" in capsys.readouterr().err
+    assert ingest() == 2 and "Nothing to ingest was named" in capsys.readouterr().err
+    assert not list(Path().iterdir())
+
+
 def test_ctrl_c_ends_after_the_running_batch_with_a_clear_line(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

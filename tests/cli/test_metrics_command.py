@@ -75,7 +75,7 @@ def test_clusters_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
             ["f1"],
             "1 of 2 lines have a cluster",
         ),
-        ('{"found": "a", "right": []}\n{"found": "a", "right": ["b"]}', ["bleu"], "Item 1 has no reference"),
+        ('{"found": "a", "right": []}\n{"found": "a", "right": ["b"]}', ["f1"], "line 1 has no reference"),
         ('{"found": "a", "right": "b"}', ["blue"], "no metric 'blue'"),
         ('{"found": "a", "right": "b"}', ["fid"], "'fid' belongs to a corpus"),
         ('{"found": "a", "right": "b"}', ["bleu"], "at least 2 independent"),
@@ -91,6 +91,14 @@ def test_what_is_wrong_is_told(
     assert main(["metrics", str(file), *names]) == 2
     told = capsys.readouterr().err
     assert told.startswith("windlass: ") and message in told and "Traceback" not in told
+
+
+def test_the_file_comes_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["metrics", "rouge-l", str(tmp_path / "new.jsonl")]) == 2
+    assert "The file comes first" in capsys.readouterr().err
+    (tmp_path / "latin.jsonl").write_bytes(b"\xff")
+    assert main(["metrics", str(tmp_path / "latin.jsonl"), "f1"]) == 2
+    assert "latin.jsonl cannot be read: it is not UTF-8" in capsys.readouterr().err
 
 
 def test_other_items_are_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,12 @@
 """Asks the documents: prints an answer with citations, or that they do not hold one.
 
 The released assistant answers; where nothing is released, or with --name, the living index that `windlass ingest` made.
-Exit status 0 either way; an abstention is an answer.
+
+  windlass ask "How much water does the red pump move?"
+  windlass ask "What is the miller paid?" --as staff --where team=mills
+  windlass ask "…" --name handbook --json                  another living index; answer and citations as JSON
+
+The exit status is 0 either way: an abstention is an answer.
 """
 
 from __future__ import annotations

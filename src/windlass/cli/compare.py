@@ -106,4 +106,6 @@ def _results(ws: Workspace, ref: str) -> Results:
     try:
         return Results.from_json(json.loads(Path(ref).read_text(encoding="utf-8")), ref)
     except (OSError, ValueError) as error:
-        raise InputError(f"{ref} cannot be read: {error}.") from error
+        said = error.strerror if isinstance(error, OSError) else error
+        hint = "`windlass eval FILE.py:TASK ITEMS.jsonl --out FILE.json` writes results."
+        raise InputError(f"{ref} cannot be read: {said}.", hint) from error

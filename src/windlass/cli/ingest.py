@@ -12,6 +12,7 @@ said otherwise.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Collection
@@ -19,13 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from windlass.cli.filters import pairs
-from windlass.cli.workspace import add_option, opened_or_made
-from windlass.core.errors import InputError
+from windlass.cli.workspace import add_option, opened, opened_or_made
+from windlass.core.errors import InputError, NotFound
 
 if TYPE_CHECKING:
     from windlass.apply.rag.ingest.access import AccessRules
     from windlass.apply.rag.ingest.report import IngestReport
     from windlass.core.interrupt import Interrupt
+    from windlass.core.workspace import Workspace
     from windlass.loop.ingesting import Open
 
 STOPPED = 130
@@ -99,13 +101,25 @@ def run(args: argparse.Namespace) -> int:
         args.budget,
         args.allow_empty,
     )
-    with opened_or_made(args) as ws, opened_for_ingest(ws, args.name, wishes, dry=args.dry_run) as into:
+    with _workspace(args) as ws, opened_for_ingest(ws, args.name, wishes, dry=args.dry_run) as into:
         for line in into.said:
             print(line)
         with deferred_interrupt() as interrupt:
             if args.watch:
                 return _watch(args, into, interrupt)
             return _show(args, _once(into, interrupt))
+
+
+def _workspace(args: argparse.Namespace) -> Workspace:
+    """One is made only where there is something to ingest: a path that is misspelt leaves nothing behind."""
+    with contextlib.suppress(NotFound):
+        return opened(args)
+    if not args.path and not args.urls:
+        raise InputError("Nothing to ingest was named.", "windlass ingest FOLDER")
+    for path in [*args.path, *args.urls]:
+        if not path.exists():
+            raise InputError(f"{path} does not exist.", "Name a file or a folder of documents.")
+    return opened_or_made(args)
 
 
 def _access(args: argparse.Namespace) -> AccessRules | list[str] | None:

@@ -54,7 +54,7 @@ def _of(values: bool, corpus: bool) -> str:
 
 
 def _measured(args: argparse.Namespace) -> int:
-    from windlass.evaluate.metrics.catalogue import metric
+    from windlass.evaluate.metrics.catalogue import METRICS, metric
     from windlass.evaluate.metrics.measure import difference, measured
     from windlass.evaluate.metrics.pairs import read_pairs
 
@@ -62,6 +62,8 @@ def _measured(args: argparse.Namespace) -> int:
         raise InputError(
             "No metric is named.", "As in: windlass metrics FILE.jsonl rouge-l. `windlass metrics` lists them."
         )
+    if not args.file.exists() and args.file.name in METRICS:
+        raise InputError(f"There is no file {args.file}.", f"The file comes first: windlass metrics FILE {args.file}")
     metrics = [metric(name) for name in args.names]
     pairs = read_pairs(args.file)
     options = {"level": args.level, "seed": args.seed}
@@ -81,7 +83,7 @@ def _measured(args: argparse.Namespace) -> int:
         print(json.dumps(told, indent=2))
         return 0
     groups = f" in {len(set(pairs.clusters)):,} clusters" if pairs.clusters else ""
-    print(f"{len(pairs.found):,} items{groups}, {args.level:.0%} intervals\n")
+    print(f"{len(pairs.found):,} {'item' if len(pairs.found) == 1 else 'items'}{groups}, {args.level:.0%} intervals\n")
     rows = [(one.name, one.better, str(scores[one.name]), *_gained(one, gains.get(one.name))) for one in metrics]
     more = (f"less that of {args.against}", "which is") if gains else ()
     print(table(("metric", "better", "score", *more), rows))

@@ -65,5 +65,5 @@ def find_workspace(start: Path | None = None) -> Workspace:
             return Workspace(folder)
     raise NotFound(
         f"No workspace in {here} or above it.",
-        "Run `windlass demo` to see one, or `windlass init` to make an empty one.",
+        "`windlass init` makes an empty one, `windlass ingest FOLDER` one of documents, `windlass demo` shows one.",
     )

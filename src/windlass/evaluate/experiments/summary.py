@@ -36,7 +36,7 @@ def summarised(results: Results, misses: int = 5) -> str:
     repeats = f", {results.repeats} times each" if results.repeats > 1 else ""
     parts = [
         f"{results.variant}: {items:,} items{repeats}{_cost(results)}.",
-        table(["metric", "mean", "interval", "items", "no value"], rows, right=range(1, 5)),
+        table(["metric", "mean", "95% interval", "items", "no value"], rows, right=range(1, 5)),
     ]
     for name, one in columns.items():
         if one.missing:

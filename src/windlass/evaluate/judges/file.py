@@ -38,7 +38,10 @@ def read_judge(path: Path) -> Judge:
     try:
         text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The judge {path} cannot be read: {error}.") from error
+        said = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InputError(
+            f"The judge {path} cannot be read: {said}.", "Name a file as docs/judges.md describes."
+        ) from error
     if not text.startswith(f"{_FENCE}\n"):
         raise InputError(
             f"{path} does not begin with a line {_FENCE}.",

@@ -37,7 +37,8 @@ def read_pairs(path: Path) -> Pairs:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}.") from error
+        said = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InputError(f"{path} cannot be read: {said}.", f"Give a file with lines of {_FORM}.") from error
     rows = [_row(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
     if not rows:
         raise InputError(f"{path} has no lines.", f"Give lines of {_FORM}.")
@@ -57,11 +58,11 @@ def _row(line: str, where: str) -> tuple[str, list[str], str | None]:
     if not isinstance(said, dict) or said.keys() - {"found", "right", "cluster"}:
         raise InputError(f"{where} is not {_FORM}.")
     right = [said["right"]] if isinstance(said.get("right"), str) else said.get("right")
-    if (
-        not isinstance(said.get("found"), str)
-        or not isinstance(right, list)
-        or not all(isinstance(r, str) for r in right)
-    ):
-        raise InputError(f"{where} has no text `found`, or no texts `right`.", f"Give lines of {_FORM}.")
+    if not isinstance(said.get("found"), str):
+        raise InputError(f"{where} has no text `found`.", f"Give lines of {_FORM}.")
+    if not isinstance(right, list) or not all(isinstance(text, str) for text in right):
+        raise InputError(f"{where} has no texts `right`.", f"Give lines of {_FORM}.")
+    if not right:
+        raise InputError(f"{where} has no reference.", "Give what is right, or leave the line out.")
     cluster = said.get("cluster")
     return said["found"], right, None if cluster is None else str(cluster)

@@ -64,9 +64,12 @@ def _item(line: str, where: str) -> Item:
         said = json.loads(line)
     except ValueError as error:
         raise InputError(f"{where} is not JSON: {error}.") from error
-    wrong = not isinstance(said, dict) or not isinstance(said.get("inputs"), dict) or "expected" not in said
-    if wrong or said.keys() - _FIELDS:
-        raise InputError(f"{where} is not {_FORM}.")
+    if not isinstance(said, dict) or not isinstance(said.get("inputs"), dict):
+        raise InputError(f"{where} has no object `inputs`.", f"Give lines of {_FORM}.")
+    if "expected" not in said:
+        raise InputError(f"{where} has no `expected`.", f"Give lines of {_FORM}.")
+    if unknown := sorted(said.keys() - _FIELDS):
+        raise InputError(f"{where}: unknown field '{unknown[0]}'.", f"Give lines of {_FORM}.")
     slices = said.get("slices", {})
     if not isinstance(slices, dict) or not all(isinstance(one, str | int | bool) for one in slices.values()):
         raise InputError(f"{where}: the slices are not names by kind.", 'Write {"language": "de"}.')

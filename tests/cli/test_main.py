@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from windlass.cli import main as cli
+from windlass.core.errors import NotFound
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,6 +56,12 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
         [sys.executable, "-m", "windlass", "init", str(tmp_path), "--debug"], capture_output=True, text=True, timeout=60
     )
     assert "Traceback" in answer.stderr
+
+
+def test_debug_may_stand_behind_an_action(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotFound):
+        cli.main(["index", "show", "docs", "--debug"])
 
 
 def test_init_makes_a_workspace_and_keeps_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

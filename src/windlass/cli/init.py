@@ -35,5 +35,6 @@ def run(args: argparse.Namespace) -> int:
             with atomic_write(settings, "w") as file:
                 file.write(TEMPLATE)
         print(f"Workspace {workspace.root}, settings {settings}.")
-        print("Next: `windlass demo`, or `windlass corpus FOLDER` to start from your own documents.")
+        print("Next: `windlass ingest FOLDER` to ask your own documents, `windlass corpus FOLDER` to train on them,")
+        print("or `windlass demo` to see both.")
     return 0

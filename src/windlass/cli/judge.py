@@ -33,7 +33,7 @@ _INCONCLUSIVE = 4
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="show|calibrate|run")
     show = verbs.add_parser("show", help="what a model is told, and the form of its verdict")
     calibrate = verbs.add_parser("calibrate", help="compare the judge with people's labels")
     run_ = verbs.add_parser("run", help="judge items, and say what their mean is worth")

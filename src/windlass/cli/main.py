@@ -110,7 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     module.configure(command)
-    args = command.parse_args(arguments[1:])
+    # Behind an action, as in `windlass index show docs --debug`, too: there argparse would not know it.
+    args = command.parse_args([word for word in arguments[1:] if word != "--debug"])
+    args.debug = "--debug" in arguments
     try:
         return int(module.run(args))
     except WindlassError as error:

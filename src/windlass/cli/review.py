@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="new|list|export|import")
     new = verbs.add_parser("new", help="make a queue")
     new.add_argument("queue", help="its name")
     new.add_argument("--rubric", required=True, metavar="JUDGE.md", help="what people are asked: a judge's file")

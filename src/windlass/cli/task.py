@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|show")
     listing = verbs.add_parser("list", help="the tasks that files hold")
     listing.add_argument("files", nargs="+", metavar="FILE.py")
     show = verbs.add_parser("show", help="what a task says, and the form of its answer")

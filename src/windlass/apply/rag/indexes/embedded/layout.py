@@ -223,6 +223,11 @@ def sqlite_errors(path: Path) -> Iterator[None]:
                 f"No space left on the disk that holds {path}.",
                 "Free some space and run the same command again; what was finished before is kept.",
             ) from error
+        if primary == sqlite3.SQLITE_IOERR:  # also of a reader, whose index of the log finds no room on a full disk
+            raise WorkspaceError(
+                f"The disk does not let the index {path} be used ({error}).",
+                "See whether it is full, or failing. The index itself may well be whole.",
+            ) from error
         if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise WorkspaceBusy(
                 f"Another process has been writing to {path} for more than {BUSY:g} s.",

@@ -58,6 +58,11 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in answer.stderr
 
 
+def test_a_folder_that_is_misspelt_is_not_taken_for_a_model_of_a_workspace(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["chat", "./gone"]) == 2
+    assert "There is no folder ./gone." in capsys.readouterr().err
+
+
 def test_debug_may_stand_behind_an_action(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(NotFound):

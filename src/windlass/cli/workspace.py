@@ -51,6 +51,9 @@ def opened_if_any(args: argparse.Namespace) -> Iterator[Workspace | None]:
 def opened_unless_placed(args: argparse.Namespace, models: Sequence[str]) -> Iterator[Workspace | None]:
     """The workspace; None where there is none and none is needed: each of the `models`, of which there are some, says
     itself where it is, a folder or a URL. Raises `NotFound`, also for a workspace that was asked for."""
+    for model in models:
+        if model.startswith(("./", "../", "/", "~")) and not Path(model).is_dir():
+            raise NotFound(f"There is no folder {model}.", "Name a model's folder, a model of the workspace, or a URL.")
     placed = all(model.startswith(("http://", "https://")) or Path(model).is_dir() for model in models)
     with opened_if_any(args) if models and placed and args.workspace is None else opened(args) as workspace:
         yield workspace

@@ -170,8 +170,8 @@ def _pairs(column: Paired, pairs: Sequence[Pair], name: str, policy: Policy) -> 
     slices: dict[str, list[str]] = {}
     if policy.slices is not None:
         of = {a.item: a.slices for a, _ in pairs}
-        slices = {by: [of[item].get(by, "(none)") for item in column.items] for by in policy.slices.by}
-        slices = {by: names for by, names in slices.items() if set(names) != {"(none)"}}
+        kinds = sorted({kind for item in column.items for kind in of[item]})
+        slices = {kind: [of[item].get(kind, "(none)") for item in column.items] for kind in kinds}
     return Pairs(
         column.before, column.after, None if apart else column.clusters, slices=slices, bounds=naming.bounds(name)
     )

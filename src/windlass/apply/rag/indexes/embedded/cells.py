@@ -18,7 +18,7 @@ import mmap
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,23 +129,20 @@ def made_of(folder: Path, generation: int) -> Made | None:
     another format, or was cut short."""
     try:
         with cells_path(folder, generation).open("rb") as file:
-            head, size = file.read(_HEAD), os.fstat(file.fileno()).st_size
-        made = strict(Made, json.loads(head), where=file.name)
-    except (FileNotFoundError, ValueError, WindlassError):
+            return _head(file, generation)
+    except FileNotFoundError:
         return None
-    whole = made.format == FORMAT and made.generation == generation and size == made.bytes
-    return made if whole else None
 
 
 def mapped_cells(folder: Path, generation: int) -> Cells | None:
     """The cells of these vectors, mapped into memory; None as for `made_of`."""
-    made = made_of(folder, generation)
-    if made is None:
-        return None
     try:
         with cells_path(folder, generation).open("rb") as file:
+            made = _head(file, generation)
+            if made is None:
+                return None
             data = mmap.mmap(file.fileno(), made.bytes, prot=mmap.PROT_READ)
-    except (FileNotFoundError, ValueError):  # removed, or replaced by a shorter one, in this moment
+    except FileNotFoundError:
         return None
     arrays: list[Any] = []
     at = _HEAD
@@ -153,6 +150,15 @@ def mapped_cells(folder: Path, generation: int) -> Cells | None:
         arrays.append(np.frombuffer(data, kind, size // int(kind[2:]), at).reshape(shape))
         at += size
     return Cells(made, *arrays)
+
+
+def _head(file: IO[bytes], generation: int) -> Made | None:
+    try:
+        made = strict(Made, json.loads(file.read(_HEAD)), where=file.name)
+    except (ValueError, WindlassError):
+        return None
+    whole = os.fstat(file.fileno()).st_size == made.bytes
+    return made if whole and made.format == FORMAT and made.generation == generation else None
 
 
 def write_cells(

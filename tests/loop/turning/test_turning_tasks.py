@@ -22,7 +22,7 @@ from windlass.core.protocols import Classes
 from windlass.core.values import ChatRequest, ChatResponse, Message, Usage
 from windlass.core.workspace import Workspace
 from windlass.evaluate.experiments.stored import KIND
-from windlass.evaluate.gate import non_inferiority, superiority
+from windlass.evaluate.gate import Limit, non_inferiority, superiority
 from windlass.evaluate.policy import Policy
 from windlass.loop import release
 from windlass.loop.evaluating.items import Item
@@ -337,3 +337,12 @@ def test_a_real_student_on_the_command_line(ws: Workspace, capsys: pytest.Captur
     ask = ["run", f"{ws.home / 'served.py'}:kind", "--input", "text=on a cat sat", "--workspace", str(ws.home)]
     assert main(ask) == 0
     assert "animal" in capsys.readouterr().out
+
+
+def test_a_better_prompt_that_costs_too_much_is_refused(ws: Workspace) -> None:
+    model = Answering(helped)
+    items = [Item({"text": text}, label(text)) for text in texts(360)]
+    dear = Policy("score", limits=[Limit("cost_usd", at_most=0.001)])
+    turned = turn_task(ws, kind.using(model=model), PAID, items=items, policy=dear, settings=SEARCH)
+    assert not turned.promoted and turned.compared[0].decision == "NO-GO"
+    assert "cost" in turned.page.verdict

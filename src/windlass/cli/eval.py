@@ -65,8 +65,11 @@ def run(args: argparse.Namespace) -> int:
         return benchmarks.run(args)
     if ".py" in args.variant or args.items is not None:
         benchmarks.refuse(args, benchmarks.add_options, _NO_BENCHMARK, keep=("seed", "repeats"))
+        if args.against is not None or args.risk is not None:
+            raise InputError("--against and --risk belong to the assistant.", "`windlass compare` compares prompts.")
         return evaluating.run(args)
     benchmarks.refuse(args, benchmarks.add_options, _NO_BENCHMARK)
+    benchmarks.refuse(args, evaluating.add_options, "belongs to typed tasks: name one, FILE.py:TASK ITEMS.jsonl.")
     from windlass.evaluate.experiments.reports import rendered
     from windlass.evaluate.experiments.stored import to_json
     from windlass.evaluate.tables import render_report

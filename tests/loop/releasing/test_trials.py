@@ -243,11 +243,11 @@ def test_a_process_that_is_killed_leaves_a_whole_history(ws: Workspace, tmp_path
         "    print(n, flush=True)\n"
     )
     for _ in range(3):
-        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        said = [process.stdout.readline() for _ in range(10)]
-        process.kill()
-        process.wait(60)
+        command = [sys.executable, "-c", code, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            said = [process.stdout.readline() for _ in range(10)]
+            process.kill()
         assert said[-1].strip() == "10"
     changes = must_run(ws, TASK).changes
     assert len(changes) >= 31 and must_run(ws, TASK).last == len(changes)

@@ -1,5 +1,10 @@
-"""Scores an answer: `windlass feedback TRACE up`, or `down`, and which document would have been right.
+"""Scores an answer: up, or down, and which document or answer would have been right.
 
+  windlass feedback TRACE up
+  windlass feedback TRACE down --document manual/pump.md       of the assistant
+  windlass feedback TRACE down --answer refund                 of a task
+
+`windlass ask` and `windlass traces` name the trace.
 What is scored is learned from by `windlass turn`, and by `windlass tune --from traces`.
 """
 

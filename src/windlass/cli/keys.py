@@ -1,4 +1,8 @@
-"""API keys of this workspace's server: `windlass keys add NAME`, `windlass keys list`, `windlass keys revoke NAME`.
+"""API keys of this workspace's server.
+
+  windlass keys add ann --access staff      a key, which finds what the label staff allows
+  windlass keys list                        what each may do, and what it used
+  windlass keys revoke ann
 
 A key is shown once, when it is made; only its hash is stored. From the first key on, every request needs one. A running
 server takes notice of new and revoked keys with the next request.

@@ -1,5 +1,9 @@
 """Trains a tokenizer on a corpus, measures several on the same text, or imports one from a Hugging Face folder.
 
+  windlass tokenizer train corpus --vocab 8192
+  windlass tokenizer eval TOKENIZER CORPUS --against FOLDER
+  windlass tokenizer import FOLDER
+
 The tables show bytes per token (more is shorter) and fertility (tokens per word) on text that was held out.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -120,6 +121,9 @@ def test_prompts_are_evaluated_as_far_as_they_are_not_yet(run: Run) -> None:
 def test_results_in_files_and_results_of_other_items(run: Run) -> None:
     results(run, "tone", "--out", "a.json")
     results(run, "better", "--out", "b.json")
+    assert run("compare", "a.json", "b.json")[0] == 0
+    shutil.rmtree(".windlass")  # a build has the files alone
+    assert run("compare", "a.json", "none.json")[0] == 2 and not Path(".windlass").exists()
     assert run("compare", "a.json", "b.json")[0] == 0
     row = json.loads(Path("b.json").read_text())
     Path("b.json").write_text(json.dumps({**row, "items": row["items"][1:]}))

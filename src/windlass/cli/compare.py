@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from windlass.cli import evaluating, verdicts
-from windlass.cli.workspace import add_option, opened
+from windlass.cli.workspace import add_option, opened, opened_or_made
 from windlass.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,9 +47,13 @@ def run(args: argparse.Namespace) -> int:
         return _invalidate(args)
     if len(args.variants) < 2:
         raise InputError("A comparison takes the incumbent and at least one candidate.", "`windlass compare A B`.")
-    with opened(args) as ws:
+    files = [_of_file(ref) for ref in args.variants] if all(ref.endswith(".json") for ref in args.variants) else []
+    # As `windlass eval`: a build that has its results in files needs no workspace, and gets one for what is found.
+    with opened_or_made(args) if args.task or files else opened(args) as ws:
         if args.task:
             return _told(ws, args, [evaluating.evaluated(ws, args, prompt=ref) for ref in args.variants])
+        if files:
+            return _told(ws, args, files)
         if all(_is_results(ws, ref) for ref in args.variants):
             return _told(ws, args, [_results(ws, ref) for ref in args.variants])
         return _exams(ws, args)
@@ -98,11 +102,14 @@ def _is_results(ws: Workspace, ref: str) -> bool:
 
 
 def _results(ws: Workspace, ref: str) -> Results:
-    from windlass.evaluate.experiments.results import Results
     from windlass.loop.evaluating.evaluation import read_results
 
-    if not ref.endswith(".json"):
-        return read_results(ws.artifacts.get(ref))
+    return _of_file(ref) if ref.endswith(".json") else read_results(ws.artifacts.get(ref))
+
+
+def _of_file(ref: str) -> Results:
+    from windlass.evaluate.experiments.results import Results
+
     try:
         return Results.from_json(json.loads(Path(ref).read_text(encoding="utf-8")), ref)
     except (OSError, ValueError) as error:

@@ -104,6 +104,11 @@ def test_broken(number):
     return 0
 
 
+@wl.evaluation(items="gone.jsonl", at_least=0.9)
+def test_gone(number):
+    return 0
+
+
 def test_other():
     assert True
 """
@@ -114,7 +119,8 @@ def test_pytest_shows_reports_and_a_table(tmp_path: Path) -> None:
     run = [sys.executable, "-m", "pytest", "-q", "-p", "windlass.loop.evaluating.pytest_plugin", "--junitxml", "j.xml"]
     done = subprocess.run([*run, "test_suite.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "1 failed, 2 passed" in done.stdout
+    assert "2 failed, 2 passed" in done.stdout and "gone.jsonl cannot be read" in done.stdout
     assert "NO-GO: equal is 0.5" in done.stdout and "Traceback" not in done.stdout and "asserting.py" not in done.stdout
+    assert "read_text" not in done.stdout
     assert "test_parity  GO " in done.stdout and "test_broken  NO-GO" in done.stdout
     assert 'name="windlass.verdict" value="NO-GO"' in (tmp_path / "j.xml").read_text()

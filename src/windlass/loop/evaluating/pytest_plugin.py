@@ -21,9 +21,15 @@ _DONE = pytest.StashKey["list[Evaluation]"]()
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     outcome = yield
     told: Evaluation | None = getattr(getattr(item, "function", None), _ATTRIBUTE, None)
-    if told is None or call.when != "call" or told.verdict is None:
+    if told is None or call.when != "call":
         return
+    from windlass.core.errors import WindlassError
+
     report = outcome.get_result()
+    if call.excinfo is not None and isinstance(call.excinfo.value, WindlassError):  # a file that is not there, say
+        report.longrepr = str(call.excinfo.value)
+    if told.verdict is None:
+        return
     item.config.stash.setdefault(_DONE, []).append(told)
     interval = told.verdict.interval
     item.user_properties.append(("windlass.verdict", told.verdict.decision))

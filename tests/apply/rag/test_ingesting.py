@@ -224,6 +224,12 @@ def test_repeated_texts_are_named_and_empty_pages_too(world: World) -> None:
     assert "docs/blank.md" in shown and "copy.md" in shown
 
 
+def test_what_was_mended_is_named(world: World) -> None:
+    (world.docs / "latin.txt").write_bytes("Käse kostet vier Kronen.".encode("latin-1"))
+    notes = world.ingest().notes()
+    assert [note.split()[:2] for note in notes] == [["mended", "docs/latin.txt:"]]
+
+
 def test_an_empty_folder_removes_nothing_unless_that_is_said(world: World) -> None:
     world.ingest()
     for path in (world.docs / "pump.md", world.docs / "kitchen" / "oven.md"):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from windlass.core.readers.report import ReadReport
+from windlass.core.readers.report import Note, ReadReport
 
 NAMED = 1000
 """Repetitions that are named; all are counted."""
@@ -138,7 +139,8 @@ class IngestReport:
 
     def notes(self, most: int = 5) -> list[str]:
         """The first of everything that a person may want to look at, by name."""
-        lines = [f"skipped  {note}" for note in _first(self.reading, most)]
+        lines = [f"skipped  {note}" for note in _first(self.reading.skipped, self.reading.skips, most)]
+        lines += [f"mended   {note}" for note in _first(self.reading.mended, self.reading.mends, most)]
         lines += [f"twice    {one} holds the same text as {other}" for one, other in self.repeated[:most]]
         lines += [f"access   no document fits the pattern '{pattern}'" for pattern in self.unmatched]
         lines += [f"empty    there is nothing to read in {root} any more; its documents stay" for root in self.empty]
@@ -149,13 +151,13 @@ _EXPECTED = ("hidden", "not of this project", "a link to what is read already")
 """Skipped for reasons that nobody needs to look after."""
 
 
-def _first(reading: ReadReport, most: int) -> list[str]:
+def _first(notes: Sequence[Note], counts: Counter[str], most: int) -> list[str]:
     shown: Counter[str] = Counter()
     found = []
-    for note in reading.skipped:
+    for note in notes:
         shown[note.reason] += 1
         if shown[note.reason] <= most and note.reason not in _EXPECTED:
             found.append(str(note))
         elif shown[note.reason] == most + 1 and note.reason not in _EXPECTED:
-            found.append(f"… and {reading.skips[note.reason] - most:,} more: {note.reason}")
+            found.append(f"… and {counts[note.reason] - most:,} more: {note.reason}")
     return found

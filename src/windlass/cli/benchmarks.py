@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -53,8 +54,13 @@ def refuse(args: argparse.Namespace, others: Callable[[Any], None], why: str, ke
 def list_benchmarks(args: argparse.Namespace) -> int:
     from windlass.core.tables import table
     from windlass.loop.benchmarks.catalogue import overview
+    from windlass.loop.benchmarks.evaluating import VARIABLE, data_folder
 
+    if args.data is not None:
+        data_folder(args.data)
     print(table(("benchmark", "kind", "items", "shots", "what"), overview(args.data), right=(2, 3)))
+    if args.data is None and not os.environ.get(VARIABLE):
+        print(f"\nItems are counted where your copy of the data is named: --data FOLDER, or {VARIABLE}.")
     return 0
 
 

@@ -151,6 +151,8 @@ def test_the_list_of_benchmarks(world: Path, capsys: pytest.CaptureFixture[str])
     assert main(["eval", "--list"]) == 0
     shown = capsys.readouterr().out
     assert "piqa" in shown and "no data" in shown
+    assert main(["eval", "--list", "--data", "gone"]) == 2
+    assert "no folder gone" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -2,8 +2,7 @@
 
 What a search for a prompt does is decided by its seed and by the answers it gets. Begun again after it was stopped, it
 asks the same in the same order, is given the answers that it had, and goes on from where they end. An evaluation asks
-the same items again and is given theirs. Lines are only appended: a kill
-tears at most the last one, which is cut off.
+the same items again and is given theirs.
 
     {"fact": "incumbent", "value": "4c1f…"}
     {"asked": "9ae0…", "answer": "{…}"}
@@ -11,16 +10,13 @@ tears at most the last one, which is cut off.
 
 from __future__ import annotations
 
-import json
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from windlass.core.errors import InputError
-from windlass.core.files import disk_errors
+from windlass.core.lines import Lines
 from windlass.core.plain import packed, unpacked
 from windlass.core.values import ChatResponse
 
@@ -36,14 +32,11 @@ class Journal:
         self._answers: dict[str, deque[str]] = {}
         self._facts: dict[str, Any] = {}
         self._turn = threading.Lock()
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab")
-        try:
-            os.ftruncate(self._file.fileno(), self._load())
-        except BaseException:
-            self._file.close()
-            raise
+        self._lines = Lines(
+            path,
+            self._take,
+            hint="Remove that line: what it holds is asked again. Or remove the file: the work begins anew.",
+        )
         self.had = sum(map(len, self._answers.values()))
         """Answers of earlier runs."""
 
@@ -55,7 +48,8 @@ class Journal:
 
     def keep(self, key: str, response: ChatResponse) -> None:
         """On the disk when it returns."""
-        self._append({"asked": key, "answer": packed(response)})
+        with self._turn:
+            self._lines.append([{"asked": key, "answer": packed(response)}])
 
     def fact(self, name: str) -> Any:
         """What was settled under this name; None: nothing yet."""
@@ -70,41 +64,20 @@ class Journal:
         """What `find` gives the first time, in this run or in an earlier one."""
         if name not in self._facts:
             value = find()
-            self._append({"fact": name, "value": value})
+            with self._turn:
+                self._lines.append([{"fact": name, "value": value}])
             self._facts[name] = value
         return self._facts[name]
 
     def close(self) -> None:
-        self._file.close()
+        self._lines.close()
 
     def remove(self) -> None:
         """The work is over."""
-        self.close()
-        self.path.unlink(missing_ok=True)
+        self._lines.remove()
 
-    def _append(self, line: dict[str, Any]) -> None:
-        with self._turn, disk_errors(self.path):
-            self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
-
-    def _load(self) -> int:
-        """Returns where the last whole line ends."""
-        end = 0
-        with self.path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                if not raw.endswith(b"\n"):
-                    break
-                try:
-                    line = json.loads(raw)
-                    if "asked" in line:
-                        self._answers.setdefault(line["asked"], deque()).append(line["answer"])
-                    else:
-                        self._facts[line["fact"]] = line["value"]
-                except (ValueError, TypeError, KeyError) as error:
-                    raise InputError(
-                        f"{self.path}, line {number}, is broken ({error!r}).",
-                        "Remove that line: what it holds is asked again. Or remove the file: the work begins anew.",
-                    ) from error
-                end += len(raw)
-        return end
+    def _take(self, line: Any) -> None:
+        if "asked" in line:
+            self._answers.setdefault(line["asked"], deque()).append(line["answer"])
+        else:
+            self._facts[line["fact"]] = line["value"]

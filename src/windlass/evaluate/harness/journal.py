@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from windlass.core.errors import InputError, WorkspaceBusy
+from windlass.core.errors import WorkspaceBusy
 from windlass.core.files import disk_errors
+from windlass.core.lines import Lines
 from windlass.core.protocols import Likelihood
 from windlass.evaluate.harness.requests import Reply
 
@@ -29,30 +29,22 @@ class Journal:
         self.replies: dict[str, Reply] = {}
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = _locked(path)
-            try:
-                os.ftruncate(self._file.fileno(), self._load())
-            except BaseException:
-                self.close()
-                raise
+            file = _locked(path)
+        self._lines = Lines(path, self._take, hint="Remove that line: what it holds is asked again.", file=file)
         self.had = len(self.replies)
         """Replies of earlier runs."""
 
     def keep(self, replies: Mapping[str, Reply]) -> None:
         """On the disk when it returns."""
-        lines = "".join(json.dumps([key, _plain(reply)]) + "\n" for key, reply in replies.items())
-        with disk_errors(self.path):
-            self._file.write(lines.encode())
-            self._file.flush()
-            os.fsync(self._file.fileno())
+        self._lines.append([key, _plain(reply)] for key, reply in replies.items())
         self.replies.update(replies)
 
     def remove(self) -> None:
         """All is done."""
-        self.path.unlink(missing_ok=True)
+        self._lines.remove()
 
     def close(self) -> None:
-        self._file.close()
+        self._lines.close()
 
     def __enter__(self) -> Journal:
         return self
@@ -62,23 +54,9 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _load(self) -> int:
-        """Returns where the last whole line ends."""
-        end = 0
-        with self.path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                if not raw.endswith(b"\n"):
-                    break
-                try:
-                    key, reply = json.loads(raw)
-                    self.replies[key] = reply if isinstance(reply, str) else Likelihood(*reply)
-                except (ValueError, TypeError) as error:
-                    raise InputError(
-                        f"{self.path}, line {number}, is broken ({error!r}).",
-                        "Remove that line: what it holds is asked again.",
-                    ) from error
-                end += len(raw)
-        return end
+    def _take(self, line: Any) -> None:
+        key, reply = line
+        self.replies[key] = reply if isinstance(reply, str) else Likelihood(*reply)
 
 
 def _locked(path: Path) -> IO[bytes]:

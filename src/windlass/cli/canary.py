@@ -28,7 +28,6 @@ from windlass.core.errors import InputError, NotFound
 
 if TYPE_CHECKING:
     from windlass.core.workspace import Workspace
-    from windlass.evaluate.policy import Policy
     from windlass.loop.releasing.trial import State
 
 
@@ -39,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     start.add_argument("variants", nargs="+", metavar="VARIANT", help="a variant, or a prompt of the task")
     start.add_argument("--share", type=float, default=0.1, help="of each variant; default: 0.1")
     start.add_argument("--policy", type=Path, metavar="FILE.toml", help="what a variant must show")
-    start.add_argument("--planned", type=int, default=2000, metavar="N", help="users in all; default: 2000")
+    start.add_argument("--planned", type=int, metavar="N", help="users in all; default: 2000")
     start.add_argument("--promote", action="store_true", help="a variant that passes goes live by itself")
     start.add_argument("--bandit", action="store_true", help="shares follow the reward (Thompson sampling)")
     start.add_argument("--reward", default="feedback", metavar="METRIC", help="from 0 to 1; default: feedback")
@@ -75,28 +74,21 @@ def run(args: argparse.Namespace) -> int:
 def _start(ws: Workspace, args: argparse.Namespace) -> State:
     from windlass.evaluate.policy import read_policy
     from windlass.loop.release import live_variant
-    from windlass.loop.releasing.trial import Trial, begin, new_id
+    from windlass.loop.releasing.trial import NO_WORSE, PLANNED, Trial, begin, new_id
 
     incumbent = live_variant(ws, args.task)
     candidates = [variant_of(ws, args.task, ref).digest for ref in args.variants]
     if incumbent.digest in candidates or len(set(candidates)) < len(candidates):
         raise InputError("A variant is there twice, or is what is live already.", "Name others.")
-    policy = _default() if args.policy is None else read_policy(args.policy, {"failed": "lower", "feedback": "higher"})
+    policy = NO_WORSE if args.policy is None else read_policy(args.policy, {"failed": "lower", "feedback": "higher"})
     kind, reward = ("bandit", args.reward) if args.bandit else ("canary", "")
     share = 1 / (len(candidates) + 1) if args.bandit else args.share
     shares = {incumbent.digest: 1 - share * len(candidates)} | dict.fromkeys(candidates, share)
     trial = Trial(
-        new_id(), args.task, incumbent.digest, tuple(candidates), policy, args.planned,
+        new_id(), args.task, incumbent.digest, tuple(candidates), policy, args.planned or PLANNED,
         kind, reward, args.floor, args.promote, time.time(),  # type: ignore[arg-type]
     )  # fmt: skip
     return begin(ws, trial, shares, args.reason)
-
-
-def _default() -> Policy:
-    from windlass.evaluate.gate import Rule
-    from windlass.evaluate.policy import Policy
-
-    return Policy("failed", Rule("non-inferiority", 0.02, "lower"))
 
 
 def _changed(ws: Workspace, args: argparse.Namespace) -> State:

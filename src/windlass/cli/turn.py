@@ -5,11 +5,12 @@ windlass turn crm.py:topic --margin 0.02        a typed task: a small model may 
 windlass turn crm.py:topic --dollars 2          and with a model that must be paid, better prompts as well
 windlass turn --synthetic                       nobody asked yet: learn from questions that the documents ask themselves
 windlass turn --only adapter weights            only these candidates
+windlass turn --canary 0.1                      what passes goes to a tenth of the users first (`windlass canary show`)
 
 Candidates race on questions to choose by; the winner is compared on questions that nothing has touched, and decided on
 the interval. Interrupted and run again, it goes on where it was. `windlass rollback` undoes a promotion.
 
-Exits with 0 when a candidate was promoted and with 3 when none was.
+Exits with 0 when a candidate was promoted, or put on trial, and with 3 when none was.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="make only these candidates")
     parser.add_argument("--finalists", type=int, default=1, metavar="N", help="compare so many, one after the other")
     parser.add_argument("--policy", type=Path, metavar="FILE.toml", help="what a candidate must show (docs/gate.md)")
+    parser.add_argument("--canary", type=float, metavar="SHARE", help="give what passes to so many users first")
     parser.add_argument("--seed", type=int, default=0, help="of the training; default: 0")
     assistants = parser.add_argument_group("assistants")
     assistants.add_argument("--metric", metavar="NAME", help="what must get better, of an assistant; default: ndcg@10")
@@ -75,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         turned = (_task if typed else _assistant)(ws, args, _plan(args))
         print(turned.page.markdown())
         print(f"report: {turned.report.path / 'report.html'}")
-    return 0 if turned.promoted else REFUSED
+    return 0 if turned.promoted or turned.trial else REFUSED
 
 
 def _refuse(args: argparse.Namespace, typed: bool) -> None:
@@ -93,7 +95,7 @@ def _plan(args: argparse.Namespace) -> Plan:
     from windlass.loop.turning.spending import Limits
     from windlass.loop.turning.turns import Plan
 
-    return Plan(Limits(args.minutes, args.dollars, args.tokens), args.finalists, tuple(args.only))
+    return Plan(Limits(args.minutes, args.dollars, args.tokens), args.finalists, tuple(args.only), args.canary)
 
 
 def _assistant(ws: Workspace, args: argparse.Namespace, plan: Plan) -> Turned:

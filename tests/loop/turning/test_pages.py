@@ -47,6 +47,13 @@ def test_a_promotion_says_what_it_brings_and_how_to_go_back() -> None:
     assert len(text.split()) < 400, "one page"
 
 
+def test_a_trial_says_who_gets_it_and_how_to_end_it() -> None:
+    text = replace(PAGE, promoted=None, on_trial="topic-variant@2", share=0.1).markdown()
+    assert "# An improvement of 'topic' is on trial" in text
+    assert "ON TRIAL: 10 of a hundred users of 'topic' get topic-variant@2, the others topic-variant@1." in text
+    assert "`windlass canary stop topic` ends it" in text and "REFUSED" not in text
+
+
 def test_a_refusal_claims_nothing() -> None:
     page = replace(PAGE, promoted=None, gains=(), tested=0, number=None, error_rate=None, synthetic=True)
     text = page.markdown()

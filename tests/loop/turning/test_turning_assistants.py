@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,8 @@ from windlass.loop import release
 from windlass.loop.assemble import load_assistant
 from windlass.loop.candidate import Recipe, first_variant
 from windlass.loop.harvest import check_leak, harvest, load_harvest
+from windlass.loop.releasing.routing import assigned
+from windlass.loop.releasing.trial import end, must_run
 from windlass.loop.turn import turns_before
 from windlass.loop.turning.curate import curate_questions
 from windlass.loop.turning.spending import Limits
@@ -86,6 +89,27 @@ def test_the_best_of_several_is_compared_and_promoted(ws: Workspace) -> None:
     third = turn_assistant(ws, plan=QUICK, recipe=RECIPE, embedder=EMBEDDER)
     assert third.resumed and not third.promoted and "rolled back since" in third.page.verdict
     assert turns_before(ws, ws.artifacts.get("exam")) == 1
+
+
+def test_what_passes_may_go_to_some_users_first(ws: Workspace) -> None:
+    plan = replace(QUICK, canary=0.2)
+    before = release.live_variant(ws, "assistant")
+    turned = turn_assistant(ws, plan=plan, recipe=RECIPE, embedder=EMBEDDER)
+    candidate = turned.compared[0].candidate.digest
+    assert turned.trial is not None and not turned.promoted
+    assert turned.trial.shares == {before.digest: 0.8, candidate: 0.2} and turned.trial.trial.promotes
+    assert release.live_variant(ws, "assistant").digest == before.digest
+    assert "20 of a hundred users" in (turned.report.path / "report.md").read_text()
+    users = [assigned(ws, "assistant", f"user-{n}").variant for n in range(500)]
+    assert 50 <= users.count(candidate) <= 150, "of 500, a fifth are meant"
+
+    again = turn_assistant(ws, plan=plan, recipe=RECIPE, embedder=EMBEDDER)
+    assert again.resumed and again.trial is not None and again.trial.trial.id == turned.trial.trial.id
+    end(ws, must_run(ws, "assistant"), "rolled back", "it failed", 1.0)
+    third = turn_assistant(ws, plan=plan, recipe=RECIPE, embedder=EMBEDDER)
+    assert third.trial is None and not third.promoted and "on trial" in third.page.verdict
+    with pytest.raises(InputError, match="share between 0 and 1"):
+        turn_assistant(ws, plan=replace(QUICK, canary=10), recipe=RECIPE, embedder=EMBEDDER)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from windlass.core.errors import InputError, NotFound
 from windlass.core.workspace import Workspace
+from windlass.evaluate.gate import Rule
 from windlass.evaluate.policy import Policy
 
 Kind = Literal["canary", "bandit"]
@@ -145,6 +146,12 @@ def must_run(ws: Workspace, task: str) -> State:
     if state is None:
         raise NotFound(f"No trial of '{task}' runs.", f"Begin one: windlass canary start {task} VARIANT --share 0.1")
     return state
+
+
+NO_WORSE = Policy("failed", Rule("non-inferiority", 0.02, "lower"))
+"""What a trial asks for where nobody says anything: failures may not grow by 2 % of the calls."""
+PLANNED = 2000
+"""Users of a trial where nobody says how many."""
 
 
 def begin(ws: Workspace, trial: Trial, shares: Mapping[str, float], reason: str = "") -> State:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from windlass.core.artifacts import Artifact
+from windlass.core.workspace import Workspace
 from windlass.evaluate.gate import Decision
 from windlass.evaluate.statistics.intervals import Interval
 from windlass.loop.turning.race import Score
@@ -54,6 +55,14 @@ class Compared:
     """Of the candidate among the proposals."""
     candidate: Artifact
     gains: Sequence[Gain]
+
+    @classmethod
+    def of(cls, ws: Workspace, experiment: Artifact, gains: Sequence[Gain]) -> Compared:
+        """As a turn has stored it."""
+        card = experiment.card
+        candidate = ws.artifacts.get(experiment.parent("candidate"))
+        verdict = card["verdict"], card["reason"], card["number"], card["error_rate"]
+        return cls(*verdict, experiment, card["origin"], candidate, gains)
 
 
 class Ground(Protocol):

@@ -50,15 +50,27 @@ class Page:
     error_rate: float | None
     minutes: float
     spent: Mapping[str, float]
+    on_trial: str | None = None
+    """What a share of the users gets since; None: nothing."""
+    share: float = 0.0
+    """Theirs, of all."""
 
     @property
     def title(self) -> str:
+        if self.on_trial:
+            return f"An improvement of '{self.task}' is on trial"
         return f"'{self.task}' was improved" if self.promoted else f"'{self.task}' stays as it is"
 
     @property
     def done(self) -> str:
         if self.promoted:
             return f"PROMOTED: '{self.task}' now serves {self.promoted}; it served {self.incumbent} before."
+        if self.on_trial:
+            return (
+                f"ON TRIAL: {100 * self.share:g} of a hundred users of '{self.task}' get {self.on_trial}, the others "
+                f"{self.incumbent}. It goes live by itself once its users show that it does no harm, and is taken back "
+                "where it does."
+            )
         return f"REFUSED: '{self.task}' goes on serving {self.incumbent}."
 
     @property
@@ -85,11 +97,11 @@ class Page:
 
     @property
     def back(self) -> str:
-        return (
-            f"`windlass rollback {self.task}` serves {self.incumbent} again; nothing is deleted."
-            if self.promoted
-            else "There is nothing to undo."
-        )
+        if self.on_trial:
+            return f"`windlass canary stop {self.task}` ends it; `windlass canary show {self.task}` says how it stands."
+        if self.promoted:
+            return f"`windlass rollback {self.task}` serves {self.incumbent} again; nothing is deleted."
+        return "There is nothing to undo."
 
     @property
     def caution(self) -> str:

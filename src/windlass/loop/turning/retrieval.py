@@ -149,7 +149,7 @@ class Retrieval:
             Proposal("ranks", "rankings by words and by meaning fused by rank alone", self._ranks),
         ]
         if not retrieve.feedback:
-            moved = replace(settings, retrieve=replace(retrieve, feedback=3))
+            moved = replace(settings, retrieve=replace(retrieve, feedback=2))
             what = "a second search, moved towards what the first one found"
             found.append(Proposal("feedback", what, partial(self._same_index, moved)))
         if not retrieve.diversity:
@@ -312,7 +312,7 @@ class Retrieval:
         return self.compared(experiment)
 
     def compared(self, experiment: Artifact) -> Compared:
-        card, found = experiment.card, read_experiment(experiment)
+        found = read_experiment(experiment)
         shown = dict.fromkeys((found.policy.primary, "recall@1", *found.policy.guards))
         gains = []
         for name in shown:
@@ -321,16 +321,7 @@ class Retrieval:
                 share = METRICS[name].bounds == (0.0, 1.0)
                 what = _SAID.get(name, one.label)
                 gains.append(Gain(what, one.incumbent.estimate, one.candidate.estimate, one.difference, share))
-        return Compared(
-            card["verdict"],
-            card["reason"],
-            card["number"],
-            card["error_rate"],
-            experiment,
-            card["origin"],
-            self._ws.artifacts.get(experiment.parent("candidate")),
-            gains,
-        )
+        return Compared.of(self._ws, experiment, gains)
 
 
 _SAID: Mapping[str, str] = {

@@ -1,4 +1,4 @@
-"""The flow of a turn: make candidates, let them race, compare the winner with what is live, promote it or say why not.
+"""The flow of a turn: make candidates, let them race, compare the winner with what is live, release it or say why not.
 
 **What is promised.** The race sees dev questions only. A finalist is compared on test questions that neither harvest,
 training, fitting nor race has seen, and promoted when the interval says so. Each such comparison has its own number on
@@ -7,12 +7,16 @@ the refusal of the first one, as if it came a turn later, so all comparisons of 
 candidate that is no better with probability at most `total_error`. Where nobody gains on the dev questions nothing is
 compared, and nothing of the error rate is spent.
 
+**Release.** What passed goes live, or, with a share for a canary, to that share of the users first: the trial makes it
+live once its users show that it does no harm, and takes it back where it does (`loop/releasing`).
+
 **Crashes.** What a stage finished is in the ledger of the turn, and each artifact is there whole or not at all; run
 again, a killed turn goes on where it was, and never compares twice.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -28,6 +32,7 @@ from windlass.core.records import ReleaseRecord
 from windlass.core.workspace import Workspace
 from windlass.loop.ledger import Ledger
 from windlass.loop.release import history, live, promote
+from windlass.loop.releasing.trial import NO_WORSE, PLANNED, State, Trial, begin, new_id, states
 from windlass.loop.turning.ground import Compared, Ground, Proposal, Tell
 from windlass.loop.turning.page import Page, Tried, store_page
 from windlass.loop.turning.race import Positions, Score, Standing, race
@@ -46,6 +51,8 @@ class Turned:
     """The finalists that were compared on test questions, in that order; the last one decided."""
     release: ReleaseRecord | None
     """The promotion; None when nothing was promoted."""
+    trial: State | None
+    """The trial that was begun instead; None when none was."""
     page: Page
     report: Artifact
     """The page as an artifact of kind `report`."""
@@ -64,23 +71,28 @@ def turn_all(
     limits: Limits | None = None,
     finalists: int = 1,
     only: Sequence[str] = (),
+    canary: float | None = None,
     tell: Tell = lambda _: None,
 ) -> Turned:
-    """Makes what the limits allow of the ground's proposals (or `only` these), and promotes at most one.
+    """Makes what the limits allow of the ground's proposals (or `only` these), and promotes at most one; with a share
+    for a `canary`, it begins a trial of it.
 
     Run again on the same feedback it repeats its verdict without testing again. The caller holds the lock of the task.
-    Raises `InputError` for a proposal that there is not, and for less than one finalist.
+    Raises `InputError` for a proposal that there is not, for less than one finalist, for a share that is none, and
+    where another trial of the task runs when this one should begin: nothing is lost then.
     """
     limits = limits or Limits()
     if finalists < 1:
         raise InputError(f"{finalists} finalists are none.", "Give at least 1.")
+    if canary is not None and not 0 < canary < 1:
+        raise InputError(f"A canary gets a share between 0 and 1 of the users, not {canary:g}.", "Give 0.1, say.")
     lesson = sha256_json([ground.lesson, asdict(limits), finalists, sorted(only)])
     done = _promoted_before(ws, ground.task, lesson)
     key = sha256_json([ground.incumbent.digest, lesson]) if done is None else str(done.card["of"])
     work = _Work(ws, ground, Ledger(ws, f"turn:{key}"), key, lesson, limits, tell)
     resumed = work.ledger.has("ended")
     compared = work.done(finalists, only) if done is None else [ground.compared(done)]
-    return work.told(compared, resumed)
+    return work.told(compared, resumed, canary)
 
 
 def _promoted_before(ws: Workspace, task: str, lesson: str) -> Artifact | None:
@@ -202,8 +214,10 @@ class _Work:
 
     # the end --------------------------------------------------------------------------------------------------------
 
-    def told(self, compared: Sequence[Compared], resumed: bool) -> Turned:
-        row = self._released(compared)
+    def told(self, compared: Sequence[Compared], resumed: bool, canary: float | None) -> Turned:
+        passed = compared[-1] if compared and compared[-1].decision == "GO" else None
+        row = self._released(passed) if passed and canary is None else None
+        trial = self._tried_on(passed, canary) if passed and canary is not None else None
         ground, standings = self.ground, [Standing.from_json(one) for one in self.ledger.get("standings", [])]
         rows = [value for step, value in self.ledger.items() if step.startswith("made:")]
         tried = [_tried(one, next((s for s in standings if s.name == one["name"]), None)) for one in rows]
@@ -213,7 +227,9 @@ class _Work:
             task=ground.task,
             incumbent=incumbent.ref,
             promoted=None if row is None or last is None else last.candidate.ref,
-            verdict=_verdict(compared, tried, row),
+            on_trial=None if trial is None or last is None else last.candidate.ref,
+            share=0.0 if trial is None or last is None else trial.shares[last.candidate.digest],
+            verdict=_verdict(compared, tried, row or trial),
             gains=() if last is None else tuple(last.gains),
             tried=tried,
             learned=f"{ground.dataset.card.get('items', 0):,} items of {ground.dataset.ref}",
@@ -228,21 +244,30 @@ class _Work:
         parents += [("experiment", one.experiment) for one in compared]
         report = store_page(self.ws, page, parents)
         self.tell(f"report: {report.path / 'report.html'}")
-        return Turned(ground.task, incumbent, ground.dataset, tried, compared, row, page, report, resumed)
+        return Turned(ground.task, incumbent, ground.dataset, tried, compared, row, trial, page, report, resumed)
 
-    def _released(self, compared: Sequence[Compared]) -> ReleaseRecord | None:
-        """Promotes on GO; not what was promoted on this evidence before and rolled back since."""
-        if not compared or compared[-1].decision != "GO":
-            return None
-        last, task = compared[-1], self.ground.task
+    def _released(self, passed: Compared) -> ReleaseRecord | None:
+        """The promotion; None for what was promoted on this evidence before and rolled back since."""
+        task = self.ground.task
         now = live(self.ws, task)
-        if now is not None and now.action == "promote" and now.experiment == last.experiment.digest:
+        if now is not None and now.action == "promote" and now.experiment == passed.experiment.digest:
             return now
-        if any(row.experiment == last.experiment.digest for row in history(self.ws, task)):
+        if any(row.experiment == passed.experiment.digest for row in history(self.ws, task)):
             return None
-        row = promote(self.ws, task, last.candidate, last.experiment, last.reason)
-        self.tell(f"promoted: '{task}' serves {last.candidate.ref}")
+        row = promote(self.ws, task, passed.candidate, passed.experiment, passed.reason)
+        self.tell(f"promoted: '{task}' serves {passed.candidate.ref}")
         return row
+
+    def _tried_on(self, passed: Compared, share: float) -> State | None:
+        """The trial of it that runs, or is begun; None where one of it has ended."""
+        task, candidate, incumbent = self.ground.task, passed.candidate.digest, self.ground.incumbent.digest
+        for state in states(self.ws, task):
+            if candidate in state.trial.candidates:
+                return state if state.running else None
+        trial = Trial(new_id(), task, incumbent, (candidate,), NO_WORSE, PLANNED, promotes=True, began=time.time())
+        state = begin(self.ws, trial, {incumbent: 1 - share, candidate: share}, passed.reason)
+        self.tell(f"on trial: {100 * share:g} % of the users of '{task}' get {passed.candidate.ref}")
+        return state
 
 
 def _tried(row: dict[str, Any], standing: Standing | None) -> Tried:
@@ -250,13 +275,16 @@ def _tried(row: dict[str, Any], standing: Standing | None) -> Tried:
     return Tried(row["name"], row["what"], fate, standing.gain if standing else None, float(row["minutes"]))
 
 
-def _verdict(compared: Sequence[Compared], tried: Sequence[Tried], row: ReleaseRecord | None) -> str:
+def _verdict(compared: Sequence[Compared], tried: Sequence[Tried], done: ReleaseRecord | State | None) -> str:
     if not compared:
         return (
             f"None of {len(tried)} candidates did better on the questions to choose by, so none was put to the test, "
             "and no evidence was used up."
         )
     last = compared[-1]
-    if last.decision == "GO" and row is None:
-        return f"It was promoted on this evidence before and rolled back since; new feedback is needed. {last.reason}"
+    if last.decision == "GO" and done is None:
+        return (
+            "It was promoted, or on trial, on this evidence before and rolled back since; new feedback is needed. "
+            f"{last.reason}"
+        )
     return last.reason

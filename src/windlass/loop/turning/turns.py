@@ -26,7 +26,7 @@ from windlass.loop.prompting.searching import Search
 from windlass.loop.release import live_variant
 from windlass.loop.turn import exam_of
 from windlass.loop.turning.curate import curate_questions
-from windlass.loop.turning.ground import Tell
+from windlass.loop.turning.ground import Ground, Tell
 from windlass.loop.turning.heard import Heard, listen
 from windlass.loop.turning.retrieval import Retrieval
 from windlass.loop.turning.spending import Limits
@@ -45,6 +45,8 @@ class Plan:
     """Candidates that are compared on test questions, one after the other, until one is better."""
     only: Sequence[str] = ()
     """Names of the candidates that are made; empty: all."""
+    canary: float | None = None
+    """The share of users that get what passed, until they show that it does no harm; None: it goes live at once."""
 
 
 def turn_assistant(
@@ -81,7 +83,7 @@ def turn_assistant(
         ground = Retrieval(
             ws, dataset, task=task, embedder=embedder, recipe=recipe, policy=policy or ASSISTANTS, tell=tell
         )
-        return turn_all(ws, ground, limits=plan.limits, finalists=plan.finalists, only=plan.only, tell=tell)
+        return _turned(ws, ground, plan, tell)
 
 
 def _made_up(
@@ -139,10 +141,16 @@ def turn_task(
             tell(_told(ground.dataset))
             if task.settings.prompt != f"{task.__name__}:live":
                 tell(f"its calls do not follow its releases yet: write @task(prompt='{task.__name__}:live')")
-            turned = turn_all(ws, ground, limits=plan.limits, finalists=plan.finalists, only=plan.only, tell=tell)
+            turned = _turned(ws, ground, plan, tell)
             return turned
         finally:
             ground.close(ended=turned is not None)
+
+
+def _turned(ws: Workspace, ground: Ground, plan: Plan, tell: Tell) -> Turned:
+    return turn_all(
+        ws, ground, limits=plan.limits, finalists=plan.finalists, only=plan.only, canary=plan.canary, tell=tell
+    )
 
 
 def _told(dataset: Artifact) -> str:

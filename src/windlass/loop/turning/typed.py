@@ -303,22 +303,12 @@ class Typed:
         return draft.done
 
     def compared(self, experiment: Artifact) -> Compared:
-        card = experiment.card
         gains = [
             Gain(_SAID.get(one.metric, one.label), one.incumbent.estimate, one.candidate.estimate, one.difference,
                  one.metric == SCORE)
             for one in read_experiment(experiment).comparisons
         ]  # fmt: skip
-        return Compared(
-            card["verdict"],
-            card["reason"],
-            card["number"],
-            card["error_rate"],
-            experiment,
-            card["origin"],
-            self._ws.artifacts.get(experiment.parent("candidate")),
-            gains,
-        )
+        return Compared.of(self._ws, experiment, gains)
 
 
 _SAID: Mapping[str, str] = {

@@ -79,6 +79,14 @@ def results(run: Run, prompt: str, *more: str) -> str:
     return err.split(": ")[0].strip().splitlines()[-1]
 
 
+def test_a_metric_without_any_value_is_no_success(run: Run) -> None:
+    Path("broken.py").write_text("def broken(wanted, given):\n    raise KeyError('nothing')\n")
+    code, out, err = run("eval", "shop.py:tone", "items.jsonl", "--metric", "broken.py:broken")
+    assert code == 4, err
+    assert "KeyError" in out
+    assert run("eval", "shop.py:tone", "items.jsonl", "--metric", "equal")[0] == 0
+
+
 def test_stored_results_are_compared_with_exit_codes_and_reports(run: Run) -> None:
     old, new, worse = (results(run, name) for name in ("tone", "better", "worse"))
     status, out, _ = run("compare", old, new, "--junit", "v.xml", "--markdown", "v.md", "--policy", "gate.toml")

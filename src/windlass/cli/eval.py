@@ -12,7 +12,8 @@ Calibrating fits the rule on one half of the exam's dev questions (or of --quest
 other so that the promise holds with the confidence of --level, draws risk against coverage, and stores a variant;
 --promote serves it.
 
-The exit status of a comparison is 0 for GO, 3 for NO-GO, 4 for INCONCLUSIVE.
+The exit status of a comparison is 0 for GO, 3 for NO-GO, 4 for INCONCLUSIVE; of a task, 4 where a metric has no value
+on any item.
 """
 
 from __future__ import annotations

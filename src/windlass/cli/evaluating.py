@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         found.write(args.out)
     print(json.dumps(found.to_json(), indent=2) if args.json else summarised(found, args.misses))
-    return 0
+    measured = {metric for one in found.items for metric in one.values}
+    return 0 if measured.issuperset(found.scorers) else verdicts.STATUS["INCONCLUSIVE"]
 
 
 def evaluated(ws: Workspace, args: argparse.Namespace, *, prompt: str | None) -> Results:

@@ -22,7 +22,8 @@ from windlass.evaluate.outcomes import METRICS, Columns, Outcome, columns
 from windlass.evaluate.policy import Policy
 from windlass.evaluate.questions import ExamItem
 from windlass.evaluate.statistics.bootstrap import bootstrap
-from windlass.evaluate.statistics.intervals import Interval, mean_interval
+from windlass.evaluate.statistics.intervals import Interval
+from windlass.evaluate.statistics.shares import score_interval
 
 SHOWN = ("ndcg@10", "recall@1", "recall@5", "recall@10", "mrr@10", "right_decision", "right_outcome", "latency_ms")
 POLICY = Policy("ndcg@10", guards={"right_decision": non_inferiority(0.05)})
@@ -123,7 +124,7 @@ def report(
     for metric in SHOWN:
         mask = METRICS[metric].applies(table)
         if mask.any():
-            interval = mean_interval(METRICS[metric].values(table)[mask], _clusters(items, mask), level)
+            interval = score_interval(METRICS[metric].values(table)[mask], _clusters(items, mask), level)
             metrics[metric] = interval.within(*METRICS[metric].bounds)
     return SystemReport(
         name,

@@ -184,7 +184,7 @@ def test_what_cannot_be_evaluated_is_refused_before_it_costs(ws: Workspace, tmp_
     for text, why in (
         ("", "holds no items"),
         ("{\n", "line 1 is not JSON"),
-        ('{"inputs": {"review": "x"}}\n', "line 1 is not"),
+        ('{"inputs": {"review": "x"}}\n', "line 1 has no `expected`"),
         ('{"inputs": {"review": "x"}, "expected": 1, "slices": ["de"]}\n', "line 1: the slices are not"),
         (
             '{"inputs": {"a": 1}, "expected": 1}\n\n{"inputs": {"a": 1}, "expected": 2}\n',

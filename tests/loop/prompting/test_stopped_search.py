@@ -294,7 +294,7 @@ def test_the_command_killed_and_given_again(tmp_path: Path) -> None:
     ("line", "options", "why"),
     [
         ("{", ["--dollars", "1"], "items.jsonl, line 1 is not JSON"),
-        ('{"inputs": {"review": "x"}}', ["--dollars", "1"], "line 1 is not"),
+        ('{"inputs": {"review": "x"}}', ["--dollars", "1"], "line 1 has no `expected`"),
         ('{"inputs": {"review": "x"}, "expected": "good"}', [], "limits neither dollars nor tokens"),
         ('{"inputs": {"review": "x"}, "expected": "good"}', ["--tokens", "9", "--metric", "shop.py:no"], "no function"),
         ('{"inputs": {"review": "x"}, "expected": "good"}', ["--tokens", "9"], "too few to divide"),

@@ -22,9 +22,10 @@ from windlass.evaluate.experiments.slices import Slice, compared_slices
 from windlass.evaluate.gate import Verdict
 from windlass.evaluate.metrics.catalogue import Better
 from windlass.evaluate.policy import Policy
-from windlass.evaluate.statistics.intervals import Interval, mean_interval
+from windlass.evaluate.statistics.intervals import Interval
 from windlass.evaluate.statistics.multiple import holm
 from windlass.evaluate.statistics.paired import differences, paired_difference, sign_flip_p
+from windlass.evaluate.statistics.shares import score_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ def _compared(columns: Mapping[str, Paired], policy: Policy, seed: int) -> tuple
             continue
         clusters, low, high = column.clusters, *naming.bounds(name)
         incumbent, candidate = (
-            mean_interval(one, clusters, policy.level).within(low, high) for one in (column.before, column.after)
+            score_interval(one, clusters, policy.level).within(low, high) for one in (column.before, column.after)
         )
         pair = paired_difference(column.before, column.after, clusters, policy.level)
         direction = rules[name].better if name in rules else naming.direction(name)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from windlass.evaluate.deciding import Pairs
 from windlass.evaluate.experiments.results import Results, counted_errors
-from windlass.evaluate.statistics.intervals import Interval, mean_interval
+from windlass.evaluate.statistics.intervals import Interval
+from windlass.evaluate.statistics.shares import score_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Column:
         return Pairs(self.values, self.values, None if apart else self.clusters, bounds=bounds)
 
     def interval(self, level: float = 0.95) -> Interval:
-        return mean_interval(self.values, self.clusters, level)
+        return score_interval(self.values, self.clusters, level)
 
 
 def column(results: Results, metric: str) -> Column:

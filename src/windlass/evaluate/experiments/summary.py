@@ -8,7 +8,8 @@ from windlass.evaluate.experiments.regressions import as_text
 from windlass.evaluate.experiments.reports import digits
 from windlass.evaluate.experiments.results import ItemResult, Results
 from windlass.evaluate.experiments.single import Column, column
-from windlass.evaluate.statistics.intervals import Interval, mean_interval
+from windlass.evaluate.statistics.intervals import Interval
+from windlass.evaluate.statistics.shares import score_interval
 
 _LONGEST = 200
 
@@ -52,7 +53,7 @@ def _order(results: Results) -> list[str]:
 
 
 def _interval(one: Column, name: str) -> Interval:
-    return mean_interval(one.values, one.clusters).within(*naming.bounds(name))
+    return score_interval(one.values, one.clusters).within(*naming.bounds(name))
 
 
 def _cost(results: Results) -> str:

@@ -20,7 +20,7 @@ from windlass.evaluate.harness.framing import Example, Frame
 from windlass.evaluate.harness.requests import Reply, Request
 from windlass.evaluate.harness.rows import Row
 from windlass.evaluate.statistics.intervals import Interval
-from windlass.evaluate.statistics.shares import share_interval
+from windlass.evaluate.statistics.shares import score_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +191,4 @@ class Benchmark(abc.ABC):
 
 def share_of(items: Sequence[ItemResult], metric: str, level: float) -> Interval:
     """Of the items that are right, exactly, and by clusters where items hang together."""
-    groups = [one.group for one in items]
-    clusters = groups if len(set(groups)) < len(groups) else None
-    return share_interval([one.values[metric] for one in items], clusters, level)
+    return score_interval([one.values[metric] for one in items], [one.group for one in items], level)

@@ -17,8 +17,9 @@ from windlass.evaluate.metrics.catalogue import Metric
 from windlass.evaluate.metrics.texts import References
 from windlass.evaluate.statistics.bootstrap import bootstrap_sums
 from windlass.evaluate.statistics.checks import Clusters
-from windlass.evaluate.statistics.intervals import Interval, mean_interval
+from windlass.evaluate.statistics.intervals import Interval
 from windlass.evaluate.statistics.paired import paired_difference
+from windlass.evaluate.statistics.shares import score_interval
 
 Scores = NDArray[np.float64]
 
@@ -41,7 +42,7 @@ def measured(
         counts = metric.pooled.counts(found, right)
         interval = bootstrap_sums(counts, metric.pooled.score, clusters, seed=seed, level=level)
     else:
-        interval = mean_interval(values_of(metric, found, right), clusters, level)
+        interval = score_interval(values_of(metric, found, right), clusters, level)
     return interval.within(*metric.bounds)
 
 

@@ -9,8 +9,20 @@ from numpy.typing import ArrayLike
 
 from windlass.core.errors import InputError
 from windlass.evaluate.statistics.checks import Clusters, cluster_codes, finite, level_checked
-from windlass.evaluate.statistics.intervals import Interval, mean_error
+from windlass.evaluate.statistics.intervals import Interval, mean_error, mean_interval
 from windlass.evaluate.statistics.risk import upper_limit
+
+
+def score_interval(values: ArrayLike, clusters: Clusters | None = None, level: float = 0.95) -> Interval:
+    """The mean of scores: exactly where all of them are zeros and ones, as `share_interval`, else as `mean_interval`.
+
+    Student's interval of a system that is right on all 30 items is [1, 1], which 30 items do not show.
+    """
+    x = finite(values)
+    if not np.isin(x, (0.0, 1.0)).all():
+        return mean_interval(x, clusters, level)
+    alone = clusters is None or cluster_codes(clusters, x.size)[1] == x.size
+    return share_interval(x, None if alone else clusters, level)
 
 
 def share_interval(values: ArrayLike, clusters: Clusters | None = None, level: float = 0.95) -> Interval:

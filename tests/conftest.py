@@ -6,10 +6,12 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from absl import logging as absl_logging
 from hypothesis import HealthCheck, settings
 
 # As the command line does (see cli/main.py): where cores are shared, spinning threads make tests many times slower.
@@ -21,6 +23,10 @@ os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (_SRC, os.environ.get("PYT
 
 # A shell starts background jobs with Ctrl-C ignored, and processes inherit that; tests interrupt what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Its handler closes what it writes to when logging is configured anew, unless that is the process's own stream: were it
+# the stream that tests are captured by, that would end all of them. rouge-score and tensorboard bring it.
+absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 # How long an example takes says more about the machine's other work than about the code. Where CI is set, hypothesis
 # has a profile of its own, which allows the same and draws the same examples each time.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,25 @@ def test_a_violated_guard_ends_the_trial_by_itself(ws: Workspace) -> None:
     assert "rolled back" in rendered(ws, state)
     with pytest.raises(NotFound, match=r"No trial of 'assistant' runs"):
         watch(ws, TASK)
+
+
+def test_a_watcher_looks_by_itself_and_says_what_came_of_it(ws: Workspace) -> None:
+    state, chance = trial(ws, NO_MORE_FAILURES), random.Random(1)
+    bad = state.trial.candidates[0]
+    serve(ws, users(0, 800), lambda arm, c: (c.random() < (0.4 if arm == bad else 0.01), 10, None), chance)
+    said, heard = [], threading.Event()
+
+    def tell(line: str) -> None:
+        said.append(line)
+        heard.set()
+
+    watcher = watching.Watcher(ws, ["another task", TASK], every=0.02, tell=tell)
+    try:
+        assert heard.wait(30)
+    finally:
+        watcher.close()
+    assert said[0].startswith("trial of 'assistant' rolled back: ") and len(said) == 1
+    assert running(ws, TASK) is None and states(ws, TASK)[0].outcome == "rolled back"
 
 
 def test_a_better_candidate_goes_live_by_itself(ws: Workspace) -> None:

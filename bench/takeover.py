@@ -1,7 +1,7 @@
 """A small encoder takes a task over from an expensive way of doing it, and the gate says whether it may.
 
 The task is TREC's: which of six kinds of answer a question asks for. The expensive variant reads each question beside
-the 32 known ones that are most alike, pair by pair, with a cross-encoder (MiniLM, tuned on the 400 known questions to
+the 64 known ones that are most alike, pair by pair, with a cross-encoder (MiniLM, tuned on the 400 known questions to
 say whether two ask for the same kind), and lets them vote: as systems do that put examples into a prompt, it grows with
 what it compares, and nothing of it can be kept from call to call. It answers replayed traffic, users approve or
 correct, and one turn (`windlass turn --margin 0.02`) makes small models of what was said and compares the best with
@@ -36,7 +36,7 @@ from windlass.loop.turning.spending import Limits
 from windlass.loop.turning.turns import Plan, turn_task
 from windlass.serve.encoders.cross_encoder import CrossEncoder
 
-KNOWN, TRAFFIC, UNUSED, COMPARED, MARGIN, WANTED = 400, 800, 300, 32, 0.02, 20
+KNOWN, TRAFFIC, UNUSED, COMPARED, MARGIN, WANTED = 400, 800, 300, 64, 0.02, 20
 
 
 def judge(ws: Workspace, known: Sequence[Labelled], folder: Path) -> CrossEncoder:

@@ -22,7 +22,7 @@ from windlass.core.protocols import Embedder, Reranker
 from windlass.core.trace import Recorder
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Message, Usage
 from windlass.core.workspace import Workspace
-from windlass.loop.feedback import give_feedback
+from windlass.loop.harvesting.feedback import give_feedback
 from windlass.loop.tasks import surroundings
 
 AUTHOR = "replayed"

@@ -40,12 +40,13 @@ from windlass.evaluate.gate import Rule, decide, superiority
 from windlass.evaluate.questions import derive_exam, load_items
 from windlass.evaluate.statistics.intervals import wilson_interval
 from windlass.evaluate.statistics.paired import paired_difference
-from windlass.loop import release
-from windlass.loop.assemble import cached, load_assistant
-from windlass.loop.candidate import Recipe, first_variant
-from windlass.loop.turn import TurnReport, error_rate, turn
-from windlass.loop.users import simulate_users
-from windlass.loop.variant import VariantSpec
+from windlass.loop.assistants.assemble import cached, load_assistant
+from windlass.loop.assistants.variant import VariantSpec
+from windlass.loop.releasing import releases
+from windlass.loop.turning.candidate import Recipe, first_variant
+from windlass.loop.turning.comparison import error_rate
+from windlass.loop.turning.one_recipe import TurnReport, turn
+from windlass.loop.turning.users import simulate_users
 
 KINDS = ("topic", "docstring")
 AA_TRIALS = 400
@@ -72,12 +73,12 @@ def prepared(home: Path, seed: int, embedder: Embedder, users: int | None) -> Wo
     corpus = ws.artifacts.find("corpus") or build_corpus(ws, PythonDocs())
     exam = ws.artifacts.find("exam") or derive_exam(ws, corpus, seed=seed)
     index = ws.artifacts.find("index") or build_index(ws, corpus, embedder, exam=exam, kinds=KINDS)
-    if release.live(ws, "assistant") is None:
+    if releases.live(ws, "assistant") is None:
         brief = VariantSpec(settings=AssistantSettings(quotes=QuoteSettings(quotes=1, passages=1)))
         first = first_variant(ws, index, exam, cached(ws, embedder), spec=brief)
-        release.promote(ws, "assistant", first, None, "the first")
+        releases.promote(ws, "assistant", first, None, "the first")
     asked = [item for item in load_items(exam, "harvest") if item.answerable][:users]
-    live = ws.artifacts.get(release.history(ws, "assistant")[-1].variant)
+    live = ws.artifacts.get(releases.history(ws, "assistant")[-1].variant)
     assistant = load_assistant(ws, live, embedder=cached(ws, embedder), writes=False)
     assistant.index.embed([item.question for item in asked])  # all at once is quicker; the vectors are kept
     simulate_users(ws, assistant, asked)

@@ -28,12 +28,12 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF, TER
 
 from windlass.core.tables import table
-from windlass.evaluate.metrics.bleu import bleu, bleu_counts
-from windlass.evaluate.metrics.chrf import chrf, chrf_counts
-from windlass.evaluate.metrics.edits import distance, edit_counts, word_error_rate
-from windlass.evaluate.metrics.meteor import meteor, words
-from windlass.evaluate.metrics.rouge import rouge_l, rouge_lsum, rouge_n
-from windlass.evaluate.metrics.ter import ter, ter_counts
+from windlass.evaluate.metrics.text.bleu import bleu, bleu_counts
+from windlass.evaluate.metrics.text.chrf import chrf, chrf_counts
+from windlass.evaluate.metrics.text.edits import distance, edit_counts, word_error_rate
+from windlass.evaluate.metrics.text.meteor import meteor, words
+from windlass.evaluate.metrics.text.rouge import rouge_l, rouge_lsum, rouge_n
+from windlass.evaluate.metrics.text.ter import ter, ter_counts
 from windlass.evaluate.statistics.bootstrap import bootstrap_sums
 
 FILE = "translation/multi30k/train.en.gz"

@@ -38,7 +38,7 @@ from windlass.core.protocols import Embedder, Hit, Reranker
 from windlass.core.workspace import Workspace
 from windlass.evaluate.metrics.retrieval import judge, ndcg
 from windlass.evaluate.statistics.paired import paired_difference
-from windlass.loop.assemble import load_reranker
+from windlass.loop.assistants.assemble import load_reranker
 
 SEED = 0
 WEIGHTS = tuple(round(0.1 * n, 1) for n in range(11))

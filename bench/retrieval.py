@@ -44,7 +44,7 @@ from windlass.core.readers.report import ReadReport
 from windlass.core.workspace import Workspace
 from windlass.evaluate.metrics.retrieval import judge, ndcg
 from windlass.evaluate.statistics.paired import paired_difference
-from windlass.loop.assemble import load_reranker
+from windlass.loop.assistants.assemble import load_reranker
 from windlass.loop.embedders import embedder_named
 
 

@@ -33,7 +33,7 @@ from windlass.evaluate.statistics.intervals import wilson_interval
 from windlass.evaluate.statistics.paired import paired_difference
 from windlass.loop.prompting.optimising import live_prompt
 from windlass.loop.turning.spending import Limits
-from windlass.loop.turning.turns import Plan, turn_task
+from windlass.loop.turning.turn import Plan, turn_task
 from windlass.serve.encoders.cross_encoder import CrossEncoder
 
 KNOWN, TRAFFIC, UNUSED, COMPARED, MARGIN, WANTED = 400, 800, 300, 64, 0.02, 20

@@ -52,15 +52,15 @@ from windlass.evaluate.outcomes import METRICS, columns
 from windlass.evaluate.policy import Policy
 from windlass.evaluate.questions import SHARES, ExamItem, load_items
 from windlass.evaluate.statistics.paired import PairedDifference, paired_difference
-from windlass.loop.assemble import cached, load_assistant
-from windlass.loop.measure import measure
+from windlass.loop.assistants.assemble import cached, load_assistant
+from windlass.loop.assistants.measure import measure
+from windlass.loop.assistants.variant import VariantSpec, make_variant
 from windlass.loop.prompting.optimising import live_prompt
-from windlass.loop.release import promote
+from windlass.loop.releasing.releases import promote
+from windlass.loop.turning.flow import Turned
 from windlass.loop.turning.spending import Limits
-from windlass.loop.turning.turning import Turned
-from windlass.loop.turning.turns import Plan, turn_assistant, turn_task
-from windlass.loop.users import simulate_users
-from windlass.loop.variant import VariantSpec, make_variant
+from windlass.loop.turning.turn import Plan, turn_assistant, turn_task
+from windlass.loop.turning.users import simulate_users
 
 TURNS = 3
 UNUSED = 0.25

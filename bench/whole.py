@@ -46,7 +46,7 @@ from windlass.core.values import ChatRequest, Usage
 from windlass.core.workspace import Workspace
 from windlass.evaluate.metrics.answers import exact, f1
 from windlass.evaluate.statistics.paired import paired_difference
-from windlass.loop.assemble import load_reader
+from windlass.loop.assistants.assemble import load_reader
 from windlass.loop.embedders import embedder_named
 
 LICENCE = Path("licenses") / "google-research-datasets__dstc8-schema-guided-dialogue__LICENSE.txt"

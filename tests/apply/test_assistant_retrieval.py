@@ -19,7 +19,7 @@ from windlass.core.protocols import Relevance
 from windlass.core.values import ChatRequest, Message, Usage
 from windlass.core.workspace import Workspace
 from windlass.evaluate.questions import ExamItem
-from windlass.loop.measure import measure
+from windlass.loop.assistants.measure import measure
 from windlass.testing import Scripted
 
 DOCUMENTS = [

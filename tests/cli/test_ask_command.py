@@ -15,7 +15,7 @@ from windlass.core.documents import Document, Section, write_documents
 from windlass.core.workspace import Workspace
 
 pytest.importorskip("torch")
-from windlass.loop.variant import VariantSpec, make_variant
+from windlass.loop.assistants.variant import VariantSpec, make_variant
 
 TEXT = "# Pump\n\nThe red pump moves nine litres of water in a minute."
 

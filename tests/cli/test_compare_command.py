@@ -170,7 +170,7 @@ def test_an_experiment_is_declared_invalid(run: Run) -> None:
         (["eval", "shop.py:tone", "items.jsonl", "--against", "live"], "belong to the assistant"),
         (["eval", "live", "--metric", "f1"], "--metric belongs to typed tasks"),
         (["eval", "shop.py:tone", "items.jsonl", "--metric", "f2"], "no metric 'f2'"),
-        (["eval", "shop.py:tone", "items.jsonl", "--metric", "bleu"], "no metric of one answer"),
+        (["eval", "shop.py:tone", "items.jsonl", "--metric", "bleu"], "does not score answers one by one"),
         (["eval", "shop.py:tone", "items.jsonl", "--repeats", "0"], "repeats=0"),
         (["eval", "shop.py:tone", "items.jsonl", "--metric", "shop.py:none"], "is no function"),
     ],

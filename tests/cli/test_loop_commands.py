@@ -10,7 +10,7 @@ import pytest
 
 from windlass.cli.main import main
 from windlass.core.workspace import Workspace
-from windlass.loop import release
+from windlass.loop.releasing import releases
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
                 draft.card = {"purpose": name}
                 for step in range(10):
                     run.log(step, loss=10.0 - step)
-            release.promote(ws, "assistant", draft.done, None, f"the {name}")
+            releases.promote(ws, "assistant", draft.done, None, f"the {name}")
         with ws.recorder.span("assistant") as root:
             root.input = [{"role": "user", "content": "How is a rope spliced?"}]
             root["windlass.variant.digest"] = draft.done.digest

@@ -12,7 +12,7 @@ import pytest
 
 from windlass.cli.main import main
 from windlass.core.workspace import Workspace
-from windlass.loop.assemble import load_models
+from windlass.loop.assistants.assemble import load_models
 from windlass.loop.chatting import chat_model
 from windlass.loop.slack.access import Access
 

@@ -15,7 +15,7 @@ from windlass.core.errors import Unsupported
 from windlass.core.values import ChatRequest, ChatResponse, Message
 from windlass.core.workspace import Workspace
 from windlass.loop import living
-from windlass.loop.assemble import load_living
+from windlass.loop.assistants.assemble import load_living
 from windlass.loop.ingesting import Wishes, opened_for_ingest
 
 if (why := _postgres_server.missing()) is not None:

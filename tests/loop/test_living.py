@@ -21,7 +21,7 @@ from windlass.core.errors import ConfigError, InputError, NotFound, WorkspaceBus
 from windlass.core.readers.urls import UrlList
 from windlass.core.values import ChatRequest, Message
 from windlass.core.workspace import Workspace
-from windlass.loop.assemble import load_living
+from windlass.loop.assistants.assemble import load_living
 from windlass.loop.embedders import embedder_named
 from windlass.loop.ingesting import Wishes, chunk_settings, opened_for_ingest
 from windlass.loop.living import chosen, delete_living, living, open_embedded, open_living, settings_of

@@ -12,7 +12,7 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("torch")
 
 from windlass.core.workspace import Workspace
-from windlass.loop.assemble import load_models
+from windlass.loop.assistants.assemble import load_models
 from windlass.loop.ingesting import Wishes, opened_for_ingest
 from windlass.serve.app import create_app
 from windlass.serve.keys import FILE, Keys

@@ -42,9 +42,9 @@ from windlass.core.documents import Document, write_documents  # noqa: E402
 from windlass.core.errors import InputError, NotFound, Unsupported  # noqa: E402
 from windlass.core.values import ChatRequest, Message  # noqa: E402
 from windlass.core.workspace import Workspace  # noqa: E402
-from windlass.loop.assemble import load_assistant, load_reader, load_reranker  # noqa: E402
+from windlass.loop.assistants.assemble import load_assistant, load_reader, load_reranker  # noqa: E402
+from windlass.loop.assistants.variant import VariantSpec, make_variant, reader_of  # noqa: E402
 from windlass.loop.lineup import Lineup, load_lineup  # noqa: E402
-from windlass.loop.variant import VariantSpec, make_variant, reader_of  # noqa: E402
 from windlass.serve.app import create_app  # noqa: E402
 from windlass.serve.run import ServerThread  # noqa: E402
 

@@ -24,7 +24,7 @@ def main(backend: str, model: str, tasks: Path, out: Path) -> None:
         path.write_text(path.read_text().replace("LM_EVAL", str(Path(lm_eval.__file__).parent / "tasks")))
     arguments: dict[str, Any] = {"pretrained": model}
     if backend == "windlass":
-        import windlass.loop.lm_eval  # noqa: F401 (registers it)
+        import windlass.loop.benchmarks.lm_eval  # noqa: F401 (registers it)
     else:
         arguments |= {"dtype": "float32", "device": "cpu"}
     start = time.perf_counter()

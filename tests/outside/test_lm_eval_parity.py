@@ -279,7 +279,8 @@ def test_its_own_command_line_runs_our_engine(model: Path, tmp_path: Path) -> No
     }
     done = subprocess.run(
         [
-            str(PEERS / "bin/python"), "-m", "windlass.loop.lm_eval", "run", "--model", "windlass", "--model_args",
+            str(PEERS / "bin/python"), "-m", "windlass.loop.benchmarks.lm_eval", "run", "--model", "windlass",
+            "--model_args",
             f"pretrained={model}", "--tasks", name, "--include_path", str(tmp_path),
             "--output_path", str(tmp_path / "out"),
         ],

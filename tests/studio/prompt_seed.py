@@ -16,7 +16,7 @@ from windlass.apply.tasks.surroundings import Surroundings, surrounded
 from windlass.core.values import ChatRequest
 from windlass.core.workspace import Workspace
 from windlass.loop.evaluating.items import Item
-from windlass.loop.feedback import give_feedback
+from windlass.loop.harvesting.feedback import give_feedback
 from windlass.loop.prompting.optimising import Optimised, optimise
 from windlass.loop.prompting.searching import Search
 from windlass.testing import Scripted

@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from windlass.core.values import ChatRequest, Message
-    from windlass.loop.assemble import load_asked, load_reader
+    from windlass.loop.assistants.assemble import load_asked, load_reader
 
     with opened(args) as ws:
         reader = None if args.reader is None else load_reader(ws, args.reader)

@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _start(ws: Workspace, args: argparse.Namespace) -> State:
     from windlass.evaluate.policy import read_policy
-    from windlass.loop.release import live_variant
+    from windlass.loop.releasing.releases import live_variant
     from windlass.loop.releasing.trial import NO_WORSE, PLANNED, Trial, begin, new_id
 
     incumbent = live_variant(ws, args.task)

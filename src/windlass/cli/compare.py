@@ -73,8 +73,8 @@ def _told(ws: Workspace, args: argparse.Namespace, results: list[Results]) -> in
 
 def _exams(ws: Workspace, args: argparse.Namespace) -> int:
     from windlass.evaluate.exams import POLICY
+    from windlass.loop.assistants.evaluation import compare_variants
     from windlass.loop.evaluating.experiments import store_experiment
-    from windlass.loop.evaluation import compare_variants
 
     if len(args.variants) > 2:
         raise InputError("Variants of the assistant are compared two at a time.", "`windlass compare live VARIANT`.")

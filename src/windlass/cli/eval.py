@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     from windlass.evaluate.experiments.reports import rendered
     from windlass.evaluate.experiments.stored import to_json
     from windlass.evaluate.tables import render_report
-    from windlass.loop.evaluation import compare_variants, evaluate_variant
+    from windlass.loop.assistants.evaluation import compare_variants, evaluate_variant
 
     if args.risk is not None:
         return _calibrate(args)
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _calibrate(args: argparse.Namespace) -> int:
-    from windlass.loop.calibrating import calibrate_variant, release
+    from windlass.loop.assistants.calibrating import calibrate_variant, release
 
     if args.against is not None:
         raise InputError("--risk calibrates one variant, --against compares two.", "Do one after the other.")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 
 from windlass.cli.workspace import add_option, opened
-from windlass.loop.feedback import give_feedback
+from windlass.loop.harvesting.feedback import give_feedback
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -93,8 +93,8 @@ def _build(args: argparse.Namespace) -> int:
 
 def _search(args: argparse.Namespace) -> int:
     from windlass.core.tables import table
-    from windlass.loop.assemble import open_named
-    from windlass.loop.lineage import shortened
+    from windlass.loop.assistants.assemble import open_named
+    from windlass.loop.lineage.graph import shortened
 
     with opened(args) as ws:
         index = open_named(ws, args.index)

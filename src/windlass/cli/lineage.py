@@ -13,7 +13,7 @@ import argparse
 import json
 
 from windlass.cli.workspace import add_option, opened
-from windlass.loop.lineage import lineage, render_tree
+from windlass.loop.lineage.graph import lineage, render_tree
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from windlass.loop.release import promote
+    from windlass.loop.releasing.releases import promote
 
     with opened(args) as ws:
         variant = variant_of(ws, args.task, args.variant)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 from windlass.cli.workspace import add_option, opened
-from windlass.loop.release import rollback
+from windlass.loop.releasing.releases import rollback
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

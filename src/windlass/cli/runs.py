@@ -19,8 +19,8 @@ from windlass.cli.workspace import add_option, opened
 from windlass.core.errors import InputError
 from windlass.core.tables import table
 from windlass.core.workspace import Workspace
-from windlass.loop.runs import HELD_OUT, LOSS, Tracked, comparison, summary, tracked
 from windlass.loop.text import ago, curve
+from windlass.loop.training.runs import HELD_OUT, LOSS, Tracked, comparison, summary, tracked
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

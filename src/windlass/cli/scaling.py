@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from windlass.build.training.recipe import parse_change, read_recipe
-    from windlass.loop.scaling import study
+    from windlass.loop.training.scaling import study
 
     settings = read_recipe(args.recipe, dict(map(parse_change, args.set)))
     with opened(args) as ws:

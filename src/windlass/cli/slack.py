@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _score(ws: Workspace) -> Score:
-    from windlass.loop.feedback import give_feedback
+    from windlass.loop.harvesting.feedback import give_feedback
 
     def store(trace: str, good: bool, author: str, said: Mapping[str, str]) -> None:
         give_feedback(

@@ -7,7 +7,7 @@ import argparse
 from windlass.cli.workspace import add_option, opened
 from windlass.core.errors import NotFound
 from windlass.core.tables import table
-from windlass.loop.lineage import asked, find_spans, shortened
+from windlass.loop.lineage.graph import asked, find_spans, shortened
 from windlass.loop.text import ago, waterfall
 
 

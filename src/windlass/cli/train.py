@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
     from windlass.build.training.pretrain import pretrain
     from windlass.build.training.recipe import parse_change, read_recipe, shipped_recipes
     from windlass.core.tables import table
-    from windlass.loop.baselines import comparison
-    from windlass.loop.runs import summary, tracked
+    from windlass.loop.training.baselines import comparison
+    from windlass.loop.training.runs import summary, tracked
 
     if args.list:
         print(table(("recipe", "what it trains"), shipped_recipes().items()))

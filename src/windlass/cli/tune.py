@@ -90,8 +90,8 @@ def run(args: argparse.Namespace) -> int:
     from windlass.build.adapt.checking import check_tuning, describe_dataset, open_uncompiled
     from windlass.build.adapt.tuning import tune
     from windlass.build.training.distributed.workers import joined
-    from windlass.loop.rollouts import EngineRollouts
-    from windlass.loop.runs import summary, tracked
+    from windlass.loop.training.rollouts import EngineRollouts
+    from windlass.loop.training.runs import summary, tracked
 
     options = {
         "model.base": args.base,
@@ -150,7 +150,7 @@ def _refuse(args: argparse.Namespace) -> None:
 
 def _from_traces(ws: Workspace, args: argparse.Namespace, settings: TuneSettings) -> str:
     """Digest of a dataset of the workspace's traces, as the objective learns from."""
-    from windlass.loop.conversations import Wanted, described, find_exam, form_of, harvest_conversations
+    from windlass.loop.harvesting.conversations import Wanted, described, find_exam, form_of, harvest_conversations
 
     asked = {"task": args.task, "score": args.score, "minimum": args.minimum, "teacher": args.teacher}
     known = {name: value for name, value in asked.items() if value is not None}
@@ -164,8 +164,8 @@ def _from_index(ws: Workspace, args: argparse.Namespace, settings: TuneSettings)
     """Digest of a dataset of questions to an index with right and wrong passages."""
     if settings.objective.kind != "rank":
         raise InputError(f"The objective is {settings.objective.kind}, but an index teaches ranking.", "Tune `rank`.")
-    from windlass.loop.assemble import load_embedder
-    from windlass.loop.ranking import ranking_dataset
+    from windlass.loop.assistants.assemble import load_embedder
+    from windlass.loop.harvesting.ranking import ranking_dataset
 
     index = ws.artifacts.get(args.index or "index")
     questions = None if args.questions is None else ws.artifacts.get(args.questions)

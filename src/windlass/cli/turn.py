@@ -25,8 +25,8 @@ from windlass.core.errors import InputError
 
 if TYPE_CHECKING:
     from windlass.core.workspace import Workspace
-    from windlass.loop.turning.turning import Turned
-    from windlass.loop.turning.turns import Plan
+    from windlass.loop.turning.flow import Turned
+    from windlass.loop.turning.turn import Plan
 
 REFUSED = 3
 
@@ -93,7 +93,7 @@ def _refuse(args: argparse.Namespace, typed: bool) -> None:
 
 def _plan(args: argparse.Namespace) -> Plan:
     from windlass.loop.turning.spending import Limits
-    from windlass.loop.turning.turns import Plan
+    from windlass.loop.turning.turn import Plan
 
     return Plan(Limits(args.minutes, args.dollars, args.tokens), args.finalists, tuple(args.only), args.canary)
 
@@ -103,8 +103,8 @@ def _assistant(ws: Workspace, args: argparse.Namespace, plan: Plan) -> Turned:
     from windlass.evaluate.gate import superiority
     from windlass.evaluate.outcomes import METRICS
     from windlass.evaluate.policy import Policy, read_policy
-    from windlass.loop.candidate import Recipe
-    from windlass.loop.turning.turns import turn_assistant
+    from windlass.loop.turning.candidate import Recipe
+    from windlass.loop.turning.turn import turn_assistant
 
     policy = read_policy(args.policy) if args.policy else POLICY
     policy.check_metrics(METRICS)
@@ -132,7 +132,7 @@ def _task(ws: Workspace, args: argparse.Namespace, plan: Plan) -> Turned:
     from windlass.loop.prompting.searching import Search
     from windlass.loop.tasks import surroundings
     from windlass.loop.turning.students import Teaching
-    from windlass.loop.turning.turns import turn_task
+    from windlass.loop.turning.turn import turn_task
     from windlass.loop.turning.typed import MEASURED, POLICY
 
     policy = read_policy(args.policy, {POLICY.primary: "higher"}) if args.policy else POLICY
@@ -155,8 +155,8 @@ def _task(ws: Workspace, args: argparse.Namespace, plan: Plan) -> Turned:
 
 
 def _shuffled(ws: Workspace, args: argparse.Namespace) -> int:
-    from windlass.loop.candidate import Recipe
-    from windlass.loop.turn import render_turn, turn
+    from windlass.loop.turning.candidate import Recipe
+    from windlass.loop.turning.one_recipe import render_turn, turn
 
     report = turn(ws, args.task, recipe=Recipe(kind="shuffled", seed=args.seed), tell=_tell)
     print(render_turn(report))

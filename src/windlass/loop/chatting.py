@@ -12,9 +12,9 @@ from windlass.apply.providers.keys import ApiKey
 from windlass.core.errors import NotFound, ProviderError
 from windlass.core.protocols import ChatModel
 from windlass.core.workspace import Workspace
-from windlass.loop.assemble import TASK, is_living, load_asked, load_living, model_artifact
+from windlass.loop.assistants.assemble import TASK, is_living, load_asked, load_living, model_artifact
 from windlass.loop.living import living
-from windlass.loop.release import live
+from windlass.loop.releasing.releases import live
 
 
 @contextlib.contextmanager

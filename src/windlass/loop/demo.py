@@ -33,17 +33,17 @@ from windlass.core.workspace import Workspace
 from windlass.evaluate.exams import report
 from windlass.evaluate.questions import derive_exam, load_items
 from windlass.evaluate.tables import render_report
-from windlass.loop.assemble import TASK, cached, load_assistant, load_models
-from windlass.loop.baselines import comparison
-from windlass.loop.candidate import Recipe, first_variant
+from windlass.loop.assistants.assemble import TASK, cached, load_assistant, load_models
+from windlass.loop.assistants.measure import measure
 from windlass.loop.ledger import Ledger
-from windlass.loop.lineage import lineage, render_tree
-from windlass.loop.measure import measure
-from windlass.loop.release import live, promote
+from windlass.loop.lineage.graph import lineage, render_tree
+from windlass.loop.lineage.tokens import token_spans
+from windlass.loop.releasing.releases import live, promote
 from windlass.loop.text import waterfall
-from windlass.loop.token_lineage import token_spans
-from windlass.loop.turn import render_turn, turn
-from windlass.loop.users import simulate_users
+from windlass.loop.training.baselines import comparison
+from windlass.loop.turning.candidate import Recipe, first_variant
+from windlass.loop.turning.one_recipe import render_turn, turn
+from windlass.loop.turning.users import simulate_users
 
 if TYPE_CHECKING:
     from openai import OpenAI

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from windlass.core.workspace import Workspace
-from windlass.loop.release import live
+from windlass.loop.releasing.releases import live
 
 _ADAPTER = "adapter_config.json"
 _WRITING = (None, "CAUSAL_LM", "SEQ_2_SEQ_LM")

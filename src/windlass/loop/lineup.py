@@ -11,7 +11,7 @@ from typing import Any
 from windlass.core.errors import ConfigError, InputError, MissingExtra, Unsupported
 from windlass.core.protocols import Adaptable, ChatModel, Classifying, Embedder, Reranker
 from windlass.core.workspace import Workspace
-from windlass.loop.assemble import load_models, newest_models
+from windlass.loop.assistants.assemble import load_models, newest_models
 from windlass.loop.encoders import encoder_place
 
 

@@ -24,7 +24,7 @@ def surroundings(ws: Workspace | None) -> Surroundings:
 
 
 def _local(ws: Workspace | None, name: str) -> Model:
-    from windlass.loop.assemble import model_artifact
+    from windlass.loop.assistants.assemble import model_artifact
     from windlass.loop.encoders import encoder_place
     from windlass.serve.encoders.opening import encoder_in, holds_encoder
     from windlass.serve.engine.local import LocalModel

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from windlass.core import semconv
 from windlass.core.records import MetricPoint, SpanRecord
-from windlass.loop.lineage import answered, asked, citations_of, shortened
+from windlass.loop.lineage.graph import answered, asked, citations_of, shortened
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 

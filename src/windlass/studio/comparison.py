@@ -5,7 +5,17 @@ from __future__ import annotations
 from starlette.responses import JSONResponse, Response
 
 from windlass.core.errors import InputError
-from windlass.loop.runs import HELD_OUT, LOSS, TOKENS, Tracked, differences, equal_loss, labels, reached, tracked
+from windlass.loop.training.runs import (
+    HELD_OUT,
+    LOSS,
+    TOKENS,
+    Tracked,
+    differences,
+    equal_loss,
+    labels,
+    reached,
+    tracked,
+)
 from windlass.studio.runs import curve
 from windlass.studio.web import Visit
 

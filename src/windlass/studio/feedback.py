@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from windlass.core.errors import InputError
-from windlass.loop.feedback import give_feedback
+from windlass.loop.harvesting.feedback import give_feedback
 from windlass.studio.traces import spans_of
 from windlass.studio.web import Visit
 

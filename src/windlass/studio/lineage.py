@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from windlass.core import semconv
 from windlass.core.records import SpanRecord
-from windlass.loop.lineage import LineageGraph, Node, answered, find_spans, lineage
+from windlass.loop.lineage.graph import LineageGraph, Node, answered, find_spans, lineage
 from windlass.studio.ask import document_address
 from windlass.studio.layers import HEIGHT, WIDTH, layout
 from windlass.studio.traces import citations
@@ -144,7 +144,7 @@ def _tokens(visit: Visit, spans: Sequence[SpanRecord]) -> list[str]:
         if span.operation in ("chat", "text_completion") and isinstance(digest, str):
             model = visit.ws.artifacts.find(digest)
             if model is not None and model.kind == "model" and "tokenizer.json" in model.record.files:
-                from windlass.loop.token_lineage import token_spans
+                from windlass.loop.lineage.tokens import token_spans
 
                 text = answered(span)
                 return [text[start:end] for start, end in token_spans(model, text)[:MAX_TOKENS]]

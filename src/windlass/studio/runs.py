@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import NotFound
 from windlass.core.records import ArtifactRecord, MetricPoint, RunRecord
-from windlass.loop.runs import HELD_OUT, LOSS, TOKENS
+from windlass.loop.training.runs import HELD_OUT, LOSS, TOKENS
 from windlass.studio.web import Visit
 
 MAX_POINTS = 1_500

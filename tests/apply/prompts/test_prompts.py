@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from windlass.apply.prompts import Example, Prompt, artifact, diff, read_prompt, write_prompt
 from windlass.core.errors import InputError, NotFound, WorkspaceBusy
 from windlass.core.workspace import Workspace
-from windlass.loop import release
+from windlass.loop.releasing import releases
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 numbers = st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
@@ -128,9 +128,9 @@ def test_live_is_what_the_task_serves(ws: Workspace) -> None:
     """The gate, a label set by hand and a rollback are one list of changes."""
     one, two = (artifact.add(ws, "tone", Prompt(text)) for text in ("One.", "Two."))
     artifact.label(ws, one, "tone", "live")
-    release.promote(ws, "tone", artifact.variant_of(ws, "tone", two), None, "better")
+    releases.promote(ws, "tone", artifact.variant_of(ws, "tone", two), None, "better")
     assert artifact.find(ws, "tone:live").ref == "tone@2"
-    release.rollback(ws, "tone")
+    releases.rollback(ws, "tone")
     assert artifact.find(ws, "tone:live").ref == "tone@1"
 
 

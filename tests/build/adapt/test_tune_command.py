@@ -22,8 +22,8 @@ from windlass.build.adapt.tuning import OBJECTIVES
 from windlass.cli.main import main
 from windlass.core.documents import Document, write_documents
 from windlass.core.workspace import Workspace
-from windlass.loop.conversations import Wanted, form_of, harvest_conversations
-from windlass.loop.feedback import give_feedback
+from windlass.loop.harvesting.conversations import Wanted, form_of, harvest_conversations
+from windlass.loop.harvesting.feedback import give_feedback
 
 QUICK = ("--set", "run.compile=no", "--set", "run.precision=fp32", "--steps", "2")
 
@@ -76,7 +76,7 @@ def test_an_index_teaches_ranking(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_encoder(tmp_path / "bert", "Bert", "Model")
-    monkeypatch.setattr("windlass.loop.assemble.load_embedder", lambda index: HashingEmbedder())
+    monkeypatch.setattr("windlass.loop.assistants.assemble.load_embedder", lambda index: HashingEmbedder())
     with Workspace(tmp_path) as ws:
         texts = [" ".join(WORDS[n:] + WORDS[:n])[:60] for n in range(10)]
         documents = [

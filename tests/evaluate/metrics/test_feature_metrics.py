@@ -12,8 +12,8 @@ from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
 from windlass.core.errors import InputError
-from windlass.evaluate.metrics.bertscore import Tokens, bertscore, inverse_frequencies
 from windlass.evaluate.metrics.features import clip_score, fid, kid, manifold
+from windlass.evaluate.metrics.text.bertscore import Tokens, bertscore, inverse_frequencies
 
 RNG = np.random.default_rng(0)
 REAL = RNG.normal(size=(300, 12)) @ RNG.normal(size=(12, 12))

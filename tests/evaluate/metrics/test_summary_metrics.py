@@ -17,7 +17,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from tests.evaluate.metrics.texts_at_hand import WORDS, texts
 
 from windlass.core.errors import InputError
-from windlass.evaluate.metrics.edits import (
+from windlass.evaluate.metrics.text.edits import (
     distance,
     edit_counts,
     edit_distance,
@@ -27,9 +27,9 @@ from windlass.evaluate.metrics.edits import (
     word_error_rate,
     word_information_lost,
 )
-from windlass.evaluate.metrics.meteor import meteor, words
-from windlass.evaluate.metrics.rouge import Rouge, rouge_l, rouge_lsum, rouge_n
-from windlass.evaluate.metrics.stemming import stem
+from windlass.evaluate.metrics.text.meteor import meteor, words
+from windlass.evaluate.metrics.text.rouge import Rouge, rouge_l, rouge_lsum, rouge_n
+from windlass.evaluate.metrics.text.stemming import stem
 
 FOUND, RIGHT = texts(150, seed=3, references=2)
 FOUND = [text.replace(" and ", "\n") for text in FOUND]

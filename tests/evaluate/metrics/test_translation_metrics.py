@@ -9,10 +9,10 @@ from sacrebleu.metrics import BLEU, CHRF, TER
 from tests.evaluate.metrics.texts_at_hand import texts
 
 from windlass.core.errors import InputError
-from windlass.evaluate.metrics.bleu import bleu, bleu_counts, sentence_bleu
-from windlass.evaluate.metrics.chrf import chrf, chrf_counts, sentence_chrf
-from windlass.evaluate.metrics.ter import ter, ter_counts
-from windlass.evaluate.metrics.tokens import TOKENISERS, tokenised
+from windlass.evaluate.metrics.text.bleu import bleu, bleu_counts, sentence_bleu
+from windlass.evaluate.metrics.text.chrf import chrf, chrf_counts, sentence_chrf
+from windlass.evaluate.metrics.text.ter import ter, ter_counts
+from windlass.evaluate.metrics.text.tokens import TOKENISERS, tokenised
 
 FOUND, RIGHT = texts(150, references=3)
 COLUMNS = [list(column) for column in zip(*RIGHT)]

@@ -21,12 +21,12 @@ from windlass.core.values import ChatRequest, Message
 from windlass.core.workspace import Workspace
 from windlass.evaluate.experiments.experiment import compare
 from windlass.evaluate.policy import Policy
-from windlass.loop import release
 from windlass.loop.evaluating.evaluation import evaluate, read_results
 from windlass.loop.evaluating.experiments import invalid, invalidate, store_experiment
 from windlass.loop.evaluating.items import Item, read_items
 from windlass.loop.evaluating.running import Asking
 from windlass.loop.evaluating.scorers import code_digest, equal, scorer, scorers
+from windlass.loop.releasing import releases
 
 FORTY = items(40)
 ONE = Asking(at_once=1)
@@ -206,7 +206,7 @@ def test_named_metrics_compare_words() -> None:
 
 def test_an_invalid_experiment_backs_no_promotion(ws: Workspace) -> None:
     first = artifact.variant_of(ws, "tone", artifact.add(ws, "tone", tone.prompt))
-    release.promote(ws, "tone", first, None, "the first")
+    releases.promote(ws, "tone", first, None, "the first")
     sides = [
         evaluate(ws, tone.using(model=Answering(play), prompt=Prompt(words)), items(100)).results
         for play, words in ((half, tone.prompt.instructions), (right, "Odd reviews are good."))
@@ -221,9 +221,9 @@ def test_an_invalid_experiment_backs_no_promotion(ws: Workspace) -> None:
     invalidate(ws, kept, "the items leaked", "me")
     candidate = ws.artifacts.get(kept.parent("candidate"))
     with pytest.raises(InputError, match="declared invalid by me: the items leaked"):
-        release.promote(ws, "tone", candidate, kept, "better")
+        releases.promote(ws, "tone", candidate, kept, "better")
     again = store_experiment(ws, "tone", compare(*sides, Policy("equal"), seed=1))
-    assert release.promote(ws, "tone", candidate, again, "better").experiment == again.digest
+    assert releases.promote(ws, "tone", candidate, again, "better").experiment == again.digest
 
 
 SHOP = '''

@@ -16,13 +16,13 @@ from windlass.core.errors import InputError, ProviderError, TimedOut, TooLong
 from windlass.core.values import ChatRequest, ChatResponse, Message, Usage
 from windlass.core.workspace import Workspace
 from windlass.evaluate.gate import superiority
-from windlass.loop import release
 from windlass.loop.evaluating.items import Item, parted
 from windlass.loop.evaluating.scorers import equal
 from windlass.loop.metering import Meter, Metered
 from windlass.loop.prompting.optimising import optimise, weigh
 from windlass.loop.prompting.searching import Candidate, Ground, Search, best, drawn, search
 from windlass.loop.prompting.trial import Trial
+from windlass.loop.releasing import releases
 
 
 @task
@@ -92,12 +92,12 @@ def test_what_helps_is_found_compared_and_promoted(ws: Workspace, answer: Any) -
     assert found.verdict.decision == "GO" and found.candidate is not None and found.experiment is not None
     assert artifact.find(ws, "tone:live").digest == found.candidate.digest
     assert found.candidate.parent("incumbent") == found.incumbent.digest
-    assert release.live_variant(ws, "tone").parent("prompt") == found.candidate.digest
+    assert releases.live_variant(ws, "tone").parent("prompt") == found.candidate.digest
     prompt = artifact.read(found.candidate)
     assert prompt.examples if sets else prompt.instructions == "Odd reviews are good."
     live = tone.using(model=Answering(right), prompt="tone:live")
     assert live("review 3") == "good"
-    release.rollback(ws, "tone")
+    releases.rollback(ws, "tone")
     assert artifact.find(ws, "tone:live").digest == found.incumbent.digest
 
 
@@ -152,7 +152,7 @@ def test_a_search_never_spends_more_than_its_budget(ws: Workspace, limit: Budget
     with pytest.raises(OverBudget, match="kept for the comparison"):
         optimise(ws, tone.using(model=model), items(300), limit)
     assert len(model.requests) <= 50 if limit.tokens == 500 else len(model.requests) <= 100
-    assert release.live(ws, "tone") is not None and artifact.find(ws, "tone:live").ref == "tone@1"
+    assert releases.live(ws, "tone") is not None and artifact.find(ws, "tone:live").ref == "tone@1"
 
 
 def test_the_meter_stops_before_the_call() -> None:

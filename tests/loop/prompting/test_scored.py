@@ -23,6 +23,9 @@ def test_metrics_by_name() -> None:
     assert scored_by("exact")(3, 3) == 1 and scored_by("exact")("3", "4") == 0
     assert scored_by("json-f1")(Person("Ada", 36), Person("Ada", 37)) == 0.5
     assert scored_by("edit-distance")("abc", "abd") == -1, "less is better, and a search looks for more"
+    assert scored_by("exact")(["a cat", "one cat"], "one cat") == 1, "any of several references"
+    assert scored_by("exact")(["a cat", "a dog"], ["a cat", "a dog"]) == 1, "an answer that is a list"
+    assert scored_by("exact")(["a cat", "a dog"], ["a dog", "a cat"]) == 0
     assert named(scored_by("F1")) == named(scored_by("f1")) != named(scored_by("exact"))
 
 

@@ -28,7 +28,7 @@ from windlass.loop.metering import Meter, Metered
 from windlass.loop.prompting import optimising
 from windlass.loop.prompting.optimising import optimise
 from windlass.loop.prompting.searching import Search
-from windlass.loop.release import live
+from windlass.loop.releasing.releases import live
 
 SMALL = Search(sets=2, proposals=2, rounds=2)
 ITEMS = 160

@@ -24,7 +24,7 @@ from windlass.core.errors import ConfigError, ProviderError
 from windlass.core.trace import Recorder
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Message
 from windlass.core.workspace import Workspace
-from windlass.loop.release import promote
+from windlass.loop.releasing.releases import promote
 from windlass.loop.releasing.routing import Routed
 from windlass.loop.releasing.trial import must_run, states
 from windlass.serve.app import create_app

@@ -11,7 +11,7 @@ from windlass.core.artifacts import Artifact
 from windlass.core.errors import NotFound
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Message
 from windlass.core.workspace import Workspace
-from windlass.loop.release import promote, rollback
+from windlass.loop.releasing.releases import promote, rollback
 from windlass.loop.releasing.routing import Routed
 
 

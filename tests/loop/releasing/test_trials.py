@@ -16,11 +16,11 @@ from windlass.core.errors import InputError, NotFound, WorkspaceBusy
 from windlass.core.workspace import Workspace
 from windlass.evaluate.gate import Rule, non_inferiority, superiority
 from windlass.evaluate.policy import Policy
-from windlass.loop.release import live_variant, promote, rollback
 from windlass.loop.releasing import watching
 from windlass.loop.releasing.assigning import arm_of
 from windlass.loop.releasing.bandit import earned, thompson_shares
 from windlass.loop.releasing.measuring import Seen, seen
+from windlass.loop.releasing.releases import live_variant, promote, rollback
 from windlass.loop.releasing.showing import adjusted, rendered
 from windlass.loop.releasing.trial import Followed, begin, change_shares, end, must_run, running, states
 from windlass.loop.releasing.watching import promote_winner, watch, with_shares

@@ -9,8 +9,8 @@ from windlass.core.artifacts import Artifact
 from windlass.core.records import ScoreRecord, SpanRecord
 from windlass.core.workspace import Workspace
 from windlass.evaluate.policy import Policy
-from windlass.loop.release import promote
 from windlass.loop.releasing.measuring import UNIT
+from windlass.loop.releasing.releases import promote
 from windlass.loop.releasing.routing import assigned
 from windlass.loop.releasing.trial import State, Trial, begin, new_id
 

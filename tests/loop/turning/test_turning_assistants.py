@@ -25,19 +25,19 @@ from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Message, 
 from windlass.core.workspace import Workspace
 from windlass.evaluate.policy import Policy
 from windlass.evaluate.questions import load_items
-from windlass.loop import release
-from windlass.loop.assemble import load_assistant
-from windlass.loop.candidate import Recipe, first_variant
-from windlass.loop.harvest import check_leak, harvest, load_harvest
+from windlass.loop.assistants.assemble import load_assistant
+from windlass.loop.assistants.variant import VariantSpec, read_variant
+from windlass.loop.harvesting.harvest import check_leak, harvest, load_harvest
+from windlass.loop.releasing import releases
 from windlass.loop.releasing.routing import assigned
 from windlass.loop.releasing.trial import end, must_run
-from windlass.loop.turn import turns_before
+from windlass.loop.turning.candidate import Recipe, first_variant
+from windlass.loop.turning.comparison import turns_before
 from windlass.loop.turning.curate import curate_questions
 from windlass.loop.turning.spending import Limits
 from windlass.loop.turning.synthetic import synthetic_questions
-from windlass.loop.turning.turns import Plan, turn_assistant
-from windlass.loop.users import simulate_users
-from windlass.loop.variant import VariantSpec, read_variant
+from windlass.loop.turning.turn import Plan, turn_assistant
+from windlass.loop.turning.users import simulate_users
 
 EMBEDDER = NoisyEmbedder()
 RECIPE = Recipe(adapt=AdaptSettings(rank=16, learning_rate=0.01, batch=32, lexical_weight=0.0))
@@ -49,7 +49,7 @@ def prepare(home: Path) -> Workspace:
     """A world that searches by words alone, and whose users have spoken."""
     ws = make_world(home, pages=200)
     first = first_variant(ws, ws.artifacts.get("index"), ws.artifacts.get("exam"), EMBEDDER, spec=WEAK)
-    release.promote(ws, "assistant", first, None, "the first")
+    releases.promote(ws, "assistant", first, None, "the first")
     simulate_users(ws, load_assistant(ws, embedder=EMBEDDER), load_items(ws.artifacts.get("exam"), "harvest"))
     return ws
 
@@ -74,7 +74,7 @@ def test_the_best_of_several_is_compared_and_promoted(ws: Workspace) -> None:
     assert turned.promoted and len(turned.compared) == 1
     assert {one.name for one in turned.tried} == set(QUICK.only)
     assert turned.compared[0].number == 1 and turned.compared[0].error_rate == 0.025
-    assert release.live_variant(ws, "assistant").digest == turned.compared[0].candidate.digest
+    assert releases.live_variant(ws, "assistant").digest == turned.compared[0].candidate.digest
     assert turned.compared[0].gains[0].difference.low > 0
     assert turns_before(ws, ws.artifacts.get("exam")) == 1, "those that lost the race used no test question"
     text = (turned.report.path / "report.md").read_text()
@@ -83,9 +83,9 @@ def test_the_best_of_several_is_compared_and_promoted(ws: Workspace) -> None:
 
     again = turn_assistant(ws, plan=QUICK, recipe=RECIPE, embedder=EMBEDDER)
     assert again.resumed and again.promoted and again.report.digest == turned.report.digest
-    assert len(release.history(ws, "assistant")) == 2
+    assert len(releases.history(ws, "assistant")) == 2
 
-    release.rollback(ws, "assistant")
+    releases.rollback(ws, "assistant")
     third = turn_assistant(ws, plan=QUICK, recipe=RECIPE, embedder=EMBEDDER)
     assert third.resumed and not third.promoted and "rolled back since" in third.page.verdict
     assert turns_before(ws, ws.artifacts.get("exam")) == 1
@@ -93,12 +93,12 @@ def test_the_best_of_several_is_compared_and_promoted(ws: Workspace) -> None:
 
 def test_what_passes_may_go_to_some_users_first(ws: Workspace) -> None:
     plan = replace(QUICK, canary=0.2)
-    before = release.live_variant(ws, "assistant")
+    before = releases.live_variant(ws, "assistant")
     turned = turn_assistant(ws, plan=plan, recipe=RECIPE, embedder=EMBEDDER)
     candidate = turned.compared[0].candidate.digest
     assert turned.trial is not None and not turned.promoted
     assert turned.trial.shares == {before.digest: 0.8, candidate: 0.2} and turned.trial.trial.promotes
-    assert release.live_variant(ws, "assistant").digest == before.digest
+    assert releases.live_variant(ws, "assistant").digest == before.digest
     assert "20 of a hundred users" in (turned.report.path / "report.md").read_text()
     users = [assigned(ws, "assistant", f"user-{n}").variant for n in range(500)]
     assert 50 <= users.count(candidate) <= 150, "of 500, a fifth are meant"
@@ -143,7 +143,7 @@ def test_other_passages_and_a_second_search_are_candidates_too(ws: Workspace) ->
     plan = Plan(only=("sentences", "feedback"))
     turned = turn_assistant(ws, plan=plan, recipe=RECIPE, embedder=EMBEDDER)
     assert {one.name for one in turned.tried if one.gain is not None} == {"sentences", "feedback"}
-    live = read_variant(release.live_variant(ws, "assistant"))
+    live = read_variant(releases.live_variant(ws, "assistant"))
     if turned.promoted:
         assert live != WEAK
     else:
@@ -165,7 +165,7 @@ sys.path[:0] = sys.argv[2:]
 from pathlib import Path
 from test_turning_assistants import EMBEDDER, QUICK, RECIPE
 from windlass.core.workspace import Workspace
-from windlass.loop.turning.turns import turn_assistant
+from windlass.loop.turning.turn import turn_assistant
 with Workspace(Path(sys.argv[1])) as ws:
     print("ready", flush=True)
     turn_assistant(ws, plan=QUICK, recipe=RECIPE, embedder=EMBEDDER, tell=lambda line: print(line, flush=True))
@@ -192,7 +192,7 @@ def test_killed_anywhere_and_run_again(ws: Workspace, stage: str) -> None:
     process.stdout.close()
     turned = turn_assistant(ws, plan=QUICK, recipe=RECIPE, embedder=EMBEDDER)
     assert turned.promoted and turned.compared[-1].number == 1
-    assert len(release.history(ws, "assistant")) == 2
+    assert len(releases.history(ws, "assistant")) == 2
     assert len(ws.store.artifacts("experiment")) == 1 and len(ws.store.artifacts("report")) == 1
 
 
@@ -273,7 +273,7 @@ def test_a_model_writes_questions_within_its_budget(ws: Workspace) -> None:
 def test_a_turn_before_anybody_asked_says_so(tmp_path: Path) -> None:
     with make_world(tmp_path, pages=200) as ws:
         first = first_variant(ws, ws.artifacts.get("index"), ws.artifacts.get("exam"), EMBEDDER, spec=WEAK)
-        release.promote(ws, "assistant", first, None, "the first")
+        releases.promote(ws, "assistant", first, None, "the first")
         with pytest.raises(InputError, match="No feedback"):
             turn_assistant(ws, plan=QUICK, embedder=EMBEDDER)
         turned = turn_assistant(ws, plan=QUICK, recipe=RECIPE, synthetic=True, most=200, embedder=EMBEDDER)
@@ -287,7 +287,7 @@ def test_a_turn_of_everything_on_the_command_line(
     place = ["--workspace", str(ws.home)]
     assert main(["turn", *place]) == 2
     assert "not an embedder of this installation" in capsys.readouterr().err
-    monkeypatch.setattr("windlass.loop.turning.turns.load_embedder", lambda index: EMBEDDER)
+    monkeypatch.setattr("windlass.loop.turning.turn.load_embedder", lambda index: EMBEDDER)
     assert main(["turn", "--only", "weights", "ranks", *place]) == 0
     shown = capsys.readouterr()
     assert "PROMOTED: 'assistant' now serves" in shown.out and "report:" in shown.out

@@ -24,14 +24,14 @@ from windlass.core.workspace import Workspace
 from windlass.evaluate.experiments.stored import KIND
 from windlass.evaluate.gate import Limit, non_inferiority, superiority
 from windlass.evaluate.policy import Policy
-from windlass.loop import release
 from windlass.loop.evaluating.items import Item
-from windlass.loop.feedback import give_feedback
+from windlass.loop.harvesting.feedback import give_feedback
 from windlass.loop.prompting.searching import Search
+from windlass.loop.releasing import releases
 from windlass.loop.turning.heard import listen
 from windlass.loop.turning.spending import Clock, Limits
 from windlass.loop.turning.students import Teaching, balanced, labels_of, teachable
-from windlass.loop.turning.turns import Plan, turn_task
+from windlass.loop.turning.turn import Plan, turn_task
 from windlass.serve.encoders.label_model import LabelModel
 
 ANIMALS, THINGS = ("cat", "violin", "bread"), ("pump", "water", "mat")
@@ -208,7 +208,7 @@ def test_a_student_takes_over_what_it_does_as_well_and_faster(ws: Workspace, mon
 
     with surrounded(surroundings(ws)):
         assert kind.using(model=model).using(prompt="kind:live")("a cat") == "animal"
-    release.rollback(ws, "kind")
+    releases.rollback(ws, "kind")
     assert "model" not in artifact.read(artifact.find(ws, "kind:live")).settings
 
 
@@ -284,7 +284,7 @@ sys.path[:0] = sys.argv[2:]
 from pathlib import Path
 from test_turning_tasks import Answering, PAID, SEARCH, helped, kind
 from windlass.core.workspace import Workspace
-from windlass.loop.turning.turns import turn_task
+from windlass.loop.turning.turn import turn_task
 with Workspace(Path(sys.argv[1])) as ws:
     print("ready", flush=True)
     model = kind.using(model=Answering(helped))
@@ -312,7 +312,7 @@ def test_killed_anywhere_and_run_again(ws: Workspace, stage: str) -> None:
     process.stdout.close()
     turned = turn_task(ws, kind.using(model=Answering(helped)), PAID, settings=SEARCH)
     assert turned.promoted and turned.compared[-1].number == 1
-    assert len(ws.store.artifacts(KIND)) == 1 and len(release.history(ws, "kind")) == 2
+    assert len(ws.store.artifacts(KIND)) == 1 and len(releases.history(ws, "kind")) == 2
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from windlass.core.answers import answer_f1, exact_match, normalised
 from windlass.core.errors import InputError
-from windlass.evaluate.metrics.texts import paired
+from windlass.evaluate.metrics.text.texts import paired
 
 T = TypeVar("T")
 

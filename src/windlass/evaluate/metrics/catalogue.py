@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 
 from windlass.core.errors import InputError
 from windlass.evaluate.metrics.answers import exact, exact_strict, f1
-from windlass.evaluate.metrics.bleu import bleu, bleu_counts, sentence_bleu
 from windlass.evaluate.metrics.choices import chosen
-from windlass.evaluate.metrics.chrf import chrf, chrf_counts, sentence_chrf
-from windlass.evaluate.metrics.edits import (
+from windlass.evaluate.metrics.numeric import numeric
+from windlass.evaluate.metrics.structured import json_field_f1, json_valid
+from windlass.evaluate.metrics.text.bleu import bleu, bleu_counts, sentence_bleu
+from windlass.evaluate.metrics.text.chrf import chrf, chrf_counts, sentence_chrf
+from windlass.evaluate.metrics.text.edits import (
     edit_counts,
     edit_distance,
     edit_similarity,
@@ -33,12 +35,10 @@ from windlass.evaluate.metrics.edits import (
     word_error_rate,
     word_information_lost,
 )
-from windlass.evaluate.metrics.meteor import meteor
-from windlass.evaluate.metrics.numeric import numeric
-from windlass.evaluate.metrics.rouge import rouge_l, rouge_lsum, rouge_n
-from windlass.evaluate.metrics.structured import json_field_f1, json_valid
-from windlass.evaluate.metrics.ter import ter, ter_counts
-from windlass.evaluate.metrics.texts import References
+from windlass.evaluate.metrics.text.meteor import meteor
+from windlass.evaluate.metrics.text.rouge import rouge_l, rouge_lsum, rouge_n
+from windlass.evaluate.metrics.text.ter import ter, ter_counts
+from windlass.evaluate.metrics.text.texts import References
 
 Better = Literal["higher", "lower"]
 Values = Callable[[Sequence[str], References], NDArray[np.float64]]

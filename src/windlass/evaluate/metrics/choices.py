@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.core.errors import InputError
-from windlass.evaluate.metrics.texts import References, paired
+from windlass.evaluate.metrics.text.texts import References, paired
 
 
 def letter_in(text: str, letters: str = "ABCD") -> str | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from windlass.core.errors import InputError
 from windlass.evaluate.metrics.catalogue import Metric
-from windlass.evaluate.metrics.texts import References
+from windlass.evaluate.metrics.text.texts import References
 from windlass.evaluate.statistics.bootstrap import bootstrap_sums
 from windlass.evaluate.statistics.checks import Clusters
 from windlass.evaluate.statistics.intervals import Interval

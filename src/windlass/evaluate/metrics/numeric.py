@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from windlass.core.errors import InputError
 from windlass.core.extracting import number_in
-from windlass.evaluate.metrics.texts import References, paired
+from windlass.evaluate.metrics.text.texts import References, paired
 
 Read = Literal["marked", "last", "all"]
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from windlass.core.errors import InputError
 from windlass.core.json_schema import check_schema, same, valid
 from windlass.evaluate.metrics.assignment import best_pairs
-from windlass.evaluate.metrics.texts import References, paired
+from windlass.evaluate.metrics.text.texts import References, paired
 
 Same = Callable[[Any, Any], bool]
 

@@ -55,7 +55,7 @@ def open_model(ws: Workspace | None, name: str, how: Opening | None = None) -> O
 
 
 def _local(ws: Workspace | None, name: str, how: Opening) -> Opened:
-    from windlass.loop.assemble import model_artifact
+    from windlass.loop.assistants.assemble import model_artifact
     from windlass.serve.engine.local import LocalModel
     from windlass.serve.engine.scoring.language import EngineLanguageModel
 

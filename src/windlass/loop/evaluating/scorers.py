@@ -28,6 +28,33 @@ def equal(wanted: Any, given: Any) -> float:
     return float(wanted == given)
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class OfTexts:
+    """A metric of the catalogue on answers of any type: what is no text is compared as JSON. Several texts that are
+    wanted of one are its references. Raises `InputError` for a metric that is of no single answer."""
+
+    known: catalogue.Metric
+
+    def __post_init__(self) -> None:
+        if self.known.values is None:
+            scores = [one.name for one in catalogue.METRICS.values() if one.values is not None]
+            raise InputError(
+                f"The metric '{self.known.name}' does not score answers one by one.", f"These do: {', '.join(scores)}."
+            )
+
+    @property
+    def values(self) -> catalogue.Values:
+        assert self.known.values is not None  # checked where it was made
+        return self.known.values
+
+    def __call__(self, wanted: Any, given: Any) -> float:
+        references = wanted if isinstance(wanted, list | tuple | set) and isinstance(given, str) else [wanted]
+        return float(values_of(self.known, [text_of(given)], [[text_of(one) for one in references]])[0])
+
+    def __repr__(self) -> str:
+        return self.known.name
+
+
 @dataclass(frozen=True, slots=True)
 class Scorer:
     name: str
@@ -50,7 +77,8 @@ def scorer(metric: str | Metric) -> Scorer:
     if metric == equal.__name__:
         return Scorer(metric, equal, code_digest(equal))
     if ":" not in metric:
-        return _of_texts(catalogue.metric(metric))
+        texts = OfTexts(catalogue.metric(metric))
+        return Scorer(texts.known.name, texts, code_digest(texts.values))
     found = load_function(metric)
     return Scorer(metric.rpartition(":")[2], found, code_digest(found))
 
@@ -65,21 +93,6 @@ def scorers(metrics: Sequence[str | Metric]) -> list[Scorer]:
         if names.count(name) > 1:
             raise InputError(f"Two metrics are called '{name}'.", "Give each a name of its own.")
     return found
-
-
-def _of_texts(known: catalogue.Metric) -> Scorer:
-    """A metric of the catalogue on the texts of the answers. Raises `InputError` for one that is of no single text."""
-    values = known.values
-    if values is None:
-        raise InputError(
-            f"'{known.name}' is no metric of one answer: {known.what}.", "Take one that is, such as f1 or exact."
-        )
-
-    def score(wanted: Any, given: Any) -> float:
-        several = wanted if isinstance(wanted, list | tuple | set) else [wanted]
-        return float(values_of(known, [text_of(given)], [[text_of(one) for one in several]])[0])
-
-    return Scorer(known.name, score, code_digest(values))
 
 
 def code_digest(function: Callable[..., Any]) -> str:

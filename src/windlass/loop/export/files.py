@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from windlass.core.files import atomic_write
-from windlass.loop.runs import Tracked
+from windlass.loop.training.runs import Tracked
 
 
 def to_csv(run: Tracked, folder: Path) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 
 from windlass.core.errors import InputError, WindlassError
-from windlass.loop.runs import Tracked, flat
+from windlass.loop.training.runs import Tracked, flat
 
 _STATUS = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "running": "RUNNING"}
 _BATCH, _PARAMS = 1000, 100  # most points, and most parameters, that one request may hold

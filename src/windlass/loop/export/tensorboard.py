@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from windlass.core.files import atomic_write
-from windlass.loop.runs import Tracked
+from windlass.loop.training.runs import Tracked
 
 _VARINT, _DOUBLE, _BYTES, _FLOAT = 0, 1, 2, 5  # wire types
 _DT_STRING = 7

@@ -2,8 +2,9 @@
 
 **What the verdict is worth.** The items are divided by cluster into three: the search learns from the first, chooses
 by the second, and never sees the third, on which what it chose is compared with what is live, item by item. The gate
-decides on the interval. Several searches on the same held-out items share one error rate as turns do (`loop/turn.py`):
-all of them together ever promote a prompt that is no better with probability at most `total_error`.
+decides on the interval. Several searches on the same held-out items share one error rate as turns do
+(`loop/turning/comparison.py`): all of them together ever promote a prompt that is no better with probability at most
+`total_error`.
 
 The budget holds for everything. What the comparison will take is known from what the incumbent took in the search, and
 is kept back for it. A search that was stopped, by Ctrl-C, a kill or its budget, is gone on with by the same call, with
@@ -41,8 +42,8 @@ from windlass.loop.journal import Journal
 from windlass.loop.metering import Meter, Metered, identity
 from windlass.loop.prompting.searching import Candidate, Ground, Search, Tell, best, search
 from windlass.loop.prompting.trial import Result, Trial
-from windlass.loop.release import live, promote
-from windlass.loop.turn import TOTAL_ERROR, error_rate
+from windlass.loop.releasing.releases import live, promote
+from windlass.loop.turning.comparison import TOTAL_ERROR, error_rate
 
 SEARCH = "search.json"
 """Beside the experiment: what else was tried."""

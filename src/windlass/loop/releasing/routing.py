@@ -17,9 +17,9 @@ from windlass.core.protocols import ChatModel
 from windlass.core.trace import marked
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse
 from windlass.core.workspace import Workspace
-from windlass.loop.release import live_variant
 from windlass.loop.releasing.assigning import arm_of
 from windlass.loop.releasing.measuring import ARM, PROPENSITY, TRIAL, UNIT
+from windlass.loop.releasing.releases import live_variant
 from windlass.loop.releasing.trial import Followed, running
 
 

@@ -15,9 +15,9 @@ from windlass.core.errors import InputError, WindlassError, WorkspaceBusy
 from windlass.core.workspace import Workspace
 from windlass.evaluate.gate import Verdict
 from windlass.evaluate.online import Tally, look
-from windlass.loop.release import live, promote
 from windlass.loop.releasing.bandit import thompson_shares
 from windlass.loop.releasing.measuring import Seen, seen
+from windlass.loop.releasing.releases import live, promote
 from windlass.loop.releasing.trial import (
     Looked,
     State,

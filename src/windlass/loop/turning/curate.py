@@ -17,8 +17,8 @@ from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError
 from windlass.core.workspace import Workspace
 from windlass.evaluate.questions import load_items
-from windlass.loop.data_card import data_card
-from windlass.loop.harvest import load_harvest
+from windlass.loop.harvesting.data_card import data_card
+from windlass.loop.harvesting.harvest import load_harvest
 
 NEAR = 0.8
 """Similarity of their words from which two texts count as one."""

@@ -21,7 +21,7 @@ from windlass.core.records import ScoreRecord, SpanRecord
 from windlass.core.redact import MARK
 from windlass.core.workspace import Workspace
 from windlass.loop.evaluating.items import Item
-from windlass.loop.harvest import CORRECTION, FEEDBACK
+from windlass.loop.harvesting.harvest import CORRECTION, FEEDBACK
 from windlass.loop.turning.curate import masked, sift
 
 _PAGE = 500

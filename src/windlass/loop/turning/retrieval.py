@@ -7,7 +7,7 @@
 | `feedback`   | a second search with the question moved towards what the first one found                             |
 | `diverse`    | passages that repeat others stand lower                                                              |
 | `abstention` | when it says that there is no answer, fitted anew                                                    |
-| `adapter`    | vectors that learned from users' questions (`loop/candidate.py`), with hard negatives from the search |
+| `adapter`    | vectors that learned from users' questions (`candidate.py`), with hard negatives from the search |
 | `reranker`   | a cross-encoder that learned from them reads the best passages                                       |
 | `sentences`, `short` | other ways of cutting documents into passages                                                |
 
@@ -47,8 +47,13 @@ from windlass.evaluate.metrics.retrieval import judged_ranks, ndcg
 from windlass.evaluate.outcomes import METRICS, columns
 from windlass.evaluate.policy import Policy
 from windlass.evaluate.questions import ExamItem, load_items
-from windlass.loop.assemble import cached, load_assistant, load_reranker
-from windlass.loop.candidate import (
+from windlass.loop.assistants.assemble import cached, load_assistant, load_reranker
+from windlass.loop.assistants.measure import measure
+from windlass.loop.assistants.variant import make_variant, parts, read_variant, reader_of
+from windlass.loop.harvesting.harvest import check_leak, load_harvest
+from windlass.loop.harvesting.ranking import ranking_dataset
+from windlass.loop.releasing.releases import live_variant
+from windlass.loop.turning.candidate import (
     CONTEXT_WEIGHTS,
     Known,
     Recipe,
@@ -59,14 +64,9 @@ from windlass.loop.candidate import (
     make_candidate,
     plain_index,
 )
-from windlass.loop.harvest import check_leak, load_harvest
-from windlass.loop.measure import measure
-from windlass.loop.ranking import ranking_dataset
-from windlass.loop.release import live_variant
-from windlass.loop.turn import TOTAL_ERROR, compared, exam_of, made
+from windlass.loop.turning.comparison import TOTAL_ERROR, compared, exam_of, made
 from windlass.loop.turning.ground import Compared, Gain, Proposal, Tell
 from windlass.loop.turning.race import Positions, Score
-from windlass.loop.variant import make_variant, parts, read_variant, reader_of
 
 DECISIONS = ("right_decision", "right_outcome")
 """Metrics for which it matters when the assistant abstains."""

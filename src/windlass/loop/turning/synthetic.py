@@ -36,8 +36,8 @@ from windlass.core.trace import Recorder
 from windlass.core.values import Citation
 from windlass.core.workspace import Workspace
 from windlass.evaluate.questions import load_items
-from windlass.loop.data_card import data_card
-from windlass.loop.harvest import Guarded, HarvestItem, clusters_of, question_key
+from windlass.loop.harvesting.data_card import data_card
+from windlass.loop.harvesting.harvest import Guarded, HarvestItem, clusters_of, question_key
 from windlass.loop.turning.curate import sift
 
 Ask = Callable[[Citation], str | None]

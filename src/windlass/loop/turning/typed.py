@@ -52,9 +52,9 @@ from windlass.loop.prompting.optimising import (
 from windlass.loop.prompting.searching import Ground as SearchGround
 from windlass.loop.prompting.searching import Search, best, search
 from windlass.loop.prompting.trial import Result, Trial
-from windlass.loop.release import live_variant
+from windlass.loop.releasing.releases import live_variant
 from windlass.loop.tasks import LOCAL, surroundings
-from windlass.loop.turn import TOTAL_ERROR, at_rate, error_rate, made
+from windlass.loop.turning.comparison import TOTAL_ERROR, at_rate, error_rate, made
 from windlass.loop.turning.ground import Compared, Gain, Proposal, Tell
 from windlass.loop.turning.heard import Heard
 from windlass.loop.turning.race import Positions, Score

@@ -12,7 +12,7 @@ from windlass.build.adapt.recipe import TUNING
 from windlass.build.adapt.rl.rewards.reward import Reward
 from windlass.build.adapt.tuning import tune
 from windlass.core.workspace import Workspace
-from windlass.loop.rollouts import EngineRollouts
+from windlass.loop.training.rollouts import EngineRollouts
 
 
 def by_chance() -> Reward:

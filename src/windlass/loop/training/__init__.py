@@ -1,0 +1,1 @@
+"""What is said of training runs: side by side, beside baselines, as curves, and by the law that they follow."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -98,3 +99,16 @@ def test_doctor_is_content_with_this_installation(tmp_path: Path, capsys: pytest
     text = capsys.readouterr().out
     assert "windlass[serve]" in text
     assert "cores" in text
+
+
+def test_help_comes_in_two_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    told = []
+    for option in ("--help", "--help-all"):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["eval", option])
+        assert stopped.value.code == 0
+        told.append(capsys.readouterr().out)
+    short, whole = (set(re.findall(r"^  (--[a-z-]+)", text, re.MULTILINE)) for text in told)
+    assert {"--metric", "--tasks", "--shots", "--against", "--out"} <= short
+    assert {"--bos", "--truncate", "--served", "--at-once", "--seed"} <= whole - short
+    assert len(told[0].splitlines()) <= 60 < len(told[1].splitlines())

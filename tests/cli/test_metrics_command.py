@@ -109,3 +109,27 @@ def test_other_items_are_not_compared(tmp_path: Path, capsys: pytest.CaptureFixt
     old.write_text('{"found": "a", "right": "b"}', encoding="utf-8")
     assert main(["metrics", str(new), "f1", "--against", str(old)]) == 2
     assert "One file has 4 lines, the other 1" in capsys.readouterr().err
+
+
+def test_a_text_may_hold_any_end_of_line_but_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """U+2028 and its like end a line for Python, not for JSON lines."""
+    file = tmp_path / "some.jsonl"
+    rows = [{"found": f"a{mark}b", "right": f"a{mark}b"} for mark in "\u2028\u2029\x85\x0b\x0c"]
+    file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    assert main(["metrics", str(file), "exact-strict"]) == 0
+    assert "5 items" in capsys.readouterr().out
+
+
+def test_synonyms_are_given_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, words = tmp_path / "some.jsonl", tmp_path / "words.txt"
+    file.write_text('{"found": "a large automobile", "right": "a big car"}\n' * 3, encoding="utf-8")
+    words.write_text("car, automobile\nbig, large\n", encoding="utf-8")
+    scores = []
+    for more in ([], ["--synonyms", str(words)]):
+        assert main(["metrics", str(file), "meteor", "--json", *more]) == 0
+        scores.append(json.loads(capsys.readouterr().out)["meteor"]["score"]["estimate"])
+    assert scores[0] < 0.5 < 0.9 < scores[1]
+    assert main(["metrics", str(file), "f1", "--synonyms", str(words)]) == 2
+    assert "--synonyms belongs to meteor" in capsys.readouterr().err
+    assert main(["metrics", str(file), "meteor", "--synonyms", str(tmp_path)]) == 2
+    assert "index.noun cannot be read" in capsys.readouterr().err

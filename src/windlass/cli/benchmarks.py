@@ -3,51 +3,62 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from windlass.cli import evaluating
+from windlass.cli.helping import Rare
 from windlass.cli.workspace import opened_unless_placed
 from windlass.core.errors import InputError
 
+if TYPE_CHECKING:
+    from argparse import _ArgumentGroup as Group
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("benchmarks", "how well a model does on what others are measured by")
+    from windlass.evaluate.harness.items import Exam
+    from windlass.loop.benchmarks.evaluating import Evaluated
+
+DATA = "WINDLASS_DATA"
+"""Environment variable with the folder of the data."""
+
+
+def add_options(group: Group) -> None:
+    """Those of `windlass eval MODEL --tasks`, which shares --repeats, --seed, --out and --again with typed tasks."""
     group.add_argument(
         "--tasks", nargs="+", metavar="TASK",
-        help="benchmarks by name (`mmlu/astronomy` is a part of one), or files of your own that end in .toml",
+        help="by name; `mmlu/astronomy` is a part; your own: X.toml",
     )  # fmt: skip
-    group.add_argument("--list", action="store_true", help="show the benchmarks, and which of their data are there")
-    group.add_argument(
-        "--data", type=Path, metavar="FOLDER", help="your copy of the data; default: the folder in WINDLASS_DATA"
-    )
-    group.add_argument("--shots", type=int, metavar="N", help="examples before each question; default: the benchmark's")
-    group.add_argument(
-        "--seed", type=int, help="draws the examples; default: the first ones. And seeds what is sampled"
-    )
+    group.add_argument("--list", action="store_true", help="the benchmarks, and if their data are there")
+    group.add_argument("--data", type=Path, metavar="FOLDER", help=f"your copy of the data; default: {DATA}")
+    group.add_argument("--shots", type=int, metavar="N", help="examples before each question")
     group.add_argument("--limit", type=int, metavar="N", help="the first N rows of each file only")
     group.add_argument("--chat", action="store_true", help="through the model's chat template")
-    group.add_argument("--system", metavar="TEXT", help="instructions, in place of the benchmark's own")
-    group.add_argument("--temperature", type=float, default=0.0, help="of written answers; default: 0, greedy")
-    group.add_argument("--repeats", type=int, default=1, metavar="N", help="write each answer N times")
     group.add_argument("--slices", action="store_true", help="show the parts of each benchmark, too")
-    group.add_argument("--policy", default="fp32", help="arithmetic of a local model; default: fp32, which is exact")
-    group.add_argument("--bos", action=argparse.BooleanOptionalAction, help="begin texts with the model's first token")
-    group.add_argument("--truncate", action="store_true", help="cut what is too long at its left, not leave it out")
-    group.add_argument("--served", default="", metavar="NAME", help="which of an endpoint's models is meant")
-    group.add_argument("--api-key-env", metavar="NAME", help="environment variable with an endpoint's key")
+    group.add_argument("--system", metavar="TEXT", help=Rare("instructions, in place of the benchmark's own"))
+    group.add_argument(
+        "--temperature", type=float, default=0.0, metavar="T", help=Rare("of written answers; default: 0, greedy")
+    )
+    group.add_argument("--policy", default="fp32", help=Rare("arithmetic of a local model; default: fp32, exact"))
+    group.add_argument(
+        "--bos", action=argparse.BooleanOptionalAction, help=Rare("begin texts with the model's first token")
+    )
+    group.add_argument(
+        "--truncate", action="store_true", help=Rare("cut what is too long at its left, not leave it out")
+    )
+    group.add_argument("--served", default="", metavar="NAME", help=Rare("which of an endpoint's models is meant"))
+    group.add_argument("--api-key-env", metavar="NAME", help=Rare("environment variable with an endpoint's key"))
 
 
-def refuse(args: argparse.Namespace, others: Callable[[Any], None], why: str, keep: Sequence[str] = ()) -> None:
+def refuse(args: argparse.Namespace, others: Callable[[Any], None], why: str) -> None:
     """Raises `InputError` for options that `others` adds and somebody gave, though what is asked does not know them."""
     given = argparse.ArgumentParser()
     others(given)
     for name, default in vars(given.parse_args([])).items():
-        if name not in keep and getattr(args, name) != default:
+        if getattr(args, name) != default:
             raise InputError(f"--{name.replace('_', '-')} {why}")
 
 
@@ -65,7 +76,6 @@ def list_benchmarks(args: argparse.Namespace) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    from windlass.core.progress import Progress
     from windlass.core.sandbox.process import confinement
     from windlass.evaluate.harness.definitions import read_benchmark
     from windlass.evaluate.harness.items import Asking, make_exam
@@ -73,9 +83,9 @@ def run(args: argparse.Namespace) -> int:
     from windlass.evaluate.harness.running import Sampling
     from windlass.loop.benchmarks.evaluating import data_folder, evaluate_model
     from windlass.loop.benchmarks.models import Opening, open_model
-    from windlass.loop.benchmarks.tables import failures, render, rows, slice_rows
+    from windlass.loop.benchmarks.tables import render, rows, slice_rows
 
-    refuse(args, evaluating.add_options, "belongs to typed tasks, not to benchmarks.", keep=("out",))
+    refuse(args, evaluating.add_options, "belongs to typed tasks, not to benchmarks.")
     if args.out is not None and len(args.tasks) > 1:
         raise InputError("--out takes the results of one benchmark.", "Ask them one after the other.")
     folder = data_folder(args.data)
@@ -92,19 +102,12 @@ def run(args: argparse.Namespace) -> int:
         model = open_model(ws, args.variant, opening)
         try:
             lines, found = [], []
-            for exam in exams:
-                with Progress(exam.name, None, "requests") as progress:
-
-                    def say(done: int, of: int, progress: Progress = progress) -> None:
-                        progress.total = of
-                        progress.update(done)
-
-                    one = evaluate_model(ws, model, exam, sampling=sampling, say=say)
+            for one in evaluate_model(ws, model, exams, sampling=sampling, watch=_watched, again=args.again):
                 found.append(one)
-                lines += rows(exam, one.results, one.measures)
-                lines += slice_rows(exam, one.results) if args.slices else []
-                for line in failures(one.results.items):
-                    print(f"{exam.name}: {line}", file=sys.stderr)
+                lines += rows(one.exam, one.results, one.measures)
+                lines += slice_rows(one.exam, one.results) if args.slices else []
+                for line in _told(one, several=len(exams) > 1):
+                    print(f"{one.exam.name}: {line}", file=sys.stderr)
             truncated = getattr(model, "truncated", 0)
         finally:
             model.close()
@@ -124,3 +127,31 @@ def run(args: argparse.Namespace) -> int:
     if any(not one.measures for one in found):
         raise InputError("On a benchmark every item failed, so that it has no score.", "The reasons stand above.")
     return 0
+
+
+def _told(one: Evaluated, several: bool) -> list[str]:
+    """What is said as soon as a benchmark is done: of several its first figure, and what failed."""
+    from windlass.loop.benchmarks.tables import failures, whatever
+
+    lines = []
+    if several and one.measures:
+        kept = "" if one.artifact is None else f", kept as {one.artifact.ref}"
+        lines.append(f"{one.measures[0].metric} {one.measures[0].interval}{kept}")
+    if one.failed:
+        lines += [*failures(one.results.items), *whatever(one.results, one.measures)]
+        if one.artifact is not None:
+            lines.append("the same command asks for these again, and for no others")
+    return lines
+
+
+@contextlib.contextmanager
+def _watched(exam: Exam) -> Iterator[Callable[[int, int], None]]:
+    from windlass.core.progress import Progress
+
+    with Progress(exam.name, None, "requests") as progress:
+
+        def say(done: int, of: int) -> None:
+            progress.total = of
+            progress.update(done)
+
+        yield say

@@ -1,19 +1,14 @@
-"""Scores what answers, with confidence intervals: a typed task, the assistant on its exam, a model on benchmarks.
+"""Scores what answers, with confidence intervals: a typed task, a model on benchmarks, the assistant on its exam.
 
 windlass eval shop.py:tone items.jsonl --metric f1 --repeats 3 --model openai:gpt-5-mini
                                           a task: lines of {"inputs": {...}, "expected": ..., "slices": {...}}
+windlass eval MODEL --tasks piqa mmlu     a model of the workspace, a folder, or an endpoint, on benchmarks
+windlass eval --list                      the benchmarks that there are
 windlass eval live                        the assistant that is served now: retrieval and abstention
 windlass eval VARIANT --against live      paired comparison and the gate's verdict; promotes nothing
 windlass eval live --risk 0.1             calibrate abstention: at most a tenth of the answers given is wrong
-windlass eval MODEL --tasks piqa mmlu     a model of the workspace, a folder, or an endpoint, on benchmarks
-windlass eval --list                      the benchmarks that there are
 
-Calibrating fits the rule on one half of the exam's dev questions (or of --questions), chooses its threshold on the
-other so that the promise holds with the confidence of --level, draws risk against coverage, and stores a variant;
---promote serves it.
-
-The exit status of a comparison is 0 for GO, 3 for NO-GO, 4 for INCONCLUSIVE; of a task, 4 where a metric has no value
-on any item.
+The exit status of a comparison is 3 for NO-GO and 4 for INCONCLUSIVE; of a task, 4 where a metric has no value at all.
 """
 
 from __future__ import annotations
@@ -22,36 +17,52 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from windlass.cli import benchmarks, evaluating, verdicts
+from windlass.cli.helping import Rare, in_two_sizes
 from windlass.cli.workspace import add_option, opened
 from windlass.core.errors import InputError
+
+if TYPE_CHECKING:
+    from argparse import _ArgumentGroup as Group
 
 _NO_BENCHMARK = "belongs to benchmarks: name them, --tasks piqa arc_easy."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "variant", nargs="?", metavar="FILE.py:TASK | VARIANT | MODEL",
-        help="a task; name, name@version or digest of a variant, or 'live'; with --tasks of a model, its folder or URL",
-    )  # fmt: skip
+    in_two_sizes(parser, "windlass eval FILE.py:TASK ITEMS.jsonl | MODEL --tasks TASK ... | VARIANT [OPTIONS]")
+    parser.add_argument("variant", nargs="?", metavar="WHAT", help="a task, a variant or 'live', or a model")
     parser.add_argument("items", nargs="?", type=Path, metavar="ITEMS.jsonl", help="what a task is evaluated on")
-    parser.add_argument("--against", metavar="VARIANT", help="the incumbent to compare with, or 'live'")
-    parser.add_argument("--split", choices=("test", "dev", "harvest"), default="test", help="default: test")
-    parser.add_argument("--task", default="assistant", help="whose release 'live' means; default: assistant")
-    calibrating = parser.add_argument_group("calibration", "when to say nothing rather than something wrong")
-    calibrating.add_argument("--risk", type=float, help="the share of wrong answers among those given, at most")
-    calibrating.add_argument("--level", type=float, help="with which confidence; default: 0.95")
-    calibrating.add_argument(
-        "--questions", type=Path, metavar="FILE", help="JSON lines with `question`, and `answers` or `document`"
-    )
-    calibrating.add_argument("--promote", action="store_true", help="serve the calibrated variant")
-    benchmarks.add_options(parser)
-    evaluating.add_options(
-        parser.add_argument_group("tasks", "what was answered is kept: a stopped evaluation goes on, for no more money")
-    )
     parser.add_argument("--json", action="store_true", help="print the whole result as JSON")
     add_option(parser)
+    evaluating.add_options(parser.add_argument_group("a task"))
+    benchmarks.add_options(parser.add_argument_group("a model on benchmarks"))
+    _add_shared(parser.add_argument_group("a task, or a model on benchmarks; either goes on where it was stopped"))
+    _add_options_of_variants(parser.add_argument_group("the assistant, on the questions of its exam"))
+
+
+def _add_shared(group: Group) -> None:
+    group.add_argument("--repeats", type=int, default=1, metavar="N", help="ask for each answer N times; default: 1")
+    group.add_argument(
+        "--seed", type=int, metavar="S",
+        help=Rare("of what is drawn: repeat r is asked with S + r, and examples are drawn and not the first ones"),
+    )  # fmt: skip
+    group.add_argument("--out", type=Path, metavar="FILE.json", help="write the results, for `windlass compare`")
+    group.add_argument("--again", action="store_true", help="ask anew what was asked before")
+
+
+def _add_options_of_variants(group: Group) -> None:
+    group.add_argument("--against", metavar="VARIANT", help="the incumbent to compare with, or 'live'")
+    group.add_argument("--risk", type=float, metavar="SHARE", help="calibrate: of the answers given, so many are wrong")
+    group.add_argument("--promote", action="store_true", help="serve the calibrated variant")
+    group.add_argument("--split", choices=("test", "dev", "harvest"), default="test", help=Rare("default: test"))
+    group.add_argument("--task", default="assistant", help=Rare("whose release 'live' means; default: assistant"))
+    group.add_argument("--level", type=float, help=Rare("of a calibration: its confidence; default: 0.95"))
+    group.add_argument(
+        "--questions", type=Path, metavar="FILE",
+        help=Rare("of a calibration: JSON lines with `question`, and `answers` or `document`, in place of the exam's"),
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,12 +76,13 @@ def run(args: argparse.Namespace) -> int:
     if args.tasks:
         return benchmarks.run(args)
     if ".py" in args.variant or args.items is not None:
-        benchmarks.refuse(args, benchmarks.add_options, _NO_BENCHMARK, keep=("seed", "repeats"))
+        benchmarks.refuse(args, benchmarks.add_options, _NO_BENCHMARK)
         if args.against is not None or args.risk is not None:
             raise InputError("--against and --risk belong to the assistant.", "`windlass compare` compares prompts.")
         return evaluating.run(args)
     benchmarks.refuse(args, benchmarks.add_options, _NO_BENCHMARK)
-    benchmarks.refuse(args, evaluating.add_options, "belongs to typed tasks: name one, FILE.py:TASK ITEMS.jsonl.")
+    for others in (evaluating.add_options, _add_shared):
+        benchmarks.refuse(args, others, "belongs to typed tasks: name one, FILE.py:TASK ITEMS.jsonl.")
     from windlass.evaluate.experiments.reports import rendered
     from windlass.evaluate.experiments.stored import to_json
     from windlass.evaluate.tables import render_report

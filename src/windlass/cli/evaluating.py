@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from windlass.cli import verdicts
+from windlass.cli.helping import Rare
 from windlass.cli.workspace import opened_or_made
 from windlass.core.errors import InputError
 
 if TYPE_CHECKING:
-    from argparse import _ArgumentGroup
+    from argparse import _ArgumentGroup as Group
 
     from windlass.core.workspace import Workspace
     from windlass.evaluate.experiments.planning import Plan
@@ -20,31 +21,31 @@ if TYPE_CHECKING:
     from windlass.evaluate.policy import Policy
 
 
-def add_options(group: _ArgumentGroup) -> None:
-    """Those of `windlass eval`, which has --repeats and --seed from its benchmarks."""
+def add_options(group: Group) -> None:
+    """Those of `windlass eval`, which shares --repeats, --seed, --out and --again with benchmarks."""
+    group.add_argument("--metric", action="append", metavar="M", help="equal, exact, f1 or FILE.py:NAME; repeatable")
     group.add_argument("--model", metavar="PROVIDER:NAME", help="instead of the task's own")
-    _add_shared(group)
-    group.add_argument("--prompt", metavar="PROMPT", help="another prompt: name@version, name:label, or a file")
-    group.add_argument("--misses", type=int, default=5, metavar="N", help="show so many items that went wrong")
-    group.add_argument("--out", type=Path, metavar="FILE.json", help="write the results, for `windlass compare`")
+    group.add_argument("--prompt", metavar="PROMPT", help="another: name@version, name:label, or a file")
+    group.add_argument("--misses", type=int, default=5, metavar="N", help="show so many that went wrong; default: 5")
+    _add_limits(group)
 
 
-def add_options_of_variants(group: _ArgumentGroup) -> None:
+def add_options_of_variants(group: Group) -> None:
     """Those of `windlass compare`."""
     group.add_argument("--task", metavar="FILE.py[:NAME]", help="the task that the variants are prompts of")
     group.add_argument("--items", type=Path, metavar="ITEMS.jsonl", help="what they are evaluated on")
     group.add_argument("--model", metavar="PROVIDER:NAME", help="instead of the task's own")
     group.add_argument("--repeats", type=int, default=1, metavar="N", help="ask each item so often; default: 1")
     group.add_argument("--seed", type=int, metavar="S", help="repeat r is asked with the seed S + r")
-    _add_shared(group)
-
-
-def _add_shared(group: _ArgumentGroup) -> None:
     group.add_argument("--metric", action="append", metavar="M", help="equal, exact, f1 or FILE.py:NAME; repeatable")
-    group.add_argument("--at-once", type=int, default=4, metavar="N", help="items under way; default: 4")
-    group.add_argument("--dollars", type=float, metavar="D", help="spend at most so much on one variant")
-    group.add_argument("--tokens", type=int, metavar="T", help="or so many tokens")
+    _add_limits(group)
     group.add_argument("--again", action="store_true", help="ask anew what was evaluated before")
+
+
+def _add_limits(group: Group) -> None:
+    group.add_argument("--dollars", type=float, metavar="D", help="spend at most so much on one variant")
+    group.add_argument("--tokens", type=int, metavar="T", help=Rare("or so many tokens"))
+    group.add_argument("--at-once", type=int, default=4, metavar="N", help=Rare("items under way; default: 4"))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE.jsonl", help="what was said, and what is right")
     parser.add_argument("names", nargs="*", metavar="METRIC", help="as exact, f1, rouge-l, bleu, chrf, wer")
     parser.add_argument("--against", type=Path, metavar="FILE.jsonl", help="what another said to the same items")
+    parser.add_argument(
+        "--synonyms",
+        type=Path,
+        metavar="PLACE",
+        help="for meteor: a file, `begin, start` a line, or a WordNet's folder",
+    )
     parser.add_argument("--level", type=float, default=0.95, help="confidence of the intervals; default: 0.95")
     parser.add_argument("--seed", type=int, default=0, help="of what is resampled; default: 0")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -64,7 +72,9 @@ def _measured(args: argparse.Namespace) -> int:
         )
     if not args.file.exists() and args.file.name in METRICS:
         raise InputError(f"There is no file {args.file}.", f"The file comes first: windlass metrics FILE {args.file}")
-    metrics = [metric(name) for name in args.names]
+    metrics = [_with_synonyms(metric(name), args.synonyms) for name in args.names]
+    if args.synonyms is not None and not any(one.name == "meteor" for one in metrics):
+        raise InputError("--synonyms belongs to meteor.", "Name that metric, or leave the option out.")
     pairs = read_pairs(args.file)
     options = {"level": args.level, "seed": args.seed}
     scores = {one.name: measured(one, pairs.found, pairs.right, pairs.clusters, **options) for one in metrics}
@@ -88,6 +98,15 @@ def _measured(args: argparse.Namespace) -> int:
     more = (f"less that of {args.against}", "which is") if gains else ()
     print(table(("metric", "better", "score", *more), rows))
     return 0
+
+
+def _with_synonyms(metric: Metric, place: Path | None) -> Metric:
+    from windlass.evaluate.metrics.text.meteor import meteor
+    from windlass.evaluate.metrics.text.synonyms import read_synonyms
+
+    if place is None or metric.name != "meteor":
+        return metric
+    return replace(metric, values=partial(meteor, synonyms=read_synonyms(place)))
 
 
 def _gained(metric: Metric, gain: Interval | None) -> tuple[str, ...]:

@@ -41,6 +41,11 @@ class Lines:
             self._file.flush()
             os.fsync(self._file.fileno())
 
+    def clear(self) -> None:
+        """Begins anew."""
+        with disk_errors(self.path):
+            os.ftruncate(self._file.fileno(), 0)
+
     def close(self) -> None:
         self._file.close()
 

@@ -142,6 +142,8 @@ def test_items_that_do_not_fit_are_counted_apart(world: Path, capsys: pytest.Cap
     (found,) = json.loads(out.out)
     assert found["failed"] == 2 and found["measures"]["acc"]["n"] == 4
     assert "2 failed" in out.err and "256" in out.err
+    right = round(found["measures"]["acc"]["estimate"] * 4)
+    assert f"with them, acc lies between {right / 6:.3f} and {(right + 2) / 6:.3f}" in out.err
     assert main(["eval", "tiny", "--tasks", "mats.toml", "--json", "--truncate"]) == 0
     out = capsys.readouterr()
     assert json.loads(out.out)[0]["failed"] == 0 and "cut at their left" in out.err
@@ -153,6 +155,48 @@ def test_the_list_of_benchmarks(world: Path, capsys: pytest.CaptureFixture[str])
     assert "piqa" in shown and "no data" in shown
     assert main(["eval", "--list", "--data", "gone"]) == 2
     assert "no folder gone" in capsys.readouterr().err
+
+
+def test_of_several_benchmarks_none_is_asked_twice(world: Path) -> None:
+    """Stopped in the second, the same command asks nothing of the first again."""
+    from tests.evaluate.harness.harness_world import Nearby
+
+    from windlass.evaluate.harness.definitions import read_benchmark
+    from windlass.evaluate.harness.items import make_exam
+    from windlass.loop.benchmarks.evaluating import evaluate_model
+
+    write_benchmark(world / "again.toml", CHOICE.replace('"{q}"', '"Once more, {q}"'))
+    exams = [make_exam(read_benchmark(str(world / name)), world / "data") for name in ("mats.toml", "again.toml")]
+    with Workspace(world) as ws:
+        stopped, other, third = Nearby(stop_after=1), Nearby(), Nearby()
+        with pytest.raises(KeyboardInterrupt):
+            list(evaluate_model(ws, stopped, exams))
+        found = list(evaluate_model(ws, other, exams))
+        assert all(context.startswith("Once more") for context, _ in other.asked) and len(other.asked) == 120
+        assert [len(one.results.items) for one in found] == [40, 40]
+        assert not list((ws.root / "benchmarks").glob("*.jsonl"))
+        list(evaluate_model(ws, third, exams))
+        assert len(third.asked) == 240, "what is done is asked anew: a name may mean another model by now"
+
+
+def test_what_failed_is_asked_again_and_nothing_else(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.evaluate.harness.harness_world import Nearby
+
+    from windlass.evaluate.harness.definitions import read_benchmark
+    from windlass.evaluate.harness.items import make_exam
+    from windlass.loop.benchmarks.evaluating import evaluate_model
+
+    exams = [make_exam(read_benchmark(str(world / "mats.toml")), world / "data")]
+    with Workspace(world) as ws:
+        (found,) = evaluate_model(ws, Nearby(refuse="cat 7 "), exams)
+        assert found.failed == 1
+        model = Nearby()
+        (mended,) = evaluate_model(ws, model, exams)
+        assert len(model.asked) == 3 and not mended.failed
+        (_,) = evaluate_model(ws, Nearby(refuse="cat 7 "), exams)
+        model = Nearby()
+        (_,) = evaluate_model(ws, model, exams, again=True)
+        assert len(model.asked) == 120, "asked for"
 
 
 @pytest.mark.slow

@@ -198,6 +198,13 @@ def test_what_cannot_be_evaluated_is_refused_before_it_costs(ws: Workspace, tmp_
         read_items(tmp_path / "none.jsonl")
 
 
+def test_a_text_of_an_item_may_hold_any_end_of_line_but_one(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text('{"inputs": {"text": "a\u2028b\x85c"}, "expected": "\u2029"}\n', encoding="utf-8")
+    (item,) = read_items(path)
+    assert item.inputs == {"text": "a\u2028b\x85c"} and item.answer == "\u2029"
+
+
 def test_named_metrics_compare_words() -> None:
     exact, f1 = scorer("exact"), scorer("f1")
     assert exact("The pump.", "pump", {}) == (1.0, "") and exact(["a pump", "pumps"], "Pumps!", {})[0] == 1.0

@@ -39,6 +39,12 @@ class Journal:
         self._lines.append([key, _plain(reply)] for key, reply in replies.items())
         self.replies.update(replies)
 
+    def clear(self) -> None:
+        """What was kept is asked anew."""
+        self._lines.clear()
+        self.replies.clear()
+        self.had = 0
+
     def remove(self) -> None:
         """All is done."""
         self._lines.remove()

@@ -35,7 +35,7 @@ class Pairs:
 def read_pairs(path: Path) -> Pairs:
     """All lines but empty ones. Raises `InputError` naming the line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold other ends of lines
     except (OSError, UnicodeDecodeError) as error:
         said = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise InputError(f"{path} cannot be read: {said}.", f"Give a file with lines of {_FORM}.") from error

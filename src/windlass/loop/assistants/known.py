@@ -39,7 +39,7 @@ def read_known(path: Path) -> list[Known]:
     says which questions belong together, else the document, the context or the question itself does."""
     known = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold other ends of lines
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}.", "Give a file of JSON lines.") from error
     for number, line in enumerate(lines, start=1):

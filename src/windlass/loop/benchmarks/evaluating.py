@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,29 +75,51 @@ def data_folder(given: Path | None) -> Path:
     return said
 
 
+Told = Callable[[int, int], None]
+"""Is told how many requests are done, and of how many."""
+
+
+@contextlib.contextmanager
+def unwatched(exam: Exam) -> Iterator[Told]:
+    yield lambda done, of: None
+
+
 def evaluate_model(
     ws: Workspace | None,
     model: Opened,
-    exam: Exam,
+    exams: Sequence[Exam],
     *,
     sampling: Sampling | None = None,
-    say: Callable[[int, int], None] = lambda done, of: None,
-) -> Evaluated:
-    """Asks what was not asked before, and keeps the results, in the workspace if there is one. Raises what `run` does;
-    called again it goes on from there."""
+    watch: Callable[[Exam], AbstractContextManager[Told]] = unwatched,
+    again: bool = False,
+) -> Iterator[Evaluated]:
+    """Asks one benchmark after another what was not asked before, and keeps the results, in the workspace if there is
+    one. Raises what `run` does. Called again, it goes on from there, also where all but the last are done; `again`:
+    from the start.
+
+    Replies are kept until all benchmarks are done, and those of one with items that failed for longer: then only these
+    are asked again.
+    """
     identity = model.identity()
-    with _journal(ws, identity, exam) as kept:
-        results = run(exam, model, sampling=sampling, journal=kept, say=say, identity=identity)
-        measures = exam.benchmark.measures(results.items)
-        artifact = None if ws is None else _stored(ws, exam, results, measures)
-        if kept is not None:
-            kept.remove()
-    return Evaluated(exam, results, measures, artifact)
+    with contextlib.ExitStack() as opened:
+        done: list[Journal] = []
+        for exam in exams:
+            kept = None if ws is None else opened.enter_context(_journal(ws, identity, exam))
+            if kept is not None and again:
+                kept.clear()
+            with watch(exam) as say:
+                results = run(exam, model, sampling=sampling, journal=kept, say=say, identity=identity)
+            measures = exam.benchmark.measures(results.items)
+            artifact = None if ws is None else _stored(ws, exam, results, measures)
+            found = Evaluated(exam, results, measures, artifact)
+            if kept is not None and not found.failed:
+                done.append(kept)
+            yield found
+        for one in done:
+            one.remove()
 
 
-def _journal(ws: Workspace | None, identity: Mapping[str, Any], exam: Exam) -> AbstractContextManager[Journal | None]:
-    if ws is None:
-        return nullcontext()
+def _journal(ws: Workspace, identity: Mapping[str, Any], exam: Exam) -> Journal:
     asked = {"model": identity, "dataset": exam.dataset, **exam.made_with(), "version": __version__}
     return Journal(ws.root / FOLDER / f"{sha256_json(asked)[:32]}.jsonl")
 

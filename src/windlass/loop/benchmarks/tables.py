@@ -56,6 +56,16 @@ def failures(items: Iterable[ItemResult], most: int = 3) -> list[str]:
     return [*lines, f"and {len(ordered) - most} other reasons"] if len(ordered) > most else lines
 
 
+def whatever(results: Results, measures: Sequence[Measure]) -> list[str]:
+    """Where items failed: between what the first metric lies, whatever they would have been (Manski). Of a share."""
+    values = [one.values[measures[0].metric] for one in results.items if measures and measures[0].metric in one.values]
+    if not values or len(values) == len(results.items) or not set(values) <= {0.0, 1.0}:
+        return []
+    low, high = (sum(values) + more for more in (0, len(results.items) - len(values)))
+    every = len(results.items)
+    return [f"with them, {measures[0].metric} lies between {low / every:.3f} and {high / every:.3f}"]
+
+
 def render(found: Iterable[list[str]]) -> str:
     return table(HEADERS, found, right=(1, 3, 4, 5, 6, 7))
 

@@ -43,7 +43,7 @@ def read_items(path: Path) -> list[Item]:
     Raises `InputError` naming the line, also for an item whose inputs stood there before, and for a file without items.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold other ends of lines
     except (OSError, UnicodeDecodeError) as error:
         said = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path} cannot be read: {said}.") from error

@@ -1,7 +1,7 @@
-"""METEOR with exact and stemmed matches: words are aligned one to one, and a text that has them in other order pays.
+"""METEOR: words are aligned one to one, exactly, by stem and by meaning, and a text that has them in other order pays.
 
-The same as NLTK's `meteor_score` without WordNet: its third stage, synonyms, needs a download and is left out, so
-scores are a little lower than NLTK's by default. Source: Lavie & Agarwal, "METEOR", WMT 2007.
+The same as NLTK's `meteor_score`. What means the same is told by a file or a WordNet of the user's (`synonyms`);
+without one, scores are a little lower than NLTK's, which downloads WordNet. Source: Lavie & Agarwal, WMT 2007.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.evaluate.metrics.text.stemming import stem
+from windlass.evaluate.metrics.text.synonyms import Synonyms
 from windlass.evaluate.metrics.text.texts import References, nearest
 
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -33,16 +34,17 @@ def meteor(
     alpha: float = 0.9,
     beta: float = 3.0,
     gamma: float = 0.5,
+    synonyms: Synonyms | None = None,
 ) -> NDArray[np.float64]:
     """Per item the score, between 0 and 1, with the nearest reference.
 
     alpha: how much recall weighs against precision. gamma and beta: the most that disorder costs, and how fast.
-    words: how a text is cut. Raises `InputError` as `paired`.
+    words: how a text is cut. synonyms: which stems one that is said may stand for. Raises `InputError` as `paired`.
     """
 
     def score(text: str, reference: str) -> float:
         said, wanted = words(text.lower()), words(reference.lower())
-        matches = _aligned(said, wanted)
+        matches = _aligned(said, wanted, synonyms)
         if not matches:
             return 0.0
         precision, recall = len(matches) / len(said), len(matches) / len(wanted)
@@ -53,9 +55,9 @@ def meteor(
     return nearest(found, right, score)
 
 
-def _aligned(said: list[str], wanted: list[str]) -> list[tuple[int, int]]:
-    """Pairs of places, in order of what is said: equal words first, then words of equal stem. From the end on, each
-    word takes the last that is left: not always the alignment with the fewest crossings, but NLTK's."""
+def _aligned(said: list[str], wanted: list[str], synonyms: Synonyms | None) -> list[tuple[int, int]]:
+    """Pairs of places, in order of what is said: equal words first, then words of equal stem, then synonyms. From the
+    end on, each word takes the last that is left: not always the alignment with the fewest crossings, but NLTK's."""
     matches: list[tuple[int, int]] = []
     left_said, left_wanted = list(enumerate(said)), list(enumerate(wanted))
     for form in (str, stem):
@@ -67,7 +69,26 @@ def _aligned(said: list[str], wanted: list[str]) -> list[tuple[int, int]]:
         left_said = [pair for pair in left_said if pair[0] not in taken]
         left_wanted = [pair for pair in left_wanted if pair[0] not in met]
         matches += made
+    if synonyms is not None:
+        matches += _by_meaning(left_said, left_wanted, synonyms)
     return sorted(matches)
+
+
+def _by_meaning(
+    left_said: list[tuple[int, str]], left_wanted: list[tuple[int, str]], synonyms: Synonyms
+) -> list[tuple[int, int]]:
+    """By stems, as NLTK has it."""
+    places = defaultdict(list)
+    for at, word in left_wanted:
+        places[stem(word)].append(at)
+    made = []
+    for at, word in reversed(left_said):
+        last = max(
+            (one for one in synonyms(stem(word)) if places.get(one)), key=lambda one: places[one][-1], default=None
+        )
+        if last is not None:
+            made.append((at, places[last].pop()))
+    return made
 
 
 def _chunks(matches: list[tuple[int, int]]) -> int:

@@ -70,7 +70,7 @@ class Windlass:
         from windlass.serve.engine.arithmetic.linears import prepare
         from windlass.serve.engine.engine import Engine
         from windlass.serve.engine.request import Generation
-        from windlass.serve.engine.sampling.sampler import Sampling
+        from windlass.serve.engine.sampling.settings import Sampling
 
         self._generation, self._greedy = Generation, Sampling(temperature=0.0)
         decoder = load_decoder(folder)

@@ -15,7 +15,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from windlass.serve.engine.sampling.sampler import Sampler, Sampling, choose
+from windlass.serve.engine.sampling.sampler import Sampler, choose
+from windlass.serve.engine.sampling.settings import Sampling
 
 KINDS = {
     "greedy": {"temperature": 0.0},

@@ -21,7 +21,7 @@ from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.init import initialise
 from windlass.serve.engine.engine import Engine
 from windlass.serve.engine.request import Generation
-from windlass.serve.engine.sampling.sampler import Sampling
+from windlass.serve.engine.sampling.settings import Sampling
 from windlass.serve.engine.speculation.speculation import Speculation
 
 VOCABULARY = 2048

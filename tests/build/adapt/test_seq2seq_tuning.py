@@ -27,7 +27,7 @@ from windlass.core.workspace import Workspace
 from windlass.loop.lineup import load_lineup
 from windlass.serve.engine.local import LocalModel
 from windlass.serve.engine.request import Generation
-from windlass.serve.engine.sampling.sampler import Sampling
+from windlass.serve.engine.sampling.settings import Sampling
 from windlass.serve.engine.source import SourceEngine
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # PEFT's, of transformers

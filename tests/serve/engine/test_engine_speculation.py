@@ -13,7 +13,7 @@ from tiny_decoders import VOCABULARY, ask, decoder, greedy, ids, prompts  # noqa
 from windlass.core.errors import InputError  # noqa: E402
 from windlass.serve.engine.engine import Engine  # noqa: E402
 from windlass.serve.engine.request import Generation  # noqa: E402
-from windlass.serve.engine.sampling.sampler import Sampling  # noqa: E402
+from windlass.serve.engine.sampling.settings import Sampling  # noqa: E402
 from windlass.serve.engine.speculation.speculation import Speculation  # noqa: E402
 
 

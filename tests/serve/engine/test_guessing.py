@@ -10,7 +10,8 @@ from windlass.build.transformer.config import TransformerConfig  # noqa: E402
 from windlass.build.transformer.decoder import Decoder  # noqa: E402
 from windlass.build.transformer.init import initialise  # noqa: E402
 from windlass.serve.engine.sampling.drawing import Guess, distribution, verified  # noqa: E402
-from windlass.serve.engine.sampling.sampler import Sampler, Sampling, choose  # noqa: E402
+from windlass.serve.engine.sampling.sampler import Sampler, choose  # noqa: E402
+from windlass.serve.engine.sampling.settings import Sampling  # noqa: E402
 from windlass.serve.engine.speculation.guessing import DraftModel, PromptLookup  # noqa: E402
 
 

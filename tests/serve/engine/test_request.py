@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torch")
 
 from windlass.serve.engine.request import PATIENCE, Generation, Running, Token
-from windlass.serve.engine.sampling.sampler import Sampling
+from windlass.serve.engine.sampling.settings import Sampling
 
 
 def running() -> tuple[Running, list[int]]:

@@ -11,7 +11,7 @@ from windlass.build.transformer.decoder import Decoder
 from windlass.serve.engine.arithmetic.attention import kernel_here
 from windlass.serve.engine.engine import Engine
 from windlass.serve.engine.request import Generation, Token
-from windlass.serve.engine.sampling.sampler import Sampling
+from windlass.serve.engine.sampling.settings import Sampling
 
 
 class EngineRollouts:

@@ -15,7 +15,7 @@ from windlass.build.transformer.ragged import Kernel
 from windlass.core.errors import WindlassError
 from windlass.serve.engine.engine import Engine
 from windlass.serve.engine.request import Generation, Token
-from windlass.serve.engine.sampling.sampler import Sampling
+from windlass.serve.engine.sampling.settings import Sampling
 
 WRITE = 4
 LENGTHS = (3, 21, 44)

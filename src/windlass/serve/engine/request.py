@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from windlass.serve.engine.constraints.constraint import Constraint
-    from windlass.serve.engine.sampling.sampler import Sampling
+    from windlass.serve.engine.sampling.settings import Sampling
 
 Finish = Literal["stop", "length", "cancelled", "deadline", "error"]
 """stop: a stop token was written, or the constraint allows nothing more. error: iterating raises it."""

@@ -18,7 +18,7 @@ from windlass.serve.engine.dialect.dialect import Dialect, Parts
 from windlass.serve.engine.dialect.harmony import Channels
 from windlass.serve.engine.prompt import Prompt
 from windlass.serve.engine.request import Generation
-from windlass.serve.engine.sampling.sampler import MAX_LOGPROBS, SAMPLING_FIELDS, Sampling
+from windlass.serve.engine.sampling.settings import MAX_LOGPROBS, SAMPLING_FIELDS, Sampling
 
 if TYPE_CHECKING:
     from windlass.serve.engine.constraints.grammars import Grammars

@@ -31,9 +31,7 @@ from windlass.serve.engine.arithmetic.fused import largest
 from windlass.serve.engine.request import Token
 from windlass.serve.engine.sampling.drawing import Guess, distribution, draw, verified
 from windlass.serve.engine.sampling.logprobs import reported
-from windlass.serve.engine.sampling.settings import MAX_LOGPROBS, SAMPLING_FIELDS, Sampling
-
-__all__ = ["MAX_LOGPROBS", "SAMPLING_FIELDS", "Mask", "Sampler", "Sampling", "Token", "Unsamplable", "choose"]
+from windlass.serve.engine.sampling.settings import Sampling
 
 Mask = Callable[[Tensor], None]
 """Sets what a row, shape (vocabulary,), must not become to -inf, in place."""

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from windlass.build.transformer.decoder import Decoder
 from windlass.serve.engine.sampling.drawing import Guess, distribution, draw
-from windlass.serve.engine.sampling.sampler import Sampler, Sampling
+from windlass.serve.engine.sampling.sampler import Sampler
+from windlass.serve.engine.sampling.settings import Sampling
 
 
 class Guesser(Protocol):

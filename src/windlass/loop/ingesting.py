@@ -15,11 +15,11 @@ from windlass.apply.rag.chunking import ChunkSettings
 from windlass.apply.rag.chunking.chunker import Chunker
 from windlass.apply.rag.chunking.contextual import ContextWriter
 from windlass.apply.rag.embedding.vectors import CachedEmbedder, cache_path
+from windlass.apply.rag.indexes.address import is_address, shown
 from windlass.apply.rag.indexes.embedded.layout import describe
 from windlass.apply.rag.indexes.embedded.quantised import Quantised
 from windlass.apply.rag.indexes.embedded.reembedding import reembed
 from windlass.apply.rag.indexes.live import EmbeddedIndex
-from windlass.apply.rag.indexes.opening import is_address, shown
 from windlass.apply.rag.ingest.access import AccessRules
 from windlass.apply.rag.ingest.changes import Interrupt
 from windlass.apply.rag.ingest.ingesting import ingest

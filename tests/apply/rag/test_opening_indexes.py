@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from windlass.apply.rag.embedding.hashing import HashingEmbedder
+from windlass.apply.rag.indexes.address import is_address, shown
 from windlass.apply.rag.indexes.embedded.layout import FILE
 from windlass.apply.rag.indexes.fusion import SearchSettings
-from windlass.apply.rag.indexes.opening import is_address, open_index, shown
+from windlass.apply.rag.indexes.opening import open_index
 from windlass.core.documents import Document, Entry, Passage
 from windlass.core.errors import InputError, Unsupported, WorkspaceError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from windlass.apply.rag.indexes.address import is_address, shown
 from windlass.apply.rag.indexes.embedded.quantised import Quantised
 from windlass.apply.rag.indexes.fusion import SearchSettings
 from windlass.apply.rag.indexes.searchable import Searchable
@@ -55,21 +56,3 @@ def open_index(
         f"No index can be at {shown(where)}.",
         "Give a folder, or an address that begins with postgres://, qdrant+http:// or qdrant+https://.",
     )
-
-
-def is_address(where: str | Path) -> bool:
-    """Whether it names a server, and not a folder."""
-    return isinstance(where, str) and "://" in where
-
-
-def shown(where: str | Path) -> str:
-    """For messages and files: without passwords, whatever characters they may have. It can be opened again by who has
-    them in the environment."""
-    if not is_address(where):
-        return str(where)
-    scheme, _, rest = str(where).partition("://")
-    user, at, address = rest.rpartition("@")
-    place, mark, name = address.partition("#")
-    place, _, options = place.partition("?")
-    kept = "&".join(option for option in options.split("&") if "pass" not in option.partition("=")[0].lower())
-    return f"{scheme}://{user.partition(':')[0]}{at}{place}{'?' if kept else ''}{kept}{mark}{name}"

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from windlass.apply.rag.indexes.opening import shown
+from windlass.apply.rag.indexes.address import shown
 from windlass.core.errors import DiskFull, InputError, MissingExtra, WindlassError, WorkspaceError
 
 try:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from windlass.core.readers.office import Package
+from windlass.core.readers.office_package import Package
 from windlass.core.readers.xml_events import events
 
 _HEADING = re.compile(r"heading (\d)$", re.IGNORECASE)

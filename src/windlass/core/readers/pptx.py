@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from windlass.core.documents import Document
 from windlass.core.readers.blocks import Blocks, row_text
-from windlass.core.readers.office import Package, document_of
+from windlass.core.readers.office_package import Package, document_of
 from windlass.core.readers.report import ReadReport
 from windlass.core.readers.xml_events import events
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from windlass.core.documents import Document
 from windlass.core.readers.blocks import Blocks, row_text
-from windlass.core.readers.office import Package, document_of
+from windlass.core.readers.office_package import Package, document_of
 from windlass.core.readers.report import ReadReport
 from windlass.core.readers.text import canonical
 from windlass.core.readers.unpacking import Bomb

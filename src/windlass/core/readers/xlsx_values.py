@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from windlass.core.readers.office import Package
+from windlass.core.readers.office_package import Package
 from windlass.core.readers.xml_events import events
 
 Look = Literal["", "date", "time", "datetime", "percent"]

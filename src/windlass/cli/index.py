@@ -94,7 +94,7 @@ def _build(args: argparse.Namespace) -> int:
 def _search(args: argparse.Namespace) -> int:
     from windlass.core.tables import table
     from windlass.loop.assistants.assemble import open_named
-    from windlass.loop.lineage.graph import shortened
+    from windlass.loop.text import shortened
 
     with opened(args) as ws:
         index = open_named(ws, args.index)

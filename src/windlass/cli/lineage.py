@@ -13,7 +13,8 @@ import argparse
 import json
 
 from windlass.cli.workspace import add_option, opened
-from windlass.loop.lineage.graph import lineage, render_tree
+from windlass.loop.lineage.following import lineage
+from windlass.loop.lineage.tree import render_tree
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

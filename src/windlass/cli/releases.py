@@ -6,9 +6,8 @@ import argparse
 
 from windlass.cli.workspace import add_option, opened
 from windlass.core.tables import table
-from windlass.loop.lineage.graph import shortened
 from windlass.loop.releasing.releases import history
-from windlass.loop.text import ago
+from windlass.loop.text import ago, shortened
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

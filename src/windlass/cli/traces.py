@@ -7,8 +7,9 @@ import argparse
 from windlass.cli.workspace import add_option, opened
 from windlass.core.errors import NotFound
 from windlass.core.tables import table
-from windlass.loop.lineage.graph import asked, find_spans, shortened
-from windlass.loop.text import ago, waterfall
+from windlass.loop.lineage.spans import asked, find_spans
+from windlass.loop.text import ago, shortened
+from windlass.loop.waterfall import waterfall
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

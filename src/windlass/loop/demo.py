@@ -36,14 +36,15 @@ from windlass.evaluate.tables import render_report
 from windlass.loop.assistants.assemble import TASK, cached, load_assistant, load_models
 from windlass.loop.assistants.measure import measure
 from windlass.loop.ledger import Ledger
-from windlass.loop.lineage.graph import lineage, render_tree
+from windlass.loop.lineage.following import lineage
 from windlass.loop.lineage.tokens import token_spans
+from windlass.loop.lineage.tree import render_tree
 from windlass.loop.releasing.releases import live, promote
-from windlass.loop.text import waterfall
 from windlass.loop.training.baselines import comparison
 from windlass.loop.turning.candidate import Recipe, first_variant
 from windlass.loop.turning.one_recipe import render_turn, turn
 from windlass.loop.turning.users import simulate_users
+from windlass.loop.waterfall import waterfall
 
 if TYPE_CHECKING:
     from openai import OpenAI

@@ -28,7 +28,7 @@ from windlass.evaluate.judges.metric import item_of
 from windlass.evaluate.review.labels import CRITERION, ITEM, QUEUE, SKIPPED, WITHDRAWN, Labels
 from windlass.evaluate.review.queue import Queue, plain
 from windlass.loop.judging.storing import read_judgements
-from windlass.loop.lineage.graph import answered, asked
+from windlass.loop.lineage.spans import answered, asked
 from windlass.loop.scores import add_once
 
 KIND, FILE, ITEMS = "queue", "queue.json", "items.jsonl"

@@ -11,7 +11,9 @@ from starlette.responses import Response
 
 from windlass.core import semconv
 from windlass.core.records import SpanRecord
-from windlass.loop.lineage.graph import LineageGraph, Node, answered, find_spans, lineage
+from windlass.loop.lineage.following import lineage
+from windlass.loop.lineage.graph import LineageGraph, Node
+from windlass.loop.lineage.spans import answered, find_spans
 from windlass.studio.ask import document_address
 from windlass.studio.layers import HEIGHT, WIDTH, layout
 from windlass.studio.traces import citations

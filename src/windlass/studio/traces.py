@@ -16,7 +16,7 @@ from windlass.core import semconv
 from windlass.core.errors import NotFound
 from windlass.core.records import ArtifactRecord, SpanRecord
 from windlass.core.values import Citation
-from windlass.loop.lineage.graph import citations_of
+from windlass.loop.lineage.spans import citations_of
 from windlass.studio.ask import document_address
 from windlass.studio.prompts import address
 from windlass.studio.web import Studio, Visit

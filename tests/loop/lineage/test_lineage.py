@@ -17,8 +17,10 @@ from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError, NotFound
 from windlass.core.readers import Folder
 from windlass.core.workspace import Workspace
-from windlass.loop.lineage.graph import LineageGraph, lineage, render_tree
+from windlass.loop.lineage.following import lineage
+from windlass.loop.lineage.graph import LineageGraph
 from windlass.loop.lineage.tokens import training_text
+from windlass.loop.lineage.tree import render_tree
 from windlass.loop.releasing import releases
 
 PAGES = {

@@ -30,7 +30,8 @@ from windlass.loop.assistants.assemble import load_assistant
 from windlass.loop.assistants.measure import measure
 from windlass.loop.assistants.variant import VariantSpec, make_variant, parts, read_variant
 from windlass.loop.harvesting.harvest import harvest, load_harvest
-from windlass.loop.lineage.graph import lineage, render_tree
+from windlass.loop.lineage.following import lineage
+from windlass.loop.lineage.tree import render_tree
 from windlass.loop.releasing import releases
 from windlass.loop.turning.candidate import Recipe, first_variant, make_candidate
 from windlass.loop.turning.comparison import error_rate, turns_before

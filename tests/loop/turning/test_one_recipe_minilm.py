@@ -19,7 +19,7 @@ from windlass.evaluate.experiments.stored import read_experiment
 from windlass.evaluate.questions import derive_exam, load_items
 from windlass.loop.assistants.assemble import cached, load_assistant
 from windlass.loop.assistants.variant import VariantSpec
-from windlass.loop.lineage.graph import lineage
+from windlass.loop.lineage.following import lineage
 from windlass.loop.releasing import releases
 from windlass.loop.turning.candidate import Recipe, first_variant
 from windlass.loop.turning.one_recipe import turn

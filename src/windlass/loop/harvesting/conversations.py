@@ -28,7 +28,7 @@ from windlass.core.workspace import Workspace
 from windlass.loop.harvesting.data_card import data_card
 from windlass.loop.harvesting.harvest import CORRECTION, FEEDBACK, Guarded, clusters_of, question_key
 from windlass.loop.harvesting.spoken import NotSpoken, Spoken, Turn, answered_by, answers_in, spoken
-from windlass.loop.lineage.graph import citations_of
+from windlass.loop.lineage.spans import citations_of
 
 Form = Literal["conversations", "pairs", "labels", "exercises", "texts"]
 _PAGE = 500

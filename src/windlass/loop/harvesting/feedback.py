@@ -11,7 +11,7 @@ from windlass.core.errors import InputError, NotFound
 from windlass.core.records import ScoreRecord
 from windlass.core.workspace import Workspace
 from windlass.loop.harvesting.harvest import CORRECTION, FEEDBACK
-from windlass.loop.lineage.graph import find_spans
+from windlass.loop.lineage.spans import find_spans
 
 
 def give_feedback(

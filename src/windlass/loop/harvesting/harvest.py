@@ -25,7 +25,7 @@ from windlass.core.records import ScoreRecord
 from windlass.core.workspace import Workspace
 from windlass.evaluate.questions import load_items
 from windlass.loop.harvesting.data_card import data_card
-from windlass.loop.lineage.graph import asked, citations_of
+from windlass.loop.lineage.spans import asked, citations_of
 
 FEEDBACK = "feedback"
 """Name of the scores that are harvested: 1 approves, 0 rejects; `metadata.correct_document` may name the right one."""

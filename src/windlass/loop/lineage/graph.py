@@ -1,23 +1,19 @@
-"""Lineage: from an answer, a generated token or an artifact back to the documents it rests on.
-
-Every node names something the workspace holds; every edge says that its first end was made from its second, in a
-role. Nothing is inferred: what a trace does not name, or what is no longer there, appears as missing.
+"""The graph of a lineage. Every node names something the workspace holds; every edge says that its first end was made
+from its second, in a role. Nothing is inferred: what is no longer there appears as missing.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from windlass.core import semconv
 from windlass.core.artifacts import Artifact
 from windlass.core.documents import Document, read_documents
-from windlass.core.errors import InputError, NotFound
-from windlass.core.records import SpanRecord
+from windlass.core.errors import InputError
 from windlass.core.workspace import Workspace
 
 
@@ -140,125 +136,10 @@ class GraphBuilder:
         return f"document:{identifier}"
 
 
-def lineage(ws: Workspace, identifier: str, *, token: int | None = None) -> LineageGraph:
-    """What a trace, a response or an artifact was made from, down to the source documents.
-
-    `identifier` is a trace id (or a unique prefix), the id of a response, or anything that names an artifact. With
-    `token`, the graph is that of one token (counted from 0) that a model of this workspace wrote in the trace.
-    Raises `NotFound` when nothing has that name, `InputError` when the trace holds no such token.
-    """
-    spans = find_spans(ws, identifier)
-    if token is not None:
-        if not spans:
-            raise NotFound(f"There is no trace '{identifier}'.", "`windlass traces` lists them.")
-        from windlass.loop.lineage.tokens import token_lineage
-
-        return token_lineage(ws, spans, token)
-    builder = GraphBuilder(ws)
-    if spans:
-        return builder.graph(_answer(builder, spans))
-    artifact = ws.artifacts.find(identifier)
-    if artifact is None:
-        raise NotFound(
-            f"There is no trace, response or artifact '{identifier}' in this workspace.",
-            "`windlass traces` and `windlass artifacts` list what there is.",
-        )
-    return builder.graph(builder.artifact(artifact.digest))
-
-
-def find_spans(ws: Workspace, identifier: str) -> list[SpanRecord]:
-    """The spans of a trace by its id or a unique prefix of 6 digits or more, or by the id of a response in it."""
-    text = identifier.lower()
-    if len(text) >= 6 and all(c in "0123456789abcdef" for c in text):
-        return ws.store.trace(text)
-    if not identifier.startswith("chatcmpl-"):
-        return []
-    offset, page = 0, 500
-    while summaries := ws.store.traces(limit=page, offset=offset):
-        for summary in summaries:
-            spans = ws.store.trace(summary.root.trace_id)
-            if any(span.attributes.get(semconv.RESPONSE_ID) == identifier for span in spans):
-                return spans
-        offset += page
-    return []
-
-
-def _answer(builder: GraphBuilder, spans: Sequence[SpanRecord]) -> str:
-    root = next((span for span in spans if span.parent_id is None), spans[0])
-    trace = root.trace_id
-    question, answer = asked(root), answered(root)
-    builder.add(trace, "answer", shortened(question or root.name), question=question, answer=answer, at=root.start_ns)
-    used: dict[str, str] = {}
-    for span in spans:
-        for key, value in span.attributes.items():
-            if key.startswith("windlass.") and key.endswith(".digest") and isinstance(value, str):
-                used.setdefault(key.split(".")[1], value)
-    corpus = _corpus_behind(builder.ws, used.get("index"))
-    for number, cited in enumerate(citations_of(root), start=1):
-        label = f"[{number}] {cited.get('title') or cited['document']}, characters {cited['start']}-{cited['end']}"
-        known = builder.documents(corpus).get(cited["document"]) if corpus else None
-        node = builder.add(
-            f"citation:{trace}:{number}",
-            "citation",
-            label,
-            quote=cited.get("quote", ""),
-            heading=cited.get("heading", ""),
-            verbatim=known is not None and known.text[cited["start"] : cited["end"]] == cited.get("quote"),
-        )
-        builder.edge(trace, node, "quotes")
-        if corpus:
-            builder.edge(node, builder.document(corpus, cited["document"]), "from")
-    for role in ("variant", "index", "adapter", "model"):
-        if role in used:
-            reached = any(used[role] == node.id for node in builder.graph(trace).nodes)
-            digest = builder.artifact(used[role])
-            if not reached:
-                builder.edge(trace, digest, role)
-    return trace
-
-
-def _corpus_behind(ws: Workspace, index: str | None) -> str | None:
-    record = ws.store.artifact(index) if index else None
-    return next((digest for role, digest in record.parents if role == "corpus"), None) if record else None
-
-
 @lru_cache(maxsize=2)
 def _documents(path: Path) -> dict[str, Document]:
     """A corpus never changes under its path, and a server draws many graphs over the same one."""
     return {document.id: document for document in read_documents(path)}
-
-
-# reading spans ------------------------------------------------------------------------------------------------------
-
-
-def asked(span: SpanRecord) -> str:
-    """The text of the last user message of a span's input; '' when there is none."""
-    messages = span.input if isinstance(span.input, list) else []
-    for message in reversed(messages):
-        if isinstance(message, Mapping) and message.get("role") == "user":
-            content = message.get("content", "")
-            if isinstance(content, str):
-                return content
-            return "".join(part.get("text", "") for part in content if isinstance(part, Mapping))
-    return ""
-
-
-def answered(span: SpanRecord) -> str:
-    """The text that a span put out; '' when there is none."""
-    output = span.output
-    if isinstance(output, str):
-        return output
-    return str(output.get("content") or output.get("answer") or "") if isinstance(output, Mapping) else ""
-
-
-def citations_of(span: SpanRecord) -> list[dict[str, Any]]:
-    held = span.output.get("citations", ()) if isinstance(span.output, Mapping) else ()
-    return [dict(c) for c in held if isinstance(c, Mapping) and {"document", "start", "end"} <= set(c)]
-
-
-def shortened(text: str, length: int = 80) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= length else flat[: length - 1] + "…"
 
 
 def _rows(dataset: Artifact) -> Iterable[dict[str, Any]]:
@@ -271,42 +152,3 @@ def _rows(dataset: Artifact) -> Iterable[dict[str, Any]]:
                 yield json.loads(line)
             except ValueError as error:
                 raise InputError(f"{path}, line {number}: not JSON ({error}).") from error
-
-
-# as text ------------------------------------------------------------------------------------------------------------
-
-
-def render_tree(graph: LineageGraph) -> str:
-    """The graph as an indented tree. What was printed above already is only named again."""
-    below: dict[str, list[tuple[str, str]]] = {}
-    for source, target, role in graph.edges:
-        below.setdefault(source, []).append((role, target))
-    nodes = {node.id: node for node in graph.nodes}
-    printed: set[str] = set()
-    lines: list[str] = []
-
-    def show(identifier: str, role: str, indent: str, last: bool, top: bool) -> None:
-        node = nodes[identifier]
-        branch = "" if top else ("└─ " if last else "├─ ")
-        digest = f" · {node.id[:12]}" if node.detail.get("digest") == node.id else ""
-        seen = identifier in printed
-        children = below.get(identifier, [])
-        again = "  (above)" if seen and children else ""
-        said = f"{role}: " if role else ""
-        lines.append(f"{indent}{branch}{said}{node.kind} {node.label}{digest}{again}")
-        if seen:
-            return
-        printed.add(identifier)
-        inner = indent if top else indent + ("   " if last else "│  ")
-        for key in ("quote", "matched", "source", "reason", "revision", "occurrences"):
-            value = node.detail.get(key)
-            if value:
-                lines.append(f"{inner}{'│  ' if children else '   '}  {key}: {shortened(str(value), 100)}")
-        if node.kind == "citation":
-            verdict = "equal to the document's text" if node.detail["verbatim"] else "NOT equal to the document's text"
-            lines.append(f"{inner}{'│  ' if children else '   '}  {verdict}")
-        for position, (child_role, child) in enumerate(children, start=1):
-            show(child, child_role, inner, position == len(children), False)
-
-    show(graph.root, "", "", True, True)
-    return "\n".join(lines)

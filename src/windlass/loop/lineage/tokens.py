@@ -9,8 +9,10 @@ from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError, MissingExtra
 from windlass.core.records import SpanRecord
 from windlass.core.workspace import Workspace
-from windlass.loop.lineage.graph import GraphBuilder, LineageGraph, answered, asked, shortened
+from windlass.loop.lineage.graph import GraphBuilder, LineageGraph
+from windlass.loop.lineage.spans import answered, asked
 from windlass.loop.lineage.verbatim import TrainingText, Verbatim
+from windlass.loop.text import shortened
 
 PLACES = 5
 """Places shown of those where the matched text stands."""

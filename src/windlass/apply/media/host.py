@@ -140,7 +140,7 @@ class MediaHost:
         try:
             return self.dialect.read(value)
         except (LookupError, TypeError, AttributeError, ValueError) as error:
-            self.endpoint.refuse_error(value, call.path)
+            self.endpoint.replies.refuse_error(value, call.path)
             raise ProviderError(
                 f"{self.endpoint.base_url}{call.path} answered without a usable answer ({error!r}).",
                 f"The server does not follow {self.dialect.api} here.",

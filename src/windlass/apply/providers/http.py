@@ -1,7 +1,7 @@
 """One HTTP call to a model's endpoint: timeouts by phase, retries with jitter that honour `Retry-After`, clear errors.
 
-Each way to call stands here twice, for callers that wait and for those on an event loop; what they decide, and what
-they say when something fails, stands once.
+Each way to call stands here twice, for callers that wait and for those on an event loop; what they decide (`tries`),
+and what they say when something fails (`replies`), stands once.
 """
 
 from __future__ import annotations
@@ -22,28 +22,18 @@ import httpcore2
 import httpx2
 
 from windlass import __version__
+from windlass.apply.providers import proxies
 from windlass.apply.providers.clock import Clock
 from windlass.apply.providers.dialect import Call, Frames, ServerSentEvents
 from windlass.apply.providers.keys import ApiKey, Auth, sendable
 from windlass.apply.providers.loop_sockets import LoopSockets
 from windlass.apply.providers.plain_calls import KEPT_FOR, Connections
-from windlass.apply.providers.tries import BROKEN, LATE, Tries
-from windlass.core.errors import ConfigError, ProviderError
-from windlass.core.redact import secret_headers, struck
-from windlass.core.sse import BadEvent
+from windlass.apply.providers.replies import BROKEN, Replies
+from windlass.apply.providers.tries import Tries
+from windlass.core.errors import ConfigError
 
 _KEPT_OPEN = 100
 """Connections that stay when nothing is under way: each call looks through them, and asks the system of each."""
-_LONGEST_WORDS = 4000
-"""Bytes of an answer that messages are made of. Cut before secrets are struck out, a part of one would stay."""
-_HINTS: Mapping[int, str] = {
-    400: "The endpoint refused a parameter; its message says which.",
-    401: "Check the key in the environment variable {key}.",
-    403: "The key in {key} may not use this model or endpoint.",
-    404: "Check base_url and the model's name.",
-    413: "The request is too long for this endpoint.",
-    429: "Too many requests or no credit left: wait, or raise the limit at the provider.",
-}
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 _parsed = functools.lru_cache(maxsize=256)(httpx2.URL)
 
@@ -94,6 +84,7 @@ class Endpoint:
         self.headers: Mapping[str, str] = dict(headers or {})
         for name, value in self.headers.items():
             sendable(value, f"The header {name}")
+        self.replies = Replies(self.base_url, self.auth, self.headers, proxy)
         waits = timeouts or Timeouts()
         # Waiting for a free connection has no limit of its own: a thousand calls at once are no failure.
         self._phases = {"connect": waits.connect, "write": waits.write, "read": waits.read, "pool": None}
@@ -133,25 +124,25 @@ class Endpoint:
         if self._straight:
             status, content = self._posted(call, clock)
         else:
-            with self._sent(call, clock) as response, self._broken(call.path, response.status_code, clock):
+            with self._sent(call, clock) as response, self.replies.broken(call.path, response.status_code, clock):
                 status, content = response.status_code, b"".join(clock.watched(response.iter_bytes()))
-        return self._object(call.path, status, content)
+        return self.replies.object(call.path, status, content)
 
     def events(self, call: Call, frames: Frames | None = None, within: float | None = None) -> Iterator[dict[str, Any]]:
         """The JSON objects of a streamed answer as they come. Raises as `post`."""
         clock, cutter = Clock(within), frames or ServerSentEvents()
         with self._sent(call, clock) as response:
-            self._refuse_page(call.path, response, cutter)
-            with self._broken(call.path, response.status_code, clock):
+            self.replies.refuse_page(call.path, response, cutter)
+            with self.replies.broken(call.path, response.status_code, clock):
                 for data in clock.watched(response.iter_bytes()):
                     for text in cutter.feed(data):
-                        yield self._event(call.path, response.status_code, text)
+                        yield self.replies.event(call.path, response.status_code, text)
                 for text in cutter.end():
-                    yield self._event(call.path, response.status_code, text)
+                    yield self.replies.event(call.path, response.status_code, text)
 
     def _posted(self, call: Call, clock: Clock) -> tuple[int, bytes]:
         """Status and content of a good answer; as `_sent`, in half of its time."""
-        tries = Tries(self, call, clock)
+        tries = Tries(self.replies, self.retries, call, clock)
         while True:
             method, url, headers, content = self._said(call)
             target = url.raw_path.decode("ascii")
@@ -161,7 +152,7 @@ class Endpoint:
                 time.sleep(tries.after(error))
                 continue
             try:
-                with self._broken(call.path, answer.status, clock):
+                with self.replies.broken(call.path, answer.status, clock):
                     came = clock.collected(answer)
                     if 200 <= answer.status < 300 and not answer.packed:
                         return answer.status, came
@@ -176,9 +167,9 @@ class Endpoint:
     def _sent(self, call: Call, clock: Clock) -> Iterator[httpx2.Response]:
         """An open response with a good status; retries until one arrives or the tries are used up."""
         if self._client is None:
-            with _proxied():
+            with proxies.usable():
                 self._client = httpx2.Client(**self._options)
-        client, tries = self._client, Tries(self, call, clock)
+        client, tries = self._client, Tries(self.replies, self.retries, call, clock)
         while True:
             try:
                 response = client.send(self._request(call, clock), stream=True)
@@ -189,7 +180,7 @@ class Endpoint:
                 if response.is_success:
                     yield response
                     return
-                with self._broken(call.path, response.status_code, clock):
+                with self.replies.broken(call.path, response.status_code, clock):
                     response.read()
                 wait = tries.after_status(response)
             finally:
@@ -209,15 +200,15 @@ class Endpoint:
             status, content = await self._aposted(call, clock, again)
         else:
             async with self._asent(call, clock, again) as response:
-                with self._broken(call.path, response.status_code, clock):
+                with self.replies.broken(call.path, response.status_code, clock):
                     status, content = response.status_code, await clock.awaited(response.aread())
-        return self._object(call.path, status, content, refuse_errors)
+        return self.replies.object(call.path, status, content, refuse_errors)
 
     async def abytes(self, call: Call) -> bytes:
         """What the server answers, as it is. Raises as `post`."""
         clock = Clock(None)
         async with self._asent(call, clock) as response:
-            with self._broken(call.path, response.status_code, clock):
+            with self.replies.broken(call.path, response.status_code, clock):
                 return await clock.awaited(response.aread())
 
     async def aevents(
@@ -226,14 +217,14 @@ class Endpoint:
         """As `events`."""
         clock, cutter = Clock(within), frames or ServerSentEvents()
         async with self._asent(call, clock) as response:
-            self._refuse_page(call.path, response, cutter)
-            with self._broken(call.path, response.status_code, clock):
+            self.replies.refuse_page(call.path, response, cutter)
+            with self.replies.broken(call.path, response.status_code, clock):
                 pieces = response.aiter_bytes()
                 while (data := await clock.awaited(anext(pieces, None))) is not None:
                     for text in cutter.feed(data):
-                        yield self._event(call.path, response.status_code, text)
+                        yield self.replies.event(call.path, response.status_code, text)
                 for text in cutter.end():
-                    yield self._event(call.path, response.status_code, text)
+                    yield self.replies.event(call.path, response.status_code, text)
 
     async def _aposted(self, call: Call, clock: Clock, again: bool) -> tuple[int, bytes]:
         """As `_posted`."""
@@ -247,7 +238,7 @@ class Endpoint:
                 keepalive_expiry=KEPT_FOR,
             )
             self._pools[loop] = pool
-        tries = Tries(self, call, clock)
+        tries = Tries(self.replies, self.retries, call, clock)
         while True:
             try:
                 response = await clock.awaited(pool.handle_async_request(self._plain(call, clock)))
@@ -255,7 +246,7 @@ class Endpoint:
                 await asyncio.sleep(tries.after(error, again))
                 continue
             try:
-                with self._broken(call.path, response.status, clock):
+                with self.replies.broken(call.path, response.status, clock):
                     came = await clock.awaited(response.aread())
                     if 200 <= response.status < 300 and not _packed(response):
                         return response.status, came
@@ -271,9 +262,9 @@ class Endpoint:
         """As `_sent`."""
         loop = asyncio.get_running_loop()
         if (client := self._clients.get(loop)) is None:
-            with _proxied():
+            with proxies.usable():
                 client = self._clients[loop] = httpx2.AsyncClient(**self._options)
-        tries = Tries(self, call, clock)
+        tries = Tries(self.replies, self.retries, call, clock)
         while True:
             try:
                 response = await clock.awaited(client.send(self._request(call, clock), stream=True))
@@ -284,7 +275,7 @@ class Endpoint:
                 if response.is_success:
                     yield response
                     return
-                with self._broken(call.path, response.status_code, clock):
+                with self.replies.broken(call.path, response.status_code, clock):
                     await clock.awaited(response.aread())
                 wait = tries.after_status(response, again)
             finally:
@@ -346,7 +337,7 @@ class Endpoint:
     @cached_property
     def _straight(self) -> bool:
         """Whether nothing but the network stands between: no proxy, and no transport of the user's own."""
-        return self._transport is None and self._proxy is None and not _proxies()
+        return self._transport is None and self._proxy is None and not proxies.of_environment()
 
     @cached_property
     def _connections(self) -> Connections:
@@ -365,92 +356,6 @@ class Endpoint:
             "proxy": self._proxy,
             "transport": self._transport,
         }
-
-    # what comes back --------------------------------------------------------------------------------------------------
-
-    def _object(self, path: str, status: int, content: bytes, refuse_errors: bool = True) -> dict[str, Any]:
-        try:
-            value = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            shown = self.clean(content[:_LONGEST_WORDS].decode("utf-8", "replace").strip())[:200]
-            raise ProviderError(
-                f"{self.base_url}{path} answered status {status}, but not with JSON: {shown!r}.",
-                "Is base_url right? It usually ends in /v1.",
-                status=status,
-            ) from error
-        if not isinstance(value, dict):
-            raise ProviderError(f"{self.base_url}{path} answered JSON that is no object.", status=status)
-        if refuse_errors:
-            self.refuse_error(value, path, status)
-        return value
-
-    def _event(self, path: str, status: int, text: bytes) -> dict[str, Any]:
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            shown = self.clean(text[:_LONGEST_WORDS].decode("utf-8", "replace"))[:200]
-            raise ProviderError(
-                f"{self.base_url}{path} sent an event that is not JSON: {shown!r}.", status=status
-            ) from error
-        if not isinstance(value, dict):
-            raise ProviderError(f"{self.base_url}{path} sent an event that is no object.", status=status)
-        self.refuse_error(value, path, status)
-        return value
-
-    def _refuse_page(self, path: str, response: httpx2.Response, frames: Frames) -> None:
-        kind = response.headers.get("content-type", "")
-        if frames.media_type not in kind:
-            raise ProviderError(
-                f"{self.base_url}{path} answered {kind or 'no content type'}, not a stream of events.",
-                "Is base_url right? Does the server support streaming?",
-                status=response.status_code,
-            )
-
-    def refuse_error(self, value: Mapping[str, Any], path: str, status: int = 200) -> None:
-        """Some servers report an error with status 200, or inside a stream."""
-        error = value.get("error")
-        if error and "choices" not in value:
-            message = error.get("message", error) if isinstance(error, dict) else error
-            raise ProviderError(f"{self.base_url}{path} reported: {self.clean(str(message))[:2000]}", status=status)
-
-    @contextlib.contextmanager
-    def _broken(self, path: str, status: int, clock: Clock) -> Iterator[None]:
-        try:
-            yield
-        except (*BROKEN, httpx2.StreamError, httpx2.DecodingError) as error:
-            if isinstance(error, LATE):
-                clock.left()
-            raise ProviderError(
-                f"{self.base_url}{path} broke off its answer ({type(error).__name__}).",
-                "Ask again; if it happens often, check the server's log.",
-                status=status,
-            ) from error
-        except BadEvent as error:
-            raise ProviderError(f"{self.base_url}{path}: {self.clean(str(error))[:300]}.", status=status) from None
-
-    def failure(self, path: str, response: httpx2.Response) -> ProviderError:
-        text = self.clean(response.content[:_LONGEST_WORDS].decode("utf-8", "replace"))
-        try:
-            value = json.loads(text)
-            value = value[0] if isinstance(value, list) else value  # Gemini puts its errors into a list
-            detail = value.get("error", value)
-            message = str(detail["message"] if isinstance(detail, dict) else detail)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            message = " ".join(text.split())[:300]
-        status = response.status_code
-        hint = _HINTS.get(status, "The fault is at the endpoint; try again later." if status >= 500 else "")
-        if status == 401 and not self.auth.secrets():
-            hint = "Set the environment variable {key} to your key."
-        return ProviderError(
-            f"{self.base_url}{path} answered status {status}: {self.clean(message)[:2000] or 'no message'}",
-            hint.format(key=self.auth.named),
-            status=status,
-        )
-
-    def clean(self, text: str) -> str:
-        """What the other side said, without what must never be shown: it may repeat what it was sent."""
-        hidden = [*self.auth.secrets(), *secret_headers(self.headers), *_passwords(self._proxy)]
-        return struck(text, hidden, "[key]")
 
 
 def _address(base_url: str) -> httpx2.URL:
@@ -480,30 +385,3 @@ def _packed(response: httpcore2.Response) -> bool:
 
 def _nobody(request: httpx2.Request) -> httpx2.Response:
     raise AssertionError("nothing is sent")
-
-
-def _proxies() -> Mapping[str, str]:
-    """Of the environment, by scheme."""
-    from urllib.request import getproxies
-
-    return {scheme: url for scheme, url in getproxies().items() if scheme != "no"}
-
-
-def _passwords(proxy: str | None) -> Iterator[str]:
-    """Of the proxy that is given, or else of those in the environment."""
-    for url in _proxies().values() if proxy is None else [proxy]:
-        with contextlib.suppress(httpx2.InvalidURL):
-            yield httpx2.URL(url).password
-
-
-@contextlib.contextmanager
-def _proxied() -> Iterator[None]:
-    """Connections are made here, and proxies looked at. Raises `ConfigError` without showing their passwords."""
-    try:
-        yield
-    except (httpx2.InvalidURL, ValueError, ImportError) as error:
-        why = f" ({error})" if isinstance(error, ImportError) else ""
-        raise ConfigError(
-            f"The proxy cannot be used{why}.",
-            "Look at proxy=, or HTTP_PROXY, HTTPS_PROXY and ALL_PROXY: for example http://user:password@proxy:3128.",
-        ) from None

@@ -164,7 +164,7 @@ class RemoteChat:
         try:
             yield
         except (LookupError, TypeError, AttributeError, ValueError) as error:
-            why = self.endpoint.clean(repr(error))
+            why = self.endpoint.replies.clean(repr(error))
             raise ProviderError(
                 f"{self.endpoint.base_url} answered without a usable answer ({why[:500]}).",
                 f"The server does not follow {self.dialect.api} here.",

@@ -2,45 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import httpcore2
 import httpx2
 
 from windlass.apply.providers.clock import Clock
 from windlass.apply.providers.dialect import Call
+from windlass.apply.providers.replies import LATE, SILENT, Replies
 from windlass.core.errors import ProviderError
 from windlass.core.retry import AGAIN, backoff, retry_after
 from windlass.core.trace import current_span
 
-if TYPE_CHECKING:
-    from windlass.apply.providers.http import Endpoint
-
-BROKEN = (
-    httpx2.TransportError,
-    httpcore2.NetworkError,
-    httpcore2.ProtocolError,
-    httpcore2.ProxyError,
-    httpcore2.TimeoutException,
-    httpcore2.UnsupportedProtocol,
-)
-"""No answer, or half of one."""
-LATE = (httpx2.TimeoutException, httpcore2.TimeoutException)
-SILENT = (httpx2.ReadTimeout, httpcore2.ReadTimeout)
-"""All was sent, and nothing came back in time."""
 _LONGEST_WAIT = 60.0
 
 
 class Tries:
     """Counts the tries of one call, and says how long to wait before the next. The last failure is raised."""
 
-    def __init__(self, endpoint: Endpoint, call: Call, clock: Clock) -> None:
-        self._endpoint, self._path, self._clock = endpoint, call.path, clock
+    def __init__(self, replies: Replies, retries: int, call: Call, clock: Clock) -> None:
+        self._replies, self._retries, self._path, self._clock = replies, retries, call.path, clock
         self._failed = 0
 
     def after(self, error: Exception, again: bool = True) -> float:
         """No answer came."""
-        address = f"{self._endpoint.base_url}{self._path}"
+        address = f"{self._replies.base_url}{self._path}"
         if isinstance(error, LATE):
             self._clock.left()
             # It may be working on the first one: asking again would pay twice.
@@ -51,7 +34,7 @@ class Tries:
                 ) from error
         elif self._last() or not again:
             raise ProviderError(
-                f"{self._endpoint.base_url} cannot be reached ({self._endpoint.clean(str(error))}).",
+                f"{self._replies.base_url} cannot be reached ({self._replies.clean(str(error))}).",
                 "Check base_url, and that the server is running.",
             ) from error
         return self._again(type(error).__name__, None)
@@ -59,11 +42,11 @@ class Tries:
     def after_status(self, response: httpx2.Response, again: bool = True) -> float:
         """An answer came, but no good one; it has been read."""
         if response.status_code not in AGAIN or self._last() or not (again or response.status_code == 429):
-            raise self._endpoint.failure(self._path, response)
+            raise self._replies.failure(self._path, response)
         return self._again(f"status {response.status_code}", retry_after(response.headers))
 
     def _last(self) -> bool:
-        return self._failed >= self._endpoint.retries
+        return self._failed >= self._retries
 
     def _again(self, why: str, asked: float | None) -> float:
         """What the server asks for, unless that is very long; and a line on the trace."""

@@ -13,7 +13,6 @@ from windlass.apply.media.download import LARGEST, fetched, sources
 from windlass.apply.media.prediction import MediaDialect, Prediction
 from windlass.apply.providers.dialect import Call
 from windlass.apply.providers.http import Endpoint
-from windlass.apply.tasks.mapping import waited
 from windlass.apply.tasks.surroundings import here
 from windlass.core import semconv
 from windlass.core.errors import ProviderError, TimedOut, WindlassError
@@ -21,6 +20,7 @@ from windlass.core.protocols import Made
 from windlass.core.retry import AGAIN
 from windlass.core.trace import Span
 from windlass.core.values import AudioPart, FilePart, ImagePart
+from windlass.core.waiting import waited
 
 LOOKS = (0.5, 10.0)
 """Seconds between looks: at first, and at most."""

@@ -50,8 +50,7 @@ class Wrapper:
             close()
 
     async def aclose(self) -> None:
-        if (aclose := getattr(self.model, "aclose", None)) is not None:
-            await aclose()
+        await closed(self.model)
 
     def _ask(self, request: ChatRequest) -> ChatResponse:
         return self._waiting.complete(request)
@@ -135,6 +134,12 @@ def innermost(model: Model) -> Model:
     while isinstance(model, Wrapper):
         model = model.model
     return model
+
+
+async def closed(model: Model) -> None:
+    """Closes a model's connections that belong to this event loop, which is about to end."""
+    if (aclose := getattr(model, "aclose", None)) is not None:
+        await aclose()
 
 
 async def to_its_end(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

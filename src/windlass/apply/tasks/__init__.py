@@ -3,9 +3,10 @@
 from windlass.apply.providers.budget import Budget, OverBudget
 from windlass.apply.tasks.absent import Absent
 from windlass.apply.tasks.citing import Quote, Verbatim
-from windlass.apply.tasks.functions import Settings, Task, task
+from windlass.apply.tasks.functions import Task, task
 from windlass.apply.tasks.outcome import Attempt, NoAnswer, Outcome, Refused
 from windlass.apply.tasks.prompt import Example
+from windlass.apply.tasks.settings import Settings
 from windlass.apply.tasks.surroundings import Surroundings, surrounded
 
 __all__ = [

@@ -20,7 +20,7 @@ from windlass.apply.providers.remote import RemoteChat
 from windlass.apply.providers.wrapper import innermost
 from windlass.apply.tasks.asking import asking
 from windlass.apply.tasks.items import Item
-from windlass.apply.tasks.mapping import Run, Waiting
+from windlass.apply.tasks.map_run import Run, Waiting
 from windlass.apply.tasks.outcome import NoAnswer, Outcome
 from windlass.apply.tasks.results import Spent
 from windlass.apply.tasks.running import asked, note
@@ -48,9 +48,9 @@ class Open:
         return f"{self.one.key.hex()}-{self.round}"
 
 
-async def carried_out(run: Run[Any], rows: Iterator[Item], at_once: int) -> None:
+async def by_batches(run: Run[Any], rows: Iterator[Item], at_once: int) -> None:
     """All items of a run, in batches. What fails is noted in `run.failure`."""
-    settings, model = run.task.settings, innermost(run.model)
+    settings, model = run.variant.settings, innermost(run.model)
     if settings.cache or settings.budget:
         raise Unsupported("A batch is asked without cache and budget.", "Leave them out, or map without batch=True.")
     if not isinstance(model, RemoteChat):
@@ -126,7 +126,7 @@ class _Work:
         if one.fault is not None:
             await run.failed(one, one.fault, Spent())
             return None
-        steps = asking(run.task._question(one.inputs, run.model))
+        steps = asking(run.variant.question(one.inputs, run.model))
         awaited: Open | None = Open(one, steps, next(steps))
         while awaited is not None and (lines := self._at_hand.get(awaited.name)):
             awaited = await self._answered(awaited, lines.pop(0))
@@ -195,10 +195,10 @@ class _Work:
     def _recorded(self, one: Waiting, outcome: Outcome[Any]) -> Outcome[Any]:
         """The outcome on the trace, as if it had been asked now."""
         run = self._run
-        with run.task._span(run.around, (), one.inputs) as (span, _):
+        with run.variant.calling(run.around, (), one.inputs) as (span, _):
             span["windlass.map.item"] = one.number
             span["windlass.batch"] = True
             for attempt in outcome.attempts:
                 with asked(run.around.recorder, run.model, attempt.request) as call:
                     note(call, attempt.response)
-            return run.task._noted(span, outcome)
+            return run.variant.noted(span, outcome)

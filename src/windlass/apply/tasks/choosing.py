@@ -17,13 +17,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
+from windlass.apply.providers.wrapper import closed
 from windlass.apply.tasks.functions import Task
-from windlass.apply.tasks.mapping import closed, waited
 from windlass.apply.tasks.outcome import Attempt, NoAnswer, Outcome, cost_of, usage_of
 from windlass.apply.tasks.schema import Shape
 from windlass.apply.tasks.surroundings import here
 from windlass.core.errors import InputError, ProviderError, TimedOut, WindlassError
 from windlass.core.values import Usage
+from windlass.core.waiting import waited
 
 R = TypeVar("R")
 Judge = Callable[..., float | Awaitable[float]]
@@ -223,4 +224,4 @@ async def _closing(choosing: Awaitable[Choice[R]], tasks: Any, judge: Any) -> Ch
         return await choosing
     finally:
         for task in [*_variants(tasks), *([judge] if isinstance(judge, Task) else [])]:
-            await closed(task.settled(around)._model(around))
+            await closed(task.settled(around).variant.model(around))

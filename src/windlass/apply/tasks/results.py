@@ -7,16 +7,14 @@ from array import array
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from windlass.apply.tasks.journal import Line, lines_at
 from windlass.apply.tasks.outcome import Outcome
 from windlass.apply.tasks.schema import Shape, Unfit
+from windlass.apply.tasks.signature import Signature
 from windlass.core.errors import InputError
 from windlass.core.values import ChatRequest, ChatResponse, Usage
-
-if TYPE_CHECKING:
-    from windlass.apply.tasks.functions import Task
 
 R = TypeVar("R")
 
@@ -90,8 +88,8 @@ class Result(Generic[R]):
 class Mapped(Generic[R]):
     """The results of a map, in the order of its items, read from the journal each time."""
 
-    def __init__(self, task: Task[..., R], journal: Path, temporary: bool) -> None:
-        self.task = task
+    def __init__(self, signature: Signature, journal: Path, temporary: bool) -> None:
+        self.signature = signature
         self.journal = journal
         self.values = 0
         """Items that have a value."""
@@ -108,7 +106,7 @@ class Mapped(Generic[R]):
         """Lines in the journal that are none of these items': kept, and not counted."""
         self.seconds = 0.0
         self.places = array("q")
-        self._shape = shape_of(task)
+        self._shape = shape_of(signature)
         if temporary:
             weakref.finalize(self, journal.unlink, missing_ok=True)
 
@@ -142,7 +140,7 @@ class Mapped(Generic[R]):
             return value
         except Unfit as unfit:
             raise InputError(
-                f"{self.journal}: the value of item {number} is not what '{self.task.__name__}' returns: {unfit}.",
+                f"{self.journal}: the value of item {number} is not what '{self.signature.name}' returns: {unfit}.",
                 "Was the journal edited, or does the type not read what it writes?",
             ) from unfit
 
@@ -190,7 +188,7 @@ def metered(
         return done.value  # type: ignore[no-any-return]
 
 
-def shape_of(task: Task[..., Any]) -> Shape[Any] | None:
+def shape_of(signature: Signature) -> Shape[Any] | None:
     """The form of values in the journal; None: text."""
-    output = task.signature.output
-    return None if output is str else Shape(output, where=f"'{task.__name__}'")
+    output = signature.output
+    return None if output is str else Shape(output, where=f"'{signature.name}'")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from windlass.apply.tasks.functions import Task
-from windlass.apply.tasks.mapping import HOPELESS
+from windlass.apply.tasks.map_run import HOPELESS
 from windlass.apply.tasks.outcome import Attempt, NoAnswer, Outcome, usage_of
 from windlass.apply.tasks.prompt import Example
 from windlass.apply.tasks.reading import json_in

@@ -1,0 +1,22 @@
+"""Waiting for what is written for event loops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from windlass.core.trace import carried
+
+R = TypeVar("R")
+
+
+def waited(coroutine: Coroutine[Any, Any, R]) -> R:
+    """The result of a coroutine, on an event loop of its own; where one runs already (a notebook), in a thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(carried(lambda: asyncio.run(coroutine))).result()

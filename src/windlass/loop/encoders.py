@@ -31,7 +31,7 @@ def encoder_place(ws: Workspace | None, name: str) -> Iterator[tuple[Path, str |
         yield folder, called
         return
     from windlass.build.adapt.peft.artifacts import stored, write_merged
-    from windlass.build.transformer.adapters.files import task_of
+    from windlass.build.transformer.adapters.base import task_of
 
     if task_of(folder) in _WRITING:
         yield folder, called

@@ -19,7 +19,7 @@ from windlass.build.adapt.settings import AdapterSettings
 from windlass.build.adapt.tuning import tune
 from windlass.build.adapt.vocabulary import grow
 from windlass.build.tokenizer import load_tokenizer
-from windlass.build.transformer.adapters.files import write_adapter
+from windlass.build.transformer.adapters.writing import write_adapter
 from windlass.build.transformer.hf import load_decoder, load_links, load_model, tied_head
 from windlass.core.errors import InputError, Unsupported
 from windlass.core.workspace import Workspace

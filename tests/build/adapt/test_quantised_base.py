@@ -21,7 +21,7 @@ from windlass.build.adapt.peft.quantised import QuantisedLinear, numbers, quanti
 from windlass.build.adapt.peft.quantised_values import BLOCK, NF4, dequantised, quantised
 from windlass.build.adapt.settings import AdapterSettings, TuneSettings
 from windlass.build.adapt.tuning import OBJECTIVES, tune
-from windlass.build.transformer.adapters.files import BASE, bits_of, measured_of
+from windlass.build.transformer.adapters.base import BASE, bits_of, measured_of
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.hf import load_links, load_model, tied_head

@@ -33,7 +33,7 @@ from windlass.build.training.checkpoints import checkpoint
 from windlass.build.training.guard import Diverged
 from windlass.build.training.pretrain import pretrain
 from windlass.build.training.recipe import read_recipe
-from windlass.build.transformer.adapters.files import BASE, base_of
+from windlass.build.transformer.adapters.base import BASE, base_of
 from windlass.build.transformer.adapters.recipe import CONFIG, WEIGHTS
 from windlass.build.transformer.hf import load_links, load_model, tied_head, weights_digest
 from windlass.core.errors import InputError

@@ -45,7 +45,7 @@ from windlass.build.training.optim.groups import tuning_groups
 from windlass.build.training.optim.optimizers import Optimizers
 from windlass.build.training.optim.schedule import Plan
 from windlass.build.training.pace import UNPLANNED
-from windlass.build.transformer.adapters.files import note_measured
+from windlass.build.transformer.adapters.base import note_measured
 from windlass.build.transformer.adapters.recipe import WEIGHTS
 from windlass.build.transformer.classifier_files import load_body
 from windlass.core.artifacts import Artifact

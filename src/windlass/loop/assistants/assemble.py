@@ -185,7 +185,7 @@ def reader_artifact(ws: Workspace) -> Artifact | None:
 
 
 def _reads(folder: Path) -> bool:
-    from windlass.build.transformer.adapters.files import task_of
+    from windlass.build.transformer.adapters.base import task_of
     from windlass.build.transformer.classifier_files import has_head
 
     if (folder / "adapter_config.json").is_file():

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from windlass.build.transformer.adapters.files import base_of, bits_of, check_base, measured_of
+from windlass.build.transformer.adapters.base import base_of, bits_of, check_base, measured_of
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.encoder_decoder import EncoderDecoder
 from windlass.build.transformer.hf import load_model, weights_digest

@@ -16,8 +16,8 @@ from windlass.build.adapt.peft.attaching import adapter_of, attach, attach_adapt
 from windlass.build.adapt.peft.beginning import read_for
 from windlass.build.adapt.peft.composing import HOWS, How, combined
 from windlass.build.adapt.settings import AdapterSettings
-from windlass.build.transformer.adapters.files import write_adapter
 from windlass.build.transformer.adapters.parts import Adapter, LowRank
+from windlass.build.transformer.adapters.writing import write_adapter
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.hf import load_links, load_model, save_model, weights_digest

@@ -9,8 +9,9 @@ import torch
 
 from windlass.build.adapt.peft.attaching import adapter_of, attach, merge
 from windlass.build.adapt.settings import AdapterSettings
-from windlass.build.transformer.adapters.files import check_base, write_adapter
+from windlass.build.transformer.adapters.base import check_base
 from windlass.build.transformer.adapters.virtual_files import write_virtual
+from windlass.build.transformer.adapters.writing import write_adapter
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.hf import load_decoder, load_links, load_model, save_model, weights_digest

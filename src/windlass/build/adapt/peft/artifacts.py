@@ -16,8 +16,9 @@ from windlass.build.adapt.peft.beginning import read_for
 from windlass.build.adapt.peft.bodies import Body, Whole, body_of
 from windlass.build.adapt.peft.composing import How, combined
 from windlass.build.adapt.peft.quantised import quantise
-from windlass.build.transformer.adapters.files import base_name_of, bits_of, check_base, task_of, write_adapter
+from windlass.build.transformer.adapters.base import base_name_of, bits_of, check_base, task_of
 from windlass.build.transformer.adapters.parts import Adapter, LowRank
+from windlass.build.transformer.adapters.writing import write_adapter
 from windlass.build.transformer.classifier import Classifier
 from windlass.build.transformer.embedder_files import Embedder
 from windlass.build.transformer.encoder_decoder import EncoderDecoder

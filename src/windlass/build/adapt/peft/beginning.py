@@ -12,8 +12,10 @@ from windlass.build.adapt.peft.attaching import adapter_of, attach, attach_adapt
 from windlass.build.adapt.peft.quantised import quantise
 from windlass.build.training.settings import dtype_of
 from windlass.build.transformer.adapters import virtual_files
-from windlass.build.transformer.adapters.files import bits_of, check_base, present, read_adapter
+from windlass.build.transformer.adapters.base import bits_of, check_base
+from windlass.build.transformer.adapters.files import present
 from windlass.build.transformer.adapters.parts import Adapter
+from windlass.build.transformer.adapters.reading import read_adapter
 from windlass.build.transformer.adapters.recipe import CONFIG, Recipe
 from windlass.build.transformer.adapters.row_files import FIELD
 from windlass.build.transformer.families.links import Link

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.build.tokenizer import load_specials
-from windlass.build.transformer.adapters.files import task_of
+from windlass.build.transformer.adapters.base import task_of
 from windlass.build.transformer.classifier import Classifier, Task
 from windlass.build.transformer.classifier_files import (
     begun_classifier,

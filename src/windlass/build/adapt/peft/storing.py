@@ -14,8 +14,8 @@ from windlass.build.adapt.peft.attaching import adapter_of, attach_adapter, merg
 from windlass.build.adapt.peft.quantised import state_of
 from windlass.build.adapt.settings import TuneSettings
 from windlass.build.tokenizer.chat import end_of_turn
-from windlass.build.transformer.adapters.files import write_adapter
 from windlass.build.transformer.adapters.virtual_files import write_virtual
+from windlass.build.transformer.adapters.writing import write_adapter
 from windlass.build.transformer.families.links import Link
 from windlass.build.transformer.hf import GENERATION, load_links, read_config, save_model, tied_head, weights_digest
 from windlass.build.transformer.model import Model

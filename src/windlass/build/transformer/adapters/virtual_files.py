@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from windlass.build.transformer.adapters.files import present, tensors_of, write_folder
+from windlass.build.transformer.adapters.files import present, tensors_of
 from windlass.build.transformer.adapters.parts import Virtual, VirtualKind
 from windlass.build.transformer.adapters.recipe import CONFIG, WEIGHTS, Recipe
+from windlass.build.transformer.adapters.writing import write_folder
 from windlass.build.transformer.config import TransformerConfig
 from windlass.core.errors import InputError
 

@@ -17,8 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from windlass.build.transformer.adapters.files import present, read_adapter, size
+from windlass.build.transformer.adapters.files import present, size
 from windlass.build.transformer.adapters.parts import LowRank, Rescaled
+from windlass.build.transformer.adapters.reading import read_adapter
 from windlass.build.transformer.adapters.recipe import CONFIG, WEIGHTS, Recipe
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.families import FAMILIES

@@ -93,7 +93,7 @@ def test_qdrant_says_what_it_cannot_do() -> None:
     index.close()
 
 
-@pytest.mark.parametrize("broken", ["_keep", "_sweep"])
+@pytest.mark.parametrize("broken", ["keep", "_sweep"])
 def test_a_put_that_was_cut_off_is_whole_or_nothing(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     """Cut off before the state is counted on it has changed nothing; after it, everything."""
     pytest.importorskip("qdrant_client")
@@ -102,20 +102,21 @@ def test_a_put_that_was_cut_off_is_whole_or_nothing(monkeypatch: pytest.MonkeyPa
     index = QdrantIndex(MEMORY, EMBEDDER)
     index.put([entry("a", "pumps move water"), entry("b", "bread rises")])
     before = index.held()
-    real, calls = getattr(index, broken), []
+    owner = index._held if broken == "keep" else index
+    real, calls = getattr(owner, broken), []
 
     def cut(*given: object) -> None:
         calls.append(given)
-        if len(calls) == (1 if broken == "_keep" else 2):  # `put` sweeps once before it writes
+        if len(calls) == (1 if broken == "keep" else 2):  # `put` sweeps once before it writes
             raise ConnectionError("cut off")
         real(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(index, broken, cut)
+        patch.setattr(owner, broken, cut)
         with pytest.raises(ConnectionError):
             index.put([entry("a", "stars burn hydrogen"), entry("c", "violins have strings")])
     after = {"a": "stars burn hydrogen", "b": "bread rises", "c": "violins have strings"}
-    assert index.held() == (before if broken == "_keep" else after)
+    assert index.held() == (before if broken == "keep" else after)
     for _ in range(2):
         for document, text in index.held().items():
             [hit] = index.search(text, 9, {"document": document})
@@ -124,6 +125,6 @@ def test_a_put_that_was_cut_off_is_whole_or_nothing(monkeypatch: pytest.MonkeyPa
         assert len(index.search("anything", 99)) == len(index) == len(index.held())
         index.put([entry("a", "stars burn hydrogen"), entry("c", "violins have strings")])  # and clears up
         assert index.held() == after
-        stored = index._client.count(index._passages).count
+        stored = index._passages.ask("count").count
         assert stored == 3, "nothing is left of what was replaced"
     index.close()

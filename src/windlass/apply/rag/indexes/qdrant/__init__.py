@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from windlass.apply.rag.indexes.qdrant.index import MEMORY, QdrantIndex
+from windlass.apply.rag.indexes.qdrant.collections import MEMORY
+from windlass.apply.rag.indexes.qdrant.index import QdrantIndex
 
 __all__ = ["MEMORY", "QdrantIndex"]

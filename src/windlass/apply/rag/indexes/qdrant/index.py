@@ -13,13 +13,12 @@ against a fixed one, since the mean changes with each document.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -32,24 +31,21 @@ from windlass.apply.rag.indexes.embedded.writing import check
 from windlass.apply.rag.indexes.fusion import SearchSettings, fuse
 from windlass.apply.rag.indexes.lexical import FUNCTION_WORDS, Tokenizer
 from windlass.apply.rag.indexes.qdrant import points
-from windlass.apply.rag.indexes.qdrant.points import FORMAT, State
+from windlass.apply.rag.indexes.qdrant.collections import Collections
+from windlass.apply.rag.indexes.qdrant.points import State
 from windlass.core.artifacts import Artifact
 from windlass.core.documents import Document, Entry
-from windlass.core.errors import InputError, MissingExtra, NotFound, Unsupported, WorkspaceError
+from windlass.core.errors import InputError, MissingExtra, NotFound, Unsupported
 from windlass.core.files import sha256_json
 from windlass.core.protocols import Embedder, Hit
 from windlass.core.values import Citation
 from windlass.core.workspace import Workspace
 
 try:
-    from qdrant_client import QdrantClient, models
-    from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+    from qdrant_client import models
 except ModuleNotFoundError as error:
     raise MissingExtra("An index in Qdrant", "qdrant") from error
 
-MEMORY = ":memory:"
-_STATE = 0
-"""The point that holds the state, among those of documents, which count from 1."""
 _AT_ONCE = 256
 
 
@@ -78,102 +74,29 @@ class QdrantIndex:
                 "An index in Qdrant cannot weigh the words of titles and headings by themselves.",
                 "Leave `context_weight` at 1, or use another index.",
             )
-        self._passages, self._documents = f"windlass_{name}", f"windlass_{name}_documents"
         self._tokenizer = Tokenizer()
         self._function_words = frozenset(self._tokenizer.terms([FUNCTION_WORDS])[0])
         self._writing = threading.Lock()
-        self._local = url == MEMORY
-        self._turn: contextlib.AbstractContextManager[Any] = (
-            threading.RLock() if self._local else contextlib.nullcontext()
-        )
-        self._client = (
-            QdrantClient(MEMORY)
-            if self._local
-            else QdrantClient(url=url, api_key=api_key, timeout=timeout_s, check_compatibility=False)
-        )
+        self._held = Collections(url, name, api_key=api_key, timeout_s=timeout_s)
+        self._passages, self._documents = self._held.passages, self._held.documents
         try:
-            self._open(context)
+            self._held.open(embedder, context)
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        self._client.close()
-
-    def _open(self, context: int) -> None:
-        if not self._ask("collection_exists", self._documents):
-            self._make(context)
-        state = self._state()
-        if state.format != FORMAT:
-            raise InputError(
-                f"Index '{self.name}' in {self.where} has format {state.format}, this windlass reads format {FORMAT}.",
-                "Make it again under another name, or use the windlass that made it.",
-            )
-        if state.embedder != self.embedder.digest or state.dimension != self.embedder.dimension:
-            raise InputError(
-                f"Index '{self.name}' in {self.where} holds vectors of {state.embedder_name} ({state.embedder[:12]}), "
-                f"not of {self.embedder.name} ({self.embedder.digest[:12]}).",
-                "Open it with the embedder it was made with, or make one of another name with this one.",
-            )
-
-    def _make(self, context: int) -> None:
-        if not self._ask("collection_exists", self._passages):
-            self._ask(
-                "create_collection",
-                self._passages,
-                vectors_config={
-                    "dense": models.VectorParams(size=self.embedder.dimension, distance=models.Distance.DOT)
-                },
-                sparse_vectors_config={"words": models.SparseVectorParams(modifier=models.Modifier.IDF)},
-            )
-        self._ask("create_collection", self._documents, vectors_config={})
-        if not self._local:
-            for field, kind in points.INDEXED.items():
-                for collection in (self._passages, self._documents):
-                    self._ask("create_payload_index", collection, field_name=field, field_schema=kind)
-        embedder = self.embedder
-        self._keep(State(embedder.digest, embedder.name, embedder.dimension, context))
-
-    def _ask(self, what: str, *given: Any, **named: Any) -> Any:
-        """A method of the client; what goes wrong with the server is told in one sentence."""
-        try:
-            with self._turn:
-                return getattr(self._client, what)(*given, **named)
-        except UnexpectedResponse as error:
-            if error.status_code in (401, 403):
-                raise InputError(
-                    f"Qdrant at {self.where} does not let this user in (status {error.status_code}).",
-                    "Set the environment variable QDRANT_API_KEY.",
-                ) from error
-            raise
-        except ResponseHandlingException as error:
-            raise WorkspaceError(
-                f"Qdrant at {self.where} does not answer: {error.source}.",
-                "See that the server runs, then do the same again: what was acknowledged is kept.",
-            ) from error
-
-    def _state(self) -> State:
-        found = self._ask("retrieve", self._documents, [_STATE])
-        if not found:
-            raise WorkspaceError(
-                f"Index '{self.name}' in {self.where} was not made to the end.",
-                f"Delete the collections {self._documents} and {self._passages}, and make it again.",
-            )
-        return State(**found[0].payload)
-
-    def _keep(self, state: State) -> None:
-        point = models.PointStruct(id=_STATE, vector={}, payload=asdict(state))
-        self._ask("upsert", self._documents, [point], wait=True)
+        self._held.close()
 
     # reading --------------------------------------------------------------------------------------------------------
 
     @property
     def digest(self) -> str:
-        state = self._state()
+        state = self._held.state()
         return sha256_json([state.embedder, state.context, sorted(self.held().items())])
 
     def __len__(self) -> int:
-        return int(self._ask("count", self._passages, count_filter=points.visible(self._state()), exact=True).count)
+        return int(self._passages.ask("count", count_filter=points.visible(self._held.state()), exact=True).count)
 
     def search(
         self,
@@ -189,10 +112,10 @@ class QdrantIndex:
             vector = self.embedder.embed([query], "query").vectors[0]
         words = points.sparse(Counter(self._tokenizer.terms([query])[0]))
         while True:
-            state = self._state()
+            state = self._held.state()
             hits = self._found(vector, words, k, where or {}, access, state)
             # What a later state has replaced is cleared away: the search may have missed it.
-            if hits is not None and (len(hits) == k or self._state().number == state.number):
+            if hits is not None and (len(hits) == k or self._held.state().number == state.number):
                 return hits
 
     def _found(
@@ -227,7 +150,7 @@ class QdrantIndex:
             self.settings,
         )
         ranked = ranked.moved(np.array(ids, np.int64))
-        citations = {one.id: points.citation(one.payload) for one in self._points(self._passages, ranked.rows.tolist())}
+        citations = {one.id: points.citation(one.payload) for one in self._passages.points(ranked.rows.tolist())}
         if len(citations) < len(ranked.rows):
             return None
         return [
@@ -251,16 +174,15 @@ class QdrantIndex:
         """Passages and their scores, best first."""
         if isinstance(query, models.SparseVector) and not query.indices:
             return {}
-        found = self._ask(
+        found = self._passages.ask(
             "query_points",
-            self._passages,
             query=query,
             using=using,
             query_filter=among,
             limit=limit,
             with_payload=False,
             # Without a server every search is exact.
-            search_params=models.SearchParams(exact=True) if exact and not self._local else None,
+            search_params=models.SearchParams(exact=True) if exact and not self._held.local else None,
         )
         return {int(point.id): point.score for point in found.points}
 
@@ -268,7 +190,7 @@ class QdrantIndex:
         """Raises `InputError` for a key that no document has which the asker may see."""
         known = {"document", "source"}
         seen = False
-        for point in self._all(self._documents, points.visible(state, points.condition({}, access)), ["metadata"]):
+        for point in self._documents.all(points.visible(state, points.condition({}, access)), ["metadata"]):
             known |= point.payload["metadata"].keys() - {"access"}
             seen = True
         for key in where:
@@ -280,14 +202,14 @@ class QdrantIndex:
 
     @property
     def meta(self) -> IndexMeta:
-        state = self._state()
+        state = self._held.state()
         return IndexMeta(state.embedder, state.embedder_name, state.dimension, context=state.context)
 
     def coverage(self, query: str, passages: Sequence[int]) -> float:
         """Share of the query's words, weighted by rarity, that these passages hold between them; in [0, 1]."""
         asked = dict.fromkeys(self._tokenizer.terms([query])[0])
         words = points.sparse({word: 1.0 for word in asked if word not in self._function_words})
-        stored = self._ask("retrieve", self._passages, list(passages), with_payload=False, with_vectors=["words"])
+        stored = self._passages.ask("retrieve", list(passages), with_payload=False, with_vectors=["words"])
         here = {number for point in stored for number in point.vector["words"].indices}
         total = len(self)
         idf = {number: self._idf(number, total) for number in words.indices}
@@ -297,7 +219,7 @@ class QdrantIndex:
     def _idf(self, word: int, passages: int) -> float:
         """How rare a word is. Qdrant tells nobody, but it shows in the score of any passage that holds it."""
         alone = models.SparseVector(indices=[word], values=[1.0])
-        found = self._ask("query_points", self._passages, query=alone, using="words", limit=1, with_vectors=["words"])
+        found = self._passages.ask("query_points", query=alone, using="words", limit=1, with_vectors=["words"])
         for point in found.points:
             stored = point.vector["words"]
             return float(point.score / stored.values[stored.indices.index(word)])
@@ -306,13 +228,13 @@ class QdrantIndex:
     @property
     def characters(self) -> int:
         """Of all passages together."""
-        found = self._all(self._passages, points.visible(self._state()), ["start", "end"])
+        found = self._passages.all(points.visible(self._held.state()), ["start", "end"])
         return sum(point.payload["end"] - point.payload["start"] for point in found)
 
     def passages(self, where: Mapping[str, Any] | None = None, access: Collection[str] = ()) -> list[Citation]:
         """All passages that match, in the order of the documents: together they are what the documents say."""
-        state = self._state()
-        found = list(self._all(self._passages, points.visible(state, points.condition(where or {}, access)), None))
+        state = self._held.state()
+        found = list(self._passages.all(points.visible(state, points.condition(where or {}, access)), None))
         if not found:
             self._check(where or {}, access, state)
         return [points.citation(point.payload) for point in sorted(found, key=lambda point: point.id)]
@@ -327,7 +249,7 @@ class QdrantIndex:
         owner = self._owner(passage)
         first, last = owner["first"], owner["first"] + owner["passages"] - 1
         ids = list(range(max(first, passage - before), min(last, passage + after) + 1))
-        found = {point.id: points.citation(point.payload) for point in self._points(self._passages, ids)}
+        found = {point.id: points.citation(point.payload) for point in self._passages.points(ids)}
         return [found[id] for id in ids]
 
     def document_of(self, passage: int) -> Document:
@@ -342,16 +264,16 @@ class QdrantIndex:
         )
 
     def _owner(self, passage: int) -> Mapping[str, Any]:
-        state = self._state()
-        for point in self._points(self._passages, [passage]):
+        state = self._held.state()
+        for point in self._passages.points([passage]):
             if points.counts(point.payload, state):
-                for document in self._points(self._documents, [point.payload["owner"]]):
+                for document in self._documents.points([point.payload["owner"]]):
                     found: Mapping[str, Any] = document.payload
                     return found
         raise _no_passage(passage)
 
     def vectors_of(self, passages: Sequence[int]) -> NDArray[np.float32]:
-        stored = self._ask("retrieve", self._passages, list(passages), with_payload=False, with_vectors=["dense"])
+        stored = self._passages.ask("retrieve", list(passages), with_payload=False, with_vectors=["dense"])
         found = {point.id: point.vector["dense"] for point in stored}
         for passage in passages:
             if passage not in found:
@@ -361,10 +283,10 @@ class QdrantIndex:
     def metadata_of(self, documents: Sequence[str]) -> list[Mapping[str, Any]]:
         """What is known of documents besides their texts, in the order asked for. Raises `NotFound`."""
         ids = list(map(points.storable, documents))
-        these = points.visible(self._state(), [points.any_of("document", ids)])
+        these = points.visible(self._held.state(), [points.any_of("document", ids)])
         found = {
             point.payload["document"]: point.payload["metadata"]
-            for point in self._all(self._documents, these, ["document", "metadata"])
+            for point in self._documents.all(these, ["document", "metadata"])
         }
         for id in ids:
             if id not in found:
@@ -374,8 +296,8 @@ class QdrantIndex:
     def facets(self, access: Collection[str] = ()) -> Mapping[str, Sequence[Any]]:
         """The values under each key of the metadata, most frequent first, of documents that these labels may see."""
         counts: dict[str, Counter[Any]] = {}
-        for point in self._all(
-            self._documents, points.visible(self._state(), points.condition({}, access)), ["metadata"]
+        for point in self._documents.all(
+            points.visible(self._held.state(), points.condition({}, access)), ["metadata"]
         ):
             for key, value in point.payload["metadata"].items():
                 if key != "access":
@@ -385,7 +307,7 @@ class QdrantIndex:
         return {key: [value for value, _ in often.most_common()] for key, often in counts.items()}
 
     def held(self) -> Mapping[str, str]:
-        found = self._all(self._documents, points.visible(self._state()), ["document", "digest"])
+        found = self._documents.all(points.visible(self._held.state()), ["document", "digest"])
         return {point.payload["document"]: point.payload["digest"] for point in found}
 
     # writing --------------------------------------------------------------------------------------------------------
@@ -410,9 +332,8 @@ class QdrantIndex:
         with self._writing:
             state = self._swept()
             ids = sorted(set(map(points.storable, documents)))
-            there = self._ask(
+            there = self._documents.ask(
                 "count",
-                self._documents,
                 count_filter=points.visible(state, [points.any_of("document", ids)]),
                 exact=True,
             )
@@ -424,21 +345,21 @@ class QdrantIndex:
         documents, passages, state = points.made(batch, state, coming, self._tokenizer)
         for collection, some in ((self._passages, passages), (self._documents, documents)):
             for at in range(0, len(some), _AT_ONCE):
-                self._ask("upsert", collection, some[at : at + _AT_ONCE], wait=True)
+                collection.ask("upsert", some[at : at + _AT_ONCE], wait=True)
         return state
 
     def _replaced(self, ids: Sequence[str], state: State, coming: int) -> None:
         """Makes the coming state the one that counts, in which these documents are what was written last."""
         old = models.Filter(must=[points.any_of("document", ids), points.upto("born", state.number)])
         for collection in (self._passages, self._documents):
-            self._ask("set_payload", collection, payload={"died": coming}, points=old, wait=True)
+            collection.ask("set_payload", payload={"died": coming}, points=old, wait=True)
         state = replace(state, number=coming)
-        self._keep(state)
+        self._held.keep(state)
         self._sweep(state)
 
     def _swept(self) -> State:
         """The state that counts, after what others left half-done is undone."""
-        state = self._state()
+        state = self._held.state()
         self._sweep(state)
         return state
 
@@ -447,32 +368,15 @@ class QdrantIndex:
             never, later = points.between("born", gt=state.number), points.between("died", gt=state.number)
             for gone in (never, points.upto("died", state.number)):
                 chosen = models.FilterSelector(filter=models.Filter(must=[gone]))
-                self._ask("delete", collection, points_selector=chosen, wait=True)
+                collection.ask("delete", points_selector=chosen, wait=True)
             still = models.Filter(must=[later])
-            self._ask("delete_payload", collection, keys=["died"], points=still, wait=True)
+            collection.ask("delete_payload", keys=["died"], points=still, wait=True)
 
     def snapshot(self, ws: Workspace, name: str) -> Artifact:
         raise Unsupported(
             f"An index in Qdrant cannot be frozen as '{name}'.",
             "Take Qdrant's own snapshot, or ingest the same documents into an embedded index and freeze that.",
         )
-
-    # points ---------------------------------------------------------------------------------------------------------
-
-    def _points(self, collection: str, ids: Sequence[int]) -> list[Any]:
-        found: list[Any] = self._ask("retrieve", collection, list(ids))
-        return found
-
-    def _all(self, collection: str, among: models.Filter, fields: list[str] | None) -> Iterator[Any]:
-        """All points that are meant, in the order of their numbers, with these fields or with all."""
-        place = None
-        while True:
-            some, place = self._ask(
-                "scroll", collection, scroll_filter=among, limit=1000, offset=place, with_payload=fields or True
-            )
-            yield from some
-            if place is None:
-                return
 
 
 def _no_passage(passage: int) -> NotFound:

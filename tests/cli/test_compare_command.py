@@ -40,7 +40,6 @@ POLICY = """
 [primary]
 metric = "equal"
 rule = "superior"
-better = "higher"
 
 [[ceiling]]
 metric = "cost_usd"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -127,7 +128,48 @@ def test_a_dry_run_says_what_would_be_done(capsys: pytest.CaptureFixture[str]) -
     out = capsys.readouterr().out
     assert "would be added" in out and "Nothing was done" in out
     assert main(["ask", "pump?"]) == 2
-    assert "nothing is ingested, and nothing is released" in capsys.readouterr().err
+    assert "No workspace in" in capsys.readouterr().err
+
+
+def test_a_dry_run_leaves_nothing_behind(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ingest("docs", "--dry-run") == 0
+    assert "docs: docs, " in capsys.readouterr().out
+    assert [path.name for path in home.iterdir()] == ["docs"]
+    assert ingest("docs", "--name", "one") == 0 and ingest("docs", "--dry-run") == 0
+    capsys.readouterr()
+    assert main(["index", "list"]) == 0
+    assert "one" in (out := capsys.readouterr().out) and len(out.splitlines()) == 3
+
+
+def test_the_list_tells_how_much_each_index_holds(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ingest("docs") == 0 and ingest("docs/hr", "--name", "pay", "--index", "elsewhere/pay") == 0
+    capsys.readouterr()
+    assert main(["index", "list"]) == 0
+    head, _, pay, docs = capsys.readouterr().out.splitlines()
+    columns = ["name", "documents", "passages", "size", "last ingest", "embedder", "ingested from", "lies"]
+    assert re.split(" {2,}", head) == columns
+    assert docs.split()[:3] == ["docs", "2", "2"] and "kB" in docs and "s ago" in docs and docs.endswith("here")
+    assert pay.split()[:3] == ["pay", "1", "1"] and pay.endswith("elsewhere/pay")
+    (home / "elsewhere/pay/index.db").write_bytes(b"no database")
+    assert main(["index", "list"]) == 1
+    out, err = capsys.readouterr()
+    assert "pay" in out and "docs" in out and err.startswith("pay: The index file ") and "damaged" in err
+
+
+def test_an_index_that_lies_elsewhere_is_found_from_every_folder(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ingest("docs", "--index", "elsewhere") == 0
+    monkeypatch.chdir(home / "docs")
+    assert main(["ask", "How much water does the red pump move?"]) == 0
+    assert "nine litres" in capsys.readouterr().out
+    assert not Path("elsewhere").exists()
+    assert main(["ingest", "--index", "../elsewhere"]) == 0
+    (home / "elsewhere/index.db").unlink()
+    capsys.readouterr()
+    assert main(["ask", "How much water does the red pump move?"]) == 2
+    err = capsys.readouterr().err
+    assert "and is there no more" in err and "windlass index delete docs" in err
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,25 @@ def test_a_terminal_shows_one_line_that_goes_away(clock: Clock) -> None:
     assert text.endswith("\r\x1b[2K")
 
 
+def test_a_line_too_long_for_the_terminal_is_cut_so_that_it_can_go_away(clock: Clock) -> None:
+    out = Terminal()
+    with Progress("train", 10, "steps", out=out) as progress:
+        clock.now += 1
+        progress.update(1, "loss " * 100)
+    assert max(map(len, out.getvalue().split("\r\x1b[2K"))) == 79 and "…" in out.getvalue()
+
+
+def test_a_terminal_that_cannot_rewrite_gets_plain_lines(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    out = Terminal()
+    with Progress("train", 10, "steps", out=out, every=1) as progress:
+        clock.now += 2
+        progress.update(1)
+        clock.now += 2
+        progress.update(2)
+    assert "\x1b" not in out.getvalue() and out.getvalue().endswith("\n")
+
+
 def test_a_resumed_job_counts_only_what_it_did_itself(clock: Clock) -> None:
     out = io.StringIO()
     with Progress("train", 1000, "steps", out=out, every=1, start=900) as progress:

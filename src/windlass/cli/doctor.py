@@ -11,6 +11,7 @@ from pathlib import Path
 from windlass.loop.doctor import examine
 
 MARKS = {"ok": "ok", "note": "-", "missing": "missing", "broken": "BROKEN"}
+WIDTH = 21
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     broken = False
     for finding in examine(args.folder):
         broken |= finding.state == "broken"
-        print(f"{MARKS[finding.state]:<8}{finding.what:<18}{finding.detail}")
+        print(f"{MARKS[finding.state]:<8}{finding.what:<{WIDTH}}{finding.detail}")
         if finding.do:
-            print(f"{'':<8}{'':<18}→ {finding.do}")
+            print(f"{'':<8}{'':<{WIDTH}}→ {finding.do}")
     return int(broken)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import sys
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -123,21 +124,37 @@ def _search(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
+    from windlass.core.errors import WindlassError
     from windlass.core.tables import table
     from windlass.loop.embedders import called
-    from windlass.loop.living import living, settings_of
+    from windlass.loop.living import ingested_at, living, settings_of, size_of
+    from windlass.loop.text import ago
+    from windlass.loop.text import size as in_units
 
+    rows: list[list[object]] = []
+    faults = []
     with opened(args) as ws:
-        known = [(name, settings_of(ws, name)) for name in living(ws)]
-    rows = [
-        [name, called(one.embedder), ", ".join(one.roots), one.where or "here"]
-        for name, one in known
-        if one is not None
-    ]
-    print(
-        table(["name", "embedder", "ingested from", "lies"], rows) if rows else "No living index: windlass ingest DIR"
-    )
-    return 0
+        for name in living(ws):
+            settings = settings_of(ws, name)
+            if settings is None:
+                continue
+            counts: list[object] = [None, None, None]
+            try:
+                if (size := size_of(ws, name, settings)) is not None:
+                    counts = [size.documents, size.passages, in_units(size.bytes)]
+            except WindlassError as error:
+                faults.append(f"{name}: {error.message}")
+            roots = ", ".join(settings.roots)
+            lies = settings.where or "here"
+            rows.append([name, *counts, ago(ingested_at(ws, name)), called(settings.embedder), roots, lies])
+    if not rows:
+        print("No living index: windlass ingest FOLDER makes one.")
+        return 0
+    columns = ("name", "documents", "passages", "size", "last ingest", "embedder", "ingested from", "lies")
+    print(table(columns, rows, right=(1, 2, 3)))
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return int(bool(faults))
 
 
 def _show(args: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from windlass.cli.filters import pairs
-from windlass.cli.workspace import add_option, opened, opened_or_made
+from windlass.cli.workspace import add_option, opened, opened_or_made, opened_or_passing
 from windlass.core.errors import InputError, NotFound
 
 if TYPE_CHECKING:
@@ -110,8 +110,9 @@ def run(args: argparse.Namespace) -> int:
             return _show(args, _once(into, interrupt))
 
 
-def _workspace(args: argparse.Namespace) -> Workspace:
-    """One is made only where there is something to ingest: a path that is misspelt leaves nothing behind."""
+def _workspace(args: argparse.Namespace) -> contextlib.AbstractContextManager[Workspace]:
+    """One is made only where there is something to ingest: a path that is misspelt leaves nothing behind. Nor does
+    a dry run."""
     with contextlib.suppress(NotFound):
         return opened(args)
     if not args.path and not args.urls:
@@ -119,7 +120,7 @@ def _workspace(args: argparse.Namespace) -> Workspace:
     for path in [*args.path, *args.urls]:
         if not path.exists():
             raise InputError(f"{path} does not exist.", "Name a file or a folder of documents.")
-    return opened_or_made(args)
+    return opened_or_passing(args) if args.dry_run else opened_or_made(args)
 
 
 def _access(args: argparse.Namespace) -> AccessRules | list[str] | None:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from windlass import __version__
 from windlass.core.errors import InputError, WindlassError
+from windlass.core.extras import lacking
 
 GROUPS: dict[str, dict[str, str]] = {
     "begin": {
@@ -89,11 +92,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     # Large tensors in pages of 2 MB: a step of training on a CPU asks the kernel for memory less often (docs/lab.md).
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files may be no valid text, and a pipe may know fewer letters: nothing ends a command for that.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    arguments = _ordered(list(sys.argv[1:] if argv is None else argv))
     parser = _parser()
     known, unknown = parser.parse_known_args(arguments[:1])
     if unknown:
-        parser.error(f"{unknown[0]} is an option of no command. Name the command first.")
+        parser.error(f"{unknown[0]} stands before a command. Options stand behind it: windlass COMMAND [OPTIONS].")
     if known.command is None:
         parser.print_help()
         return 0
@@ -114,30 +121,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = command.parse_args([word for word in arguments[1:] if word != "--debug"])
     args.debug = "--debug" in arguments
     try:
-        return int(module.run(args))
+        status = int(module.run(args))
+        sys.stdout.flush()  # here, where a reader who went away is understood
+        return status
     except WindlassError as error:
-        if args.debug:
-            raise
-        print(f"windlass: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"          {error.hint}", file=sys.stderr)
-        return error.exit_code
+        return _refused(error, args.debug)
+    except ModuleNotFoundError as error:
+        missing = lacking(f"`windlass {known.command}`", error.name or "")
+        return _unexpected(error, args.debug) if missing is None else _refused(missing, args.debug)
     except KeyboardInterrupt:
         if args.debug:
-            raise
+            traceback.print_exc()
         print("windlass: stopped. The same command goes on from here.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except Exception as error:
-        if args.debug:
-            raise
-        print(f"windlass: unexpected {type(error).__name__}: {error}", file=sys.stderr)
-        print(
-            "          This is a fault in windlass. Run again with --debug and report what it prints.", file=sys.stderr
-        )
-        return 70
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is said plainly
+        return _unexpected(error, args.debug)
+
+
+def _refused(error: WindlassError, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"windlass: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"          {error.hint}", file=sys.stderr)
+    return error.exit_code
+
+
+def _unexpected(error: Exception, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"windlass: unexpected {type(error).__name__}: {error}", file=sys.stderr)
+    does = "Report what stands above." if debug else "Run again with --debug and report what it prints."
+    print(f"          This is a fault in windlass. {does}", file=sys.stderr)
+    return 70
+
+
+def _ordered(arguments: list[str]) -> list[str]:
+    """`windlass help ask` is `windlass ask --help`, and --debug may stand before the command too."""
+    if arguments[:1] == ["help"]:
+        return [*arguments[1:2], "--help"]
+    if arguments[:1] == ["--debug"] and arguments[1:]:
+        return [*arguments[1:], "--debug"]
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:

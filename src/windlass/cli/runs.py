@@ -18,6 +18,7 @@ from pathlib import Path
 from windlass.cli.workspace import add_option, opened
 from windlass.core.errors import InputError
 from windlass.core.tables import table
+from windlass.core.terminal import colourful
 from windlass.core.workspace import Workspace
 from windlass.loop.text import ago, curve
 from windlass.loop.training.runs import HELD_OUT, LOSS, Tracked, comparison, summary, tracked
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
             case []:
                 print(_listing(ws, args.kind, args.limit))
             case ["compare", *ids]:
-                print(comparison([tracked(ws, identifier) for identifier in ids], colour=sys.stdout.isatty()))
+                print(comparison([tracked(ws, identifier) for identifier in ids], colour=colourful(sys.stdout)))
             case ["export", identifier, destination]:
                 print(_export(tracked(ws, identifier), args.to, destination))
             case ["export", *_]:

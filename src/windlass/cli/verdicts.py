@@ -27,9 +27,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def policy_of(args: argparse.Namespace, default: Policy) -> Policy:
+    from windlass.evaluate.experiments.naming import OF_RUNS
     from windlass.evaluate.policy import read_policy
 
-    return default if args.policy is None else read_policy(args.policy)
+    if args.policy is None:
+        return default
+    return read_policy(args.policy, {name: metric.better for name, metric in OF_RUNS.items()})
 
 
 def told(found: Sequence[tuple[Experiment, str | None]], args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -33,6 +34,22 @@ def opened_or_made(args: argparse.Namespace) -> Workspace:
         made = Workspace(args.workspace or Path())
     print(f"There was no workspace here or above: made one in {made.home}.", file=sys.stderr)
     return made
+
+
+@contextlib.contextmanager
+def opened_or_passing(args: argparse.Namespace) -> Iterator[Workspace]:
+    """The workspace; where there is none, one for as long as the block runs, which leaves nothing behind."""
+    try:
+        workspace = opened(args)
+    except NotFound:
+        with (
+            tempfile.TemporaryDirectory(prefix="windlass-") as root,
+            Workspace(args.workspace or Path(), Path(root)) as passing,
+        ):
+            yield passing
+        return
+    with workspace:
+        yield workspace
 
 
 @contextlib.contextmanager

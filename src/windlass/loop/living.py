@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from windlass.apply.rag.chunking import ChunkSettings
+from windlass.apply.rag.indexes.address import is_address
+from windlass.apply.rag.indexes.embedded.layout import FILE, describe
 from windlass.apply.rag.indexes.embedded.quantised import Quantised
 from windlass.apply.rag.indexes.live import EmbeddedIndex
 from windlass.apply.rag.indexes.opening import AskedIndex, open_index
@@ -53,7 +55,8 @@ class LivingSettings:
     digest: str = ""
     """Of that embedder, when the index was made."""
     where: str = ""
-    """Another folder, or a database (`apply.rag.indexes.opening`); without it the index lies beside these settings."""
+    """Another folder, as seen from that of the workspace, or a database (`apply.rag.indexes.opening`); without it the
+    index lies beside these settings."""
     chunks: ChunkSettings = field(default_factory=ChunkSettings)
     quantised: Quantised = ""
     """How candidates are found, see `apply.rag.indexes.embedded.quantised`."""
@@ -109,6 +112,31 @@ def write_settings(ws: Workspace, name: str, settings: LivingSettings) -> None:
     write_json(folder / SETTINGS, asdict(settings))
 
 
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much a living index holds, told without opening it for a search."""
+
+    documents: int
+    passages: int
+    bytes: int
+    """On the disk."""
+
+
+def size_of(ws: Workspace, name: str, settings: LivingSettings) -> Size | None:
+    """None for an index in a database, which would have to be asked. Raises `WindlassError` for one that is damaged or
+    whose folder is gone."""
+    folder = place_of(ws, name, settings)
+    if not isinstance(folder, Path):
+        return None
+    meta = describe(folder)
+    return Size(meta.documents, meta.passages, sum(file.stat().st_size for file in folder.iterdir() if file.is_file()))
+
+
+def ingested_at(ws: Workspace, name: str) -> float:
+    """When the last ingest into the index of that name began, in seconds since 1970."""
+    return (folder_of(ws, name) / SETTINGS).stat().st_mtime
+
+
 def open_living(ws: Workspace, name: str | None = None, embedder: Embedder | None = None) -> AskedIndex:
     """The living index of that name, or the one that was ingested into last, with its embedder.
 
@@ -117,13 +145,26 @@ def open_living(ws: Workspace, name: str | None = None, embedder: Embedder | Non
     name = chosen(ws, name)
     settings = settings_of(ws, name)
     assert settings is not None, "chosen by its settings"
-    return open_at(folder_of(ws, name), settings, embedder or embedder_named(ws, settings.embedder))
+    place = place_of(ws, name, settings)
+    if isinstance(place, Path) and not (place / FILE).is_file():
+        raise NotFound(
+            f"The index '{name}' lay in {place}, and is there no more.",
+            f"Bring it back, or make it anew: windlass index delete {name}, then ingest again.",
+        )
+    return open_at(ws, name, settings, embedder or embedder_named(ws, settings.embedder))
 
 
-def open_at(folder: Path, settings: LivingSettings, embedder: Embedder) -> AskedIndex:
-    """The index whose settings lie in `folder`; made when there is none."""
-    where = settings.where or folder
+def open_at(ws: Workspace, name: str, settings: LivingSettings, embedder: Embedder) -> AskedIndex:
+    """The index with these settings; made when there is none."""
+    where = place_of(ws, name, settings)
     return open_index(where, embedder, context=settings.chunks.context, quantised=settings.quantised)
+
+
+def place_of(ws: Workspace, name: str, settings: LivingSettings) -> Path | str:
+    """The folder in which the index of that name lies, from whichever folder one asks, or a database's address."""
+    if is_address(settings.where):
+        return settings.where
+    return ws.home / settings.where if settings.where else folder_of(ws, name)
 
 
 def open_embedded(ws: Workspace, name: str) -> EmbeddedIndex:

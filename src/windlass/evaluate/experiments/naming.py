@@ -8,17 +8,18 @@ from windlass.core.errors import InputError
 from windlass.evaluate import outcomes
 from windlass.evaluate.metrics.catalogue import Better, Metric, metric
 
-_OF_RUNS = {
+OF_RUNS = {
     "answered": Metric("answered", "higher", (0.0, 1.0), "an answer that fits was given"),
     "equal": Metric("equal", "higher", (0.0, 1.0), "the very answer"),
     "tokens": Metric("tokens", "lower", (0.0, math.inf), "tokens of all calls"),
 }
+"""What every evaluation of a task tells, beyond the catalogue of metrics."""
 
 
 def known(name: str) -> Metric | None:
     """None for a metric of one's own, of which nothing is known."""
-    if name in _OF_RUNS:
-        return _OF_RUNS[name]
+    if name in OF_RUNS:
+        return OF_RUNS[name]
     try:
         return metric(name)
     except InputError:

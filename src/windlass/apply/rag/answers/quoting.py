@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,17 @@ from windlass.apply.rag.sentences import sentence_spans
 from windlass.core.errors import InputError
 from windlass.core.protocols import Hit
 from windlass.core.values import Citation
+
+_FURNITURE = re.compile(
+    r"(?:(?:#{1,6}[ \t][^\n]*"  # a heading
+    r"|\([\w.:-]+\)=|\.\. _[^\n]*:"  # a label to link to, in MyST and reStructuredText
+    r"|!\[[^\]\n]*\]\([^)\n]*\)|\[!\[[^\]\n]*\]\([^)\n]*\)\]\([^)\n]*\)"  # pictures, such as badges
+    r")\s*)+"
+    r"|(?:[^\n]+\n)?([=\-~^\"'*+#`:.])\1{2,}"  # a heading that is underlined, or the line alone
+)
+"""What stands in a document and says nothing by itself."""
+_UNDERLINE = re.compile(r"\n([=\-~^\"'*+#`:.])\1{2,}[ \t]*(?:\n|$)")
+"""After a heading that ends as a sentence does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +61,19 @@ def quote(
 ) -> tuple[list[Citation], int]:
     """Quotations that answer `question`, from `hits` in their order, and the tokens embedded for choosing them.
 
-    The best passage is always quoted; what to quote from it is the sentence that fits best, with its neighbours.
-    `vector` is the question's own, when it is known already. Sentences that are `barred` are not quoted.
+    The best passage is always quoted; what to quote from it is the sentence that fits best, with its neighbours. A
+    heading says nothing by itself: where it fits best, the sentence below it is meant. Passages of headings alone are
+    passed over while others say something. `vector` is the question's own, when it is known already. Sentences that
+    are `barred` are not quoted.
     """
     hits = hits[: settings.passages]
     runs = [_runs(hit.citation, barred) for hit in hits]
-    hits = [hit for hit, some in zip(hits, runs) if some]
-    spans = [[span for run in some for span in run] for some in runs if some]
-    where = [[run for run in some for _ in run] for some in runs if some]
+    spans = [[span for run in some for span in run] for some in runs]
+    says = [[_says(hit.citation.quote, a, b) for a, b in some] for hit, some in zip(hits, spans, strict=True)]
+    kept = [n for n, some in enumerate(says) if any(some)] or [n for n, some in enumerate(spans) if some]
+    hits, runs = [hits[n] for n in kept], [runs[n] for n in kept]
+    spans, says = [spans[n] for n in kept], [says[n] for n in kept]
+    where = [[run for run in some for _ in run] for some in runs]
     sentences = [hit.citation.quote[a:b] for hit, some in zip(hits, spans, strict=True) for a, b in some]
     if not sentences:
         return [], 0
@@ -67,15 +84,28 @@ def quote(
     scores = (1 - settings.lexical) * likeness + settings.lexical * _shared(index, question, sentences)
     chosen: list[tuple[float, Citation]] = []
     at = 0
-    for hit, some, around in zip(hits, spans, where, strict=True):
+    for hit, some, around, saying in zip(hits, spans, where, says, strict=True):
         mine = scores[at : at + len(some)]
         at += len(some)
-        best = int(np.argmax(mine))
+        best = _meant(mine, saying)
         run = around[best]
         chosen.append((float(mine[best]), _grown(hit.citation, run, run.index(some[best]), settings.length)))
     least = chosen[0][0] * settings.near
     further = sorted((c for c in chosen[1:] if c[0] >= least), key=lambda c: -c[0])
     return [chosen[0][1], *(citation for _, citation in further[: settings.quotes - 1])], embedded.tokens
+
+
+def _says(text: str, start: int, end: int) -> bool:
+    return _FURNITURE.fullmatch(text, start, end) is None and _UNDERLINE.match(text, end) is None
+
+
+def _meant(scores: np.ndarray, says: Sequence[bool]) -> int:
+    """The best sentence; where that is a heading, the first below it that says something, else the best that does."""
+    best = int(np.argmax(scores))
+    if not any(says):
+        return best
+    below = (number for number in range(best, len(says)) if says[number])
+    return next(below, int(np.argmax(np.where(says, scores, -np.inf))))
 
 
 def _runs(passage: Citation, barred: Sequence[Suspect]) -> list[list[tuple[int, int]]]:
@@ -91,7 +121,7 @@ def _runs(passage: Citation, barred: Sequence[Suspect]) -> list[list[tuple[int, 
 
 def _grown(passage: Citation, spans: Sequence[tuple[int, int]], best: int, length: int) -> Citation:
     """The best sentence and its neighbours, the next one first, as far as `length` allows and no heading parts them."""
-    heads = [passage.quote.startswith("#", start) for start, _ in spans]
+    heads = [not _says(passage.quote, start, end) for start, end in spans]
     first = last = best
     while True:
         if last + 1 < len(spans) and not heads[last + 1] and spans[last + 1][1] - spans[first][0] <= length:

@@ -33,11 +33,12 @@ from windlass.build.corpus import build_corpus
 from windlass.core.protocols import Embedder
 from windlass.core.readers import PythonDocs
 from windlass.core.workspace import Workspace
+from windlass.evaluate.exam.deriving import derive_exam
+from windlass.evaluate.exam.items import load_items
 from windlass.evaluate.experiments.experiment import Experiment
 from windlass.evaluate.experiments.pairing import paired
 from windlass.evaluate.experiments.stored import read_experiment
 from windlass.evaluate.gate import Rule, decide, superiority
-from windlass.evaluate.questions import derive_exam, load_items
 from windlass.evaluate.statistics.intervals import wilson_interval
 from windlass.evaluate.statistics.paired import paired_difference
 from windlass.loop.assistants.assemble import cached, load_assistant

@@ -47,10 +47,11 @@ from windlass.core.files import write_json
 from windlass.core.protocols import Embedder
 from windlass.core.trace import Recorder
 from windlass.core.workspace import Workspace
-from windlass.evaluate.exams import POLICY
-from windlass.evaluate.outcomes import METRICS, columns
+from windlass.evaluate.exam.items import ExamItem, load_items
+from windlass.evaluate.exam.outcomes import METRICS, columns
+from windlass.evaluate.exam.results import POLICY
+from windlass.evaluate.exam.splits import SHARES
 from windlass.evaluate.policy import Policy
-from windlass.evaluate.questions import SHARES, ExamItem, load_items
 from windlass.evaluate.statistics.paired import PairedDifference, paired_difference
 from windlass.loop.assistants.assemble import cached, load_assistant
 from windlass.loop.assistants.measure import measure

@@ -18,7 +18,7 @@ from windlass.core.errors import ConfigError, ProviderError
 from windlass.core.protocols import Relevance
 from windlass.core.values import ChatRequest, Message, Usage
 from windlass.core.workspace import Workspace
-from windlass.evaluate.questions import ExamItem
+from windlass.evaluate.exam.items import ExamItem
 from windlass.loop.assistants.measure import measure
 from windlass.testing import Scripted
 

@@ -23,7 +23,7 @@ from windlass.core.files import sha256_json
 from windlass.core.protocols import Embeddings, EmbedKind
 from windlass.core.readers import Folder
 from windlass.core.workspace import Workspace
-from windlass.evaluate.questions import derive_exam
+from windlass.evaluate.exam.deriving import derive_exam
 
 DIMENSION = 32
 

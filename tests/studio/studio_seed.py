@@ -19,13 +19,13 @@ from windlass.core.protocols import ChatModel
 from windlass.core.records import MetricPoint, ReleaseRecord, RunRecord, ScoreRecord, SpanRecord
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Citation, Message, Usage
 from windlass.core.workspace import Workspace
-from windlass.evaluate.exams import results
+from windlass.evaluate.exam.items import ExamItem
+from windlass.evaluate.exam.outcomes import Outcome
+from windlass.evaluate.exam.results import results
 from windlass.evaluate.experiments.experiment import compare
 from windlass.evaluate.experiments.stored import to_json
 from windlass.evaluate.gate import non_inferiority
-from windlass.evaluate.outcomes import Outcome
 from windlass.evaluate.policy import Policy
-from windlass.evaluate.questions import ExamItem
 
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">{{ 7*7 }}'\"&"
 

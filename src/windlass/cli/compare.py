@@ -72,7 +72,7 @@ def _told(ws: Workspace, args: argparse.Namespace, results: list[Results]) -> in
 
 
 def _exams(ws: Workspace, args: argparse.Namespace) -> int:
-    from windlass.evaluate.exams import POLICY
+    from windlass.evaluate.exam.results import POLICY
     from windlass.loop.assistants.evaluation import compare_variants
     from windlass.loop.evaluating.experiments import store_experiment
 

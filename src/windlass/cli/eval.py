@@ -83,9 +83,9 @@ def run(args: argparse.Namespace) -> int:
     benchmarks.refuse(args, benchmarks.add_options, _NO_BENCHMARK)
     for others in (evaluating.add_options, _add_shared):
         benchmarks.refuse(args, others, "belongs to typed tasks: name one, FILE.py:TASK ITEMS.jsonl.")
+    from windlass.evaluate.exam.tables import render_report
     from windlass.evaluate.experiments.reports import rendered
     from windlass.evaluate.experiments.stored import to_json
-    from windlass.evaluate.tables import render_report
     from windlass.loop.assistants.evaluation import compare_variants, evaluate_variant
 
     if args.risk is not None:

@@ -23,8 +23,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from windlass.core.errors import InputError
-    from windlass.evaluate.questions import derive_exam, load_items
-    from windlass.evaluate.tables import render_exam
+    from windlass.evaluate.exam.deriving import derive_exam
+    from windlass.evaluate.exam.items import load_items
+    from windlass.evaluate.exam.tables import render_exam
 
     with opened(args) as ws:
         exam = ws.artifacts.get(args.artifact)

@@ -99,9 +99,9 @@ def _plan(args: argparse.Namespace) -> Plan:
 
 
 def _assistant(ws: Workspace, args: argparse.Namespace, plan: Plan) -> Turned:
-    from windlass.evaluate.exams import POLICY
+    from windlass.evaluate.exam.outcomes import METRICS
+    from windlass.evaluate.exam.results import POLICY
     from windlass.evaluate.gate import superiority
-    from windlass.evaluate.outcomes import METRICS
     from windlass.evaluate.policy import Policy, read_policy
     from windlass.loop.turning.candidate import Recipe
     from windlass.loop.turning.turn import turn_assistant

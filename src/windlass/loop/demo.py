@@ -30,9 +30,10 @@ from windlass.core.readers import Folder, PythonDocs, Source
 from windlass.core.tables import table
 from windlass.core.values import ChatRequest, Message
 from windlass.core.workspace import Workspace
-from windlass.evaluate.exams import report
-from windlass.evaluate.questions import derive_exam, load_items
-from windlass.evaluate.tables import render_report
+from windlass.evaluate.exam.deriving import derive_exam
+from windlass.evaluate.exam.items import load_items
+from windlass.evaluate.exam.results import report
+from windlass.evaluate.exam.tables import render_report
 from windlass.loop.assistants.assemble import TASK, cached, load_assistant, load_models
 from windlass.loop.assistants.measure import measure
 from windlass.loop.ledger import Ledger

@@ -13,9 +13,9 @@ from sacrebleu.metrics import BLEU
 from tests.evaluate.metrics.texts_at_hand import texts
 
 from windlass.core.errors import InputError
+from windlass.evaluate.exam.outcomes import METRICS as OF_EXAMS
 from windlass.evaluate.metrics.catalogue import METRICS, metric
 from windlass.evaluate.metrics.measure import difference, measured, values_of
-from windlass.evaluate.outcomes import METRICS as OF_EXAMS
 from windlass.evaluate.statistics.bootstrap import bootstrap, bootstrap_mean, bootstrap_sums
 
 FOUND, RIGHT = texts(60, seed=9, references=2)

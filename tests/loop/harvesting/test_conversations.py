@@ -17,7 +17,7 @@ from windlass.core.errors import InputError, NotFound
 from windlass.core.records import ScoreRecord
 from windlass.core.values import Citation, Message
 from windlass.core.workspace import Workspace
-from windlass.evaluate.questions import load_items
+from windlass.evaluate.exam.items import load_items
 from windlass.loop.harvesting.conversations import Form, Wanted, described, find_exam, form_of, harvest_conversations
 from windlass.loop.harvesting.feedback import give_feedback
 

@@ -17,7 +17,7 @@ from windlass.core.errors import InputError, NotFound
 from windlass.core.records import ScoreRecord
 from windlass.core.values import Citation
 from windlass.core.workspace import Workspace
-from windlass.evaluate.questions import ExamItem, load_items
+from windlass.evaluate.exam.items import ExamItem, load_items
 from windlass.loop.harvesting.feedback import give_feedback
 from windlass.loop.harvesting.harvest import check_leak, harvest, load_harvest
 

@@ -13,7 +13,7 @@ from windlass.apply.rag.indexes.fusion import SearchSettings
 from windlass.apply.rag.indexes.search import HybridIndex
 from windlass.core.errors import InputError
 from windlass.core.workspace import Workspace
-from windlass.evaluate.questions import ExamItem, load_items
+from windlass.evaluate.exam.items import ExamItem, load_items
 from windlass.loop.harvesting.harvest import HarvestItem
 from windlass.loop.turning.candidate import WEIGHTS, Recipe, _dealt_wrongly, fit_search, gather, keep_coverage, known
 

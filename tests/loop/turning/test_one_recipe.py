@@ -22,10 +22,11 @@ from windlass.core.errors import InputError, NotFound, WorkspaceBusy
 from windlass.core.files import exclusive
 from windlass.core.values import ChatRequest, Message
 from windlass.core.workspace import Workspace
+from windlass.evaluate.exam.deriving import derive_exam
+from windlass.evaluate.exam.items import load_items
+from windlass.evaluate.exam.outcomes import Answer
+from windlass.evaluate.exam.outcomes import ask as ask_each
 from windlass.evaluate.experiments.stored import read_experiment
-from windlass.evaluate.outcomes import Answer
-from windlass.evaluate.outcomes import ask as ask_each
-from windlass.evaluate.questions import derive_exam, load_items
 from windlass.loop.assistants.assemble import load_assistant
 from windlass.loop.assistants.measure import measure
 from windlass.loop.assistants.variant import VariantSpec, make_variant, parts, read_variant

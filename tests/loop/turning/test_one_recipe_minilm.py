@@ -15,8 +15,9 @@ from windlass.build.corpus import build_corpus
 from windlass.core.readers import Folder
 from windlass.core.values import ChatRequest, Message
 from windlass.core.workspace import Workspace
+from windlass.evaluate.exam.deriving import derive_exam
+from windlass.evaluate.exam.items import load_items
 from windlass.evaluate.experiments.stored import read_experiment
-from windlass.evaluate.questions import derive_exam, load_items
 from windlass.loop.assistants.assemble import cached, load_assistant
 from windlass.loop.assistants.variant import VariantSpec
 from windlass.loop.lineage.following import lineage

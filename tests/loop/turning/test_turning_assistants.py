@@ -23,8 +23,8 @@ from windlass.cli.main import main
 from windlass.core.errors import InputError
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Message, Usage
 from windlass.core.workspace import Workspace
+from windlass.evaluate.exam.items import load_items
 from windlass.evaluate.policy import Policy
-from windlass.evaluate.questions import load_items
 from windlass.loop.assistants.assemble import load_assistant
 from windlass.loop.assistants.variant import VariantSpec, read_variant
 from windlass.loop.harvesting.harvest import check_leak, harvest, load_harvest

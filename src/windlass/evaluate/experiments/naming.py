@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from windlass.core.errors import InputError
-from windlass.evaluate import outcomes
+from windlass.evaluate.exam import outcomes
 from windlass.evaluate.metrics.catalogue import Better, Metric, metric
 
 OF_RUNS = {

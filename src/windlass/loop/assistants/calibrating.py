@@ -27,8 +27,8 @@ from windlass.core.errors import InputError
 from windlass.core.protocols import Embedder
 from windlass.core.trace import Recorder
 from windlass.core.workspace import Workspace
+from windlass.evaluate.exam.items import load_items
 from windlass.evaluate.metrics.selective import RiskCoverage, aurc, auroc, risk_coverage
-from windlass.evaluate.questions import load_items
 from windlass.evaluate.statistics.risk import Guarantee, guaranteed
 from windlass.loop.assistants.assemble import TASK, load_assistant, reader_artifact
 from windlass.loop.assistants.evaluation import LIVE, exam_of, find_variant

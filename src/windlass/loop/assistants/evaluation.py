@@ -11,12 +11,12 @@ from windlass.core.errors import InputError
 from windlass.core.protocols import Embedder
 from windlass.core.trace import Recorder
 from windlass.core.workspace import Workspace
-from windlass.evaluate.exams import POLICY, SystemReport, report, results
+from windlass.evaluate.exam.items import ExamItem, Split, load_items
+from windlass.evaluate.exam.outcomes import Outcome
+from windlass.evaluate.exam.results import POLICY, SystemReport, report, results
 from windlass.evaluate.experiments.experiment import Experiment, compare
 from windlass.evaluate.experiments.results import Results
-from windlass.evaluate.outcomes import Outcome
 from windlass.evaluate.policy import Policy
-from windlass.evaluate.questions import ExamItem, Split, load_items
 from windlass.loop.assistants.assemble import TASK, cached, load_assistant, load_embedder
 from windlass.loop.assistants.measure import measure
 from windlass.loop.assistants.variant import parts

@@ -15,8 +15,8 @@ from windlass.apply.rag.answers.abstention import evidence
 from windlass.apply.rag.indexes.search import HybridIndex
 from windlass.apply.rag.indexes.searchable import one_version
 from windlass.core.errors import InputError
-from windlass.evaluate.outcomes import Outcome, outcomes_from_arrays, rank_of
-from windlass.evaluate.questions import ExamItem
+from windlass.evaluate.exam.items import ExamItem
+from windlass.evaluate.exam.outcomes import Outcome, outcomes_from_arrays, rank_of
 
 DEPTH = 50
 """Passages looked at; several of one document count once, so that ten documents need more than ten passages."""

@@ -23,7 +23,7 @@ from windlass.core.documents import read_documents
 from windlass.core.errors import InputError
 from windlass.core.records import ScoreRecord
 from windlass.core.workspace import Workspace
-from windlass.evaluate.questions import load_items
+from windlass.evaluate.exam.items import load_items
 from windlass.loop.harvesting.data_card import data_card
 from windlass.loop.lineage.spans import asked, citations_of
 

@@ -27,8 +27,8 @@ from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError
 from windlass.core.protocols import Embedder
 from windlass.core.workspace import Workspace
+from windlass.evaluate.exam.items import ExamItem, load_items
 from windlass.evaluate.metrics.retrieval import judged_ranks, ndcg
-from windlass.evaluate.questions import ExamItem, load_items
 from windlass.evaluate.statistics.paired import paired_difference
 from windlass.loop.assistants.variant import VariantSpec, make_variant, parts, read_variant
 from windlass.loop.harvesting.harvest import HarvestItem, check_leak, load_harvest

@@ -22,11 +22,11 @@ from windlass.core.errors import InputError
 from windlass.core.protocols import Embedder
 from windlass.core.trace import Recorder
 from windlass.core.workspace import Workspace
-from windlass.evaluate.exams import POLICY, results
+from windlass.evaluate.exam.items import load_items
+from windlass.evaluate.exam.results import POLICY, results
 from windlass.evaluate.experiments.experiment import compare
 from windlass.evaluate.experiments.stored import write_experiment
 from windlass.evaluate.policy import Policy
-from windlass.evaluate.questions import load_items
 from windlass.loop.assistants.assemble import load_assistant
 from windlass.loop.assistants.measure import measure
 from windlass.loop.harvesting.harvest import question_key

@@ -16,7 +16,7 @@ from windlass.build.corpus import pii
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError
 from windlass.core.workspace import Workspace
-from windlass.evaluate.questions import load_items
+from windlass.evaluate.exam.items import load_items
 from windlass.loop.harvesting.data_card import data_card
 from windlass.loop.harvesting.harvest import load_harvest
 

@@ -15,10 +15,10 @@ from windlass.core.files import exclusive, sha256_json
 from windlass.core.protocols import Embedder
 from windlass.core.records import ReleaseRecord
 from windlass.core.workspace import Workspace
+from windlass.evaluate.exam.items import load_items
 from windlass.evaluate.experiments.reports import rendered
 from windlass.evaluate.experiments.stored import read_experiment
 from windlass.evaluate.gate import Decision
-from windlass.evaluate.questions import load_items
 from windlass.loop.assistants.assemble import cached, load_embedder
 from windlass.loop.harvesting.harvest import harvest
 from windlass.loop.releasing.releases import history, live, live_variant, promote

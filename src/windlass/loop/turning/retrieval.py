@@ -41,12 +41,12 @@ from windlass.core.files import sha256_json
 from windlass.core.protocols import Embedder
 from windlass.core.trace import Recorder
 from windlass.core.workspace import Workspace
-from windlass.evaluate.exams import POLICY
+from windlass.evaluate.exam.items import ExamItem, load_items
+from windlass.evaluate.exam.outcomes import METRICS, columns
+from windlass.evaluate.exam.results import POLICY
 from windlass.evaluate.experiments.stored import read_experiment
 from windlass.evaluate.metrics.retrieval import judged_ranks, ndcg
-from windlass.evaluate.outcomes import METRICS, columns
 from windlass.evaluate.policy import Policy
-from windlass.evaluate.questions import ExamItem, load_items
 from windlass.loop.assistants.assemble import cached, load_assistant, load_reranker
 from windlass.loop.assistants.measure import measure
 from windlass.loop.assistants.variant import make_variant, parts, read_variant, reader_of

@@ -35,7 +35,7 @@ from windlass.core.protocols import ChatModel, Embedder
 from windlass.core.trace import Recorder
 from windlass.core.values import Citation
 from windlass.core.workspace import Workspace
-from windlass.evaluate.questions import load_items
+from windlass.evaluate.exam.items import load_items
 from windlass.loop.harvesting.data_card import data_card
 from windlass.loop.harvesting.harvest import Guarded, HarvestItem, clusters_of, question_key
 from windlass.loop.turning.curate import sift

@@ -13,7 +13,7 @@ from windlass.core.errors import InputError
 from windlass.core.files import exclusive, sha256_json
 from windlass.core.protocols import ChatModel, Embedder
 from windlass.core.workspace import Workspace
-from windlass.evaluate.exams import POLICY as ASSISTANTS
+from windlass.evaluate.exam.results import POLICY as ASSISTANTS
 from windlass.evaluate.policy import Policy
 from windlass.loop.assistants.assemble import load_embedder
 from windlass.loop.evaluating.items import Item

@@ -14,7 +14,7 @@ from windlass.core.protocols import ChatModel
 from windlass.core.trace import Recorder
 from windlass.core.values import ChatRequest, Message
 from windlass.core.workspace import Workspace
-from windlass.evaluate.questions import ExamItem
+from windlass.evaluate.exam.items import ExamItem
 from windlass.loop.harvesting.feedback import give_feedback
 from windlass.loop.harvesting.harvest import FEEDBACK
 

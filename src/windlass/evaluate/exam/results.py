@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.core.errors import InputError
+from windlass.evaluate.exam.items import ExamItem
+from windlass.evaluate.exam.outcomes import METRICS, Columns, Outcome, columns
 from windlass.evaluate.experiments.results import OUTPUT, ItemResult, Results
 from windlass.evaluate.gate import non_inferiority
 from windlass.evaluate.metrics.selective import Selective, aurc, auroc, selective
-from windlass.evaluate.outcomes import METRICS, Columns, Outcome, columns
 from windlass.evaluate.policy import Policy
-from windlass.evaluate.questions import ExamItem
 from windlass.evaluate.statistics.bootstrap import bootstrap
 from windlass.evaluate.statistics.intervals import Interval
 from windlass.evaluate.statistics.shares import score_interval
@@ -71,8 +71,9 @@ def _row(item: ExamItem, outcome: Outcome, values: Mapping[str, float]) -> ItemR
 def _scorers() -> dict[str, str]:
     """The metrics of an exam stand in a few modules, which count as one."""
     here = Path(__file__).parent
+    metrics = here.parent / "metrics"
     digest = hashlib.sha256()
-    for path in (here / "outcomes.py", here / "metrics/retrieval.py", here / "metrics/selective.py"):
+    for path in (here / "outcomes.py", metrics / "retrieval.py", metrics / "selective.py"):
         digest.update(path.read_bytes())
     return dict.fromkeys(SHOWN, digest.hexdigest())
 

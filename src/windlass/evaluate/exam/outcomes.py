@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from windlass.core.errors import InputError
+from windlass.evaluate.exam.items import ExamItem
 from windlass.evaluate.metrics.retrieval import judged_ranks, ndcg, recall, reciprocal_rank
 from windlass.evaluate.metrics.selective import right_decision, right_outcome
-from windlass.evaluate.questions import ExamItem
 
 
 @dataclass(frozen=True, slots=True)

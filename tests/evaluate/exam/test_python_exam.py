@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from windlass.core.readers import PythonDocs, ReadReport
-from windlass.evaluate.questions import count, derive
+from windlass.evaluate.exam.deriving import derive
+from windlass.evaluate.exam.items import count
 
 
 @pytest.mark.slow

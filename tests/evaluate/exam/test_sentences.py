@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from windlass.evaluate.sentences import first_sentence, normal, plain, sentences, why_no_question
+from windlass.evaluate.exam.sentences import first_sentence, normal, plain, sentences, why_no_question
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,8 @@ import pytest
 from windlass.core.documents import Document, Section, write_documents
 from windlass.core.errors import InputError
 from windlass.core.workspace import Workspace
-from windlass.evaluate.questions import (
-    SPLITS,
-    Exam,
-    count,
-    derive,
-    derive_exam,
-    load_items,
-    masked_spans,
-    withheld_documents,
-)
+from windlass.evaluate.exam.deriving import derive, derive_exam
+from windlass.evaluate.exam.items import SPLITS, Exam, count, load_items, masked_spans, withheld_documents
 
 NOUNS = [
     "anchor",

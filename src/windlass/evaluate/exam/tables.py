@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from windlass.core.artifacts import Artifact
 from windlass.core.tables import table
-from windlass.evaluate.exams import SystemReport
-from windlass.evaluate.outcomes import METRICS
+from windlass.evaluate.exam.outcomes import METRICS
+from windlass.evaluate.exam.results import SystemReport
 from windlass.evaluate.statistics.intervals import Interval
 
 _RATES = (

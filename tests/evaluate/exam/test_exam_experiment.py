@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 from windlass.core.errors import InputError
-from windlass.evaluate.exams import POLICY, SHOWN, report, results
+from windlass.evaluate.exam.items import ExamItem
+from windlass.evaluate.exam.outcomes import Answer, Outcome, ask, outcomes_from_arrays, rank_of
+from windlass.evaluate.exam.results import POLICY, SHOWN, report, results
+from windlass.evaluate.exam.tables import render_report
 from windlass.evaluate.experiments.experiment import Experiment, code_digests
 from windlass.evaluate.experiments.experiment import compare as compared
 from windlass.evaluate.experiments.reports import rendered
 from windlass.evaluate.experiments.stored import from_json, read_file, to_json, write_experiment
 from windlass.evaluate.gate import non_inferiority, superiority
 from windlass.evaluate.metrics.selective import best_threshold, right_outcome
-from windlass.evaluate.outcomes import Answer, Outcome, ask, outcomes_from_arrays, rank_of
 from windlass.evaluate.policy import Policy
-from windlass.evaluate.questions import ExamItem
-from windlass.evaluate.tables import render_report
 
 
 def exam(n: int = 300, cluster_size: int = 6, unanswerable: int = 7) -> list[ExamItem]:

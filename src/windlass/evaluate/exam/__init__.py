@@ -1,0 +1,1 @@
+"""Exams of assistants: questions derived from the documents themselves, and how a system did on them."""

@@ -26,7 +26,7 @@ from windlass.apply.rag.answers.reading import ReadingRule  # noqa: E402
 from windlass.apply.rag.embedding.hashing import HashingEmbedder  # noqa: E402
 from windlass.apply.rag.index import HybridIndex, build_index  # noqa: E402
 from windlass.build.adapt.peft.artifacts import merge_stored, stored  # noqa: E402
-from windlass.build.adapt.settings import (  # noqa: E402
+from windlass.build.adapt.sections import (  # noqa: E402
     AdapterSettings,
     BaseSettings,
     TuneDataSettings,
@@ -34,8 +34,8 @@ from windlass.build.adapt.settings import (  # noqa: E402
     TuneOptimizerSettings,
     TuneRunSettings,
     TuneScheduleSettings,
-    TuneSettings,
 )
+from windlass.build.adapt.settings import TuneSettings  # noqa: E402
 from windlass.build.adapt.tuning import tune  # noqa: E402
 from windlass.core.artifacts import Artifact  # noqa: E402
 from windlass.core.documents import Document, write_documents  # noqa: E402

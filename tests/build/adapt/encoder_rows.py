@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from windlass.build.adapt.settings import (
+from windlass.build.adapt.sections import (
     AdapterSettings,
     BaseSettings,
     TuneDataSettings,
@@ -15,8 +15,8 @@ from windlass.build.adapt.settings import (
     TuneOptimizerSettings,
     TuneRunSettings,
     TuneScheduleSettings,
-    TuneSettings,
 )
+from windlass.build.adapt.settings import TuneSettings
 
 ANIMALS, THINGS = ("cat", "bread", "violin"), ("pump", "water", "mat")
 

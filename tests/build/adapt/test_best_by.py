@@ -11,7 +11,7 @@ from encoder_world import save_encoder
 
 from windlass.build.adapt.objectives import classification
 from windlass.build.adapt.objectives.figures import Figures
-from windlass.build.adapt.settings import TuneRunSettings, TuneScheduleSettings
+from windlass.build.adapt.sections import TuneRunSettings, TuneScheduleSettings
 from windlass.build.adapt.tuning import tune
 from windlass.build.training.measuring.standing import standing
 from windlass.core.artifacts import Artifact

@@ -10,7 +10,7 @@ from torch import nn
 
 from windlass.build.adapt.peft import lora
 from windlass.build.adapt.peft.attaching import attach
-from windlass.build.adapt.settings import AdapterSettings
+from windlass.build.adapt.sections import AdapterSettings
 from windlass.build.training.data.batches import IGNORE, Batch
 from windlass.build.training.objectives import Loss, arithmetic, causal, texts_of
 from windlass.build.transformer.config import TransformerConfig

@@ -17,7 +17,7 @@ from tuned_world import asked, echoes, make_home, write_rows
 
 from windlass.build.adapt.data.templates import named_template
 from windlass.build.adapt.effort import Stopwatch
-from windlass.build.adapt.settings import AdapterSettings, TuneRunSettings
+from windlass.build.adapt.sections import AdapterSettings, TuneRunSettings
 from windlass.build.adapt.tuning import tune
 from windlass.build.tokenizer import load_specials, load_tokenizer
 from windlass.build.training.distributed.workers import ALONE

@@ -17,7 +17,7 @@ from windlass.build.adapt.data.leaks import Evaluation
 from windlass.build.adapt.data.rows import Row, rows_of
 from windlass.build.adapt.data.wording import format_of, text_of
 from windlass.build.adapt.objectives import sft
-from windlass.build.adapt.settings import CurateSettings
+from windlass.build.adapt.sections import CurateSettings
 from windlass.build.adapt.tuning import job_of, tune
 from windlass.build.training.checks.footprint import Memory
 from windlass.build.training.distributed.workers import ALONE

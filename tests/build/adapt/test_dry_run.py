@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from windlass.build.adapt import checking
 from windlass.build.adapt.checking import check_tuning, describe_dataset, open_uncompiled
 from windlass.build.adapt.data.texts import Example, TextExamples, Tokens
-from windlass.build.adapt.settings import AdapterSettings, TuneScheduleSettings, TuneSettings
+from windlass.build.adapt.sections import AdapterSettings, TuneScheduleSettings
+from windlass.build.adapt.settings import TuneSettings
 from windlass.build.adapt.tuning import OBJECTIVES
 from windlass.core.errors import InputError
 from windlass.core.workspace import Workspace

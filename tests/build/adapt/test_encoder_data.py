@@ -21,7 +21,7 @@ from windlass.build.adapt.data.rows import Row, rows_of
 from windlass.build.adapt.data.splitting import split
 from windlass.build.adapt.data.texts import TextReader
 from windlass.build.adapt.data.words import aligned, tagged_rows
-from windlass.build.adapt.settings import TuneDataSettings, TuneObjectiveSettings, TuneScheduleSettings
+from windlass.build.adapt.sections import TuneDataSettings, TuneObjectiveSettings, TuneScheduleSettings
 from windlass.build.adapt.tuning import tune
 from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.decoder import Decoder

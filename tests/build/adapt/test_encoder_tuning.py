@@ -18,7 +18,7 @@ from windlass.build.adapt.objectives import classification
 from windlass.build.adapt.opening import open_inputs
 from windlass.build.adapt.peft.artifacts import merge_stored
 from windlass.build.adapt.peft.artifacts import stored as stored_adapter
-from windlass.build.adapt.settings import (
+from windlass.build.adapt.sections import (
     AdapterSettings,
     BaseSettings,
     TuneDataSettings,

@@ -20,7 +20,7 @@ from windlass.build.adapt.data.texts import Example, TextExamples, Tokens
 from windlass.build.adapt.objectives.label_distillation import imitated, measured
 from windlass.build.adapt.objectives.lessons import Lesson
 from windlass.build.adapt.recipe import TUNING
-from windlass.build.adapt.settings import TuneObjectiveSettings, TuneScheduleSettings
+from windlass.build.adapt.sections import TuneObjectiveSettings, TuneScheduleSettings
 from windlass.build.adapt.tuning import tune
 from windlass.build.transformer.classifier_files import load_classifier
 from windlass.cli.main import main

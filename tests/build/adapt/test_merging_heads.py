@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tuned_world import make_home
 
 from windlass.build.adapt.peft.artifacts import combine_stored, facts, merge_stored, stored
-from windlass.build.adapt.settings import AdapterSettings, BaseSettings
+from windlass.build.adapt.sections import AdapterSettings, BaseSettings
 from windlass.build.adapt.tuning import tune
 from windlass.build.transformer.embedder_files import Embedder, read_limit, read_recipe
 from windlass.build.transformer.hf import load_encoder

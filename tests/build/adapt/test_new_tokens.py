@@ -15,7 +15,7 @@ from tuned_world import asked, echoes, make_home, write_rows
 from windlass.build.adapt.peft.artifacts import facts, merge_stored, stored
 from windlass.build.adapt.peft.attaching import adapter_of, attach, attach_adapter, merge
 from windlass.build.adapt.peft.beginning import read_for
-from windlass.build.adapt.settings import AdapterSettings
+from windlass.build.adapt.sections import AdapterSettings
 from windlass.build.adapt.tuning import tune
 from windlass.build.adapt.vocabulary import grow
 from windlass.build.tokenizer import load_tokenizer

@@ -12,7 +12,8 @@ from encoder_world import save_encoder
 from tuned_world import asked, echoes, make_home
 
 from windlass.build.adapt.opening import open_inputs
-from windlass.build.adapt.settings import ObjectiveKind, TuneDataSettings, TuneSettings
+from windlass.build.adapt.sections import ObjectiveKind, TuneDataSettings
+from windlass.build.adapt.settings import TuneSettings
 from windlass.build.adapt.tuning import OBJECTIVES
 from windlass.core.errors import InputError
 from windlass.core.workspace import Workspace

@@ -19,7 +19,8 @@ from windlass.build.adapt.peft.attaching import attach, attach_adapter, merge
 from windlass.build.adapt.peft.beginning import read_for
 from windlass.build.adapt.peft.quantised import QuantisedLinear, numbers, quantise, quantised_maps, state_of
 from windlass.build.adapt.peft.quantised_values import BLOCK, NF4, dequantised, quantised
-from windlass.build.adapt.settings import AdapterSettings, TuneSettings
+from windlass.build.adapt.sections import AdapterSettings
+from windlass.build.adapt.settings import TuneSettings
 from windlass.build.adapt.tuning import OBJECTIVES, tune
 from windlass.build.transformer.adapters.base import BASE, bits_of, measured_of
 from windlass.build.transformer.config import TransformerConfig

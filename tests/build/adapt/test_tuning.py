@@ -16,15 +16,15 @@ from safetensors.torch import load_file
 
 from windlass.build.adapt.peft.attaching import attach_adapter
 from windlass.build.adapt.peft.beginning import read_for
-from windlass.build.adapt.settings import (
+from windlass.build.adapt.sections import (
     AdapterSettings,
     BaseSettings,
     TuneDataSettings,
     TuneOptimizerSettings,
     TuneRunSettings,
     TuneScheduleSettings,
-    TuneSettings,
 )
+from windlass.build.adapt.settings import TuneSettings
 from windlass.build.adapt.tuning import tune
 from windlass.build.corpus import CorpusSettings, build_corpus
 from windlass.build.tokenizer import train_tokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from windlass.build.adapt.settings import TuneRunSettings
+from windlass.build.adapt.sections import TuneRunSettings
 from windlass.build.training.distributed.workers import Workers
 
 

@@ -15,7 +15,8 @@ from windlass.build.adapt.data.rows import Row, rows_of
 from windlass.build.adapt.data.templates import named_template
 from windlass.build.adapt.rl.rewards.reward import Reward
 from windlass.build.adapt.rl.rollouts import OpenRollouts
-from windlass.build.adapt.settings import FITTING, CurateSettings, ObjectiveKind, TuneSettings
+from windlass.build.adapt.sections import FITTING, CurateSettings, ObjectiveKind
+from windlass.build.adapt.settings import TuneSettings
 from windlass.build.adapt.vocabulary import with_tokens
 from windlass.build.corpus.reading import DOCUMENTS
 from windlass.build.tokenizer import Specials, load_specials, load_tokenizer

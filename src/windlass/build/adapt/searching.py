@@ -17,7 +17,8 @@ from typing import Any
 
 from windlass.build.adapt.opening import Opened, open_inputs
 from windlass.build.adapt.rl.rollouts import OpenRollouts
-from windlass.build.adapt.settings import RangeSettings, TuneSettings
+from windlass.build.adapt.sections import RangeSettings
+from windlass.build.adapt.settings import TuneSettings
 from windlass.build.adapt.tuning import OBJECTIVES, config_of, job_of, tune
 from windlass.build.training.distributed.workers import ALONE
 from windlass.build.training.fitting import Measurement, Say, score_of

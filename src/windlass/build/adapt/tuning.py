@@ -32,7 +32,8 @@ from windlass.build.adapt.peft.quantised import numbers, told, unrounded
 from windlass.build.adapt.rl import objective
 from windlass.build.adapt.rl.rewards.reward import Reward
 from windlass.build.adapt.rl.rollouts import OpenRollouts
-from windlass.build.adapt.settings import ObjectiveKind, TuneSettings
+from windlass.build.adapt.sections import ObjectiveKind
+from windlass.build.adapt.settings import TuneSettings
 from windlass.build.training.checkpoints import checkpoint
 from windlass.build.training.distributed.parallel import Kind, Spread, made_whole
 from windlass.build.training.distributed.workers import ALONE, Workers

@@ -12,7 +12,7 @@ import transformers
 
 from windlass.build.adapt.peft.attaching import adapter_of, attach, attach_adapter, merge
 from windlass.build.adapt.peft.beginning import read_for
-from windlass.build.adapt.settings import AdapterSettings
+from windlass.build.adapt.sections import AdapterSettings
 from windlass.build.transformer.adapters.writing import write_adapter
 from windlass.build.transformer.hf import load_links, load_model, tied_head
 from windlass.core.errors import InputError, Unsupported

@@ -15,7 +15,7 @@ from windlass.build.adapt.peft.artifacts import combine_stored, merge_stored, st
 from windlass.build.adapt.peft.attaching import adapter_of, attach, attach_adapter, merge
 from windlass.build.adapt.peft.beginning import read_for
 from windlass.build.adapt.peft.composing import HOWS, How, combined
-from windlass.build.adapt.settings import AdapterSettings
+from windlass.build.adapt.sections import AdapterSettings
 from windlass.build.transformer.adapters.parts import Adapter, LowRank
 from windlass.build.transformer.adapters.writing import write_adapter
 from windlass.build.transformer.config import TransformerConfig

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from windlass.build.adapt.peft.attaching import adapter_of, attach, attach_adapter, merge
 from windlass.build.adapt.peft.beginning import read_for
-from windlass.build.adapt.settings import AdapterSettings
+from windlass.build.adapt.sections import AdapterSettings
 from windlass.build.transformer.adapters.writing import write_adapter
 from windlass.build.transformer.hf import load_links, load_model
 from windlass.core.errors import InputError, Unsupported

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from windlass.build.adapt.peft.attaching import adapter_of, attach, merge
-from windlass.build.adapt.settings import AdapterSettings
+from windlass.build.adapt.sections import AdapterSettings
 from windlass.build.transformer.adapters.base import check_base
 from windlass.build.transformer.adapters.virtual_files import write_virtual
 from windlass.build.transformer.adapters.writing import write_adapter

@@ -11,7 +11,8 @@ import transformers
 
 from windlass.build.adapt.peft.attaching import adapter_of, attach, attach_adapter, merge
 from windlass.build.adapt.peft.beginning import read_for
-from windlass.build.adapt.settings import AdapterSettings, TuneSettings
+from windlass.build.adapt.sections import AdapterSettings
+from windlass.build.adapt.settings import TuneSettings
 from windlass.build.transformer.adapters.virtual_files import write_virtual
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.hf import load_decoder, load_links, load_model

@@ -23,7 +23,7 @@ from windlass.build.adapt.rl.rollouts import PlainRollouts, Rollout, Writing, tw
 from windlass.build.adapt.rl.scoring import logprobs
 from windlass.build.adapt.rl.settings import RLSettings
 from windlass.build.adapt.rl.tally import Tally
-from windlass.build.adapt.settings import (
+from windlass.build.adapt.sections import (
     AdapterSettings,
     BaseSettings,
     TuneDataSettings,
@@ -31,8 +31,8 @@ from windlass.build.adapt.settings import (
     TuneOptimizerSettings,
     TuneRunSettings,
     TuneScheduleSettings,
-    TuneSettings,
 )
+from windlass.build.adapt.settings import TuneSettings
 from windlass.build.adapt.tuning import tune
 from windlass.build.training.checkpoints import checkpoint
 from windlass.build.training.data.batches import updates

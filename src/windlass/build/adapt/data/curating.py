@@ -17,7 +17,7 @@ from windlass.build.adapt.data.leaks import Evaluation
 from windlass.build.adapt.data.rows import Row
 from windlass.build.adapt.data.twins import twins
 from windlass.build.adapt.data.wording import text_of
-from windlass.build.adapt.settings import CurateSettings
+from windlass.build.adapt.sections import CurateSettings
 from windlass.build.corpus import pii
 from windlass.build.corpus.quality import PRESETS, refusal
 from windlass.core.artifacts import Artifact

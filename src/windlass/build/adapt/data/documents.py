@@ -16,7 +16,7 @@ import torch
 from windlass.build.adapt.data.columns import renamed, words_in
 from windlass.build.adapt.data.rows import rows_of
 from windlass.build.adapt.data.splitting import split_off
-from windlass.build.adapt.settings import TuneDataSettings
+from windlass.build.adapt.sections import TuneDataSettings
 from windlass.build.corpus.reading import training_text
 from windlass.build.training.data.batches import Batch, CausalExamples, DataState, Number, take
 from windlass.core.artifacts import Artifact

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from windlass.build.adapt.data.columns import words_in
 from windlass.build.adapt.data.rows import Row
 from windlass.build.adapt.data.texts import Tokens
-from windlass.build.adapt.settings import Overlong
+from windlass.build.adapt.sections import Overlong
 from windlass.core.errors import InputError
 
 _OVERLAP = 128

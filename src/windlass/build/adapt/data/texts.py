@@ -19,7 +19,7 @@ from torch import Tensor
 from windlass.build.adapt.data.columns import Text
 from windlass.build.adapt.data.rows import Row
 from windlass.build.adapt.opening import Opened
-from windlass.build.adapt.settings import Overlong
+from windlass.build.adapt.sections import Overlong
 from windlass.build.training.data.batches import IGNORE, Batch, Number
 from windlass.core.errors import InputError
 

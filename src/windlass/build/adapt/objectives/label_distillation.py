@@ -35,7 +35,7 @@ from windlass.build.adapt.objectives.lessons import Lesson, lesson_of
 from windlass.build.adapt.objectives.preparing import LossOf, Prepared
 from windlass.build.adapt.opening import Opened, taught_by
 from windlass.build.adapt.peft.storing import stored_kind
-from windlass.build.adapt.settings import TuneObjectiveSettings
+from windlass.build.adapt.sections import TuneObjectiveSettings
 from windlass.build.training.data.batches import Batch
 from windlass.build.training.distributed.parallel import Spread
 from windlass.build.training.distributed.workers import Workers

@@ -9,7 +9,7 @@ import torch
 
 from windlass.build.adapt.objectives.distillation_losses import Divergence
 from windlass.build.adapt.objectives.preparing import LossOf
-from windlass.build.adapt.settings import TuneObjectiveSettings
+from windlass.build.adapt.sections import TuneObjectiveSettings
 from windlass.build.training.data.batches import Examples
 from windlass.build.training.fitting import Tick
 from windlass.build.training.measuring.heldout import spread

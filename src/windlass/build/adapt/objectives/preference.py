@@ -40,7 +40,7 @@ from windlass.build.adapt.objectives.reference import remember
 from windlass.build.adapt.opening import Opened
 from windlass.build.adapt.peft.beginning import attached
 from windlass.build.adapt.peft.storing import save_tuned, stored_kind
-from windlass.build.adapt.settings import TuneObjectiveSettings
+from windlass.build.adapt.sections import TuneObjectiveSettings
 from windlass.build.training.data.batches import Batch
 from windlass.build.training.distributed.parallel import Spread
 from windlass.build.training.fitting import Tick

@@ -16,7 +16,7 @@ from windlass.build.adapt.peft.ia3 import IA3Linear
 from windlass.build.adapt.peft.lora import LoRALinear, begun
 from windlass.build.adapt.peft.quantised import dequantise
 from windlass.build.adapt.peft.rows import begun_rows, merge_rows, put_rows, rows_of
-from windlass.build.adapt.settings import AdapterSettings
+from windlass.build.adapt.sections import AdapterSettings
 from windlass.build.transformer.adapters.parts import Adapter, Part, Rescaled
 from windlass.build.transformer.attention import Attention
 from windlass.build.transformer.decoder import Decoder

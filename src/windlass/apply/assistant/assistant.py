@@ -13,72 +13,36 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
+from windlass.apply.assistant.asked import Asked, understood
+from windlass.apply.assistant.finding import Finder
+from windlass.apply.assistant.settings import AssistantSettings
 from windlass.apply.providers.counted import Counted
 from windlass.apply.providers.fitting import window_of
-from windlass.apply.rag.answers.abstention import AbstentionRule, features_of
 from windlass.apply.rag.answers.answering import Found, Said, Saying, nothing, quoted, read, readings_of, written
-from windlass.apply.rag.answers.disagreement import Contradictions, Disagreeing, Disagreement, by_model, disagreements
+from windlass.apply.rag.answers.disagreement import Disagreeing, Disagreement, by_model, disagreements
 from windlass.apply.rag.answers.grounded import grounded_request
-from windlass.apply.rag.answers.memory import points_back, recalled, standing_alone
+from windlass.apply.rag.answers.memory import points_back, standing_alone
 from windlass.apply.rag.answers.places import placed
-from windlass.apply.rag.answers.quoting import QuoteSettings
-from windlass.apply.rag.answers.reading import Reading, ReadingRule
+from windlass.apply.rag.answers.reading import Reading
 from windlass.apply.rag.answers.showing import contradiction, sources, with_others
-from windlass.apply.rag.answers.untrusted import Injections, Spotlight, Suspect, suspects, warned
+from windlass.apply.rag.answers.untrusted import Suspect, suspects, warned
 from windlass.apply.rag.answers.whole import route
-from windlass.apply.rag.indexes.fusion import SearchSettings
 from windlass.apply.rag.indexes.searchable import Searchable, one_version
-from windlass.apply.rag.retrieving import Helpers, RetrieveSettings, Rewritten, composed
-from windlass.apply.rag.retrieving.decay import dated
-from windlass.apply.rag.retrieving.mmr import stored
+from windlass.apply.rag.retrieving import Rewritten
 from windlass.apply.tasks.running import plain
 from windlass.core import semconv
-from windlass.core.errors import ConfigError, InputError, Unsupported, WindlassError
+from windlass.core.errors import ConfigError, InputError, WindlassError
 from windlass.core.protocols import ChatModel, Extracting, Index, Reranker, Scan
 from windlass.core.trace import Recorder, Span, current_span
-from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Citation, Message, Usage
+from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Citation, Message
 from windlass.core.windows import Window
 
 NOT_FOUND = "The documents do not hold an answer to this question."
-_SEARCHED = 10
-"""Passages ranked for every question, so that the abstention rule always sees the same evidence."""
-
 _DENSEST = 8
 """Characters that a token hardly ever exceeds on average: longer documents are not read to be counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class AssistantSettings:
-    """Everything a variant of the assistant can change besides its index and model."""
-
-    k: int = 6
-    """Passages given to the language model or the reader, or looked at for quotations."""
-    search: SearchSettings = field(default_factory=SearchSettings)
-    retrieve: RetrieveSettings = field(default_factory=RetrieveSettings)
-    """Further steps around the search. What the abstention rule decides by is the plain search all the same."""
-    abstention: AbstentionRule = field(default_factory=AbstentionRule)
-    reading: ReadingRule = field(default_factory=ReadingRule)
-    """With a reader this rule decides, which knows what the search found and what the reader made of it."""
-    quotes: QuoteSettings = field(default_factory=QuoteSettings)
-    whole: int = 0
-    """Above 0: the language model gets all documents in place of passages where they fit its window and cost less,
-    if so many questions are asked while they are in its provider's cache (`rag.answers.whole`). 0: never."""
-    memory: int = 4
-    """Turns of the conversation that are remembered to understand the next question by. 0: none."""
-    spotlight: Spotlight = "delimit"
-    """How passages are shown to a language model: between marks, with a mark between all words, or encoded."""
-    injections: Injections = "withhold"
-    """Sentences of documents that read like orders to a model: left out, only named in a warning, or not looked for."""
-    contradictions: Contradictions = "rule"
-    """Passages that contradict what is cited are named below the answer, as a rule finds them or a language model does
-    (`rag.answers.disagreement`); or they are not looked for."""
-
-    def __post_init__(self) -> None:
-        if self.k < 1 or self.whole < 0 or self.memory < 0:
-            raise InputError("An assistant needs k of at least 1, and whole and memory of at least 0.")
 
 
 class Assistant:
@@ -125,8 +89,8 @@ class Assistant:
         self.model = model
         self.reader = reader
         self.helper = helper or model
-        self.reranker = reranker
         self._recorder = recorder or Recorder(None)
+        self._finder = Finder(self.settings, reranker, self._recorder)
         self._name = name
         self._digest = digest
         self._windows = windows
@@ -136,7 +100,7 @@ class Assistant:
         if self.settings.contradictions == "model" and self.helper is None:
             raise ConfigError("`contradictions` asks a language model, and there is none.", 'Set it to "rule".')
         with one_version(self.index) as opened:  # a step that lacks something is refused before anybody asks
-            composed(opened, self.settings.retrieve, self._helpers(opened, self.helper))
+            self._finder.check(opened, self.helper)
 
     @property
     def name(self) -> str:
@@ -158,7 +122,7 @@ class Assistant:
         return self._deltas(request, streamed=True)
 
     def _deltas(self, request: ChatRequest, *, streamed: bool) -> Generator[ChatDelta, None, None]:
-        asked = self._understood(request)
+        asked = understood(request, self.settings, self._access, writes=self.model is not None)
         identifier = f"chatcmpl-{secrets.token_hex(12)}"
         span = self._recorder.span("assistant", "invoke_workflow").begin()
         answering = self._answer(asked, request, span, streamed)
@@ -204,14 +168,14 @@ class Assistant:
         )
 
     def _answer(
-        self, asked: _Asked, request: ChatRequest, span: Span, streamed: bool
+        self, asked: Asked, request: ChatRequest, span: Span, streamed: bool
     ) -> Generator[str, None, tuple[Said, list[str]]]:
         """The main path: understood, found, decided, said, and what a reader should know besides."""
         helper = None if self.helper is None else Counted(self.helper)
         writer = None if self.model is None else Counted(self.model)
         question = self._alone(asked, span, helper)
         with one_version(self.index) as index:
-            found = self._found(index, question, asked.k, asked.where, asked.access, helper)
+            found = self._finder.found(index, question, asked.k, asked.where, asked.access, helper)
             everything = self._whole(index, found, asked, request) if self.model is not None else ()
             passages = everything or found.passages
             suspected = self._suspected(passages, span)
@@ -233,35 +197,7 @@ class Assistant:
 
     # steps ----------------------------------------------------------------------------------------------------------
 
-    def _understood(self, request: ChatRequest) -> _Asked:
-        extra = request.beyond_text()
-        k, where = extra.pop("k", self.settings.k), extra.pop("where", None)
-        access = extra.pop("access", self._access)
-        if extra:
-            raise Unsupported(f"The assistant has no parameter '{min(extra)}'.", "It knows `k`, `where` and `access`.")
-        if request.stop:
-            raise Unsupported(
-                "The assistant cannot stop at given words: its quotations would be cut.", "Leave out `stop`."
-            )
-        if self.model is None and (request.max_tokens is not None or request.temperature):
-            given = "max_tokens" if request.max_tokens is not None else "temperature"
-            raise Unsupported(
-                f"This assistant quotes and has no language model: it cannot honour `{given}`.",
-                f"Leave out `{given}`, or name a model in windlass.toml.",
-            )
-        if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= 100:
-            raise InputError(f"k is {k!r}, but must be a whole number from 1 to 100.")
-        if where is not None and not isinstance(where, Mapping):
-            raise InputError(f"where is {where!r}, but must be a table of metadata keys and values.")
-        labels = access if isinstance(access, (list, tuple, set, frozenset)) else [None]
-        if not all(isinstance(label, str) for label in labels):
-            raise InputError(f"access is {access!r}, but must be a list of labels.")
-        question = next((m.text.strip() for m in reversed(request.messages) if m.role == "user"), "")
-        if not question:
-            raise InputError("There is no question: the last user message is missing or empty.")
-        return _Asked(question, recalled(request.messages, self.settings.memory), k, where, frozenset(access))
-
-    def _alone(self, asked: _Asked, span: Span, helper: ChatModel | None) -> str:
+    def _alone(self, asked: Asked, span: Span, helper: ChatModel | None) -> str:
         """The question as it can be searched for without knowing what was said before: rewritten by a language model
         where it points back (or always, where the variant says so), or by a rule where there is no model."""
         rewritten = self.settings.retrieve.rewrite or points_back(asked.question)
@@ -290,54 +226,14 @@ class Assistant:
     def find(self, question: str, where: Mapping[str, Any] | None = None) -> Found:
         """The passages for a question that stands alone, and how well they fit it."""
         with one_version(self.index) as index:
-            return self._found(index, question, self.settings.k, where, self._access, self.helper)
+            return self._finder.found(index, question, self.settings.k, where, self._access, self.helper)
 
     def searched(self, index: Searchable, helper: ChatModel | None = None) -> Index:
         """The index with the steps that the settings name, or itself without any. Questions must stand alone. `helper`:
         asked by the steps in place of the assistant's own."""
-        settings = replace(self.settings.retrieve, rewrite=False)
-        return composed(index, settings, self._helpers(index, helper or self.helper), self._recorder)
+        return self._finder.searched(index, helper or self.helper)
 
-    def _helpers(self, index: Searchable, helper: ChatModel | None) -> Helpers:
-        dates = dated(index, self.settings.retrieve.date_key)
-        return Helpers(helper, self.reranker, index.embedder, index.facets, dates, stored(index))
-
-    def _found(
-        self,
-        index: Searchable,
-        question: str,
-        k: int,
-        where: Mapping[str, Any] | None,
-        access: Collection[str],
-        helper: ChatModel | None,
-    ) -> Found:
-        with self._recorder.span("embed", "embeddings") as span:
-            span.input = question
-            span[semconv.REQUEST_MODEL] = index.meta.embedder_name
-            span[semconv.EMBEDDER_DIGEST] = index.meta.embedder
-            embedded = index.embedder.embed([question.encode("utf-8", "replace").decode()], "query")
-            span[semconv.INPUT_TOKENS] = embedded.tokens
-            span[semconv.EMBEDDING_DIMENSION] = index.meta.dimension
-            if embedded.truncated:
-                span["windlass.truncated"] = True
-        with self._recorder.span("retrieve", "retrieval") as span:
-            span.input = question
-            span[semconv.RETRIEVAL_TOP_K] = k
-            span[semconv.INDEX_DIGEST] = index.digest
-            vector = embedded.vectors[0]
-            plain = index.search(question, max(k, _SEARCHED), where, access=access, vector=vector)
-            search = self.searched(index, helper)
-            hits = plain[:k] if search is index else search.search(question, k, where, access=access, vector=vector)
-            features = features_of(plain, lambda passages: index.coverage(question, passages))
-            span.output = [
-                {"document": h.citation.document, "start": h.citation.start, "end": h.citation.end, "score": h.score}
-                for h in hits
-            ]
-        probability = float(self.settings.abstention.probabilities(features[None])[0])
-        usage = Usage(input=embedded.tokens, output=0)
-        return Found(question, hits, vector, features, probability, usage)
-
-    def _whole(self, index: Searchable, found: Found, asked: _Asked, request: ChatRequest) -> Sequence[Citation]:
+    def _whole(self, index: Searchable, found: Found, asked: Asked, request: ChatRequest) -> Sequence[Citation]:
         """All passages, where they are to be read in place of those found; what they may hold, no search decides."""
         model = self.model
         assert model is not None
@@ -430,15 +326,6 @@ class Assistant:
         if told:
             span["windlass.contradictions"] = [asdict(one) for one in told]
         return told
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    question: str
-    history: Sequence[Message]
-    k: int
-    where: Mapping[str, Any] | None
-    access: Collection[str]
 
 
 def _metadata(index: Searchable, passages: Sequence[Citation]) -> Mapping[str, Mapping[str, Any]]:

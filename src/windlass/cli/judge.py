@@ -78,6 +78,7 @@ def _show(args: argparse.Namespace) -> int:
 def _calibrate(args: argparse.Namespace) -> int:
     from windlass.evaluate.judges.items import read_labelled
     from windlass.loop.judging.running import calibrate_judge, named
+    from windlass.loop.text import shortened
 
     with opened(args) as ws:
         judge = named(ws, args.judge, args.model)
@@ -91,15 +92,10 @@ def _calibrate(args: argparse.Namespace) -> int:
             print(one.render())
             for row in one.misses[: args.misses]:
                 print(f"\n  {row.item}: people {row.human:g}, the judge {row.judge:g}: {row.reason}")
-                print(f"    {_shortened(texts[row.item])}")
+                print(f"    {shortened(texts[row.item], 160)}")
             print()
         print(f"{stored.ref}  {stored.digest[:12]}")
     return 0
-
-
-def _shortened(text: str, most: int = 160) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -11,20 +11,13 @@ Slack is called from here (Socket Mode); nothing listens. Thumbs under an answer
 from __future__ import annotations
 
 import argparse
-import contextlib
 import threading
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from windlass.cli.workspace import add_option, opened
 from windlass.core.config import secret
-from windlass.core.errors import ConfigError, MissingExtra, ProviderError
-
-if TYPE_CHECKING:
-    from windlass.core.workspace import Workspace
-    from windlass.loop.slack.bot import Score
+from windlass.core.errors import ConfigError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -43,64 +36,23 @@ def run(args: argparse.Namespace) -> int:
     if args.manifest:
         print(resources.files("windlass.loop.slack").joinpath("manifest.json").read_text(encoding="utf-8"), end="")
         return 0
-    try:
-        from slack_sdk.errors import SlackApiError
-        from slack_sdk.http_retry.builtin_handlers import RateLimitErrorRetryHandler
-        from slack_sdk.socket_mode.builtin import SocketModeClient
-        from slack_sdk.web import WebClient
-    except ImportError as error:
-        raise MissingExtra("Slack", "slack") from error
     from windlass.loop.chatting import chat_model
     from windlass.loop.slack.access import Access
-    from windlass.loop.slack.bot import SlackBot
-    from windlass.loop.slack.questions import FILE, Questions
+    from windlass.loop.slack.connecting import connected
 
     _check_link(args.link)
     labels = None if args.access is None else Access.read(args.access).labels
-    web = WebClient(_token(args.bot_token_env, "xoxb-"), base_url=args.api.rstrip("/") + "/", timeout=30)
-    web.retry_handlers.append(RateLimitErrorRetryHandler(max_retry_count=5))
-    app_token = _token(args.app_token_env, "xapp-")
-    with contextlib.ExitStack() as stack:
-        ws = stack.enter_context(opened(args))
-        model = stack.enter_context(chat_model(ws, args.model))
-        questions = stack.enter_context(contextlib.closing(Questions(ws.root / FILE)))
-        bot = SlackBot(
-            model, web, questions, _score(ws), labels=labels, link=args.link, workers=max(1, args.workers)
-        )  # fmt: skip
-        stack.callback(bot.close)
-        client = SocketModeClient(app_token, web_client=web, concurrency=1)
-        stack.callback(client.close)
-        client.socket_mode_request_listeners.append(bot.receive)
-        try:
-            left = bot.start()
-            client.connect()
-        except SlackApiError as error:
-            raise _refused(error.response.get("error", "")) from error
-        except OSError as error:
-            raise ProviderError(f"Slack cannot be reached at {args.api}: {error}.", "Check the network.") from error
-        print(f"{model.name} answers in Slack." + (f" {left} questions were left from before." if left else ""))
-        print("Ctrl-C stops.", flush=True)
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            print("Finishing the answers under way …", flush=True)
+    bot_token, app_token = _token(args.bot_token_env, "xoxb-"), _token(args.app_token_env, "xapp-")
+    with opened(args) as ws, chat_model(ws, args.model) as model:
+        options = {"labels": labels, "link": args.link, "workers": max(1, args.workers)}
+        with connected(ws, model, app_token, bot_token, args.api, **options) as left:
+            print(f"{model.name} answers in Slack." + (f" {left} questions were left from before." if left else ""))
+            print("Ctrl-C stops.", flush=True)
+            try:
+                threading.Event().wait()
+            except KeyboardInterrupt:
+                print("Finishing the answers under way …", flush=True)
     return 0
-
-
-def _score(ws: Workspace) -> Score:
-    from windlass.loop.harvesting.feedback import give_feedback
-
-    def store(trace: str, good: bool, author: str, said: Mapping[str, str]) -> None:
-        give_feedback(
-            ws,
-            trace,
-            good=good,
-            correct_answer=said.get("answer") or None,
-            comment=said.get("comment", ""),
-            author=author,
-        )
-
-    return store
 
 
 def _token(variable: str, start: str) -> str:
@@ -121,14 +73,3 @@ def _check_link(link: str | None) -> None:
         ) from error
     if filled is not None and not filled.startswith(("https://", "http://")):
         raise ConfigError(f"--link {link!r} is no address.", "It begins with https://.")
-
-
-def _refused(error: str) -> ProviderError:
-    hints = {
-        "invalid_auth": "Check both tokens, and that the app is installed in the workspace.",
-        "not_allowed_token_type": "The app's token begins with xapp-, the bot's with xoxb-.",
-        "missing_scope": "`windlass slack --manifest` lists what the app needs; install it again after a change.",
-    }
-    return ProviderError(
-        f"Slack refuses the connection: {error}.", hints.get(error, "See api.slack.com for what it means.")
-    )

@@ -24,6 +24,12 @@ from windlass.core.protocols import Embeddings, EmbedKind
 from windlass.core.readers import Folder
 from windlass.core.workspace import Workspace
 from windlass.evaluate.exam.deriving import derive_exam
+from windlass.evaluate.exam.items import load_items
+from windlass.loop.assistants.assemble import load_assistant
+from windlass.loop.assistants.variant import VariantSpec
+from windlass.loop.releasing import releases
+from windlass.loop.turning.candidate import first_variant
+from windlass.loop.turning.users import simulate_users
 
 DIMENSION = 32
 
@@ -83,4 +89,14 @@ def make_world(home: Path, pages: int = 400) -> Workspace:
     corpus = build_corpus(ws, Folder(home / "docs"), CorpusSettings(heldout=0.0))
     exam = derive_exam(ws, corpus)
     build_index(ws, corpus, NoisyEmbedder(), exam=exam)
+    return ws
+
+
+def make_served_world(home: Path, pages: int = 400, spec: VariantSpec | None = None) -> Workspace:
+    """The same with a first variant that is live, and whose users have spoken."""
+    ws = make_world(home, pages)
+    embedder, exam = NoisyEmbedder(), ws.artifacts.get("exam")
+    first = first_variant(ws, ws.artifacts.get("index"), exam, embedder, spec=spec)
+    releases.promote(ws, "assistant", first, None, "the first")
+    simulate_users(ws, load_assistant(ws, embedder=embedder), load_items(exam, "harvest"))
     return ws

@@ -7,13 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.loop.loop_world import NoisyEmbedder, make_world
+from tests.loop.loop_world import NoisyEmbedder, make_served_world, make_world
 
 from windlass.build.adapt.contrastive import AdaptSettings
 from windlass.cli.main import main
@@ -47,28 +46,7 @@ EMBEDDER = NoisyEmbedder()
 
 
 def prepare(home: Path) -> Workspace:
-    """A world whose first variant is live and whose users have spoken."""
-    ws = make_world(home)
-    first = first_variant(ws, ws.artifacts.get("index"), ws.artifacts.get("exam"), EMBEDDER)
-    releases.promote(ws, "assistant", first, None, "the first")
-    assistant = load_assistant(ws, embedder=EMBEDDER)
-    simulate_users(ws, assistant, load_items(ws.artifacts.get("exam"), "harvest"))
-    return ws
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("world")
-    prepare(home).close()
-    return home
-
-
-@pytest.fixture
-def ws(prepared: Path, tmp_path: Path) -> Iterator[Workspace]:
-    """A fresh copy of the prepared world."""
-    subprocess.run(["cp", "-r", str(prepared) + "/.", str(tmp_path)], check=True)
-    with Workspace(tmp_path) as workspace:
-        yield workspace
+    return make_served_world(home)
 
 
 def snapshot(ws: Workspace) -> tuple[list[str], list[str]]:

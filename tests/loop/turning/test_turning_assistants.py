@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.loop.loop_world import NoisyEmbedder, make_world
+from tests.loop.loop_world import NoisyEmbedder, make_served_world, make_world
 
 from windlass.apply.assistant import AssistantSettings
 from windlass.apply.rag.indexes.fusion import SearchSettings
@@ -25,7 +25,6 @@ from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Message, 
 from windlass.core.workspace import Workspace
 from windlass.evaluate.exam.items import load_items
 from windlass.evaluate.policy import Policy
-from windlass.loop.assistants.assemble import load_assistant
 from windlass.loop.assistants.variant import VariantSpec, read_variant
 from windlass.loop.harvesting.harvest import check_leak, harvest, load_harvest
 from windlass.loop.releasing import releases
@@ -37,7 +36,6 @@ from windlass.loop.turning.curate import curate_questions
 from windlass.loop.turning.spending import Limits
 from windlass.loop.turning.synthetic import synthetic_questions
 from windlass.loop.turning.turn import Plan, turn_assistant
-from windlass.loop.turning.users import simulate_users
 
 EMBEDDER = NoisyEmbedder()
 RECIPE = Recipe(adapt=AdaptSettings(rank=16, learning_rate=0.01, batch=32, lexical_weight=0.0))
@@ -46,26 +44,8 @@ WEAK = VariantSpec(settings=AssistantSettings(search=SearchSettings(dense=0.0)))
 
 
 def prepare(home: Path) -> Workspace:
-    """A world that searches by words alone, and whose users have spoken."""
-    ws = make_world(home, pages=200)
-    first = first_variant(ws, ws.artifacts.get("index"), ws.artifacts.get("exam"), EMBEDDER, spec=WEAK)
-    releases.promote(ws, "assistant", first, None, "the first")
-    simulate_users(ws, load_assistant(ws, embedder=EMBEDDER), load_items(ws.artifacts.get("exam"), "harvest"))
-    return ws
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("world")
-    prepare(home).close()
-    return home
-
-
-@pytest.fixture
-def ws(prepared: Path, tmp_path: Path) -> Iterator[Workspace]:
-    subprocess.run(["cp", "-r", str(prepared) + "/.", str(tmp_path)], check=True)
-    with Workspace(tmp_path) as workspace:
-        yield workspace
+    """It searches by words alone."""
+    return make_served_world(home, pages=200, spec=WEAK)
 
 
 def test_the_best_of_several_is_compared_and_promoted(ws: Workspace) -> None:

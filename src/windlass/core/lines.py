@@ -17,7 +17,7 @@ class Lines:
 
     `take` is given each line that is there. `file`: `path`, open for appending; opened, and made with its folder, where
     it is None. Raises `InputError` with `hint` for a line before the last that is no JSON, or that `take` refuses by
-    `ValueError`, `TypeError` or `KeyError`; then the file stays as it was and is closed.
+    `ValueError`, `TypeError` or `LookupError`; then the file stays as it was and is closed.
     """
 
     def __init__(self, path: Path, take: Callable[[Any], object], *, hint: str, file: IO[bytes] | None = None) -> None:
@@ -28,7 +28,7 @@ class Lines:
                 file = path.open("ab")
             self._file = file
             try:
-                os.ftruncate(self._file.fileno(), self._load(take, hint))
+                os.ftruncate(self._file.fileno(), read_lines(path, lambda value, _: take(value), hint=hint))
             except BaseException:
                 self._file.close()
                 raise
@@ -54,16 +54,18 @@ class Lines:
         self.path.unlink(missing_ok=True)  # before it is closed, which may let somebody else in
         self.close()
 
-    def _load(self, take: Callable[[Any], object], hint: str) -> int:
-        """Returns where the last whole line ends."""
-        end = 0
-        with self.path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                if not raw.endswith(b"\n"):
-                    break
-                try:
-                    take(json.loads(raw))
-                except (ValueError, TypeError, KeyError) as error:
-                    raise InputError(f"{self.path}, line {number}, is broken ({error!r}).", hint) from error
-                end += len(raw)
-        return end
+
+def read_lines(path: Path, take: Callable[[Any, int], object], *, hint: str) -> int:
+    """Gives `take` each whole line of a file, as the value that it holds and the place where it begins; returns where
+    the last of them ends, which is where a torn one is to be cut off. Raises as `Lines` does."""
+    end = 0
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            if not raw.endswith(b"\n"):
+                break
+            try:
+                take(json.loads(raw), end)
+            except (ValueError, TypeError, LookupError) as error:
+                raise InputError(f"{path}, line {number}, is broken ({error!r}).", hint) from error
+            end += len(raw)
+    return end

@@ -24,6 +24,7 @@ from typing import Any
 
 from windlass.core.errors import InputError, WorkspaceBusy
 from windlass.core.files import atomic_write, disk_errors
+from windlass.core.lines import read_lines
 
 Line = dict[str, Any]
 KIND = {"journal": "windlass.map", "version": 1}
@@ -150,39 +151,30 @@ class Journal:
 
     def _load(self) -> int:
         """Finds what is there, cuts off a torn last line, and returns where the file ends."""
-        place, open_runs = 0, 0
         with self.path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                if number == 1 and not (raw.startswith(_START) or _START.startswith(raw)):
-                    raise InputError(
-                        f"{self.path} is no journal of a map, and is left as it is.", "Give the journal another path."
-                    )
-                if not raw.endswith(b"\n"):
-                    break
-                try:
-                    line = json.loads(raw)
-                    if "key" in line:
-                        places = self._places.setdefault(bytes.fromhex(line["key"]), [])
-                        places.append(place)
-                        if "instead" in line:
-                            places.remove(line["instead"])
-                    elif "taken" in line:
-                        self.batches.pop(line["batch"], None)
-                    elif "batch" in line:
-                        self.batches[line["batch"]] = line.get("id")
-                    elif "journal" in line:
-                        open_runs += line["at_once"]
-                    elif "ended" in line:
-                        open_runs = 0
-                except (ValueError, TypeError, LookupError) as error:
-                    raise InputError(
-                        f"{self.path}, line {number}, is broken ({error!r}).",
-                        "Remove that line: its item is asked again, and all others stay.",
-                    ) from error
-                place += len(raw)
-        os.ftruncate(self._handle, place)
-        self.cut_off = open_runs
-        return place
+            first = file.readline()
+        if not (first.startswith(_START) or _START.startswith(first)):
+            raise InputError(
+                f"{self.path} is no journal of a map, and is left as it is.", "Give the journal another path."
+            )
+        end = read_lines(self.path, self._found, hint="Remove that line: its item is asked again, and all others stay.")
+        os.ftruncate(self._handle, end)
+        return end
+
+    def _found(self, line: Line, place: int) -> None:
+        if "key" in line:
+            places = self._places.setdefault(bytes.fromhex(line["key"]), [])
+            places.append(place)
+            if "instead" in line:
+                places.remove(line["instead"])
+        elif "taken" in line:
+            self.batches.pop(line["batch"], None)
+        elif "batch" in line:
+            self.batches[line["batch"]] = line.get("id")
+        elif "journal" in line:
+            self.cut_off += line["at_once"]
+        elif "ended" in line:
+            self.cut_off = 0
 
     def arrange(self, places: array[int], head: Mapping[str, Any]) -> array[int]:
         """Puts the lines of all items into their order, and those that nobody took behind them; returns the places."""

@@ -398,6 +398,23 @@ def test_traces_are_listed_newest_first_filtered_and_in_pages(store: Store) -> N
     assert store.traces(name="generate") == [], "not a root span's name"
 
 
+def test_evaluated_items_are_no_traffic(store: Store) -> None:
+    prompted = {"windlass.prompt.digest": "a" * 64}
+    for number in range(1, 5):
+        about = {"windlass.evaluation": "of spring"} if number % 2 else {}
+        store.add_spans([span(number, attributes=about), span(number, 2, 1, attributes=prompted)])
+
+    def listed(**filters: Any) -> list[str]:
+        return [t.root.trace_id for t in store.traces(**filters)]
+
+    ids = [hex_of(n, 32) for n in range(5)]
+    assert listed() == listed(prompt="a" * 64) == [ids[4], ids[2]]
+    assert listed(evaluations=True) == [ids[3], ids[1]]
+    assert listed(evaluations=None) == ids[4:0:-1]
+    assert store.prompt_uses(["a" * 64])["a" * 64].traces == 2
+    assert store.trace(ids[1])[0].attributes == {"windlass.evaluation": "of spring"}
+
+
 def test_traces_filter_by_error_and_score(store: Store) -> None:
     for number in (1, 2, 3):
         failed = number == 2

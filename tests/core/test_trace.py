@@ -101,6 +101,15 @@ def test_marks_stand_on_the_spans_that_begin_a_trace(store: SqliteStore) -> None
     assert child.attributes == later.attributes == {}
 
 
+def test_marks_of_blocks_in_each_other_add_up(store: SqliteStore) -> None:
+    with recording(store) as recorder, marked({"outer": 1, "both": 1}):
+        with marked({"inner": 2, "both": 2}), recorder.span("inside") as inside:
+            pass
+        with recorder.span("after") as after:
+            pass
+    assert inside.attributes == {"outer": 1, "inner": 2, "both": 2} and after.attributes == {"outer": 1, "both": 1}
+
+
 def test_threads_join_the_trace_only_when_carried(store: SqliteStore) -> None:
     with recording(store) as recorder:
 

@@ -40,6 +40,7 @@ def add_options_of_variants(group: Group) -> None:
     group.add_argument("--metric", action="append", metavar="M", help="equal, exact, f1 or FILE.py:NAME; repeatable")
     _add_limits(group)
     group.add_argument("--again", action="store_true", help="ask anew what was evaluated before")
+    group.add_argument("--no-traces", action="store_true", help="keep no trace of each item")
 
 
 def _add_limits(group: Group) -> None:
@@ -97,6 +98,7 @@ def evaluated(ws: Workspace, args: argparse.Namespace, *, prompt: str | None) ->
             budget=budget,
             around=around,
             again=args.again,
+            traces=not args.no_traces,
             tell=progress.say,
             done=progress.update,
         )

@@ -15,6 +15,7 @@ from windlass.loop.waterfall import waterfall
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", nargs="?", help="a trace (or its first digits) or a response; default: list them")
     parser.add_argument("--name", help="only calls of this name, such as assistant")
+    parser.add_argument("--evaluations", action="store_true", help="items that were evaluated, which are no traffic")
     parser.add_argument("--limit", type=int, default=20, help="how many to list; default: 20")
     add_option(parser)
 
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
             print(waterfall(spans))
             return 0
         rows = []
-        for one in ws.store.traces(name=args.name, limit=args.limit):
+        for one in ws.store.traces(name=args.name, evaluations=args.evaluations, limit=args.limit):
             tokens = [one.input_tokens, one.output_tokens]
             rows.append(
                 [

@@ -11,13 +11,14 @@ from windlass.core.errors import InputError
 from windlass.core.jsontext import dump
 from windlass.core.records import PromptUse, ScoreRecord, SpanLike, SpanRecord, TraceSummary
 from windlass.core.redact import Redactor
-from windlass.core.semconv import COST_USD, INPUT_TOKENS, OUTPUT_TOKENS, PROMPT_DIGEST
+from windlass.core.semconv import COST_USD, EVALUATION, INPUT_TOKENS, OUTPUT_TOKENS, PROMPT_DIGEST
 from windlass.core.sqlite import Database
 
 _SPAN = "trace_id, span_id, parent_id, name, operation, start_ns, end_ns, status, error, attributes, input, output"
 _AMONG = "IN (SELECT value FROM json_each(?))"
 _PROMPT = f"""json_extract(attributes, '$."{PROMPT_DIGEST}"')"""
 """To the letter as in the index `spans_prompts`."""
+_EVALUATED = f"""json_type(root.attributes, '$."{EVALUATION}"') IS NOT NULL"""
 
 
 class SqliteTraces:
@@ -69,6 +70,7 @@ class SqliteTraces:
         errors: bool | None = None,
         score: tuple[str, float, float] | None = None,
         prompt: str | None = None,
+        evaluations: bool | None = False,
         limit: int = 100,
         offset: int = 0,
     ) -> list[TraceSummary]:
@@ -91,6 +93,8 @@ class SqliteTraces:
         if prompt is not None:
             where.append(f"trace_id IN (SELECT trace_id FROM spans WHERE {_PROMPT} = ? AND {_PROMPT} IS NOT NULL)")
             parameters.append(prompt)
+        if evaluations is not None:
+            where.append(_EVALUATED if evaluations else f"NOT {_EVALUATED}")
         roots = self.database.read(
             f"SELECT {_SPAN} FROM spans AS root WHERE {' AND '.join(where)}"
             " ORDER BY start_ns DESC, rowid DESC LIMIT ? OFFSET ?",
@@ -115,7 +119,10 @@ class SqliteTraces:
 
     def prompt_uses(self, digests: Iterable[str]) -> dict[str, PromptUse]:
         wanted = json.dumps(list(digests))
-        of_these = f"FROM spans WHERE {_PROMPT} {_AMONG} AND {_PROMPT} IS NOT NULL"
+        of_these = (
+            f"FROM spans WHERE {_PROMPT} {_AMONG} AND {_PROMPT} IS NOT NULL AND NOT EXISTS (SELECT 1 FROM spans AS root"
+            f" WHERE root.trace_id = spans.trace_id AND root.parent_id IS NULL AND {_EVALUATED})"
+        )
         price = f"""attributes, '$."{COST_USD}"'"""
         cost = f"iif(json_type({price}) IN ('integer', 'real'), json_extract({price}), NULL)"
         used = self.database.read(

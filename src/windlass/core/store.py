@@ -106,6 +106,7 @@ class Store(Protocol):
         errors: bool | None = None,
         score: tuple[str, float, float] | None = None,
         prompt: str | None = None,
+        evaluations: bool | None = False,
         limit: int = 100,
         offset: int = 0,
     ) -> list[TraceSummary]:
@@ -113,12 +114,13 @@ class Store(Protocol):
 
         `name` filters on the root span's name; `errors` keeps traces with (True) or without (False) a failed span;
         `score` keeps those that carry a score of this name within these bounds, both included; `prompt` those with a
-        span that names the prompt of this digest.
+        span that names the prompt of this digest. Items that were evaluated are no traffic (`semconv.EVALUATION`):
+        `evaluations` keeps only them (True), or all there is (None).
         """
         ...
 
     def prompt_uses(self, digests: Iterable[str]) -> dict[str, PromptUse]:
-        """By digest, of these prompts; those that no span names are left out."""
+        """By digest, of these prompts; those that no span of the traffic names are left out."""
         ...
 
     # scores

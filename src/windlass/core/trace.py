@@ -41,8 +41,9 @@ def current_span() -> Span | None:
 
 @contextlib.contextmanager
 def marked(attributes: Mapping[str, Any]) -> Iterator[None]:
-    """Spans without a parent that begin in this block carry these attributes besides their own."""
-    token = _marks.set(attributes)
+    """Spans without a parent that begin in this block carry these attributes besides their own, and those of blocks
+    around it."""
+    token = _marks.set({**(_marks.get() or {}), **attributes})
     try:
         yield
     finally:
@@ -244,6 +245,11 @@ class Recorder:
     def span(self, name: str, operation: str = "invoke_workflow", **attributes: Any) -> Span:
         """A new span; enter it with `with`. `operation` is an OpenTelemetry GenAI operation name."""
         return Span(self if self._store is not None else None, name, operation, attributes)
+
+    @property
+    def stores(self) -> bool:
+        """Whether spans are kept at all."""
+        return self._store is not None
 
     @property
     def dropped(self) -> int:

@@ -86,6 +86,7 @@ class Changing:
     candidate: float
     gain: float
     outputs: tuple[Any, Any]
+    traces: tuple[str | None, str | None]
     diff: Changed | None
     """None: the outputs are the same."""
 
@@ -209,6 +210,7 @@ def _changing(change: regressions.Change) -> Changing:
         change.candidate,
         change.gain,
         (before.output, after.output),
+        (before.trace, after.trace),
         None if a == b else changed("output", a, b),
     )
 
@@ -250,15 +252,17 @@ def compared(visit: Visit) -> Response:
     experiment = compare(before, after, Policy(first, superiority(better=direction(first))))
     record = replace(asked[0].record, digest="", name=f"{after.variant} against {before.variant}", version=0)
     parents = [(role, one.digest, one.record) for role, one in zip(("incumbent", "candidate"), asked)]
+    view = shown(record, experiment)
     return visit.page(
         "experiment.html",
         "experiments",
-        view=shown(record, experiment),
+        view=view,
         e=experiment,
         prompts={},
         changes=[],
         parents=parents,
         releases=[],
+        traced=_stored(visit.ws, view),
         invalid=None,
         turn=None,
     )
@@ -277,9 +281,16 @@ def show(visit: Visit) -> Response:
         changes=changes(*(prompts.read(one) for one in prompted.values())) if len(prompted) == 2 else [],
         parents=[(role, digest, store.artifact(digest)) for role, digest in view.record.parents],
         releases=[r for r in store.releases() if r.experiment == view.digest],
+        traced=_stored(visit.ws, view),
         invalid=invalid(visit.ws, view.digest),
         turn=report_of(visit.ws, view.digest),
     )
+
+
+def _stored(ws: Workspace, view: View) -> set[str]:
+    """Traces of the items shown that are in this workspace: results may come from another one."""
+    named = {trace for one in (*view.losses, *view.gains) for trace in one.traces if trace is not None}
+    return {trace for trace in named if ws.store.trace(trace)}
 
 
 def _prompts(ws: Workspace, record: ArtifactRecord) -> dict[str, Artifact]:

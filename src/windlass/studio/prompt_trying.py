@@ -204,7 +204,7 @@ def _box(name: str, value: Any) -> Box:
 
 def _seen(ws: Workspace, artifact: Artifact) -> list[str]:
     """The inputs of the newest call with this prompt."""
-    for trace in ws.store.traces(prompt=artifact.digest, limit=1):
+    for trace in ws.store.traces(prompt=artifact.digest, evaluations=None, limit=1):
         if isinstance(trace.root.input, Mapping):
             return list(trace.root.input)
     return []

@@ -26,6 +26,8 @@ MAX_ROWS = 1_000
 """Spans drawn on one page; the page says when there are more."""
 MAX_PAYLOAD = 20_000
 """Characters of an input or output shown before the page points to the whole."""
+KINDS = {"evaluations": True, "all": None}
+"""What the list shows besides the traffic: items that were evaluated, or both."""
 SINCE = {"hour": 3600, "day": 86_400, "week": 604_800}
 GOOD = (0.5, math.inf)
 BAD = (-math.inf, math.nextafter(0.5, 0))
@@ -33,7 +35,7 @@ BAD = (-math.inf, math.nextafter(0.5, 0))
 
 def listing(visit: Visit) -> Response:
     page = visit.whole("page", 1, low=1)
-    filters = {key: visit.query(key) for key in ("name", "status", "score", "rating", "since", "prompt")}
+    filters = {key: visit.query(key) for key in ("name", "status", "score", "rating", "since", "prompt", "calls")}
     score = filters["score"] or "feedback"
     bounds = {"good": GOOD, "bad": BAD}.get(filters["rating"])
     if bounds is None and filters["score"]:
@@ -44,6 +46,7 @@ def listing(visit: Visit) -> Response:
         errors={"error": True, "ok": False}.get(filters["status"]),
         score=(score, *bounds) if bounds else None,
         prompt=filters["prompt"] or None,
+        evaluations=KINDS.get(filters["calls"], False),
         limit=PAGE + 1,
         offset=(page - 1) * PAGE,
     )

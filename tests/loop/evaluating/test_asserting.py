@@ -12,7 +12,9 @@ from tests.loop.prompting.test_prompt_search import Answering, items, right, ton
 from tests.test_budgets import heavy, modules_after
 
 import windlass
+from windlass.apply.tasks import Surroundings, surrounded
 from windlass.core.errors import InputError
+from windlass.core.workspace import Workspace
 from windlass.loop.evaluating.asserting import ATTRIBUTE, NotShown, evaluation
 
 PAIRS = [({"number": n}, n % 2) for n in range(100)]
@@ -50,6 +52,21 @@ def test_a_task_and_its_own_metric() -> None:
     test()
     told = getattr(test, ATTRIBUTE)
     assert told.verdict.decision == "GO" and told.name == "tone" and len(told.results.items) == 60
+
+
+def test_what_it_asks_is_traced_apart_from_the_traffic(tmp_path: Path) -> None:
+    task = tone.using(model=Answering(right))
+    with Workspace(tmp_path) as ws, surrounded(Surroundings(ws)):
+        for function in (task, lambda review: task(review)):
+            test = evaluation(items=items(60), at_least=0.8)(function)
+            test()
+            ws.recorder.flush()
+            traces = [one.trace for one in getattr(test, ATTRIBUTE).results.items]
+            assert all(len(ws.store.trace(str(trace))) == 3 for trace in traces)
+        assert len(ws.store.traces(evaluations=True, limit=1000)) == 120 and not ws.store.traces()
+        evaluation(items=items(60), at_least=0.8, traces=False)(task)()
+        ws.recorder.flush()
+        assert len(ws.store.traces(evaluations=None, limit=1000)) == 120
 
 
 def test_failures_and_broken_metrics_show_nothing() -> None:

@@ -16,17 +16,25 @@ from tests.loop.prompting.test_prompt_search import Answering, half, items, righ
 from windlass.apply.prompts import Prompt, artifact
 from windlass.apply.providers.budget import Budget, OverBudget
 from windlass.apply.tasks import Surroundings, surrounded
+from windlass.cli.main import main
 from windlass.core.errors import InputError, ProviderError
 from windlass.core.values import ChatRequest, Message
 from windlass.core.workspace import Workspace
 from windlass.evaluate.experiments.experiment import compare
 from windlass.evaluate.policy import Policy
+from windlass.loop.evaluating.calling import call_items
 from windlass.loop.evaluating.evaluation import evaluate, read_results
 from windlass.loop.evaluating.experiments import invalid, invalidate, store_experiment
 from windlass.loop.evaluating.items import Item, read_items
 from windlass.loop.evaluating.running import Asking
 from windlass.loop.evaluating.scorers import code_digest, equal, scorer, scorers
+from windlass.loop.harvesting.conversations import Wanted, harvest_conversations
+from windlass.loop.harvesting.feedback import give_feedback
 from windlass.loop.releasing import releases
+from windlass.loop.releasing.measuring import seen
+from windlass.loop.releasing.tasks import released
+from windlass.loop.releasing.trial import must_run
+from windlass.loop.turning.heard import listen
 
 FORTY = items(40)
 ONE = Asking(at_once=1)
@@ -67,6 +75,69 @@ def test_an_evaluation_is_kept_with_all_that_could_change_it(ws: Workspace) -> N
     assert kept.digest == found.artifact.parent("variant") and kept.dataset == found.artifact.parent("dataset")
     assert {request.draw for request in model.requests} == {0, 1, 2}
     assert not ws.store.traces(), "an exam is no traffic"
+
+
+def test_every_item_leaves_a_trace_that_is_no_traffic(ws: Workspace) -> None:
+    def answer(request: ChatRequest) -> Any:
+        if request.messages[-1].text.endswith("7"):
+            raise ProviderError("down", status=503)
+        return "?" if request.messages[-1].text.endswith("3") else right(request)
+
+    found = evaluate(ws, tone.using(model=Answering(answer), attempts=1), FORTY, asking=Asking(repeats=2))
+    kept = read_results(found.artifact)
+    assert len({one.trace for one in kept.items}) == 80
+    for one in kept.items:
+        root, *calls = ws.store.trace(str(one.trace))
+        assert root.name == "evaluate tone" and root.input == one.input
+        about = {name.rpartition(".")[2]: value for name, value in root.attributes.items()}
+        assert about == {"evaluation": found.artifact.card["key"], "item": one.item, "repeat": one.repeat}
+        assert {span.name for span in calls} == {"tone", "ask"}
+        assert root.output == (one.output if one.values.get("answered") else None)
+        assert (root.error is None) == bool(one.values.get("answered"))
+    assert len(ws.store.traces(evaluations=True, limit=1000)) == 80 and not ws.store.traces()
+    prompt = ws.artifacts.get(found.artifact.parent("variant")).parent("prompt")
+    assert not ws.store.prompt_uses([prompt])
+    again = evaluate(ws, tone.using(model=Answering(right), attempts=1), FORTY, asking=Asking(repeats=2))
+    traces = {one.item: one.trace for one in kept.items if not one.failed and one.repeat == 0}
+    assert all(one.trace == traces[one.item] for one in again.results.items if one.item in traces and not one.repeat)
+
+
+def test_traces_can_be_switched_off_and_lost_ones_are_not_named(ws: Workspace) -> None:
+    silent = evaluate(ws, tone.using(model=Answering(right)), FORTY, traces=False)
+    assert not ws.store.traces(evaluations=None) and {one.trace for one in silent.results.items} == {None}
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(ws, tone.using(model=Answering(failing_at(9, KeyboardInterrupt()))), FORTY, asking=Asking(1, 7, 1))
+    ws.recorder.flush()
+    lost = [one.root.trace_id for one in ws.store.traces(evaluations=True)][3]
+    with ws.store.database.write() as connection:  # type: ignore[attr-defined]
+        connection.execute("DELETE FROM spans WHERE trace_id = ?", (lost,))
+    found = evaluate(ws, tone.using(model=Answering(right)), FORTY, asking=Asking(1, 7, 1))
+    traces = [one.trace for one in found.results.items]
+    assert traces.count(None) == 1 and all(ws.store.trace(trace) for trace in traces if trace)
+
+
+def test_nothing_is_learned_from_an_evaluation_and_no_trial_counts_it(ws: Workspace) -> None:
+    artifact.label(ws, artifact.add(ws, "tone", tone.prompt), "tone", "live")
+    artifact.add(ws, "tone", Prompt("Say how, kindly."))
+    assert main(["canary", "start", "tone", "tone@2", "--share", "0.5", "--workspace", str(ws.home)]) == 0
+    model = Answering(right)
+    found = evaluate(ws, tone.using(model=model), FORTY)
+
+    def served(review: str) -> str:
+        with released(ws, tone.using(model=model), review) as mine:
+            return mine(review)
+
+    called = call_items(served, FORTY, scorers(["equal"]), variant="served", dataset="d")
+    ws.recorder.flush()
+    assert all(ws.store.trace(str(one.trace)) for one in called.items)
+    for one in (*found.results.items, *called.items):
+        give_feedback(ws, str(one.trace), good=True)
+    assert not sum(seen(ws, must_run(ws, "tone").trial).calls.values())
+    with pytest.raises(InputError, match="Nobody said anything of 'tone'"):
+        listen(ws, tone)
+    with pytest.raises(InputError, match="can be learned from"):
+        harvest_conversations(ws, Wanted("tone"), None)
+    assert not ws.store.traces(), "no traffic at all"
 
 
 def test_the_same_again_is_not_paid_again_and_other_metrics_are_free(ws: Workspace) -> None:

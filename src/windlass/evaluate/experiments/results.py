@@ -43,6 +43,7 @@ class ItemResult:
     slices: Mapping[str, str] = field(default_factory=dict)
     """Kind of slice -> the one that the item belongs to: {"language": "de"}."""
     trace: str | None = None
+    """Of the call that gave the output, where one was kept."""
     input: Any = None
     """What was asked, as plain JSON, for whoever reads the report."""
     expected: Any = None

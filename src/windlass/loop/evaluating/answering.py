@@ -33,6 +33,8 @@ class Answered:
     """None where an answer was not waited for, because it was kept."""
     cost_usd: float | None = None
     tokens: int | None = None
+    trace: str | None = None
+    """Id of the trace that it left; None where none was kept."""
 
 
 def ask(variant: Task[..., Any], item: Example, clock: Callable[[], float] = time.perf_counter) -> Answered:

@@ -13,6 +13,7 @@ items that went wrong and sums up what was evaluated; without it the test raises
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -59,6 +60,7 @@ def evaluation(
     error_limit: float = 0.02,
     min_items: int = 10,
     inconclusive: Literal["fail", "pass"] = "fail",
+    traces: bool = True,
 ) -> Callable[[Any], Callable[[], None]]:
     """Makes a test of a task, or of a function that takes an item's inputs by name and returns the answer.
 
@@ -68,17 +70,20 @@ def evaluation(
     level: of the two-sided interval whose lower end must reach `at_least`.
     error_limit: share of items on which the function or the metric may fail before nothing is shown.
     inconclusive: what becomes of a test where it cannot be told.
+    traces: whether each item leaves a trace in the workspace, if there is one. It counts as no traffic.
     """
     if not 0 < level < 1:
         raise InputError(f"A confidence level lies between 0 and 1, not at {level}.")
 
     def made(function: Any) -> Callable[[], None]:
         from windlass.loop.evaluating.scorers import scorer
+        from windlass.loop.evaluating.tracing import untraced
 
         told = Evaluation(getattr(function, "__name__", "evaluation"), scorer(metric).name, at_least)
 
         def test() -> None:
-            told.results = _results(function, _items(items), metric, repeats, at_once)
+            with contextlib.nullcontext() if traces else untraced():
+                told.results = _results(function, _items(items), metric, repeats, at_once)
             told.verdict = _verdict(told, level, error_limit, min_items)
             told.report = _report(told)
             bad = told.verdict.decision == "NO-GO" or (

@@ -10,8 +10,9 @@ from windlass.apply.tasks.prompt import Example
 from windlass.evaluate.experiments.results import OUTPUT, ItemResult, Results, split_values
 from windlass.loop.evaluating.answering import Answered, at_once
 from windlass.loop.evaluating.items import Item, different
-from windlass.loop.evaluating.running import Asking, score
+from windlass.loop.evaluating.running import Asking, evaluation_of, score
 from windlass.loop.evaluating.scorers import Scorer
+from windlass.loop.evaluating.tracing import traced
 
 
 def call_items(
@@ -32,19 +33,23 @@ def call_items(
         item, repeat = place
         values: dict[str, float] = {}
         errors: dict[str, str] = {}
-        began = clock()
-        try:
-            value = function(**item.inputs)
-        except Exception as error:  # noqa: BLE001 - what a function raises is the item's error, and is counted
-            errors, value = {OUTPUT: f"raised {type(error).__name__}: {error}"}, None
-        else:
-            values, errors = split_values({"latency_ms": 1000 * (clock() - began)})
+        with traced(item, repeat, name=variant, evaluation=evaluation_of(variant, dataset)) as (span, trace):
+            began = clock()
+            try:
+                value = function(**item.inputs)
+            except Exception as error:  # noqa: BLE001 - what a function raises is the item's error, and is counted
+                span.error = f"{type(error).__name__}: {error}"
+                errors, value = {OUTPUT: f"raised {span.error}"}, None
+            else:
+                values, errors = split_values({"latency_ms": 1000 * (clock() - began)})
+                span.output = _plain(value)
+        if OUTPUT not in errors:
             for scorer in scorers:
                 found, wrong = score(scorer, Example(item.inputs, item.answer), Answered(value))
                 values |= found
                 errors |= wrong
         return ItemResult(
-            item.key, item.group, repeat, values, errors, _plain(value), item.slices, None, item.inputs, item.answer
+            item.key, item.group, repeat, values, errors, _plain(value), item.slices, trace, item.inputs, item.answer
         )
 
     rows = at_once(asking.at_once, one, [(item, r) for r in range(asking.repeats) for item in items])

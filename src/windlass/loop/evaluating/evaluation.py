@@ -25,6 +25,7 @@ from windlass.evaluate.experiments.results import Results
 from windlass.loop.evaluating.items import Item, different, lines
 from windlass.loop.evaluating.running import Asking, Kept, kept_rows, run_items
 from windlass.loop.evaluating.scorers import Metric, scorers
+from windlass.loop.evaluating.tracing import with_stored_traces
 from windlass.loop.journal import Journal
 from windlass.loop.metering import Meter, Metered, identity
 
@@ -55,24 +56,25 @@ def evaluate(
     budget: Budget | None = None,
     around: Surroundings | None = None,
     again: bool = False,
+    traces: bool = True,
     tell: Tell = lambda _: None,
     done: Callable[[int], object] = lambda _: None,
 ) -> Evaluated:
     """The results of a task on items, as they stand in the workspace afterwards.
 
     budget: for all of it, earlier runs included. again: ask anew though it was evaluated before.
-    around: who answers for models by name.
+    around: who answers for models by name. traces: whether each item leaves one, which counts as no traffic.
 
     Raises `InputError` for items that do not fit, before anything is paid, `OverBudget` where the budget does not cover
     it, and `WorkspaceBusy` while another process evaluates the same.
     """
     asking, found, name = asking or Asking(), scorers(metrics), task.__name__
     different(items)
-    # An exam is no traffic: nothing of it is recorded.
-    silent = Surroundings(ws, recorder=Recorder(None), resolve=around.model if around else None)
-    with surrounded(silent):
-        settled = task.settled(silent)
-        model = _model(settled, silent)
+    recorder = ws.recorder if traces else Recorder(None)
+    apart = Surroundings(ws, recorder=recorder, resolve=around.model if around else None)
+    with surrounded(apart):
+        settled = task.settled(apart)
+        model = _model(settled, apart)
         data = store_items(ws, name, items)
         variant, made_with = _variant(ws, settled), {"model": identity(model), "prompt": _prompt_digest(settled)}
         key = sha256_json([settled.digest, made_with["model"], data.digest, asking.repeats, asking.seed])
@@ -105,8 +107,12 @@ def evaluate(
                     model=Metered(model, meter, journal),
                     kept=kept,
                     made_with=made_with,
+                    evaluation=key,
                     done=done,
                 )
+                if traces:
+                    ws.recorder.flush()
+                results = with_stored_traces(ws.store, results)
                 artifact = store_results(ws, name, results, data, variant, key)
                 if not any(one.failed for one in results.items):
                     journal.remove()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from windlass import __version__
@@ -24,6 +24,7 @@ from windlass.evaluate.experiments.results import OUTPUT, ItemResult, Results, s
 from windlass.loop.evaluating.answering import Answered, ask, at_once
 from windlass.loop.evaluating.items import Item, different, lines
 from windlass.loop.evaluating.scorers import Scorer
+from windlass.loop.evaluating.tracing import traced
 from windlass.loop.journal import Journal
 
 ANSWERED = "answered"
@@ -78,9 +79,11 @@ def run_items(
     model: ChatModel | None = None,
     kept: Kept | None = None,
     made_with: Mapping[str, Any] | None = None,
+    evaluation: str | None = None,
     done: Callable[[int], object] = lambda _: None,
 ) -> Results:
-    """Asks and scores. `model`: who answers instead of the task's own. `done` gets the count so far.
+    """Asks and scores. `model`: who answers instead of the task's own. `evaluation`: what the items' traces say that
+    they belong to; None: to the variant on this dataset. `done` gets the count so far.
 
     An answer that does not fit scores 0; a provider that failed is an error of the item, and so is a metric that raises
     or gives no finite number. Raises `InputError` for items that do not fit the task, before anything is asked, and
@@ -91,7 +94,7 @@ def run_items(
     typed = typed_examples(
         [Example(item.inputs, item.answer) for item in items], task.signature, f"the items of '{task.__name__}'"
     )
-    run = _Run(task, scorers, kept, Shape(task.signature.output))
+    run = _Run(task, scorers, kept, Shape(task.signature.output), evaluation or evaluation_of(variant, dataset))
     variants = [_repeat(task if model is None else task.using(model=model), r, asking) for r in range(asking.repeats)]
     waiting = [(item, example, r) for r in range(asking.repeats) for item, example in zip(items, typed)]
     finished: list[None] = []
@@ -108,6 +111,11 @@ def run_items(
     return Results(variant, digest, dataset, tuple(rows), {s.name: s.digest for s in scorers}, made_with=said)
 
 
+def evaluation_of(variant: str, dataset: str) -> str:
+    """What traces say that they belong to, where the evaluation has no key of its own."""
+    return f"{variant} on {dataset[:12]}"
+
+
 def _repeat(task: Task[..., Any], repeat: int, asking: Asking) -> Task[..., Any]:
     seeded = {} if asking.seed is None else {"seed": asking.seed + repeat}
     return task.using(draw=repeat, **seeded).settled()
@@ -119,18 +127,19 @@ class _Run:
     scorers: Sequence[Scorer]
     kept: Kept
     shape: Shape[Any]
+    evaluation: str
 
     def answered(self, variant: Task[..., Any], item: Item, example: Example, repeat: int) -> Answered:
         place = f"{item.key}/{repeat}"
         row = self.kept.find(place)
         if row is not None and (found := self._read(row, example)) is not None:
             return found
-        said = ask(variant, example)
+        with traced(item, repeat, name=self.task.__name__, evaluation=self.evaluation) as (span, trace):
+            said = replace(ask(variant, example), trace=trace)
+            plain = None if said.problem or said.failed else self.shape.plain(said.value, as_written=True)
+            span.output, span.error = plain, said.problem or said.failed or None
         if not said.failed:
-            self.kept.keep(
-                place,
-                {**asdict(said), "value": None if said.problem else self.shape.plain(said.value, as_written=True)},
-            )
+            self.kept.keep(place, {**asdict(replace(said, value=None)), "value": plain})
         return said
 
     def _read(self, row: Mapping[str, Any], example: Example) -> Answered | None:
@@ -163,7 +172,7 @@ class _Run:
             else self.shape.plain(said.value, as_written=True)
         )
         return ItemResult(
-            item.key, item.group, repeat, values, errors, output, item.slices, None, item.inputs, item.answer
+            item.key, item.group, repeat, values, errors, output, item.slices, said.trace, item.inputs, item.answer
         )
 
 
@@ -193,5 +202,6 @@ def kept_rows(results: Results) -> dict[str, Mapping[str, Any]]:
             "latency_ms": one.values.get("latency_ms"),
             "cost_usd": one.values.get("cost_usd"),
             "tokens": None if tokens is None else int(tokens),
+            "trace": one.trace,
         }
     return rows

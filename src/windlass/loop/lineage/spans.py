@@ -18,7 +18,7 @@ def find_spans(ws: Workspace, identifier: str) -> list[SpanRecord]:
     if not identifier.startswith("chatcmpl-"):
         return []
     offset, page = 0, 500
-    while summaries := ws.store.traces(limit=page, offset=offset):
+    while summaries := ws.store.traces(evaluations=None, limit=page, offset=offset):
         for summary in summaries:
             spans = ws.store.trace(summary.root.trace_id)
             if any(span.attributes.get(semconv.RESPONSE_ID) == identifier for span in spans):

@@ -157,11 +157,26 @@ def test_the_results_of_two_variants_are_judged_and_compared(said: Said, tmp_pat
     with Workspace(tmp_path) as ws:
         with ws.artifacts.build("dataset", "digits-items") as draft:
             (draft.path / "items.jsonl").write_text("{}", encoding="utf-8")
-        for variant, output in (("old", str), ("new", lambda n: "1")):
-            made = [ItemResult(f"i{n}", output=output(n % 10), input=f"digit {n}") for n in range(60)]
-            store_results(ws, "digits", Results(variant, None, draft.done.digest, made), draft.done, None)
-    for stored in ("digits-results@1", "digits-results@2"):
-        assert "NEVER CALIBRATED" in said("judge", "run", "odd.md", stored)
+        for variant, output in (("old", str), ("new", lambda n: str(n | 1 if n < 4 else n))):
+            made = [
+                ItemResult(f"i{n}", values={"f1": 0.5}, output=output(n % 10), input=f"digit {n}") for n in range(60)
+            ]
+            stored = Results(variant, None, draft.done.digest, made, {"f1": "code"})
+            store_results(ws, "digits", stored, draft.done, None)
+    for ref in ("digits-results@1", "digits-results@2"):
+        assert "NEVER CALIBRATED" in said("judge", "run", "odd.md", ref)
     compared = said("compare", "digits-results@3", "digits-results@4", "--metric", "odd")
-    assert "GO" in compared and "odd is what a judge says, never calibrated" in compared
+    assert "\nGO: odd changes by +0.2000" in compared and "NEVER CALIBRATED: odd." in compared
+    assert "odd is what a judge says, never calibrated" in compared
+    assert "no metric 'even'" in said("compare", "digits-results@3", "digits-results@4", "--metric", "even", status=2)
+    labels = rows(
+        "labels.jsonl", 90, input=lambda n: f"number {n}", label=lambda n: "yes" if n % 2 or n % 10 == 4 else "no"
+    )
+    said("judge", "calibrate", "odd.md", labels)
+    for ref in ("digits-results@1", "digits-results@2"):
+        assert "Rogan-Gladen" in said("judge", "run", "odd.md", ref)
+    compared = said("compare", "digits-results@5", "digits-results@6", "--metric", "odd", "--junit", "v.xml")
+    assert "\nGO: odd changes by +0.2400" in compared and "calibrated on 90 labelled items" in compared
+    assert "the judge itself says +0.2000" in compared and "NEVER" not in compared
+    assert "the judge itself says +0.2000" in Path("v.xml").read_text()
     assert "windlass compare" in said("judge", "run", "odd.md", "digits-results@1", "--against", "x.jsonl", status=2)

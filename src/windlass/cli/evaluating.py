@@ -119,12 +119,16 @@ def _prompt(named: str) -> str | Path:
 
 
 def policy(args: argparse.Namespace, incumbent: Results) -> Policy:
-    """That of the file; else the first metric must be better."""
+    """That of the file; else the first metric that was asked for must be better, or the first that there is."""
     from windlass.evaluate.experiments.naming import direction
     from windlass.evaluate.gate import superiority
     from windlass.evaluate.policy import Policy
 
     first = next(iter(incumbent.scorers), None) or incumbent.metrics[0]
+    if args.metric:
+        first = args.metric[0].rpartition(":")[2]
+        if first not in (known := dict.fromkeys([*incumbent.scorers, *incumbent.metrics])):
+            raise InputError(f"{incumbent.variant} has no metric '{first}'.", f"It has: {', '.join(known)}.")
     return verdicts.policy_of(args, Policy(first, superiority(better=direction(first))))
 
 

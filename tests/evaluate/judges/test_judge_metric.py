@@ -12,6 +12,7 @@ from windlass.evaluate.judges.calibration import Calibration, Labelled
 from windlass.evaluate.judges.judge import Criterion, Judge, Level
 from windlass.evaluate.judges.judgement import Judgement
 from windlass.evaluate.judges.metric import item_of, judged_items, with_judgements
+from windlass.evaluate.judges.trust import trusts
 
 GOOD = Criterion("good", "Good?", (Level("no", 0.0), Level("yes", 1.0)))
 JUDGE = Judge("kind", "Be strict.", criteria=(GOOD,), models=("m",))
@@ -28,14 +29,14 @@ def test_values_and_errors_by_the_name_of_the_score() -> None:
     judged = with_judgements(RESULTS, JUDGE, [Judgement("a", {"good": 1.0}), Judgement("c", error="no verdict")])
     assert judged.items[0].values == {"f1": 0.5, "kind": 1.0} and judged.items[2].errors == {"kind": "no verdict"}
     assert judged.items[1] == RESULTS.items[1] and judged.scorers == {"kind": JUDGE.digest}
-    assert judged.made_with[JUDGES]["kind"].startswith("never calibrated")
+    assert trusts([judged])["kind"].worth.startswith("never calibrated")
 
 
 def test_what_a_calibration_says_goes_with_the_values() -> None:
     rows = [Labelled(str(n), {"ann": float(n % 2)}, float(n % 2)) for n in range(60)]
     judgements = [Judgement("a", {"good": 1.0}), Judgement("c", {"good": 0.0})]
     judged = with_judgements(RESULTS, JUDGE, judgements, [Calibration(JUDGE, GOOD, rows)])
-    assert "calibrated on 60 labelled items" in judged.made_with[JUDGES]["kind"]
+    assert "calibrated on 60 labelled items" in trusts([judged])["kind"].worth
     other = with_judgements(judged, replace(JUDGE, name="other"), judgements)
     assert set(other.made_with[JUDGES]) == {"kind", "other"}
 

@@ -15,6 +15,7 @@ from windlass import __version__
 from windlass.core.errors import InputError
 from windlass.evaluate.deciding import Pairs, decide
 from windlass.evaluate.experiments import naming
+from windlass.evaluate.experiments.judged import ByJudge, Judged, by_judges
 from windlass.evaluate.experiments.pairing import Pair, Paired, Repeats, matched, paired
 from windlass.evaluate.experiments.planning import Plan
 from windlass.evaluate.experiments.results import Results
@@ -51,6 +52,8 @@ class Comparison:
     reasons: Mapping[str, int] = field(default_factory=dict)
     """Why they have none, the most frequent first."""
     repeats: Repeats | None = None
+    judged: Judged | None = None
+    """Of values that a judge gave. Where its calibration corrects them, the intervals are of what people would say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +99,29 @@ def compare(before: Results, after: Results, policy: Policy, *, seed: int = 0, p
 
     The verdict rests on the policy's metrics; the others are computed and shown. Raises `InputError` for results that
     cannot be compared (see `pairing.matched`), and for a policy on a metric that neither has.
+
+    Of a metric that a calibrated judge gave, the difference is the one that people would find (`judges.correcting`).
     """
     pairs = matched(before, after)
     have = dict.fromkeys([*before.metrics, *after.metrics, *before.scorers, *after.scorers])
     policy.check_metrics(have)
     columns = {name: paired(pairs, name) for name in dict.fromkeys([*policy.metrics, *have])}
-    comparisons = _compared(columns, policy, seed)
+    judges = by_judges(before, after, pairs, policy.level)
+    comparisons = [
+        _as_people_would(one, judges[one.metric]) if one.metric in judges else one
+        for one in _compared(columns, policy, seed)
+    ]
     primary = columns[policy.primary]
     slices = compared_slices(pairs, primary, policy.level) if primary.items else ()
-    return Experiment(before, after, comparisons, slices, _decided(policy, columns, pairs, seed), policy, seed, plan)
+    verdict = _decided(policy, columns, pairs, judges, seed)
+    return Experiment(before, after, tuple(comparisons), slices, verdict, policy, seed, plan)
 
 
 def code_digests() -> dict[str, str]:
     """SHA-256 of every module whose change may change an interval or a verdict."""
     here = Path(__file__).parents[1]
-    paths = sorted([*here.glob("experiments/*.py"), *here.glob("statistics/*.py"), here / "gate.py"])
+    folders = ("experiments", "judges", "statistics")
+    paths = sorted([*(path for one in folders for path in here.glob(f"{one}/*.py")), here / "gate.py"])
     return {p.relative_to(here).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
 
 
@@ -150,7 +161,20 @@ def _compared(columns: Mapping[str, Paired], policy: Policy, seed: int) -> tuple
     return tuple(replace(one, p_holm=p) for one, p in zip(found, adjusted))
 
 
-def _decided(policy: Policy, columns: Mapping[str, Paired], pairs: Sequence[Pair], seed: int) -> Verdict:
+def _as_people_would(one: Comparison, judge: ByJudge) -> Comparison:
+    people, judged = judge.people, judge.told(one.difference)
+    return replace(
+        one,
+        incumbent=people.incumbent or one.incumbent,
+        candidate=people.candidate or one.candidate,
+        difference=people.difference or one.difference,
+        judged=judged,
+    )
+
+
+def _decided(
+    policy: Policy, columns: Mapping[str, Paired], pairs: Sequence[Pair], judges: Mapping[str, ByJudge], seed: int
+) -> Verdict:
     for name in policy.metrics:
         column = columns[name]
         if column.missing > policy.error_limit * column.pairs:
@@ -162,10 +186,19 @@ def _decided(policy: Policy, columns: Mapping[str, Paired], pairs: Sequence[Pair
             )
         if not column.items:
             return Verdict("INCONCLUSIVE", f"No item has the metric {name}, which the policy asks for.")
-    return decide(policy, {name: _pairs(columns[name], pairs, name, policy) for name in policy.metrics}, seed=seed)
+        if name in judges and judges[name].people.useless:
+            why = judges[name].people.note
+            return Verdict("INCONCLUSIVE", f"{name}: {why} Improve the judge, or label more items.")
+    values = {name: _pairs(columns[name], pairs, name, policy, judges.get(name)) for name in policy.metrics}
+    verdict = decide(policy, values, seed=seed)
+    never = [name for name in policy.metrics if name in judges and judges[name].trust.calibration is None]
+    if never:
+        said = f"{verdict.reason} It rests on a judge that was NEVER CALIBRATED: {', '.join(never)}."
+        verdict = replace(verdict, reason=said)
+    return verdict
 
 
-def _pairs(column: Paired, pairs: Sequence[Pair], name: str, policy: Policy) -> Pairs:
+def _pairs(column: Paired, pairs: Sequence[Pair], name: str, policy: Policy, judge: ByJudge | None) -> Pairs:
     """As the gate takes them. Each item its own cluster is no clusters."""
     apart = len(set(column.clusters)) == len(column.clusters)
     slices: dict[str, list[str]] = {}
@@ -174,5 +207,11 @@ def _pairs(column: Paired, pairs: Sequence[Pair], name: str, policy: Policy) -> 
         kinds = sorted({kind for item in column.items for kind in of[item]})
         slices = {kind: [of[item].get(kind, "(none)") for item in column.items] for kind in kinds}
     return Pairs(
-        column.before, column.after, None if apart else column.clusters, slices=slices, bounds=naming.bounds(name)
+        column.before,
+        column.after,
+        None if apart else column.clusters,
+        slices=slices,
+        bounds=naming.bounds(name),
+        difference=None if judge is None else judge.people.difference,
+        candidate=None if judge is None else judge.people.candidate,
     )

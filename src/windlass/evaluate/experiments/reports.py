@@ -7,9 +7,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from windlass.core.tables import table
 from windlass.evaluate.experiments.experiment import Comparison, Experiment
-from windlass.evaluate.experiments.naming import label
 from windlass.evaluate.experiments.regressions import Change, as_text, difference, regressions
-from windlass.evaluate.experiments.results import JUDGES
 from windlass.evaluate.statistics.intervals import Interval
 
 _LISTED = 10
@@ -131,9 +129,9 @@ def _slice_rows(experiment: Experiment) -> list[list[str]]:
 
 def _notes(experiment: Experiment) -> list[str]:
     notes = [str(experiment.plan)] if experiment.plan else []
-    for name, worth in experiment.incumbent.made_with.get(JUDGES, {}).items():
-        notes.append(f"{label(name)} is what a judge says, {worth}.")
     for one in experiment.comparisons:
+        if one.judged is not None:
+            notes.append(f"{one.label} is what a judge says, {one.judged}.")
         if one.missing:
             reason, often = next(iter(one.reasons.items()))
             notes.append(f"{one.missing:,} pairs have no {one.label}; {often:,} times: {reason[:_LONGEST]}")

@@ -20,7 +20,7 @@ from windlass.core.files import write_json
 OUTPUT = "output"
 """In `ItemResult.errors`: the variant gave no output at all (its provider failed), so that no metric has a value."""
 JUDGES = "judges"
-"""In `Results.made_with`: metric -> what is known of the judge that gave its values, in words for a report."""
+"""In `Results.made_with`: metric -> what is known of the judge that gave its values (`judges.trust`)."""
 FORMAT = "windlass.results/1"
 
 

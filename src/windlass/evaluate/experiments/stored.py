@@ -12,6 +12,7 @@ from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError
 from windlass.core.files import write_json
 from windlass.evaluate.experiments.experiment import Comparison, Experiment
+from windlass.evaluate.experiments.judged import Judged
 from windlass.evaluate.experiments.pairing import Repeats
 from windlass.evaluate.experiments.planning import Plan
 from windlass.evaluate.experiments.reports import markdown
@@ -111,7 +112,11 @@ def _results(row: Mapping[str, Any], side: str) -> Results:
 
 def _comparison(row: Mapping[str, Any]) -> Comparison:
     intervals = {name: Interval.from_json(row[name]) for name in ("incumbent", "candidate", "difference")}
-    return Comparison(**{**row, **intervals, "repeats": None if row["repeats"] is None else Repeats(**row["repeats"])})
+    repeats = None if row["repeats"] is None else Repeats(**row["repeats"])
+    judged = row.get("judged")
+    if judged is not None:
+        judged = Judged(**{**judged, "difference": Interval.from_json(judged["difference"])})
+    return Comparison(**{**row, **intervals, "repeats": repeats, "judged": judged})
 
 
 def _plain(value: Any) -> Any:

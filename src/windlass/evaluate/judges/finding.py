@@ -18,7 +18,7 @@ from typing import Any
 
 from windlass.core.errors import InputError
 from windlass.core.tables import table
-from windlass.evaluate.judges.calibration import FEW, Calibration
+from windlass.evaluate.judges.calibration import FEW, Calibration, Labelled
 from windlass.evaluate.judges.judge import Criterion, Judge
 from windlass.evaluate.judges.judgement import Judgement
 from windlass.evaluate.statistics.intervals import Interval, mean_interval, wilson_interval
@@ -31,6 +31,8 @@ _FEWEST = 10
 SAMPLE = "takes the labelled items for a random sample of these"
 SAME_RATES = "takes the judge to err here as often as on the labelled items"
 CHOSEN = "the labelled items were not drawn at random"
+ONLY_PASSES = "only a share of passes is corrected from other items' labels"
+ONE_KIND = "people pass all of the labelled items, or none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,13 +184,12 @@ def differences_found(
             a = [_value(criterion, name, one) for one, _ in done]
             b = [_value(criterion, name, one) for _, one in done]
             raw = paired_difference(a, b, groups).difference
-            people, note = None, "" if known is None else "only a share of passes is corrected from other items' labels"
-            if known is not None and known.chosen:
-                note = CHOSEN
-            elif known is not None and known.rates is not None and name == "passed":
-                human, judged = known.passes
-                people, note = _tried(lambda: rogan_gladen_difference(a, b, human, judged, clusters=groups))  # noqa: B023
-                note = note or f"{SAME_RATES}, and on both systems alike"
+            people, note = None, ""
+            if known is not None:
+                try:
+                    people, note = corrected_difference(criterion, name, done, known, clusters)
+                except InputError as error:
+                    note = error.message
             measured.append(Measured(name, raw, people, note))
         found.append(_finding(judge, criterion, counted, measured, None, known, paid=[*before, *after]))
     return found
@@ -269,26 +270,30 @@ def _measured(
         raw = mean_interval(values, groups)
     least, most = (0.0, 1.0) if figure == "passed" else (criterion.lowest, criterion.highest)
     raw = raw.within(least, most)
-    people, note = (None, "") if known is None else _corrected(criterion, figure, done, known, clusters)
+    people, note = (None, "") if known is None else corrected_mean(criterion, figure, done, known, clusters)
     return Measured(figure, raw, None if people is None else people.within(least, most), note)
 
 
-def _corrected(
+def corrected_mean(
     criterion: Criterion,
     figure: str,
     done: Sequence[Judgement],
     known: Calibration,
-    clusters: Mapping[str, str] | None,
+    clusters: Mapping[str, str] | None = None,
+    level: float = 0.95,
 ) -> tuple[Interval | None, str]:
-    """What people would say, and what that takes for granted; or why it is not known."""
+    """The mean of a figure as people would have it, and what that takes for granted; or why it is not known.
+
+    done: judgements without an error. clusters: item -> its cluster.
+    """
     if known.chosen:
         return None, CHOSEN
-    rows = {row.key: row for row in known.rows if figure != "passed" or row.passed(criterion) is not None}
-    truth = {key: row.human if figure != "passed" else float(bool(row.passed(criterion))) for key, row in rows.items()}
+    rows = _sure(criterion, figure, known)
+    truth = {key: _human(criterion, figure, row) for key, row in rows.items()}
     here = [one for one in done if one.key in truth]
     others = [one for one in done if one.key not in truth]
     if len(here) >= _FEWEST and not others:
-        own = mean_interval([truth[one.key] for one in here], _clusters(here, clusters))
+        own = mean_interval([truth[one.key] for one in here], _clusters(here, clusters), level)
         return own, "people labelled all of these items: their own mean"
     if len(here) >= _FEWEST:
         powered = prediction_powered(
@@ -297,17 +302,66 @@ def _corrected(
             [_value(criterion, figure, one) for one in here],
             clusters=_clusters(others, clusters),
             labelled_clusters=_clusters(here, clusters),
+            level=level,
         )
         return powered, SAMPLE
     values, groups = [_value(criterion, figure, one) for one in done], _clusters(done, clusters)
     if figure == "passed" and known.rates is not None:
         human, judged = known.passes
-        shared, why = _tried(lambda: rogan_gladen(values, human, judged, clusters=groups))
+        shared, why = _tried(lambda: rogan_gladen(values, human, judged, clusters=groups, level=level))
         return shared, why or SAME_RATES
     if len(rows) < _FEWEST:
         return None, f"{len(rows)} labelled items are too few"
     said = [float(criterion.passed(row.judge)) if figure == "passed" else row.judge for row in rows.values()]
-    return prediction_powered(values, list(truth.values()), said, clusters=groups), SAMPLE
+    return prediction_powered(values, list(truth.values()), said, clusters=groups, level=level), SAMPLE
+
+
+def corrected_difference(
+    criterion: Criterion,
+    figure: str,
+    pairs: Sequence[tuple[Judgement, Judgement]],
+    known: Calibration,
+    clusters: Mapping[str, str] | None = None,
+    level: float = 0.95,
+) -> tuple[Interval | None, str]:
+    """How much more people would say of the second of each pair than of the first, and what that takes for granted; or
+    why it is not known. Raises `InputError` for a judge that cannot be told from one that guesses."""
+    if known.chosen:
+        return None, CHOSEN
+    truth = {key: _human(criterion, figure, row) for key, row in _sure(criterion, figure, known).items()}
+    here = [(a, b) for a, b in pairs if a.key in truth and b.key in truth]
+    others = [(a, b) for a, b in pairs if a.key not in truth or b.key not in truth]
+
+    def said(some: Sequence[tuple[Judgement, Judgement]]) -> list[float]:
+        return [_value(criterion, figure, b) - _value(criterion, figure, a) for a, b in some]
+
+    def groups(some: Sequence[tuple[Judgement, Judgement]]) -> list[str] | None:
+        return _clusters([b for _, b in some], clusters)
+
+    if len(here) >= _FEWEST and not others:
+        own = paired_difference([truth[a.key] for a, _ in here], [truth[b.key] for _, b in here], groups(here), level)
+        return own.difference, "people labelled both outputs of all these items: their own difference"
+    if len(here) >= _FEWEST:
+        gains = [truth[b.key] - truth[a.key] for a, b in here]
+        powered = prediction_powered(
+            said(others), gains, said(here), clusters=groups(others), labelled_clusters=groups(here), level=level
+        )
+        return powered, SAMPLE
+    if figure != "passed" or known.rates is None:
+        return None, ONE_KIND if figure == "passed" else ONLY_PASSES
+    human, judged = known.passes
+    before, after = ([_value(criterion, figure, pair[side]) for pair in pairs] for side in (0, 1))
+    found = rogan_gladen_difference(before, after, human, judged, clusters=groups(pairs), level=level)
+    return found, f"{SAME_RATES}, and on both systems alike"
+
+
+def _sure(criterion: Criterion, figure: str, known: Calibration) -> dict[str, Labelled]:
+    """Labelled items by their keys; of passes, those that people are not split over."""
+    return {row.key: row for row in known.rows if figure != "passed" or row.passed(criterion) is not None}
+
+
+def _human(criterion: Criterion, figure: str, row: Labelled) -> float:
+    return row.human if figure != "passed" else float(bool(row.passed(criterion)))
 
 
 def _tried(corrected: Any) -> tuple[Interval | None, str]:

@@ -1,7 +1,4 @@
-"""A judge as a metric of results: its judgements as values of the items, and in words how far it can be believed.
-
-What a judge is worth goes with its values (`made_with["judges"]`), so that no report shows them without.
-"""
+"""A judge as a metric of results: its judgements as values of the items, and with them what is known of the judge."""
 
 from __future__ import annotations
 
@@ -16,6 +13,7 @@ from windlass.evaluate.judges.calibration import Calibration
 from windlass.evaluate.judges.items import Item
 from windlass.evaluate.judges.judge import SIDES, Judge
 from windlass.evaluate.judges.judgement import Judgement
+from windlass.evaluate.judges.trust import Trust
 
 
 def item_of(one: ItemResult, judge: Judge, other: ItemResult | None = None) -> Item:
@@ -61,21 +59,14 @@ def with_judgements(
         errors = {} if judgement.error is None else dict.fromkeys(names.values(), judgement.error)
         items.append(replace(one, values={**one.values, **values}, errors={**one.errors, **errors}))
     known: Mapping[str, Any] = results.made_with.get(JUDGES, {})
-    trust = {name: _worth(criterion, calibrations) for criterion, name in names.items()}
+    of = {one.criterion: one for one in calibrations}
+    trust = {names[c.name]: Trust(judge, c, of.get(c)).to_json() for c in judge.criteria}
     return replace(
         results,
         items=tuple(items),
         scorers={**results.scorers, **dict.fromkeys(names.values(), judge.digest)},
         made_with={**results.made_with, JUDGES: {**known, **trust}},
     )
-
-
-def _worth(criterion: str, calibrations: Sequence[Calibration]) -> str:
-    found = next((one for one in calibrations if one.criterion.name == criterion), None)
-    if found is None:
-        return "never calibrated: how the judge stands to people is not known"
-    kappa = "not defined" if found.kappa is None else f"{found.kappa.estimate:.2f}"
-    return f"calibrated on {len(found.rows):,} labelled items; it says as people do of {found.agreement}, kappa {kappa}"
 
 
 def _field(name: str, held: Any, alone: bool, where: str) -> str:

@@ -24,7 +24,7 @@ from windlass.core.errors import InputError
 from windlass.evaluate.statistics.checks import Clusters, finite, level_checked
 from windlass.evaluate.statistics.distributions import normal_quantile, t_quantile
 from windlass.evaluate.statistics.intervals import Interval, mean_error, wilson_interval
-from windlass.evaluate.statistics.paired import differences
+from windlass.evaluate.statistics.paired import differences, paired_difference
 
 _RESAMPLES = 9999
 
@@ -145,8 +145,11 @@ def rogan_gladen_difference(
     if math.isinf(found.error):
         return Interval(point, -1.0, 1.0, level, a.size, found.clusters, "Rogan-Gladen (delta)")
     half = max(z, t_quantile(0.5 + level / 2, found.freedom)) * math.sqrt(variance) / informed
+    # Of losses that are rare the judge's own interval knows more than its standard error does.
+    own = paired_difference(a, b, clusters, level).difference
+    low, high = min(point - half, own.low / informed), max(point + half, own.high / informed)
     name = f"Rogan-Gladen difference (delta), {m1 + m0 - 4} labels"
-    return Interval(point, point - half, point + half, level, a.size, found.clusters, name).within(-1.0, 1.0)
+    return Interval(point, low, high, level, a.size, found.clusters, name).within(-1.0, 1.0)
 
 
 def prediction_powered(
@@ -183,11 +186,11 @@ def prediction_powered(
     n, groups = y.size + f_other.size, left.clusters + moved.clusters
     if not math.isfinite(variance):
         return Interval(point, -math.inf, math.inf, level, n, groups, name)
-    half = 0.0
-    if variance > 0:
-        parts = [(one.error**2, one.freedom) for one in (left, moved) if one.error > 0]
-        freedom = variance**2 / sum(v * v / free for v, free in parts)
-        half = t_quantile(0.5 + level_checked(level) / 2, freedom) * math.sqrt(variance)
+    if variance == 0:  # nothing varied among the labelled items: of so many that is known, and of no others
+        return Interval(point, point, point, level, y.size, left.clusters, name)
+    parts = [(one.error**2, one.freedom) for one in (left, moved) if one.error > 0]
+    freedom = variance**2 / sum(v * v / free for v, free in parts)
+    half = t_quantile(0.5 + level_checked(level) / 2, freedom) * math.sqrt(variance)
     return Interval(point, point - half, point + half, level, n, groups, name)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from windlass.apply.tasks.surroundings import Surroundings, here, surrounded
 from windlass.core.semconv import EVALUATED_ITEM, EVALUATED_REPEAT, EVALUATION
@@ -23,7 +24,7 @@ from windlass.loop.evaluating.items import Item
 def traced(item: Item, repeat: int, *, name: str, evaluation: str) -> Iterator[tuple[Span, str | None]]:
     """The span of an item, and the id of its trace; None where nothing is recorded."""
     recorder = here().recorder
-    about = {EVALUATION: evaluation, EVALUATED_ITEM: item.key, EVALUATED_REPEAT: repeat}
+    about: dict[str, Any] = {EVALUATION: evaluation, EVALUATED_ITEM: item.key, EVALUATED_REPEAT: repeat}
     with recorder.span(f"evaluate {name}", **about) as span:
         span.input = item.inputs
         yield span, span.trace_id if recorder.stores else None

@@ -40,13 +40,13 @@ def add_options_of_variants(group: Group) -> None:
     group.add_argument("--metric", action="append", metavar="M", help="equal, exact, f1 or FILE.py:NAME; repeatable")
     _add_limits(group)
     group.add_argument("--again", action="store_true", help="ask anew what was evaluated before")
-    group.add_argument("--no-traces", action="store_true", help="keep no trace of each item")
 
 
 def _add_limits(group: Group) -> None:
     group.add_argument("--dollars", type=float, metavar="D", help="spend at most so much on one variant")
     group.add_argument("--tokens", type=int, metavar="T", help=Rare("or so many tokens"))
     group.add_argument("--at-once", type=int, default=4, metavar="N", help=Rare("items under way; default: 4"))
+    group.add_argument("--no-traces", action="store_true", help=Rare("keep no trace of each item"))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from windlass.core.errors import InputError, NotFound, WindlassError, WorkspaceBusy
 from windlass.core.records import (
     ArtifactRecord,
+    Mark,
     MetricPoint,
     ReleaseRecord,
     RunRecord,
@@ -429,6 +430,43 @@ def test_traces_filter_by_error_and_score(store: Store) -> None:
     assert [t.root.trace_id for t in store.traces(score=("feedback", 0.5, 1.0))] == [hex_of(1, 32)]
     assert store.traces(score=("feedback", 0.25, 0.75)) == []
     assert [dict(t.scores) for t in store.traces()] == [{}, {}, {"feedback": 1.0}], "the latest value, never an error"
+
+
+def test_what_came_after_a_mark(open_store: Opener) -> None:
+    store = open_store(0)
+    assert store.mark() == Mark() and store.touched(Mark()) == ([], Mark())
+    store.add_spans([span(1), span(2)])
+    mark = store.mark()
+    assert everything(store, Mark()) == {hex_of(1, 32), hex_of(2, 32)}
+    store.add_spans([span(3, start_ns=1), span(1, 2, parent=1)])
+    assert {hex_of(3, 32), hex_of(1, 32)} <= everything(store, mark), "a span that ended late, and an early clock"
+    mark = store.mark()
+    store.add_score(score("s", hex_of(2, 32)))
+    store.add_score(score("t", f"{hex_of(1, 32)}/{hex_of(2, 16)}"))
+    assert {hex_of(2, 32), hex_of(1, 32)} <= everything(store, mark)
+    mark = store.mark()
+    assert everything(store, mark) <= {hex_of(1, 32)}, "nothing came but, at most, the last one again"
+    store.add_spans([span(1, 2, parent=1, status="error", error="no")])
+    assert hex_of(1, 32) in everything(open_store(0), mark), "what is stored once more may have changed"
+
+
+def everything(store: Store, after: Mark) -> set[str]:
+    """As a reader that takes few at a time finds it."""
+    found: set[str] = set()
+    while True:
+        ids, end = store.touched(after, 1)
+        found |= set(ids)
+        if end == after:
+            return found
+        after = end
+
+
+def test_traces_filter_by_id(store: Store) -> None:
+    store.add_spans([span(n, name="tone" if n % 2 else "topic") for n in range(1, 9)])
+    wanted = [hex_of(n, 32) for n in (2, 3, 5, 77)]
+    assert [one.root.trace_id for one in store.traces(ids=wanted)] == [hex_of(n, 32) for n in (5, 3, 2)]
+    assert [one.root.trace_id for one in store.traces(ids=wanted, name="tone")] == [hex_of(5, 32), hex_of(3, 32)]
+    assert store.traces(ids=[]) == []
 
 
 def test_who_used_a_prompt(store: Store) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from windlass.core.records import SpanRecord
+from windlass.core.records import Mark, SpanRecord
 from windlass.core.sqlite_store import SqliteStore
 
 
@@ -43,6 +43,25 @@ def test_traces_are_read_in_the_order_of_an_index(tmp_path: Path, filters: dict[
     assert "TEMP B-TREE FOR ORDER BY" not in roots, roots
     assert "SEARCH spans USING INDEX" in parts, parts
     assert "SEARCH scores USING INDEX" in scores, scores
+    store.close()
+
+
+def test_a_few_traces_are_found_by_their_ids(tmp_path: Path) -> None:
+    """Not by walking all of their name, which is how SQLite would choose."""
+    store = SqliteStore(tmp_path / "w.db")
+    plans: list[str] = []
+    read = store.database.read
+
+    def explained(sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        plans.append("\n".join(row[3] for row in read(f"EXPLAIN QUERY PLAN {sql}", parameters)))
+        return read(sql, parameters)
+
+    store.database.read = explained  # type: ignore[method-assign]
+    store.traces(ids=["a" * 32], name="assistant", since=5.0)
+    assert re.search(r"SEARCH root USING INDEX sqlite_autoindex_spans_1 \(trace_id=\?", plans[0]), plans[0]
+    plans.clear()
+    store.touched(Mark(5, 5))
+    assert all("USING INTEGER PRIMARY KEY (rowid>?)" in plan for plan in plans) and len(plans) == 2, plans
     store.close()
 
 

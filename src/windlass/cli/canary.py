@@ -120,13 +120,15 @@ def _look(ws: Workspace, args: argparse.Namespace) -> int:
 def _show(ws: Workspace, args: argparse.Namespace) -> int:
     from windlass.loop.releasing.showing import adjusted
     from windlass.loop.releasing.trial import states
+    from windlass.loop.releasing.watching import peek
 
     found = states(ws, args.task)
     if not found:
         raise NotFound(f"There was no trial of '{args.task}' yet.", "`windlass canary start` begins one.")
-    print(_state(ws, found[0]))
-    for candidate in found[0].trial.candidates:
-        more = adjusted(ws, found[0].trial, candidate)
+    state = peek(ws, found[0]) if found[0].running else found[0]
+    print(_state(ws, state))
+    for candidate in state.trial.candidates:
+        more = adjusted(ws, state, candidate)
         if more is not None:
             print(
                 f"\nWithout what the users were like before (CUPED): {more.difference}, "

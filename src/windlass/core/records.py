@@ -167,6 +167,14 @@ class PromptUse:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """A place in what a store was told of calls: spans and scores after it came later."""
+
+    spans: int = 0
+    scores: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class TraceSummary:
     """One line of the list of traces: its root span and what its spans add up to."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from windlass.core.errors import InputError
 from windlass.core.jsontext import dump
-from windlass.core.records import PromptUse, ScoreRecord, SpanLike, SpanRecord, TraceSummary
+from windlass.core.records import Mark, PromptUse, ScoreRecord, SpanLike, SpanRecord, TraceSummary
 from windlass.core.redact import Redactor
 from windlass.core.semconv import COST_USD, EVALUATION, INPUT_TOKENS, OUTPUT_TOKENS, PROMPT_DIGEST
 from windlass.core.sqlite import Database
@@ -71,16 +71,22 @@ class SqliteTraces:
         score: tuple[str, float, float] | None = None,
         prompt: str | None = None,
         evaluations: bool | None = False,
+        ids: Sequence[str] | None = None,
         limit: int = 100,
         offset: int = 0,
     ) -> list[TraceSummary]:
         # Only the conditions that are asked for, so that SQLite can walk an index from its newest end and stop.
         where, parameters = ["parent_id IS NULL"], list[Any]()
+        free = ""
+        if ids is not None:
+            where.append(f"trace_id {_AMONG}")
+            parameters.append(json.dumps(list(ids)))
+            free = "+"  # keeps SQLite from walking all roots of the name, or of the time, in search of a few traces
         if name is not None:
-            where.append("name = ?")
+            where.append(f"{free}name = ?")
             parameters.append(name)
         if since is not None:
-            where.append("start_ns >= ?")
+            where.append(f"{free}start_ns >= ?")
             parameters.append(int(since * 1e9))
         if errors is not None:
             where.append("? = EXISTS (SELECT 1 FROM spans WHERE trace_id = root.trace_id AND status = 'error')")
@@ -97,7 +103,7 @@ class SqliteTraces:
             where.append(_EVALUATED if evaluations else f"NOT {_EVALUATED}")
         roots = self.database.read(
             f"SELECT {_SPAN} FROM spans AS root WHERE {' AND '.join(where)}"
-            " ORDER BY start_ns DESC, rowid DESC LIMIT ? OFFSET ?",
+            f" ORDER BY {free}start_ns DESC, rowid DESC LIMIT ? OFFSET ?",
             (*parameters, limit, offset),
         )
         wanted = json.dumps([row[0] for row in roots])
@@ -116,6 +122,23 @@ class SqliteTraces:
         ):
             scores.setdefault(subject, {})[score_name] = value
         return [_summary(_span(row), parts[row[0]], scores.get(row[0], {})) for row in roots]
+
+    def mark(self) -> Mark:
+        rows = self.database.read("SELECT (SELECT max(rowid) FROM spans), (SELECT max(rowid) FROM scores)")
+        return Mark(*(found or 0 for found in rows[0]))
+
+    def touched(self, after: Mark, limit: int = 5_000) -> tuple[list[str], Mark]:
+        # Writers take turns, so rows are numbered in the order in which they become visible. The last span counts as
+        # new each time: stored again, it keeps its number.
+        spans = self.database.read(
+            "SELECT rowid, trace_id FROM spans WHERE rowid >= ? ORDER BY rowid LIMIT ?", (after.spans, limit + 1)
+        )
+        scores = self.database.read(
+            "SELECT rowid, subject FROM scores WHERE rowid > ? ORDER BY rowid LIMIT ?", (after.scores, limit)
+        )
+        found = dict.fromkeys(trace for _, trace in spans)
+        found |= dict.fromkeys(subject.partition("/")[0] for _, subject in scores)
+        return list(found), Mark(spans[-1][0] if spans else after.spans, scores[-1][0] if scores else after.scores)
 
     def prompt_uses(self, digests: Iterable[str]) -> dict[str, PromptUse]:
         wanted = json.dumps(list(digests))

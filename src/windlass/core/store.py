@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from windlass.core.records import (
     ArtifactRecord,
+    Mark,
     MetricPoint,
     PromptUse,
     ReleaseRecord,
@@ -107,15 +108,28 @@ class Store(Protocol):
         score: tuple[str, float, float] | None = None,
         prompt: str | None = None,
         evaluations: bool | None = False,
+        ids: Sequence[str] | None = None,
         limit: int = 100,
         offset: int = 0,
     ) -> list[TraceSummary]:
         """Newest first, one per root span, in a number of queries that does not depend on how many there are.
 
-        `name` filters on the root span's name; `errors` keeps traces with (True) or without (False) a failed span;
-        `score` keeps those that carry a score of this name within these bounds, both included; `prompt` those with a
-        span that names the prompt of this digest. Items that were evaluated are no traffic (`semconv.EVALUATION`):
-        `evaluations` keeps only them (True), or all there is (None).
+        `ids` keeps these traces; `name` filters on the root span's name; `errors` keeps traces with (True) or without
+        (False) a failed span; `score` keeps those that carry a score of this name within these bounds, both included;
+        `prompt` those with a span that names the prompt of this digest. Items that were evaluated are no traffic
+        (`semconv.EVALUATION`): `evaluations` keeps only them (True), or all there is (None).
+        """
+        ...
+
+    def mark(self) -> Mark:
+        """Behind all that is stored now."""
+        ...
+
+    def touched(self, after: Mark, limit: int = 5_000) -> tuple[list[str], Mark]:
+        """Ids of traces that got a span or a score after this mark, and the mark behind those.
+
+        About `limit` at a time: call it with the mark that it gave until that stays the same. Nothing is left out,
+        whatever the order of the clocks; a trace may come again.
         """
         ...
 

@@ -6,23 +6,25 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from traffic import BEGAN, TASK, serve, trial, variant
+from traffic import BEGAN, TASK, seen_of, serve, trial, variant
 
 from windlass.core.errors import InputError, NotFound, WorkspaceBusy
 from windlass.core.workspace import Workspace
 from windlass.evaluate.gate import Rule, non_inferiority, superiority
+from windlass.evaluate.moments import Moments
 from windlass.evaluate.policy import Policy
 from windlass.loop.releasing import watching
 from windlass.loop.releasing.assigning import arm_of
-from windlass.loop.releasing.bandit import earned, thompson_shares
-from windlass.loop.releasing.measuring import Seen, seen
+from windlass.loop.releasing.bandit import thompson_shares
+from windlass.loop.releasing.counting import Count
+from windlass.loop.releasing.measuring import Seen
 from windlass.loop.releasing.releases import live_variant, promote, rollback
 from windlass.loop.releasing.showing import adjusted, rendered
-from windlass.loop.releasing.trial import Followed, begin, change_shares, end, must_run, running, states
+from windlass.loop.releasing.trial import Followed, State, begin, change_shares, end, must_run, running, states
 from windlass.loop.releasing.watching import promote_winner, watch, with_shares
 
 NO_MORE_FAILURES = Policy("failed", Rule("non-inferiority", 0.05, "lower", min_items=50))
@@ -94,19 +96,41 @@ def test_a_better_candidate_goes_live_by_itself(ws: Workspace) -> None:
 def test_equal_variants_are_promoted_no_oftener_than_stated(ws: Workspace) -> None:
     """Looked at after each 25 users; the policy's error rate is 0.1."""
     state = trial(ws, Policy("feedback", superiority(error_rate=0.1)), planned=300)
+    assert promoted_of(state, 60, steps=12, share=lambda step: 0.5, happy=lambda step: 0.5) <= 14, (
+        "6 are expected of 60 at most, and 15 or more in one of a thousand repetitions"
+    )
+
+
+def test_a_share_that_grows_while_users_become_happier_promotes_nobody(ws: Workspace) -> None:
+    """As they come, four of five late users are the candidate's, and one of ten early ones: by plain means it looks
+    far better than its equal."""
+    state = trial(ws, Policy("feedback", superiority(error_rate=0.1)), planned=600, share=0.1)
+    state = change_shares(ws, state, with_shares(state, {state.trial.candidates[0]: 0.8}), "more", BEGAN + 1)
+
+    def grows(step: int) -> float:
+        return 0.1 if step < 12 else 0.8
+
+    assert promoted_of(state, 40, steps=24, share=grows, happy=lambda step: 0.2 + 0.6 * step / 24) <= 11
+
+
+def promoted_of(
+    state: State, seeds: int, *, steps: int, share: Callable[[int], float], happy: Callable[[int], float]
+) -> int:
+    """How many of so many trials of equal variants, looked at after each 25 users, say GO at any look."""
     live, new = state.trial.arms
     promoted = 0
-    for seed in range(60):
-        chance = random.Random(seed)
-        values: dict[str, dict[str, dict[str, float]]] = {live: {}, new: {}}
-        decided = False
-        for user in users(0, 300):
-            values[arm_of(str(seed), user, state.shares)][user] = {"feedback": float(chance.random() < 0.5)}
-            if (len(values[live]) + len(values[new])) % 25 == 0:
-                found = Seen(values, {})
-                decided = decided or watching.verdict(state.trial, state, found, new).decision == "GO"
-        promoted += decided
-    assert promoted <= 14, "6 are expected of 60 at most, and 15 or more in one of a thousand repetitions"
+    for seed in range(seeds):
+        chance, sums = random.Random(seed), {live: Moments(), new: Moments()}
+        for step in range(steps):
+            shares = {live: 1 - share(step), new: share(step)}
+            for user in users(step * 25, 25):
+                arm = arm_of(str(seed), user, shares)
+                sums[arm] += Moments.of(float(chance.random() < happy(step)), shares[arm])
+            found = Seen({arm: one.n for arm, one in sums.items()}, {}, {a: {"feedback": s} for a, s in sums.items()})
+            if watching.verdict(state, found, new).decision == "GO":
+                promoted += 1
+                break
+    return promoted
 
 
 def test_lost_traffic_decides_nothing(ws: Workspace) -> None:
@@ -117,7 +141,7 @@ def test_lost_traffic_decides_nothing(ws: Workspace) -> None:
         values = {
             arm: {f"{arm}{n}": {"feedback": float(n < n_of * won)} for n in range(n_of)} for arm, n_of, won in arms
         }
-        said = watching.verdict(state.trial, state, Seen(values, {}), good)
+        said = watching.verdict(state, seen_of(values), good)
         assert said.decision == decision and ("sample-ratio mismatch" in said.reason) == bool(lost)
 
 
@@ -125,14 +149,19 @@ def test_a_user_who_is_moved_counts_where_he_was_first(ws: Workspace) -> None:
     state, chance = trial(ws, NO_MORE_FAILURES, share=0.1), random.Random(5)
     (new,) = state.trial.candidates
     serve(ws, users(0, 300), lambda arm, c: (False, 10, None), chance)
-    before = seen(ws, state.trial).values
+    before = columns(ws, state)
     state = change_shares(ws, state, with_shares(state, {new: 0.5}), "more", BEGAN + 20)
     serve(ws, users(0, 300), lambda arm, c: (False, 99, None), chance, at=BEGAN + 30)
-    after = seen(ws, state.trial)
-    assert {arm: set(units) for arm, units in after.values.items()} == {arm: set(u) for arm, u in before.items()}
+    assert columns(ws, state) == before
     kept = [unit for unit in users(0, 300) if arm_of(state.trial.id, unit, state.shares) == new]
-    assert set(before[new]) <= set(kept), "and those who had the candidate have it still"
+    assert before[new] <= set(kept), "and those who had the candidate have it still"
     assert "sample-ratio" not in watch(ws, TASK).looks[-1].reasons[new], "shares that changed are no mismatch"
+
+
+def columns(ws: Workspace, state: State) -> dict[str, set[str]]:
+    with Count(ws, state.trial) as count:
+        count.update()
+        return {arm: set(count.column(arm, "failed")) for arm in state.trial.arms}
 
 
 def test_several_candidates_are_taken_away_one_by_one(ws: Workspace) -> None:
@@ -151,11 +180,11 @@ def test_cuped_takes_out_what_users_were_like_before(ws: Workspace) -> None:
     slow = {user: chance.gauss(100, 30) for user in users(0, 400)}
     state = trial(ws, Policy("latency_ms", non_inferiority(5, better="lower")))
     (new,) = state.trial.candidates
-    assert adjusted(ws, state.trial, new) is None, "nobody was there before"
+    assert adjusted(ws, state, new) is None, "nobody was there before"
     for user, usual in slow.items():
         for at in (BEGAN - 1000, BEGAN + 10):
             serve(ws, [user], lambda arm, c, usual=usual: (False, max(1.0, usual + c.gauss(0, 5)), None), chance, at=at)
-    found = adjusted(ws, state.trial, new)
+    found = adjusted(ws, state, new)
     assert found is not None and found.reduction > 0.9
     assert found.difference.high - found.difference.low < 0.4 * (found.plain.high - found.plain.low)
 
@@ -177,6 +206,84 @@ def test_the_history_survives_and_two_who_decide_are_told_apart(ws: Workspace) -
             change_shares(ws, again, shares, "", BEGAN + 3)
     end(ws, again, "stopped", "enough", BEGAN + 4)
     assert followed.running() is None and states(ws, TASK)[0].reason == "enough"
+
+
+def test_who_had_no_share_does_not_come_back(ws: Workspace) -> None:
+    state = trial(ws, NO_MORE_FAILURES, share=0.3, candidates=2)
+    one, other = state.trial.candidates
+    with pytest.raises(InputError, match="No candidate would be left"):
+        change_shares(ws, state, with_shares(state, {one: 0.0, other: 0.0}), "", BEGAN + 1)
+    with pytest.raises(InputError, match="compared with nobody"):
+        change_shares(ws, state, with_shares(state, {one: 0.7}), "", BEGAN + 1)
+    state = change_shares(ws, state, with_shares(state, {one: 0.0}), "out", BEGAN + 1)
+    with pytest.raises(InputError, match="is out of this trial"):
+        change_shares(ws, state, with_shares(state, {one: 0.3}), "", BEGAN + 2)
+    end(ws, state, "stopped", "", BEGAN + 3)
+    with pytest.raises(InputError, match="compared with nobody"):
+        begin(ws, state.trial, {state.trial.incumbent: 0.0, one: 0.5, other: 0.5})
+
+
+def test_a_candidate_that_is_out_wins_nothing(ws: Workspace) -> None:
+    state, chance = trial(ws, BETTER, share=0.3, candidates=2, promotes=True, planned=600), random.Random(3)
+    good = state.trial.candidates[0]
+    serve(ws, users(0, 600), lambda arm, c: (False, 10, float(c.random() < (0.9 if arm == good else 0.4))), chance)
+    change_shares(ws, state, with_shares(state, {good: 0.0}), "asked for by support", BEGAN + 20)
+    state = watch(ws, TASK)
+    assert state.running and state.shares[good] == 0 and live_variant(ws, TASK).digest == state.trial.incumbent
+    assert "taken out by hand" in state.looks[-1].reasons[good]
+
+
+def test_looks_that_tell_nothing_new_are_not_kept(ws: Workspace) -> None:
+    """Or a month of looks, all of which each look reads, would be 86,400 of them."""
+    trial(ws, NO_MORE_FAILURES)
+    chance, served = random.Random(4), 0
+    for more, kept in ((500, 1), (0, 1), (2, 1), (2, 1), (2, 2), (300, 3)):
+        serve(ws, users(served, more), lambda arm, c: (False, 10, None), chance)
+        served += more
+        state = watch(ws, TASK)
+        assert sum(state.looks[-1].units.values()) == served, "what is shown is of now"
+        assert len(states(ws, TASK)[0].looks) == kept
+
+
+def test_a_watcher_outlives_whatever_goes_wrong_in_a_look(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, chance = trial(ws, NO_MORE_FAILURES), random.Random(1)
+    bad = state.trial.candidates[0]
+    serve(ws, users(0, 800), lambda arm, c: (c.random() < (0.4 if arm == bad else 0.01), 10, None), chance)
+    said, looks, ended = [], 0, threading.Event()
+
+    def fails_twice(ws: Workspace, task: str) -> State:
+        nonlocal looks
+        looks += 1
+        if looks < 3:
+            raise RuntimeError("no such luck")
+        return watch(ws, task)
+
+    def tell(line: str) -> None:
+        said.append(line)
+        if "rolled back" in line:
+            ended.set()
+
+    monkeypatch.setattr(watching, "watch", fails_twice)
+    watcher = watching.Watcher(ws, [TASK], every=0.02, tell=tell)
+    try:
+        assert ended.wait(30)
+    finally:
+        watcher.close()
+    assert said[0].endswith("RuntimeError: no such luck") and len(said) == 2, "the same is told once"
+
+
+def test_a_watcher_says_that_a_candidate_may_go_live(ws: Workspace) -> None:
+    state, chance = trial(ws, BETTER, planned=800), random.Random(2)
+    (good,) = state.trial.candidates
+    serve(ws, users(0, 900), lambda arm, c: (False, 10, float(c.random() < (0.8 if arm == good else 0.4))), chance)
+    heard = threading.Event()
+    said: list[str] = []
+    watcher = watching.Watcher(ws, [TASK], every=0.02, tell=lambda line: (said.append(line), heard.set()))
+    try:
+        assert heard.wait(30)
+    finally:
+        watcher.close()
+    assert said == ["trial of 'assistant': assistant@2 may go live: windlass canary promote assistant assistant@2"]
 
 
 def test_what_is_promoted_meanwhile_stops_the_trial(ws: Workspace) -> None:
@@ -218,20 +325,6 @@ def test_thompson_shares_follow_rewards_above_a_floor() -> None:
         thompson_shares({"a": Tally(), "b": Tally()}, floor=0.5)
     with pytest.raises(InputError, match="between 0 and 1"):
         thompson_shares({"a": Tally.of([5.0]), "b": Tally()}, floor=0.1)
-
-
-def test_logged_propensities_undo_the_bias_of_the_search() -> None:
-    """Rewards grow with time while a bandit shifts to `b`: its plain mean is too high, the weighted one is not."""
-    chance, rows = random.Random(8), []
-    for step in range(20_000):
-        share = 0.1 + 0.8 * step / 20_000
-        arm = "b" if chance.random() < share else "a"
-        rows.append((arm, float(chance.random() < 0.2 + 0.6 * step / 20_000), share if arm == "b" else 1 - share))
-    plain = [reward for arm, reward, _ in rows if arm == "b"]
-    assert sum(plain) / len(plain) > 0.57
-    assert earned(rows)["b"] == pytest.approx(0.5, abs=0.02) == earned(rows)["a"]
-    with pytest.raises(InputError, match="propensity"):
-        earned([("a", 1.0, 0.0)])
 
 
 def test_a_bandit_finds_the_better_arm(ws: Workspace) -> None:

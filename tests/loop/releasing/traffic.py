@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from windlass.core.artifacts import Artifact
 from windlass.core.records import ScoreRecord, SpanRecord
 from windlass.core.workspace import Workspace
+from windlass.evaluate.moments import Moments
 from windlass.evaluate.policy import Policy
-from windlass.loop.releasing.measuring import UNIT
+from windlass.loop.releasing.measuring import UNIT, Seen
 from windlass.loop.releasing.releases import promote
 from windlass.loop.releasing.routing import assigned
 from windlass.loop.releasing.trial import State, Trial, begin, new_id
@@ -67,3 +68,13 @@ def serve(
     ws.store.add_spans(spans)
     for score in scores:
         ws.store.add_score(score)
+
+
+def seen_of(values: Mapping[str, Mapping[str, Mapping[str, float]]], propensity: float = 1.0) -> Seen:
+    """Arm -> unit -> metric -> value, as a count of them."""
+    sums: dict[str, dict[str, Moments]] = {arm: {} for arm in values}
+    for arm, units in values.items():
+        for said in units.values():
+            for metric, value in said.items():
+                sums[arm][metric] = sums[arm].get(metric, Moments()) + Moments.of(value, propensity)
+    return Seen({arm: len(units) for arm, units in values.items()}, dict.fromkeys(values, 0), sums)

@@ -3,12 +3,12 @@
 The share of an arm is the probability that it is the best one, under Beta posteriors of rewards from 0 to 1 (Thompson
 1933; Chapelle & Li, NIPS 2011), drawn to the floor so that every arm is seen for as long as it runs. Shares are changed
 now and then and logged with each call as its propensity, so that what was earned can be estimated without the bias that
-looking for the best brings (inverse propensity weighting; Horvitz & Thompson 1952).
+looking for the best brings (`evaluate.moments`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -31,14 +31,3 @@ def thompson_shares(rewards: Mapping[str, Tally], *, floor: float, seed: int = 0
     best = np.bincount(drawn.argmax(axis=1), minlength=len(arms)) / DRAWS
     shares = floor + (1 - floor * len(arms)) * best
     return dict(zip(arms, (shares / shares.sum()).tolist()))
-
-
-def earned(values: Sequence[tuple[str, float, float]]) -> dict[str, float]:
-    """Arm -> mean reward, self-normalised, from (arm, reward, propensity): each call counts by how unlikely it was."""
-    found: dict[str, tuple[float, float]] = {}
-    for arm, reward, propensity in values:
-        if not 0 < propensity <= 1:
-            raise InputError(f"A propensity of {propensity:g} cannot be.")
-        sums, weights = found.get(arm, (0.0, 0.0))
-        found[arm] = sums + reward / propensity, weights + 1 / propensity
-    return {arm: sums / weights for arm, (sums, weights) in found.items()}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from windlass.core.records import TraceSummary
 from windlass.core.workspace import Workspace
+from windlass.evaluate.moments import Moments
 from windlass.evaluate.online import Tally
 from windlass.loop.releasing.trial import Trial
 
@@ -17,47 +18,18 @@ _PAGE = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the traces of a trial hold, by arm and unit."""
+    """What the calls of a trial add up to, by arm. A unit stands for one value, the mean over its calls, and counts in
+    the arm where it was first: what it sees later is coloured by what it saw before."""
 
-    values: Mapping[str, Mapping[str, Mapping[str, float]]]
-    """Arm -> unit -> metric -> its mean over the unit's calls."""
+    units: Mapping[str, int]
     calls: Mapping[str, int]
+    sums: Mapping[str, Mapping[str, Moments]]
+    """Arm -> metric -> its values, one for each unit that has one."""
 
-    @property
-    def units(self) -> dict[str, int]:
-        return {arm: len(units) for arm, units in self.values.items()}
-
-    def column(self, arm: str, metric: str) -> dict[str, float]:
-        """Unit -> value, of those that have one."""
-        return {unit: found[metric] for unit, found in self.values[arm].items() if metric in found}
-
-    def tallies(self, arm: str, metrics: tuple[str, ...]) -> dict[str, Tally]:
-        return {metric: Tally.of(list(self.column(arm, metric).values())) for metric in metrics}
-
-
-def seen(ws: Workspace, trial: Trial) -> Seen:
-    """Everything since the trial began. A unit that was moved from one arm to another counts where it was first: what
-    it sees later is coloured by what it saw before."""
-    ws.recorder.flush()
-    sums: dict[str, dict[str, dict[str, list[float]]]] = {arm: {} for arm in trial.arms}
-    calls = dict.fromkeys(trial.arms, 0)
-    first: dict[str, str] = {}
-    for trace in _oldest_first(ws, trial):
-        said = trace.root.attributes
-        arm, unit = said.get(ARM), said.get(UNIT)
-        if said.get(TRIAL) != trial.id or arm not in sums or unit is None:
-            continue
-        calls[arm] += 1
-        if first.setdefault(unit, arm) != arm:
-            continue
-        unit_sums = sums[arm].setdefault(unit, {})
-        for metric, value in values_of(trace).items():
-            unit_sums.setdefault(metric, []).append(value)
-    means = {
-        arm: {unit: {metric: sum(some) / len(some) for metric, some in found.items()} for unit, found in units.items()}
-        for arm, units in sums.items()
-    }
-    return Seen(means, calls)
+    def tallies(self, arm: str, metrics: tuple[str, ...], *, weighted: bool = False) -> dict[str, Tally]:
+        """`weighted`: each unit by one over the share that its arm had when it came."""
+        sums = {metric: self.sums[arm].get(metric, Moments()) for metric in metrics}
+        return {metric: one.weighted() if weighted else one.tally() for metric, one in sums.items()}
 
 
 def before(ws: Workspace, trial: Trial, metric: str, seconds: float = 14 * 86_400) -> dict[str, float]:
@@ -78,10 +50,6 @@ def values_of(trace: TraceSummary) -> dict[str, float]:
     if trace.cost_usd is not None:
         found["cost_usd"] = trace.cost_usd
     return found
-
-
-def _oldest_first(ws: Workspace, trial: Trial) -> list[TraceSummary]:
-    return list(_pages(ws, trial.task, trial.began))[::-1]
 
 
 def _pages(ws: Workspace, task: str, since: float) -> Iterator[TraceSummary]:

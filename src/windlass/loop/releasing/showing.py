@@ -2,55 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from windlass.core.errors import InputError
 from windlass.core.tables import table
 from windlass.core.workspace import Workspace
 from windlass.evaluate.statistics.cuped import Adjusted, cuped
-from windlass.loop.releasing.measuring import before, seen
-from windlass.loop.releasing.trial import State, Trial
+from windlass.loop.releasing.counting import Count
+from windlass.loop.releasing.measuring import before
+from windlass.loop.releasing.trial import Looked, State
 from windlass.loop.text import ago
 
 ENOUGH = 0.5
 """Share of the users of each arm that must be known from before, for CUPED to say anything."""
+WEIGHTED = (
+    "Shares changed on the way: believe the weighted means, in which each user counts by one over the share that the "
+    "variant had when he came. As it came, the mean of a variant that grew while users became happier is too high."
+)
 
 
 def rendered(ws: Workspace, state: State) -> str:
     trial, last = state.trial, state.looks[-1] if state.looks else None
+    metrics = list(dict.fromkeys([*trial.policy.metrics, *([trial.reward] if trial.reward else [])]))
     rows = []
     for arm in trial.arms:
-        record = ws.store.artifact(arm)
         decision = "live" if arm == trial.incumbent else (last.decisions.get(arm, "") if last else "")
-        values = [_value(state, arm, metric) for metric in trial.policy.metrics]
+        values = [_mean(last, arm, metric) for metric in metrics]
         units = f"{last.units[arm]:,}" if last else ""
-        rows.append([record.ref if record else arm[:12], f"{state.shares[arm]:.1%}", units, *values, decision])
-    head = ["variant", "share", "users", *trial.policy.metrics, ""]
+        rows.append([_ref(ws, arm), f"{state.shares[arm]:.1%}", units, *values, decision])
+    head = ["variant", "share", "users", *(name if state.steady else f"{name}, weighted" for name in metrics), ""]
     ended = f", {state.outcome} {ago(state.ended)}" if state.outcome and state.ended else ""
     lines = [
         f"{trial.kind} of '{trial.task}' ({trial.id}), began {ago(trial.began)}{ended}; {len(state.looks):,} looks, "
         f"planned for {trial.planned:,} users.",
         table(head, rows, right=range(1, len(head) - 1)),
     ]
+    if last is not None and not state.steady:
+        came = [[_ref(ws, arm), *(_as_it_came(last, arm, metric) for metric in metrics)] for arm in trial.arms]
+        lines += [WEIGHTED, table(["variant", *(f"{name}, as it came" for name in metrics)], came, right=range(1, 9))]
     if state.reason:
         lines.append(state.reason)
     elif last is not None:
-        lines += [last.reasons[one] for one in trial.candidates]
+        lines += [f"{_ref(ws, one)}: {last.reasons[one]}" for one in trial.candidates]
+    else:
+        lines.append("Nobody has looked yet: `windlass serve` does, every half minute, and `windlass canary look`.")
     return "\n\n".join(lines)
 
 
-def _value(state: State, arm: str, metric: str) -> str:
-    tally = state.looks[-1].metrics[arm].get(metric) if state.looks else None
+def _ref(ws: Workspace, digest: str) -> str:
+    record = ws.store.artifact(digest)
+    return record.ref if record else digest[:12]
+
+
+def _mean(look: Looked | None, arm: str, metric: str) -> str:
+    """With the interval at any look, where there are enough users for one."""
+    said: Mapping[str, Any] | None = None if look is None else look.means.get(arm, {}).get(metric)
+    if look is None or said is None:
+        return "" if look is None else _as_it_came(look, arm, metric)
+    if said["low"] is None or said["high"] is None:
+        return f"{said['estimate']:.4g}"
+    return f"{said['estimate']:.4g} [{said['low']:.4g}, {said['high']:.4g}]"
+
+
+def _as_it_came(look: Looked, arm: str, metric: str) -> str:
+    tally = look.metrics[arm].get(metric)
     return f"{tally['mean']:.4g}" if tally and tally["n"] else ""
 
 
-def adjusted(ws: Workspace, trial: Trial, candidate: str) -> Adjusted | None:
+def adjusted(ws: Workspace, state: State, candidate: str) -> Adjusted | None:
     """The difference on the primary metric, once without what users were like before (CUPED). None where too few of
-    them were there before. It holds for one look, planned beforehand: looked at again and again it promises nothing."""
-    metric, found = trial.policy.primary, seen(ws, trial)
-    history = before(ws, trial, metric)
+    them were there before, and where shares changed on the way, so that the arms' users differ in more than chance. It
+    holds for one look, planned beforehand: looked at again and again it promises nothing."""
+    trial, metric = state.trial, state.trial.policy.primary
+    history = before(ws, trial, metric) if state.steady else {}
     if not history:
         return None
     mean = sum(history.values()) / len(history)
-    sides = [found.column(arm, metric) for arm in (trial.incumbent, candidate)]
+    with Count(ws, trial) as count:
+        count.update()
+        sides = [count.column(arm, metric) for arm in (trial.incumbent, candidate)]
     known = [sum(unit in history for unit in side) for side in sides]
     if any(n < 2 or n < ENOUGH * len(side) for n, side in zip(known, sides)):
         return None

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from windlass.core.errors import InputError, NotFound
+from windlass.core.records import Mark
 from windlass.core.workspace import Workspace
 from windlass.evaluate.gate import Rule
 from windlass.evaluate.policy import Policy
@@ -42,6 +43,8 @@ class Trial:
     promotes: bool = False
     """Whether a candidate that passes goes live by itself."""
     began: float = 0.0
+    after: Mark = field(default_factory=Mark)
+    """Where the store stood: the calls of the trial come after it."""
 
     @property
     def arms(self) -> list[str]:
@@ -58,9 +61,11 @@ class Looked:
     reasons: Mapping[str, str]
     units: Mapping[str, int]
     metrics: Mapping[str, Mapping[str, Mapping[str, float]]]
-    """Arm -> metric -> its tally."""
+    """Arm -> metric -> its tally, as the values came."""
     differences: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Candidate -> metric -> the interval that it was decided on."""
+    means: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Arm -> metric -> the interval of its mean; weighted where shares had changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,16 @@ class State:
     @property
     def running(self) -> bool:
         return self.outcome is None
+
+    @property
+    def steady(self) -> bool:
+        """Whether each arm had one share all along. Else means as they came are misleading: they are weighted."""
+        return len(self.changes) < 2
+
+    @property
+    def left(self) -> list[str]:
+        """The candidates that still get traffic."""
+        return [one for one in self.trial.candidates if self.shares[one] > 0]
 
 
 def stream(task: str) -> str:
@@ -116,7 +131,8 @@ def _folded(found: list[State], entries: Sequence[tuple[int, float, Any]]) -> li
         if entry["entry"] == "began":
             said = entry["trial"]
             policy, candidates = Policy.from_json(said["policy"]), tuple(said["candidates"])
-            trial = Trial(**{**said, "candidates": candidates, "policy": policy})
+            after = Mark(**said.get("after", {}))
+            trial = Trial(**{**said, "candidates": candidates, "policy": policy, "after": after})
             changes = [(at, entry["shares"], entry["reason"])]
             found.append(State(trial, entry["shares"], changes=changes, last=identifier))
         else:
@@ -163,6 +179,11 @@ def begin(ws: Workspace, trial: Trial, shares: Mapping[str, float], reason: str 
             f"Stop it first: windlass canary stop {trial.task}",
         )
     _check(trial, shares)
+    if not all(shares.values()):
+        raise InputError(
+            "An arm without a share is compared with nobody.", "Give the candidates shares above 0, and below 1 in all."
+        )
+    trial = replace(trial, after=ws.store.mark())
     entry = {
         "entry": "began",
         "trial": {**asdict(trial), "policy": trial.policy.to_json(), "candidates": list(trial.candidates)},
@@ -174,7 +195,21 @@ def begin(ws: Workspace, trial: Trial, shares: Mapping[str, float], reason: str 
 
 
 def change_shares(ws: Workspace, state: State, shares: Mapping[str, float], reason: str, at: float) -> State:
+    """A candidate whose share becomes 0 is out, and does not come back: users who came meanwhile could not have got it,
+    so there is nothing to compare them with. Raises `InputError` for that, and where nobody is left to compare with."""
     _check(state.trial, shares)
+    if back := [one for one in state.trial.candidates if shares[one] > 0 and state.shares[one] == 0]:
+        raise InputError(
+            f"{back[0][:12]} is out of this trial: it had no share for a while.",
+            f"Stop the trial, and begin another: windlass canary stop {state.trial.task}",
+        )
+    if shares[state.trial.incumbent] == 0:
+        raise InputError(
+            "With all of the users a variant is compared with nobody.",
+            f"Make it live: windlass canary promote {state.trial.task} VARIANT",
+        )
+    if not any(shares[one] for one in state.trial.candidates):
+        raise InputError("No candidate would be left.", f"End the trial: windlass canary stop {state.trial.task}")
     entry = {"entry": "shares", "shares": dict(shares), "reason": reason}
     ws.store.append(stream(state.trial.task), entry, after=state.last, at=at)
     return must_run(ws, state.trial.task)

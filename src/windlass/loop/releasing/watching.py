@@ -1,8 +1,9 @@
 """Looks at a trial, and what follows from them: a guard that is violated ends it, and what passes may go live.
 
-Every look is valid however many came before (`evaluate.online`). NO-GO for a candidate, which is a guard or a limit
-shown to be violated or a candidate shown to be no better, takes its traffic away at once. GO promotes it where the
-trial says so. A share that does not arrive as it was meant (sample-ratio mismatch) decides nothing.
+Every look is valid however many came before (`evaluate.online`), and counts only what is new (`counting`). NO-GO for a
+candidate, which is a guard or a limit shown to be violated or a candidate shown to be no better, takes its traffic away
+at once. GO promotes it where the trial says so. A share that does not arrive as it was meant (sample-ratio mismatch)
+decides nothing.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from windlass.core.errors import InputError, WindlassError, WorkspaceBusy
 from windlass.core.workspace import Workspace
 from windlass.evaluate.gate import Verdict
 from windlass.evaluate.online import Tally, look
+from windlass.evaluate.statistics.sequences import tally_sequence
 from windlass.loop.releasing.bandit import thompson_shares
-from windlass.loop.releasing.measuring import Seen, seen
+from windlass.loop.releasing.counting import seen
+from windlass.loop.releasing.measuring import Seen
 from windlass.loop.releasing.releases import live, promote
 from windlass.loop.releasing.trial import (
     Looked,
@@ -32,11 +36,14 @@ from windlass.loop.releasing.trial import (
 Clock = Callable[[], float]
 LEAST_CHANGE = 0.02
 """A bandit's shares are changed when one of them would change by more than this."""
+GROWTH = 1.01
+"""A look that says the same as the last one is kept when so many times as many users came: as many looks are kept of a
+trial of a month as of one of a day, nearly."""
 
 
 def watch(ws: Workspace, task: str, *, clock: Clock = time.time) -> State:
-    """One look, kept in the history, and what follows from it. Raises `NotFound` where no trial runs, `WorkspaceBusy`
-    where another process decided at the same time."""
+    """One look, kept in the history where it tells something new, and what follows from it. Raises `NotFound` where no
+    trial runs, `WorkspaceBusy` where another process decided at the same time."""
     state = must_run(ws, task)
     trial = state.trial
     now = live(ws, task)
@@ -44,35 +51,64 @@ def watch(ws: Workspace, task: str, *, clock: Clock = time.time) -> State:
         if now is not None and now.reason.startswith(_mark(trial)):  # killed between the promotion and this note of it
             return end(ws, state, "promoted", now.reason.removeprefix(_mark(trial)), clock(), now.variant)
         return end(ws, state, "stopped", "what is live was changed meanwhile", clock())
-    found = seen(ws, trial)
-    verdicts = {candidate: verdict(trial, state, found, candidate) for candidate in trial.candidates}
-    state = note_look(ws, state, _looked(trial, found, verdicts, clock()))
-    out = [candidate for candidate, said in verdicts.items() if said.decision == "NO-GO" and state.shares[candidate]]
+    found, verdicts = _now(ws, state)
+    looked = _looked(state, found, verdicts, clock())
+    state = note_look(ws, state, looked) if _tells(state, looked) else replace(state, looks=[*state.looks, looked])
+    out = [one for one in state.left if verdicts[one].decision == "NO-GO"]
     if out:
         return _without(ws, state, out, verdicts, clock())
-    won = [candidate for candidate, said in verdicts.items() if said.decision == "GO"]
+    won = [one for one in state.left if verdicts[one].decision == "GO"]
     if won and trial.promotes:
-        winner = max(won, key=lambda one: _reward(trial, found, one))
+        winner = max(won, key=lambda one: _reward(state, found, one))
         return promote_winner(ws, state, winner, verdicts[winner].reason, clock())
     if trial.kind == "bandit":
         return _shared_out(ws, state, found, clock())
     return state
 
 
-def verdict(trial: Trial, state: State, found: Seen, candidate: str) -> Verdict:
-    """Candidate against incumbent, on what there is now."""
+def peek(ws: Workspace, state: State, *, clock: Clock = time.time) -> State:
+    """The trial with a look of now, which is neither kept nor acted upon."""
+    found, verdicts = _now(ws, state)
+    return replace(state, looks=[*state.looks, _looked(state, found, verdicts, clock())])
+
+
+def _now(ws: Workspace, state: State) -> tuple[Seen, dict[str, Verdict]]:
+    found = seen(ws, state.trial)
+    return found, {one: verdict(state, found, one) for one in state.trial.candidates}
+
+
+def _tells(state: State, looked: Looked) -> bool:
+    """Whether a look is worth keeping beside the last one that was."""
+    last = state.looks[-1] if state.looks else None
+    if last is None or last.decisions != looked.decisions or state.changes[-1][0] >= last.at:
+        return True
+    return sum(looked.units.values()) >= GROWTH * sum(last.units.values()) > 0 or not any(last.units.values())
+
+
+def verdict(state: State, found: Seen, candidate: str) -> Verdict:
+    """Candidate against incumbent, on what there is now; weighted where shares changed on the way."""
+    trial = state.trial
+    if state.shares[candidate] == 0:
+        return _as_it_left(state, candidate)
     metrics = trial.policy.metrics
-    sides = [found.tallies(arm, metrics) for arm in (trial.incumbent, candidate)]
+    sides = [found.tallies(arm, metrics, weighted=not state.steady) for arm in (trial.incumbent, candidate)]
     for metric, rule in {trial.policy.primary: trial.policy.rule, **trial.policy.guards}.items():
         if rule.relative and (sides[0][metric].n < 2 or sides[0][metric].mean <= 0):
             return Verdict("INCONCLUSIVE", f"The incumbent has no {metric} yet that a share could be taken of.")
     weights = state.shares[trial.incumbent], state.shares[candidate]
     whole = sum(weights)
     # Arms whose shares changed on the way have no one share that they could be held to.
-    steady = len(state.changes) == 1 and min(weights) > 0
     units = (found.units[trial.incumbent], found.units[candidate])
-    meant = (weights[0] / whole, weights[1] / whole) if steady else _as_arrived(units)
+    meant = (weights[0] / whole, weights[1] / whole) if state.steady else _as_arrived(units)
     return look(trial.policy, *sides, planned=max(2, trial.planned), units=units, shares=meant)
+
+
+def _as_it_left(state: State, candidate: str) -> Verdict:
+    """What the last look said of a candidate that is out."""
+    said = state.looks[-1] if state.looks else None
+    if said is None or said.decisions.get(candidate) != "NO-GO":
+        return Verdict("INCONCLUSIVE", "It was taken out by hand.")
+    return Verdict("NO-GO", said.reasons[candidate])
 
 
 def _as_arrived(units: tuple[int, int]) -> tuple[float, float]:
@@ -84,8 +120,7 @@ def _without(ws: Workspace, state: State, out: list[str], verdicts: dict[str, Ve
     """Takes their traffic away; the last candidate ends the trial."""
     trial = state.trial
     reason = " ".join(f"{_name(ws, one)}: {_why(verdicts[one])}" for one in out)
-    left = [one for one in trial.candidates if one not in out and state.shares[one] > 0]
-    if not left:
+    if not set(state.left) - set(out):
         return end(ws, state, "rolled back", reason, at)
     shares = {arm: 0.0 if arm in out else share for arm, share in state.shares.items()}
     shares[trial.incumbent] = 1 - sum(share for arm, share in shares.items() if arm != trial.incumbent)
@@ -115,20 +150,28 @@ def _shared_out(ws: Workspace, state: State, found: Seen, at: float) -> State:
     return change_shares(ws, state, shares, "Thompson sampling", at)
 
 
-def _looked(trial: Trial, found: Seen, verdicts: dict[str, Verdict], at: float) -> Looked:
-    metrics = dict.fromkeys([*trial.policy.metrics, *([trial.reward] if trial.reward else [])])
+def _looked(state: State, found: Seen, verdicts: dict[str, Verdict], at: float) -> Looked:
+    trial = state.trial
+    metrics = tuple(dict.fromkeys([*trial.policy.metrics, *([trial.reward] if trial.reward else [])]))
     return Looked(
         at,
         {one: said.decision for one, said in verdicts.items()},
         {one: said.reason for one, said in verdicts.items()},
         found.units,
-        {
-            arm: {name: tally.to_json() for name, tally in found.tallies(arm, tuple(metrics)).items()}
-            for arm in trial.arms
-        },
+        {arm: {name: one.to_json() for name, one in found.tallies(arm, metrics).items()} for arm in trial.arms},
         {
             one: {metric: part.interval.to_json() for metric, part in said.checks if part.interval is not None}
             for one, said in verdicts.items()
+        },
+        {
+            arm: {
+                name: tally_sequence(
+                    one.n, one.mean, one.variance, trial.policy.rule.level, planned=max(2, trial.planned // 2)
+                ).to_json()
+                for name, one in found.tallies(arm, metrics, weighted=not state.steady).items()
+                if one.n
+            }
+            for arm in trial.arms
         },
     )
 
@@ -139,9 +182,10 @@ def _why(said: Verdict) -> str:
     return " ".join(bad) or said.reason
 
 
-def _reward(trial: Trial, found: Seen, arm: str) -> float:
-    tally: Tally = found.tallies(arm, (trial.policy.primary,))[trial.policy.primary]
-    return tally.mean if trial.policy.rule.better == "higher" else -tally.mean
+def _reward(state: State, found: Seen, arm: str) -> float:
+    policy = state.trial.policy
+    tally: Tally = found.tallies(arm, (policy.primary,), weighted=not state.steady)[policy.primary]
+    return tally.mean if policy.rule.better == "higher" else -tally.mean
 
 
 def _name(ws: Workspace, digest: str) -> str:
@@ -150,10 +194,14 @@ def _name(ws: Workspace, digest: str) -> str:
 
 
 class Watcher:
-    """Looks at the running trials of some tasks every so often, from a thread of its own, until it is closed."""
+    """Looks at the running trials of some tasks every so often, from a thread of its own, until it is closed.
+
+    Whatever goes wrong in one look is told, once, and the next look comes all the same: a guard that nobody looks at
+    any more protects nobody."""
 
     def __init__(self, ws: Workspace, tasks: list[str], *, every: float = 30.0, tell: Callable[[str], object]) -> None:
         self._ws, self._tasks, self._every, self._tell = ws, tasks, every, tell
+        self._told: dict[str, str] = {}
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="windlass-trials", daemon=True)
         self._thread.start()
@@ -166,14 +214,34 @@ class Watcher:
         while not self._closed.wait(self._every):
             for task in self._tasks:
                 try:
-                    if running(self._ws, task) is not None:
-                        state = watch(self._ws, task)
-                        if not state.running:
-                            self._tell(f"trial of '{task}' {state.outcome}: {state.reason}")
+                    before = running(self._ws, task)
+                    if before is not None:
+                        self._say(task, news(self._ws, before, watch(self._ws, task)))
                 except WorkspaceBusy:
                     continue  # another process looked at the same time
                 except WindlassError as error:
-                    self._tell(f"trial of '{task}' cannot be looked at: {error.message}")
+                    self._say(task, f"trial of '{task}' cannot be looked at: {error.message}")
+                except Exception as error:  # noqa: BLE001 - or the thread would end, and with it all guards
+                    self._say(task, f"trial of '{task}' cannot be looked at: {type(error).__name__}: {error}")
+
+    def _say(self, task: str, line: str) -> None:
+        if line and self._told.get(task) != line:
+            self._told[task] = line
+            self._tell(line)
+
+
+def news(ws: Workspace, before: State, now: State) -> str:
+    """What a look has changed, in one line for whoever reads the log of a server; empty: nothing."""
+    task, look_now = now.trial.task, now.looks[-1] if now.looks else None
+    if not now.running:
+        return f"trial of '{task}' {now.outcome}: {now.reason}"
+    if gone := [one for one in before.left if one not in now.left]:
+        return f"trial of '{task}' goes on without {', '.join(_name(ws, one) for one in gone)}: {now.changes[-1][2]}"
+    passed = [one for one in now.left if look_now is not None and look_now.decisions.get(one) == "GO"]
+    if passed:
+        names = ", ".join(_name(ws, one) for one in passed)
+        return f"trial of '{task}': {names} may go live: windlass canary promote {task} {names.partition(',')[0]}"
+    return ""
 
 
 def with_shares(state: State, candidates: dict[str, float]) -> dict[str, float]:

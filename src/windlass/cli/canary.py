@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     start = verbs.add_parser("start", help="begin a trial")
     start.add_argument("task")
-    start.add_argument("variants", nargs="+", metavar="VARIANT", help="a variant, or a prompt of the task")
+    start.add_argument("variants", nargs="+", metavar="VARIANT", help="a variant, a prompt of the task, or an index")
     start.add_argument("--share", type=float, default=0.1, help="of each variant; default: 0.1")
     start.add_argument("--policy", type=Path, metavar="FILE.toml", help="what a variant must show")
     start.add_argument("--planned", type=int, metavar="N", help="users in all; default: 2000")

@@ -2,6 +2,7 @@
 
 windlass promote assistant VARIANT --experiment EXPERIMENT    what an experiment found better than what is live
 windlass promote tone tone@2 --reason "asked for by support"  a prompt, or a variant, by decision of a person
+windlass promote assistant INDEX --reason "the first"         an index: what answers from it, fitted on its exam
 
 With an experiment, its verdict must be GO, it must have compared this variant with what is live, and nobody may have
 declared it invalid.
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("task", help="the task, such as 'assistant'")
-    parser.add_argument("variant", help="name, name@version or digest of a variant, or of a prompt of the task")
+    parser.add_argument(
+        "variant", help="name, name@version or digest of a variant, of a prompt of the task, or of an index"
+    )
     parser.add_argument("--experiment", help="the experiment that allows it")
     parser.add_argument("--reason", default="", help="kept with the release; needed without an experiment")
     add_option(parser)
@@ -48,10 +51,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def variant_of(ws: Workspace, task: str, ref: str) -> Artifact:
-    """A variant, or that which carries the task out with the prompt of this name."""
+    """A variant, or that which carries the task out with the prompt, or on the index, of this name."""
     from windlass.apply.prompts import artifact as prompts
 
     if prompts.is_reference(ref) and ":" in ref:
         return prompts.variant_of(ws, task, prompts.find(ws, ref))
     found = ws.artifacts.get(ref)
+    if found.kind == "index":
+        from windlass.loop.turning.candidate import variant_of_index
+
+        return variant_of_index(ws, found, task)
     return prompts.variant_of(ws, task, found) if found.kind == prompts.KIND else found

@@ -80,6 +80,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     limits.add_argument(
         "--seconds", type=listening.positive, default=600, metavar="N", help="longest answer (default: 600)"
     )
+    parser.add_argument(
+        "--look", type=listening.positive, default=30, metavar="N",
+        help="seconds between two looks at a trial of what is served (`windlass canary`; default: 30)",
+    )  # fmt: skip
     add_option(parser)
 
 
@@ -103,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
             print("Loading models …", flush=True)
             app, lineup = _compose(workspace, args, host, key, keys)
             if workspace is not None:
-                stack.enter_context(contextlib.closing(_watcher(workspace, lineup)))
+                stack.enter_context(contextlib.closing(_watcher(workspace, lineup, args.look)))
             greeting = _greeting(server.url(listener, tls), lineup, key is not None or keyed, workspace is not None)
             cut_off = server.run(
                 app, listener, tls=tls, drain=args.drain, linger=args.linger,
@@ -170,13 +174,13 @@ def _compose(
     return app, lineup
 
 
-def _watcher(workspace: Workspace, lineup: Lineup) -> Watcher:
+def _watcher(workspace: Workspace, lineup: Lineup, every: float) -> Watcher:
     """Looks at trials of what is served."""
     from windlass.loop.releasing.routing import Routed
     from windlass.loop.releasing.watching import Watcher
 
     tasks = [name for name, model in lineup.models.items() if isinstance(model, Routed)]
-    return Watcher(workspace, tasks, tell=lambda line: print(line, flush=True))
+    return Watcher(workspace, tasks, every=every, tell=lambda line: print(line, flush=True))
 
 
 def _greeting(url: str, lineup: Lineup, keyed: bool, studio: bool) -> str:

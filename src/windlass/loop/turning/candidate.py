@@ -30,6 +30,7 @@ from windlass.core.workspace import Workspace
 from windlass.evaluate.exam.items import ExamItem, load_items
 from windlass.evaluate.metrics.retrieval import judged_ranks, ndcg
 from windlass.evaluate.statistics.paired import paired_difference
+from windlass.loop.assistants.assemble import load_embedder
 from windlass.loop.assistants.variant import VariantSpec, make_variant, parts, read_variant
 from windlass.loop.harvesting.harvest import HarvestItem, check_leak, load_harvest
 
@@ -70,6 +71,16 @@ def first_variant(
     opened = HybridIndex.open(index, embedder, None, spec.settings.search)
     settings = fit_abstention(opened, spec.settings, load_items(exam, "dev"))
     return make_variant(ws, replace(spec, settings=settings), index, card={"recipe": "first", "exam": exam.digest})
+
+
+def variant_of_index(ws: Workspace, index: Artifact, task: str = "assistant") -> Artifact:
+    """What answers from an index that was just built: fitted on the exam that it was built with, or with the default
+    settings where it was built without. Raises `InputError` for an index whose embedder is not there."""
+    spec = VariantSpec(task=task)
+    exam = next((digest for role, digest in index.record.parents if role == "exam"), None)
+    if exam is None:
+        return make_variant(ws, spec, index, name=task)
+    return first_variant(ws, index, ws.artifacts.get(exam), load_embedder(index), spec=spec)
 
 
 def make_candidate(

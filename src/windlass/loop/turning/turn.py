@@ -48,6 +48,14 @@ class Plan:
     canary: float | None = None
     """The share of users that get what passed, until they show that it does no harm; None: it goes live at once."""
 
+    def __post_init__(self) -> None:
+        if self.finalists < 1:
+            raise InputError(f"{self.finalists} finalists are none.", "Give at least 1.")
+        if self.canary is not None and not 0 < self.canary < 1:
+            raise InputError(
+                f"A canary gets a share between 0 and 1 of the users, not {self.canary:g}.", "Give 0.1, say."
+            )
+
 
 def turn_assistant(
     ws: Workspace,

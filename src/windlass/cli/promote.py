@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("task", help="the task, such as 'assistant'")
-    parser.add_argument(
-        "variant", help="name, name@version or digest of a variant, prompt of the task, or index"
-    )
+    parser.add_argument("variant", help="name, name@version or digest of a variant, prompt of the task, or index")
     parser.add_argument("--experiment", help="the experiment that allows it")
     parser.add_argument("--reason", default="", help="kept with the release; needed without an experiment")
     add_option(parser)

@@ -34,7 +34,7 @@ def live_variant(ws: Workspace, task: str) -> Artifact:
     if row is None:
         raise NotFound(
             f"Nothing is released for the task '{task}' yet.",
-            f'Release a first one, as `windlass demo` does: windlass promote {task} INDEX_OR_PROMPT --reason "the first"',
+            f'Release one, as `windlass demo` does: windlass promote {task} INDEX_OR_PROMPT --reason "the first"',
         )
     return ws.artifacts.get(row.variant)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import cast
 from urllib.parse import unquote, urlencode
 
 import pytest
@@ -18,10 +19,13 @@ from studio_seed import HOSTILE, Seeded, Site, seed
 
 from windlass.core import sqlite
 from windlass.core.errors import ProviderError
+from windlass.core.protocols import ChatModel
 from windlass.core.records import SpanRecord
 from windlass.core.trace import Recorder
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Message
 from windlass.core.workspace import Workspace
+from windlass.loop.ingesting import Wishes, opened_for_ingest
+from windlass.loop.living import LivingSettings, write_settings
 from windlass.studio.app import routes
 
 PAGES: dict[str, Callable[[Seeded], str]] = {
@@ -400,6 +404,29 @@ def test_a_full_house_says_so_and_frees_its_places(tmp_path: Path) -> None:
             go.set()
             assert [w.result().status_code for w in waiting] == [200] * 8
         assert post(client, "/ask", question="Why?").status_code == 200
+
+
+def test_a_browser_that_is_lost_gets_a_page_and_a_program_the_servers_answer(site: Site) -> None:
+    lost = site.client.get("/nowhere/<b>", headers={"Accept": "text/html,*/*"})
+    assert lost.status_code == 404 and "There is no page /nowhere/&lt;b&gt;." in lost.text and 'href="/"' in lost.text
+    for path, accept in (("/nowhere", "*/*"), ("/v1/nowhere", "text/html")):
+        answer = site.client.get(path, headers={"Accept": accept})
+        assert answer.status_code == 404 and "There is no page" not in answer.text
+
+
+def test_the_overview_counts_living_indexes(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "pump.md").write_text("# Pump\n\nIt moves nine litres.\n")
+    with Workspace(tmp_path) as ws:
+        with opened_for_ingest(ws, "manual", Wishes([tmp_path / "docs"], embedder="hashing")) as into:
+            into.ingest()
+        write_settings(ws, "broken", LivingSettings(where="gone", digest="0" * 64))
+        app = Starlette(routes=routes(ws, {"assistant": cast(ChatModel, object())}))
+        page = TestClient(app, base_url="http://127.0.0.1").get("/")
+        text = re.sub(r"<[^>]+>|\s+", " ", page.text)
+    assert page.status_code == 200
+    assert re.search(r"manual +1 +1 +[\d.]+ [kK]B +docs +", text), text
+    assert "There is no index at" in text and "answers from the living index" in text
 
 
 def test_the_routes_leave_the_api_alone(site: Site) -> None:

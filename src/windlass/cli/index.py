@@ -124,36 +124,34 @@ def _search(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from windlass.core.errors import WindlassError
     from windlass.core.tables import table
     from windlass.loop.embedders import called
-    from windlass.loop.living import ingested_at, living, settings_of, size_of
-    from windlass.loop.text import ago
-    from windlass.loop.text import size as in_units
+    from windlass.loop.living import held
+    from windlass.loop.text import ago, size
 
-    rows: list[list[object]] = []
-    faults = []
     with opened(args) as ws:
-        for name in living(ws):
-            settings = settings_of(ws, name)
-            if settings is None:
-                continue
-            counts: list[object] = [None, None, None]
-            try:
-                if (size := size_of(ws, name, settings)) is not None:
-                    counts = [size.documents, size.passages, in_units(size.bytes)]
-            except WindlassError as error:
-                faults.append(f"{name}: {error.message}")
-            roots = ", ".join(settings.roots)
-            lies = settings.where or "here"
-            rows.append([name, *counts, ago(ingested_at(ws, name)), called(settings.embedder), roots, lies])
-    if not rows:
+        found = held(ws)
+    if not found:
         print("No living index: windlass ingest FOLDER makes one.")
         return 0
+    rows = [
+        [
+            one.name,
+            one.documents,
+            one.passages,
+            None if one.bytes is None else size(one.bytes),
+            ago(one.ingested),
+            called(one.settings.embedder),
+            ", ".join(one.settings.roots),
+            one.settings.where or "here",
+        ]
+        for one in found
+    ]
     columns = ("name", "documents", "passages", "size", "last ingest", "embedder", "ingested from", "lies")
     print(table(columns, rows, right=(1, 2, 3)))
-    for fault in faults:
-        print(fault, file=sys.stderr)
+    faults = [one for one in found if one.fault]
+    for one in faults:
+        print(f"{one.name}: {one.fault}", file=sys.stderr)
     return int(bool(faults))
 
 

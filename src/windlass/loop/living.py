@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from windlass.apply.rag.chunking import ChunkSettings
@@ -22,7 +22,7 @@ from windlass.apply.rag.indexes.opening import AskedIndex, open_index
 from windlass.apply.rag.ingest.access import AccessRules
 from windlass.apply.rag.ingest.roots import holds
 from windlass.core.config import strict
-from windlass.core.errors import InputError, NotFound, Unsupported
+from windlass.core.errors import InputError, NotFound, Unsupported, WindlassError
 from windlass.core.files import exclusive, write_json
 from windlass.core.protocols import Embedder
 from windlass.core.workspace import Workspace
@@ -113,28 +113,40 @@ def write_settings(ws: Workspace, name: str, settings: LivingSettings) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class Held:
     """How much a living index holds, told without opening it for a search."""
 
-    documents: int
-    passages: int
-    bytes: int
+    name: str
+    settings: LivingSettings
+    ingested: float
+    """When the last ingest into it began, in seconds since 1970."""
+    documents: int | None = None
+    """None, as the next two, of an index in a database, which would have to be asked."""
+    passages: int | None = None
+    bytes: int | None = None
     """On the disk."""
+    fault: str = ""
+    """Why that cannot be told: it is damaged, or gone."""
 
 
-def size_of(ws: Workspace, name: str, settings: LivingSettings) -> Size | None:
-    """None for an index in a database, which would have to be asked. Raises `WindlassError` for one that is damaged or
-    whose folder is gone."""
-    folder = place_of(ws, name, settings)
-    if not isinstance(folder, Path):
-        return None
-    meta = describe(folder)
-    return Size(meta.documents, meta.passages, sum(file.stat().st_size for file in folder.iterdir() if file.is_file()))
-
-
-def ingested_at(ws: Workspace, name: str) -> float:
-    """When the last ingest into the index of that name began, in seconds since 1970."""
-    return (folder_of(ws, name) / SETTINGS).stat().st_mtime
+def held(ws: Workspace) -> list[Held]:
+    """All living indexes, the one that was ingested into last first."""
+    found = []
+    for name in living(ws):
+        settings = settings_of(ws, name)
+        if settings is None:
+            continue  # deleted a moment ago
+        one = Held(name, settings, (folder_of(ws, name) / SETTINGS).stat().st_mtime)
+        place = place_of(ws, name, settings)
+        if isinstance(place, Path):
+            try:
+                meta = describe(place)
+                size = sum(file.stat().st_size for file in place.iterdir() if file.is_file())
+                one = replace(one, documents=meta.documents, passages=meta.passages, bytes=size)
+            except WindlassError as error:
+                one = replace(one, fault=error.message)
+        found.append(one)
+    return found
 
 
 def open_living(ws: Workspace, name: str | None = None, embedder: Embedder | None = None) -> AskedIndex:

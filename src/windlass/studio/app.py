@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Mount, Route
+from starlette.types import Scope
 
+from windlass.core.errors import NotFound
 from windlass.core.protocols import ChatModel
 from windlass.core.workspace import Workspace
 from windlass.studio import (
@@ -25,7 +29,7 @@ from windlass.studio import (
     runs,
     traces,
 )
-from windlass.studio.web import Static, Studio
+from windlass.studio.web import Static, Studio, Visit
 
 
 def routes(ws: Workspace, models: Mapping[str, ChatModel]) -> list[BaseRoute]:
@@ -78,4 +82,17 @@ def routes(ws: Workspace, models: Mapping[str, ChatModel]) -> list[BaseRoute]:
         Route("/prompts/{ref}/try", studio.endpoint(prompt_trying.run, prompt_trying.MAX_BYTES), methods=["POST"]),
         Route("/review/{ref}/label", studio.endpoint(review.store), methods=["POST"]),
         Mount("/static", Static(), name="studio-static"),
+        _Elsewhere("/{path:path}", studio.endpoint(_lost), methods=["GET"]),
     ]
+
+
+class _Elsewhere(Route):
+    """Whatever else a browser asks for. Programs, and who asks for the API, get the server's own answer."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        page = scope["type"] == "http" and "text/html" in Headers(scope=scope).get("accept", "")
+        return super().matches(scope) if page and not scope["path"].startswith("/v1/") else (Match.NONE, {})
+
+
+def _lost(visit: Visit) -> Response:
+    raise NotFound(f"There is no page /{visit.path('path')[:200]}.", "It may have been mistyped.")

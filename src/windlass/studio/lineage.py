@@ -120,7 +120,7 @@ def _place(node: Node, graph: LineageGraph, corpora: Mapping[str, str]) -> str |
 
 def _note(node: Node) -> str:
     if node.kind == "citation":
-        return "verbatim" if node.detail.get("verbatim") else "not verbatim"
+        return {True: "verbatim", False: "not verbatim"}.get(node.detail["verbatim"], "not compared")
     return str(node.detail.get("source") or node.detail.get("occurrences") or node.detail.get("status") or "")
 
 

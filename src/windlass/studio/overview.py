@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from starlette.responses import Response
 
 from windlass.core.records import TraceSummary
+from windlass.loop.living import held
 from windlass.studio import experiments
 from windlass.studio.releases import live_releases
 from windlass.studio.web import Visit
@@ -27,6 +28,7 @@ def show(visit: Visit) -> Response:
         home=visit.ws.home,
         models=list(visit.studio.models),
         live=live_releases(visit.ws),
+        indexes=held(visit.ws),
         traces=traces[:8],
         lately=_lately(traces),
         runs=visit.ws.runs.list(limit=6),

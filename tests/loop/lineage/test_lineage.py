@@ -5,22 +5,30 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from windlass.apply.assistant import Assistant, AssistantSettings
+from windlass.apply.rag.answers.abstention import AbstentionRule
 from windlass.apply.rag.embedding.hashing import HashingEmbedder
 from windlass.apply.rag.index import build_index
+from windlass.apply.rag.indexes.live import EmbeddedIndex
 from windlass.apply.rag.indexes.search import HybridIndex
 from windlass.build.corpus import CorpusSettings, build_corpus
+from windlass.cli.main import main
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError, NotFound
 from windlass.core.readers import Folder
+from windlass.core.values import ChatRequest, Message
 from windlass.core.workspace import Workspace
+from windlass.loop.ingesting import Wishes, opened_for_ingest
 from windlass.loop.lineage.following import lineage
 from windlass.loop.lineage.graph import LineageGraph
 from windlass.loop.lineage.tokens import training_text
 from windlass.loop.lineage.tree import render_tree
+from windlass.loop.living import open_living
 from windlass.loop.releasing import releases
 
 PAGES = {
@@ -111,6 +119,62 @@ def test_text_and_json(ws: Workspace, answer: str) -> None:
     assert "└─" in text
     rows = json.loads(json.dumps(graph.to_json()))
     assert {edge["from"] for edge in rows["edges"]} <= {node["id"] for node in rows["nodes"]}
+
+
+def test_an_answer_of_a_living_index_is_compared_with_what_that_holds(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    for name, text in PAGES.items():
+        (tmp_path / "docs" / name).write_text(text)
+    with Workspace(tmp_path) as ws:
+
+        def ingest() -> None:
+            wishes = Wishes([tmp_path / "docs"], embedder="hashing", allow_empty=True)
+            with opened_for_ingest(ws, "docs", wishes) as into:
+                into.ingest()
+
+        ingest()
+        index = open_living(ws, "docs")
+        answer = Assistant(index, AssistantSettings(abstention=AbstentionRule(threshold=0.0)), ws.recorder).complete(
+            ChatRequest([Message("user", "How many tonnes does a rope of hemp hold?")])
+        )
+        index.close()
+        ws.recorder.flush()
+        assert answer.trace_id is not None and answer.citations[0].document == "docs/rope.md"
+        text = render_tree(lineage(ws, answer.trace_id))
+        assert "NOT equal" not in text and "missing" not in text and text.count("equal to the document's text") >= 1
+        assert "from: document Rope" in text and "source: docs/rope.md" in text and "index docs, living" in text
+        graph = lineage(ws, answer.trace_id)
+        assert reachable(graph) == {node.id for node in graph.nodes}
+
+        (tmp_path / "docs" / "drum.md").write_text("# Drum\n\nThere is no drum.\n")
+        ingest()
+        text = render_tree(lineage(ws, answer.trace_id))
+        assert "docs, living, which has changed since" in text and "[1] Rope" in text
+        assert text.split("[1] Rope")[1].split("equal to")[0].rstrip().endswith("NOT") is False
+        (tmp_path / "docs" / "rope.md").write_text("# Rope\n\nIt was sold.\n")
+        ingest()
+        assert "NOT equal to the document's text" in render_tree(lineage(ws, answer.trace_id))
+        (tmp_path / "docs" / "rope.md").unlink()
+        ingest()
+        assert "not compared: the document is not here any more" in render_tree(lineage(ws, answer.trace_id))
+        assert main(["lineage", answer.trace_id, "--workspace", str(tmp_path)]) == 0
+
+
+def test_an_answer_of_a_frozen_index_without_a_corpus_is_compared_too(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "rope.md").write_text(PAGES["rope.md"])
+    with Workspace(tmp_path) as ws:
+        with opened_for_ingest(ws, "docs", Wishes([tmp_path / "docs"], embedder="hashing")) as into:
+            into.ingest()
+            assert isinstance(into.index, EmbeddedIndex)
+            frozen = into.index.snapshot(ws, "docs")
+        cited = [hit.citation for hit in HybridIndex.open(frozen, HashingEmbedder()).search("hemp", 1)]
+        with ws.recorder.span("assistant") as span:
+            span["windlass.index.digest"] = frozen.digest
+            span.output = {"content": "Two tonnes.", "citations": [asdict(cited[0])]}
+        ws.recorder.flush()
+        text = render_tree(lineage(ws, span.trace_id))
+        assert "  equal to the document's text" in text and "held by: index docs@1" in text
 
 
 def test_a_lost_parent_is_shown_as_missing(ws: Workspace) -> None:

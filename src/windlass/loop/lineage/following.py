@@ -11,6 +11,7 @@ from windlass.core.errors import NotFound
 from windlass.core.records import SpanRecord
 from windlass.core.workspace import Workspace
 from windlass.loop.lineage.graph import GraphBuilder, LineageGraph
+from windlass.loop.lineage.shelves import shelf_of
 from windlass.loop.lineage.spans import answered, asked, citations_of, find_spans
 from windlass.loop.lineage.tokens import token_lineage
 from windlass.loop.text import shortened
@@ -50,30 +51,29 @@ def _answer(builder: GraphBuilder, spans: Sequence[SpanRecord]) -> str:
         for key, value in span.attributes.items():
             if key.startswith("windlass.") and key.endswith(".digest") and isinstance(value, str):
                 used.setdefault(key.split(".")[1], value)
-    corpus = _corpus_behind(builder.ws, used.get("index"))
-    for number, cited in enumerate(citations_of(root), start=1):
+    citations = citations_of(root)
+    shelf = shelf_of(builder, used.get("index"), [cited["document"] for cited in citations])
+    for number, cited in enumerate(citations, start=1):
         label = f"[{number}] {cited.get('title') or cited['document']}, characters {cited['start']}-{cited['end']}"
-        known = builder.documents(corpus).get(cited["document"]) if corpus else None
+        known = shelf.documents.get(cited["document"])
         node = builder.add(
             f"citation:{trace}:{number}",
             "citation",
             label,
             quote=cited.get("quote", ""),
             heading=cited.get("heading", ""),
-            verbatim=known is not None and known.text[cited["start"] : cited["end"]] == cited.get("quote"),
+            verbatim=shelf.compared(known, cited),
         )
         builder.edge(trace, node, "quotes")
-        if corpus:
-            builder.edge(node, builder.document(corpus, cited["document"]), "from")
+        if shelf.node:
+            builder.edge(node, shelf.add(builder, cited["document"]), "from")
+    if shelf.living:
+        del used["index"]
+        builder.edge(trace, shelf.node, "index")
     for role in ("variant", "index", "adapter", "model"):
         if role in used:
-            reached = any(used[role] == node.id for node in builder.graph(trace).nodes)
             digest = builder.artifact(used[role])
+            reached = any(digest == target for _, target, _ in builder.graph(trace).edges)
             if not reached:
                 builder.edge(trace, digest, role)
     return trace
-
-
-def _corpus_behind(ws: Workspace, index: str | None) -> str | None:
-    record = ws.store.artifact(index) if index else None
-    return next((digest for role, digest in record.parents if role == "corpus"), None) if record else None

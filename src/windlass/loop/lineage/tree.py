@@ -5,6 +5,12 @@ from __future__ import annotations
 from windlass.loop.lineage.graph import LineageGraph
 from windlass.loop.text import shortened
 
+_VERDICTS = {
+    True: "equal to the document's text",
+    False: "NOT equal to the document's text",
+    None: "not compared: the document is not here any more",
+}
+
 
 def render_tree(graph: LineageGraph) -> str:
     """The graph as an indented tree. What was printed above already is only named again."""
@@ -33,7 +39,7 @@ def render_tree(graph: LineageGraph) -> str:
             if value:
                 lines.append(f"{inner}{'│  ' if children else '   '}  {key}: {shortened(str(value), 100)}")
         if node.kind == "citation":
-            verdict = "equal to the document's text" if node.detail["verbatim"] else "NOT equal to the document's text"
+            verdict = _VERDICTS[node.detail["verbatim"]]
             lines.append(f"{inner}{'│  ' if children else '   '}  {verdict}")
         for position, (child_role, child) in enumerate(children, start=1):
             show(child, child_role, inner, position == len(children), False)

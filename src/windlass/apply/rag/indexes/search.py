@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from windlass.apply.rag.embedding.adapter import AdaptedEmbedder, Adapter, load_adapter
 from windlass.apply.rag.indexes.asked import check_wanted
 from windlass.apply.rag.indexes.embedded.cells import KIND, Cells
-from windlass.apply.rag.indexes.embedded.layout import FILE, IndexMeta, is_live, open_frozen
+from windlass.apply.rag.indexes.embedded.layout import FILE, IndexMeta, is_live, open_frozen, version_digest
 from windlass.apply.rag.indexes.embedded.products import product
 from windlass.apply.rag.indexes.embedded.quantised import CANDIDATES, likeness
 from windlass.apply.rag.indexes.embedded.reading import Connection, Reading
@@ -23,7 +23,6 @@ from windlass.apply.rag.indexes.lexical import Lexical, Query
 from windlass.core.artifacts import Artifact
 from windlass.core.documents import Document
 from windlass.core.errors import InputError
-from windlass.core.files import sha256_json
 from windlass.core.protocols import Embedder, Embeddings, Hit
 from windlass.core.values import Citation
 
@@ -115,10 +114,7 @@ class HybridIndex:
     @property
     def digest(self) -> str:
         """Of the artifact; of an index that is none, of its documents' digests and of who made the vectors."""
-        meta = self.meta
-        return self._digest or sha256_json(
-            [self.at.contents.state.digest, meta.embedder, meta.adapter, meta.dimension, meta.context]
-        )
+        return self._digest or version_digest(self.meta, self.at.contents.state)
 
     @property
     def meta(self) -> IndexMeta:

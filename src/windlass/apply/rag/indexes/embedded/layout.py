@@ -21,6 +21,7 @@ from typing import Any
 
 from windlass.apply.rag.indexes.embedded.quantised import Quantised, check_kind
 from windlass.core.errors import DiskFull, InputError, NotFound, WorkspaceBusy, WorkspaceCorrupt, WorkspaceError
+from windlass.core.files import sha256_json
 
 FORMAT = 2
 FILE = "index.db"
@@ -105,6 +106,11 @@ class State:
         """The `digest` with a document more, or with `sign` -1 without it."""
         one = int.from_bytes(hashlib.sha256(f"{document}\0{digest}".encode()).digest())
         return f"{(int(self.digest, 16) + sign * one) % (1 << 256):064x}"
+
+
+def version_digest(meta: IndexMeta, state: State) -> str:
+    """Of an index that is no artifact: of its documents' digests and of who made the vectors."""
+    return sha256_json([state.digest, meta.embedder, meta.adapter, meta.dimension, meta.context])
 
 
 def create(db: sqlite3.Connection, meta: IndexMeta) -> None:

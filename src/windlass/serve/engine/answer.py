@@ -1,6 +1,6 @@
 """One request on its way through the engine, from what was asked to the deltas of the answer.
 
-    answer = Answer(model, request, recorder.span("chat", "chat"))
+    answer = Answer(voice, request)
     for delta in answer: ...        # `answer.cancel()` from any thread ends it, wherever it is
     answer.listen(wake)             # or, without waiting: `answer.poll()` whenever `wake` was called
 
@@ -14,33 +14,26 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from windlass.core import semconv
 from windlass.core.errors import TimedOut, Unsupported, WindlassError
-from windlass.core.trace import Span
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, FinishReason, Message, TokenLogprob, Usage
 from windlass.serve.engine.dialect.tools import End, Piece
 from windlass.serve.engine.request import Finish, Running, Token
 from windlass.serve.engine.sampling.beam import beam_search
 from windlass.serve.engine.source import SourceEngine
 from windlass.serve.engine.text import Text
+from windlass.serve.engine.voice import Voice
 from windlass.serve.engine.wishes import INCLUDE_STOP, beams, generation
-
-if TYPE_CHECKING:
-    from windlass.serve.engine.adapters.model import AdaptedModel
-    from windlass.serve.engine.local import LocalModel
 
 
 class Answer(Iterator[ChatDelta]):
     """Implements `core.protocols.Polled`. Nothing happens before the first step, which raises what is wrong with
     the request. One that is dropped half read is closed."""
 
-    def __init__(
-        self, model: LocalModel, request: ChatRequest, span: Span, adapted: AdaptedModel | None = None
-    ) -> None:
-        """`adapted`: the one who answers, where that is not the model itself."""
-        self._work = _Work(model, request, span, adapted)
+    def __init__(self, voice: Voice, request: ChatRequest) -> None:
+        self._work = _Work(voice, request)
         self._deltas = self._work.deltas()
 
     def __next__(self) -> ChatDelta:
@@ -68,9 +61,9 @@ class _Left(Exception):
 class _Work:
     """Apart from `Answer`, which is then no cycle: the last reference to it ends the work at once."""
 
-    def __init__(self, model: LocalModel, request: ChatRequest, span: Span, adapted: AdaptedModel | None) -> None:
-        self._model, self._request, self._span, self._adapted = model, request, span, adapted
-        self._name = model.name if adapted is None else adapted.name
+    def __init__(self, voice: Voice, request: ChatRequest) -> None:
+        self._voice, self._request = voice, request
+        self._span = voice.recorder.span("chat", "chat")
         self.heard: Callable[[], None] | None = None
         """Told when there may be more to read, by whoever does not wait for it."""
         self._left = False
@@ -99,17 +92,17 @@ class _Work:
         span.finish()
 
     def _prepare(self) -> None:
-        model, request, span, adapted = self._model, self._request, self._span, self._adapted
-        prompt = model.prompt if adapted is None else adapted.prompt
+        voice, request, span = self._voice, self._request, self._span
+        prompt = voice.prompt
         self._asked, self._parts = generation(
             request,
             prompt,
-            model.defaults,
-            lambda: model.grammars(prompt.dialect.marks),
-            model=self._name,
-            context=model.context,
-            apart=isinstance(model.engine, SourceEngine),
-            adapter=None if adapted is None else adapted.name,
+            voice.defaults,
+            lambda: voice.tokens.grammars(prompt.dialect.marks),
+            model=voice.name,
+            context=voice.context,
+            apart=isinstance(voice.engine, SourceEngine),
+            adapter=None if voice.adapter is None else voice.name,
         )
         asked = self._asked
         self._beams = beams(request, asked)
@@ -128,23 +121,23 @@ class _Work:
         span.attributes.update(
             {
                 semconv.PROVIDER: "windlass",
-                semconv.REQUEST_MODEL: self._name,
+                semconv.REQUEST_MODEL: self._voice.name,
                 semconv.REQUEST_TEMPERATURE: asked.sampling.temperature,
                 semconv.REQUEST_TOP_P: asked.sampling.top_p,
                 semconv.REQUEST_MAX_TOKENS: request.max_tokens,
                 semconv.INPUT_TOKENS: len(asked.prompt),
-                semconv.MODEL_DIGEST: model.digest,
-                semconv.MODEL_POLICY: model.policy,
+                semconv.MODEL_DIGEST: voice.digest,
+                semconv.MODEL_POLICY: voice.policy,
                 semconv.COST_USD: None,
             }
         )
-        if adapted is not None:
-            span[semconv.ADAPTER_DIGEST] = adapted.adapter
+        if voice.adapter is not None:
+            span[semconv.ADAPTER_DIGEST] = voice.adapter
         if request.stop:
             span[semconv.REQUEST_STOP] = list(request.stop)
 
     def _written(self) -> Generator[ChatDelta | None]:
-        running = self._model.engine.submit(self._asked) if self._beams is None else self._search(self._beams)
+        running = self._voice.engine.submit(self._asked) if self._beams is None else self._search(self._beams)
         self._running = running
         if self._left:
             running.cancel()
@@ -158,7 +151,7 @@ class _Work:
                 if token.id in self._asked.stop_tokens:
                     continue  # it is the last; how the request ended is said behind it
                 if token.logprob is not None:
-                    self._pending.append(self._model.named(*token))
+                    self._pending.append(self._voice.tokens.named(*token))
                 self._thought += self._parts.thinking
                 if piece := self._parts.push(self._text.push(token.id)):
                     yield self._delta(piece)
@@ -181,9 +174,9 @@ class _Work:
 
     def _search(self, settings: Mapping[str, Any]) -> Running:
         """The best answer of a beam search, as if it had just been written."""
-        asked, engine = self._asked, self._model.engine
+        asked, engine = self._asked, self._voice.engine
         if isinstance(engine, SourceEngine):
-            raise Unsupported(f"The parameter 'beam_width' is not supported by '{self._name}'.", "Leave it out.")
+            raise Unsupported(f"The parameter 'beam_width' is not supported by '{self._voice.name}'.", "Leave it out.")
         engine.check(asked)
 
         def turn(step: Callable[[], None]) -> None:
@@ -214,10 +207,10 @@ class _Work:
         if finish == "deadline":
             took = max(0.0, self._request.timeout or 0.0)
             raise TimedOut(
-                f"The model '{self._name}' had not finished its answer after {took:.1f} s.",
+                f"The model '{self._voice.name}' had not finished its answer after {took:.1f} s.",
                 "Ask for fewer tokens, or allow more time.",
             )
-        raise WindlassError(f"The model '{self._name}' was ended by its server ({finish}).", "Ask again.")
+        raise WindlassError(f"The model '{self._voice.name}' was ended by its server ({finish}).", "Ask again.")
 
     def _response(self, running: Running) -> ChatResponse:
         stopped = self._text.stopped or running.finish == "stop"
@@ -229,11 +222,11 @@ class _Work:
         if running.finish == "stop" and self._end.malformed:
             finish = "error"  # the model wrote a call that is none; it stands in the content
         self._span[semconv.RESPONSE_ID] = self._id
-        self._span[semconv.RESPONSE_MODEL] = self._name
+        self._span[semconv.RESPONSE_MODEL] = self._voice.name
         self._span[semconv.FINISH_REASONS] = [finish]
         return ChatResponse(
             id=self._id,
-            model=self._name,
+            model=self._voice.name,
             message=Message("assistant", "".join(self._pieces), self._end.calls, reasoning="".join(self._reasoning)),
             finish_reason=finish,
             usage=Usage(
@@ -244,7 +237,7 @@ class _Work:
             ),
             trace_id=self._span.trace_id,
             logprobs=tuple(self._logprobs),
-            prompt_logprobs=tuple(self._model.named(*token) for token in running.prompt_logprobs),
+            prompt_logprobs=tuple(self._voice.tokens.named(*token) for token in running.prompt_logprobs),
         )
 
     def _delta(self, piece: Piece) -> ChatDelta:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from windlass.build.transformer.adapters.base import base_of, bits_of, check_base, measured_of
 from windlass.build.transformer.decoder import Decoder
@@ -21,21 +21,19 @@ from windlass.build.transformer.model import Model
 from windlass.core.errors import InputError, NotFound, Unsupported
 from windlass.core.files import sha256_file, sha256_json
 from windlass.core.trace import Recorder
-from windlass.core.values import ChatRequest, ChatResponse, Message, TokenLogprob
+from windlass.core.values import ChatRequest, ChatResponse, Message
 from windlass.serve.engine.adapters.model import AdaptedModel
 from windlass.serve.engine.answer import Answer
 from windlass.serve.engine.arithmetic.attention import kernel_here
-from windlass.serve.engine.constraints.spelling import spell
 from windlass.serve.engine.engine import Engine, Stats
 from windlass.serve.engine.memory import MEMORABLE, check_memory
 from windlass.serve.engine.prompt import Prompt
 from windlass.serve.engine.reproducibility import prove
 from windlass.serve.engine.source import SourceEngine
 from windlass.serve.engine.speculation.choosing import speculation_of
+from windlass.serve.engine.tokens import Tokens
+from windlass.serve.engine.voice import Voice
 from windlass.serve.engine.wishes import Defaults
-
-if TYPE_CHECKING:
-    from windlass.serve.engine.constraints.grammars import Grammars
 
 
 class LocalModel:
@@ -59,14 +57,13 @@ class LocalModel:
         """The window: tokens of prompt and answer together; of an encoder-decoder, of each."""
         self.prompt = prompt
         self.defaults = defaults
-        self._recorder = recorder
         self._weights = weights
         self._prompts: dict[str, Prompt] = {}
         """Of adapters, and"""
         self._caveats: dict[str, str | None] = {}
         """what is to be said of them."""
-        self._grammars: dict[frozenset[str], Grammars] = {}
-        """By the marks of a template's dialect, of which there are a handful."""
+        tokens = Tokens(name, prompt.tokenizer, defaults.eos)
+        self._voice = Voice(name, digest, engine, prompt, defaults, tokens, recorder)
 
     @classmethod
     def load(
@@ -112,8 +109,7 @@ class LocalModel:
     @property
     def policy(self) -> str:
         """The arithmetic of its matrices, one of `linears.POLICIES`."""
-        report = self.engine.report if isinstance(self.engine, Engine) else None
-        return "fp32" if report is None else report.policy
+        return self._voice.policy
 
     @property
     def arithmetic(self) -> str:
@@ -133,14 +129,13 @@ class LocalModel:
         assert response is not None, "the last delta carries the response"
         return response
 
-    def stream(self, request: ChatRequest, adapted: AdaptedModel | None = None) -> Answer:
-        """Deltas as soon as their characters are certain, written with the adapter of `adapted`, which is then the one
-        who answers. Closing or cancelling the iterator ends the work.
+    def stream(self, request: ChatRequest) -> Answer:
+        """Deltas as soon as their characters are certain. Closing or cancelling the iterator ends the work.
 
         Raises (at the first step) `InputError` when the prompt does not fit the window or a value is out of range,
         `Unsupported` for parameters this model cannot honour, and `TimedOut` when the request's time is over.
         """
-        return Answer(self, request, self._recorder.span("chat", "chat"), adapted)
+        return Answer(self._voice, request)
 
     def stats(self) -> Mapping[str, float]:
         """The engine's gauges; those of guessing ahead with `speculation_` before them."""
@@ -156,10 +151,11 @@ class LocalModel:
     @property
     def adapters(self) -> Mapping[str, AdaptedModel]:
         """Each adapter that is loaded now, as a model of its own, by name."""
-        return {
-            name: AdaptedModel(self, name, digest, self._prompts.get(name, self.prompt), self._caveats.get(name))
-            for name, digest in self.engine.adapters.items()
-        }
+        return {name: self._adapted(name, digest) for name, digest in self.engine.adapters.items()}
+
+    def _adapted(self, name: str, digest: str) -> AdaptedModel:
+        prompt = self._prompts.get(name, self.prompt)
+        return AdaptedModel(replace(self._voice, name=name, prompt=prompt, adapter=digest), self._caveats.get(name))
 
     def load_adapter(self, name: str, folder: Path) -> AdaptedModel:
         """Reads a PEFT folder while requests run; conversations with it are written by the chat template that lies
@@ -173,7 +169,7 @@ class LocalModel:
         prompt, caveat = self.prompt.beside(folder), self._caveat(name, folder)
         digest = self.engine.load_adapter(name, folder)
         self._prompts[name], self._caveats[name] = prompt, caveat
-        return AdaptedModel(self, name, digest, prompt, caveat)
+        return self._adapted(name, digest)
 
     def _caveat(self, name: str, folder: Path) -> str | None:
         """QLoRA learns to make up for the errors of a rounded base, which the base does not have here: int8 and int4 of
@@ -211,36 +207,11 @@ class LocalModel:
         return self.prompt.tokens(messages, opening=add_generation_prompt)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of tokens, special ones included. Raises `InputError` for a number that is no token."""
-        if unknown := [token for token in tokens if self.prompt.tokenizer.id_to_token(token) is None]:
-            raise InputError(f"{unknown[0]} is not a token of the model '{self.name}'.")
-        return str(self.prompt.tokenizer.decode(list(tokens), skip_special_tokens=False))
+        return self._voice.tokens.decode(tokens)
 
     def token_facts(self) -> Mapping[str, Any]:
         """`bos_token`, `eos_token`, `pad_token` and `chat_template`, as texts or None."""
         return self.prompt.facts()
-
-    def grammars(self, visible: frozenset[str]) -> Grammars:
-        """Makes constraints for this model's tokens, of which the special ones in `visible` may be written."""
-        from windlass.serve.engine.constraints.grammars import Grammars
-
-        if visible not in self._grammars:
-            self._grammars[visible] = Grammars(self.prompt.tokenizer, self.defaults.eos, visible=visible)
-        return self._grammars[visible]
-
-    @functools.cached_property
-    def _bytes(self) -> Sequence[bytes] | None:
-        """What each token writes; None where the text is not the sum of its tokens."""
-        try:
-            return spell(self.prompt.tokenizer).tokens
-        except Unsupported:
-            return None
-
-    def named(self, token: int, logprob: float | None, top: Sequence[tuple[int, float]] = ()) -> TokenLogprob:
-        text = str(self.prompt.tokenizer.decode([token], skip_special_tokens=False))
-        written = self._bytes[token] if self._bytes is not None and token < len(self._bytes) else b""
-        others = tuple(self.named(*one) for one in top)
-        return TokenLogprob(text, logprob, token, written or text.encode(), others)
 
 
 def _engine(model: Model, folder: Path, defaults: Defaults, settings: Mapping[str, Any]) -> Engine | SourceEngine:

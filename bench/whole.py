@@ -30,11 +30,11 @@ from bench.retrieval import opened
 from numpy.typing import NDArray
 
 from windlass.apply.providers import known
-from windlass.apply.providers.tokens import count, estimated
 from windlass.apply.rag.answers.answering import written
 from windlass.apply.rag.answers.grounded import grounded_request
 from windlass.apply.rag.index import HybridIndex
 from windlass.apply.rag.sentences import sentence_spans
+from windlass.apply.wrappers.tokens import count, estimated
 from windlass.core import pricing
 from windlass.core.documents import Document
 from windlass.core.errors import InputError, WindlassError

@@ -11,18 +11,18 @@ from typing import Any
 
 import httpx2
 
-from windlass.apply.providers.anthropic import Anthropic
-from windlass.apply.providers.azure import AzureDeployment
-from windlass.apply.providers.bedrock import Bedrock
-from windlass.apply.providers.chat_completions import ChatCompletions
-from windlass.apply.providers.dialect import Dialect
-from windlass.apply.providers.gemini import Gemini
-from windlass.apply.providers.http import Endpoint, Timeouts
-from windlass.apply.providers.keys import ApiKey, Auth
-from windlass.apply.providers.mistral import Mistral
+from windlass.apply.providers.dialects.anthropic import Anthropic
+from windlass.apply.providers.dialects.azure import AzureDeployment
+from windlass.apply.providers.dialects.bedrock import Bedrock
+from windlass.apply.providers.dialects.chat_completions import ChatCompletions
+from windlass.apply.providers.dialects.dialect import Dialect
+from windlass.apply.providers.dialects.gemini import Gemini
+from windlass.apply.providers.dialects.mistral import Mistral
+from windlass.apply.providers.dialects.responses import Responses
 from windlass.apply.providers.remote import RemoteChat
-from windlass.apply.providers.responses import Responses
-from windlass.apply.providers.sigv4 import SigV4
+from windlass.apply.providers.wire.http import Endpoint, Timeouts
+from windlass.apply.providers.wire.keys import ApiKey, Auth
+from windlass.apply.providers.wire.sigv4 import SigV4
 
 Reply = tuple[str, bytes]
 """Content type and body."""

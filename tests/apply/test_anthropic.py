@@ -11,7 +11,7 @@ import pytest
 from tests.apply.provider_world import KEY, Loopback, ask
 
 from windlass.apply.providers import known
-from windlass.apply.providers.anthropic import Anthropic
+from windlass.apply.providers.dialects.anthropic import Anthropic
 from windlass.apply.providers.remote import RemoteChat
 from windlass.core.errors import ProviderError, Unsupported
 from windlass.core.values import (

@@ -11,7 +11,7 @@ import pytest
 from tests.apply.provider_world import KEY, Loopback, ask, events, piece, reply
 
 from windlass.apply.providers import known
-from windlass.apply.providers.azure import AzureDeployment
+from windlass.apply.providers.dialects.azure import AzureDeployment
 from windlass.apply.providers.remote import RemoteChat
 from windlass.core.errors import ConfigError, ProviderError
 

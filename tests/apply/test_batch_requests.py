@@ -17,9 +17,9 @@ import pytest
 from tests.apply.provider_world import KEY, ask
 
 from windlass.apply.providers import known
-from windlass.apply.providers.batches import Batch, Batches, new_mark
-from windlass.apply.providers.known_batches import batches_of
-from windlass.apply.providers.openai_batches import MARK
+from windlass.apply.providers.batches.batch import Batch, Batches, new_mark
+from windlass.apply.providers.batches.known import batches_of
+from windlass.apply.providers.batches.openai import MARK
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it warns of its own dependencies

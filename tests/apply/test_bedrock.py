@@ -15,9 +15,9 @@ from tests.apply.every_provider import message, told
 from tests.apply.provider_world import Loopback, ask
 
 from windlass.apply.providers import known
-from windlass.apply.providers.bedrock import Bedrock
+from windlass.apply.providers.dialects.bedrock import Bedrock
 from windlass.apply.providers.remote import RemoteChat
-from windlass.apply.providers.sigv4 import SigV4
+from windlass.apply.providers.wire.sigv4 import SigV4
 from windlass.core.errors import ConfigError, ProviderError, Unsupported
 from windlass.core.values import (
     AudioPart,

@@ -16,12 +16,12 @@ from typing import Any
 import httpx2
 import pytest
 
-from windlass.apply.providers.budget import ASSUMED_OUTPUT, Budget, Budgeted, OverBudget
-from windlass.apply.providers.chat_completions import ChatCompletions
-from windlass.apply.providers.http import Endpoint
-from windlass.apply.providers.ledger import Ledger, Slot, Spent, period
-from windlass.apply.providers.pool import Pool
+from windlass.apply.providers.dialects.chat_completions import ChatCompletions
 from windlass.apply.providers.remote import RemoteChat
+from windlass.apply.providers.wire.http import Endpoint
+from windlass.apply.wrappers.budget import ASSUMED_OUTPUT, Budget, Budgeted, OverBudget
+from windlass.apply.wrappers.ledger import Ledger, Slot, Spent, period
+from windlass.apply.wrappers.pool import Pool
 from windlass.core.errors import ConfigError, DiskFull, ProviderError, TimedOut, Unsupported
 from windlass.core.pricing import Price
 from windlass.core.protocols import AsyncChatModel, ChatModel
@@ -115,7 +115,7 @@ def test_a_name_is_a_name_for_all_models_and_days_have_their_own(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1_000_000.0
-    monkeypatch.setattr("windlass.apply.providers.budget.time.time", lambda: now)
+    monkeypatch.setattr("windlass.apply.wrappers.budget.time.time", lambda: now)
     one, two = (Budgeted(Scripted(*"abc"), Budget("team", tokens=70), ledger) for _ in range(2))
     one.complete(ask(max_tokens=50))
     two.complete(ask(max_tokens=40))
@@ -337,8 +337,8 @@ def test_a_task_cancelled_while_it_is_refused_loses_no_error(ledger: Ledger) -> 
 OTHER = """
 import sys, time
 from pathlib import Path
-from windlass.apply.providers.budget import Budget, Budgeted, OverBudget
-from windlass.apply.providers.ledger import Ledger
+from windlass.apply.wrappers.budget import Budget, Budgeted, OverBudget
+from windlass.apply.wrappers.ledger import Ledger
 from windlass.core.values import ChatRequest, Message, Usage
 from windlass.testing import Scripted
 model = Budgeted(

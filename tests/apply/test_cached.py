@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from windlass.apply.providers.answers import Answers
-from windlass.apply.providers.cached import Cached
-from windlass.apply.providers.chat_completions import ChatCompletions
-from windlass.apply.providers.http import Endpoint
-from windlass.apply.providers.pool import Pool
+from windlass.apply.providers.dialects.chat_completions import ChatCompletions
 from windlass.apply.providers.remote import RemoteChat
+from windlass.apply.providers.wire.http import Endpoint
 from windlass.apply.rag.embedding.hashing import HashingEmbedder
+from windlass.apply.wrappers.answers import Answers
+from windlass.apply.wrappers.cached import Cached
+from windlass.apply.wrappers.pool import Pool
 from windlass.core.errors import ConfigError, DiskFull, ProviderError, WorkspaceCorrupt
 from windlass.core.protocols import AsyncChatModel, ChatModel
 from windlass.core.trace import Recorder
@@ -210,7 +210,7 @@ def test_it_stays_within_its_room_and_drops_what_was_not_used(tmp_path: Path) ->
 
 def test_reading_writes_down_a_use_once_in_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr("windlass.apply.providers.answers.time.time", lambda: now)
+    monkeypatch.setattr("windlass.apply.wrappers.answers.time.time", lambda: now)
     answers = Answers(tmp_path / "answers.db", limit=1 << 16)
     one = ChatResponse("1", "m", Message("assistant", "x" * 15_000), "stop")
     for key in "abc":
@@ -233,7 +233,7 @@ def test_an_answer_is_served_though_its_use_cannot_be_written_down(
 
     cached = Cached(Known("yes"), answers)
     cached.complete(ask())
-    monkeypatch.setattr("windlass.apply.providers.answers._STALE", -1.0)
+    monkeypatch.setattr("windlass.apply.wrappers.answers._STALE", -1.0)
     monkeypatch.setattr(answers._database, "write", full)
     assert cached.complete(ask()).kept is not None
 
@@ -267,7 +267,7 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path) -> None:
 OTHER = """
 import sys
 from pathlib import Path
-from windlass.apply.providers.answers import Answers
+from windlass.apply.wrappers.answers import Answers
 from windlass.core.values import ChatResponse, Message
 answers = Answers(Path(sys.argv[1]))
 for n in range(30):

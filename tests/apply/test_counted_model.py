@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from windlass.apply.providers.counted import Counted
+from windlass.apply.wrappers.counted import Counted
 from windlass.core.errors import ProviderError
 from windlass.core.values import ChatRequest, Message, Usage
 from windlass.testing import Scripted

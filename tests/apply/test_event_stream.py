@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.apply.every_provider import message
 
-from windlass.apply.providers.event_stream import EventStream, read_headers
+from windlass.apply.providers.dialects.event_stream import EventStream, read_headers
 from windlass.core.sse import BadEvent
 
 names = st.text(st.characters(codec="utf-8"), max_size=12)

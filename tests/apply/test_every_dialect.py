@@ -20,10 +20,10 @@ from tests.apply.every_provider import KEYS, SPOKEN, TEXT, Reply, Spoken, lines,
 from tests.apply.provider_world import ask
 from tests.apply.test_bad_answers import WAYS, Ask
 
-from windlass.apply.providers.dialect import PARAMETERS
-from windlass.apply.providers.http import Endpoint, Timeouts
-from windlass.apply.providers.pool import Pool
+from windlass.apply.providers.dialects.dialect import PARAMETERS
 from windlass.apply.providers.remote import RemoteChat
+from windlass.apply.providers.wire.http import Endpoint, Timeouts
+from windlass.apply.wrappers.pool import Pool
 from windlass.core.errors import ProviderError, Unsupported
 from windlass.core.trace import Recorder
 from windlass.core.values import AudioPart, ChatRequest, FilePart, ImagePart, Message, TextPart, ToolCall, ToolSpec
@@ -259,7 +259,7 @@ def test_a_phase_that_takes_too_long(spoken: Spoken, way: Ask, phase: str, tries
 
     chat = endpoint(spoken, transport=httpx2.MockTransport(late), retries=2)
     with pytest.MonkeyPatch.context() as patch, Recorder(None).span("call") as span:
-        patch.setattr("windlass.apply.providers.tries.backoff", lambda attempt: 0.001)
+        patch.setattr("windlass.apply.providers.wire.tries.backoff", lambda attempt: 0.001)
         with pytest.raises(ProviderError, match=rf"did not answer in time \({phase}\)"):
             way(chat, ask())
     assert len(asked) == tries and span.attributes.get("windlass.retries", 0) == tries - 1

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from windlass.apply.providers.chat_completions import ChatCompletions
-from windlass.apply.providers.fitting import Fitting, window_of
-from windlass.apply.providers.http import Endpoint
+from windlass.apply.providers.dialects.chat_completions import ChatCompletions
 from windlass.apply.providers.remote import RemoteChat
-from windlass.apply.providers.tokens import count, estimated, tokenizer_at
+from windlass.apply.providers.wire.http import Endpoint
+from windlass.apply.wrappers.fitting import Fitting, window_of
+from windlass.apply.wrappers.tokens import count, estimated, tokenizer_at
 from windlass.core.errors import InputError, TooLong
 from windlass.core.protocols import AsyncChatModel, ChatModel, Tokenizing
 from windlass.core.values import (

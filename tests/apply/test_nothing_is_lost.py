@@ -13,7 +13,7 @@ import pytest
 from tests.apply.every_provider import KEYS, SPOKEN, Spoken
 from tests.apply.provider_world import ask
 
-from windlass.apply.providers.dialect import fitted
+from windlass.apply.providers.dialects.dialect import fitted
 from windlass.apply.tasks import Example, task
 from windlass.core.errors import ProviderError, Unsupported
 from windlass.core.values import (

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from windlass.apply.providers.dialect import Call
-from windlass.apply.providers.http import Endpoint, Timeouts
-from windlass.apply.providers.keys import ApiKey
+from windlass.apply.providers.dialects.dialect import Call
+from windlass.apply.providers.wire.http import Endpoint, Timeouts
+from windlass.apply.providers.wire.keys import ApiKey
 from windlass.core.errors import ProviderError, TimedOut
 
 CALL = Call("/chat", {"text": "ä" * 10})

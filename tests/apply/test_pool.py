@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tests.apply.provider_world import ask
 
-from windlass.apply.providers.budget import OverBudget
-from windlass.apply.providers.pool import Pool
+from windlass.apply.wrappers.budget import OverBudget
+from windlass.apply.wrappers.pool import Pool
 from windlass.core.errors import ConfigError, ProviderError, TimedOut, TooLong, Unsupported
 from windlass.core.protocols import AsyncChatModel, ChatModel
 from windlass.core.trace import Recorder

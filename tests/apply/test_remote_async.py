@@ -12,10 +12,10 @@ import pytest
 from tests.apply.provider_world import KEY, Loopback, ask, events, piece, reply
 
 from windlass.apply.providers import known
-from windlass.apply.providers.chat_completions import ChatCompletions
-from windlass.apply.providers.http import Endpoint, Timeouts
-from windlass.apply.providers.keys import ApiKey
+from windlass.apply.providers.dialects.chat_completions import ChatCompletions
 from windlass.apply.providers.remote import RemoteChat
+from windlass.apply.providers.wire.http import Endpoint, Timeouts
+from windlass.apply.providers.wire.keys import ApiKey
 from windlass.core.errors import ConfigError, ProviderError, TimedOut, Unsupported
 from windlass.core.protocols import AsyncChatModel
 from windlass.core.values import AudioPart, ChatDelta, ChatRequest, FilePart, Message

@@ -13,15 +13,15 @@ import openai
 import pytest
 from tests.apply.provider_world import KEY, Loopback, ask, events, piece, reply
 
-from windlass.apply.providers import http as http_module
 from windlass.apply.providers import known
-from windlass.apply.providers.chat_completions import ChatCompletions
-from windlass.apply.providers.clock import Clock
-from windlass.apply.providers.dialect import Call
+from windlass.apply.providers.dialects.chat_completions import ChatCompletions
+from windlass.apply.providers.dialects.dialect import Call
 from windlass.apply.providers.embeddings import OpenAIEmbedder
-from windlass.apply.providers.http import Endpoint, Timeouts
-from windlass.apply.providers.keys import ApiKey
 from windlass.apply.providers.remote import RemoteChat
+from windlass.apply.providers.wire import http as http_module
+from windlass.apply.providers.wire.clock import Clock
+from windlass.apply.providers.wire.http import Endpoint, Timeouts
+from windlass.apply.providers.wire.keys import ApiKey
 from windlass.core.config import Config, ModelConfig
 from windlass.core.errors import ConfigError, ProviderError, Unsupported
 from windlass.core.pricing import Price, prices_at

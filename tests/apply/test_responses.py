@@ -10,10 +10,10 @@ import openai
 import pytest
 from tests.apply.provider_world import KEY, Loopback, ask
 
-from windlass.apply.providers.http import Endpoint
-from windlass.apply.providers.keys import ApiKey
+from windlass.apply.providers.dialects.responses import Responses
 from windlass.apply.providers.remote import RemoteChat
-from windlass.apply.providers.responses import Responses
+from windlass.apply.providers.wire.http import Endpoint
+from windlass.apply.providers.wire.keys import ApiKey
 from windlass.core.errors import ProviderError, Unsupported
 from windlass.core.values import (
     ChatRequest,

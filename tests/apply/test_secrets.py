@@ -15,10 +15,10 @@ from tests.apply.every_provider import SPOKEN, TEXT, Spoken, streamed
 from tests.apply.provider_world import Loopback, ask, reply
 
 from windlass.apply.providers import known
-from windlass.apply.providers.chat_completions import ChatCompletions
-from windlass.apply.providers.http import Endpoint
-from windlass.apply.providers.keys import ApiKey
+from windlass.apply.providers.dialects.chat_completions import ChatCompletions
 from windlass.apply.providers.remote import RemoteChat
+from windlass.apply.providers.wire.http import Endpoint
+from windlass.apply.providers.wire.keys import ApiKey
 from windlass.apply.tasks import Surroundings, surrounded, task
 from windlass.cli.main import main
 from windlass.core.errors import ConfigError, ProviderError, WindlassError

@@ -12,7 +12,7 @@ from botocore.credentials import Credentials
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from windlass.apply.providers.sigv4 import SigV4
+from windlass.apply.providers.wire.sigv4 import SigV4
 from windlass.core.errors import ConfigError
 
 NOW = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)

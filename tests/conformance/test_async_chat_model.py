@@ -11,8 +11,8 @@ import pytest
 from tests.apply.every_provider import KEYS, SPOKEN
 
 from windlass.apply.providers import known
-from windlass.apply.providers.pool import Pool
 from windlass.apply.providers.remote import RemoteChat
+from windlass.apply.wrappers.pool import Pool
 from windlass.core.errors import Unsupported
 from windlass.core.protocols import AsyncChatModel
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Message, Usage

@@ -12,15 +12,15 @@ from tests.apply.every_provider import KEYS, SPOKEN, Spoken
 
 from windlass.apply.assistant import Assistant, AssistantSettings
 from windlass.apply.providers import known
-from windlass.apply.providers.answers import Answers
-from windlass.apply.providers.budget import Budget, Budgeted
-from windlass.apply.providers.cached import Cached
-from windlass.apply.providers.fitting import Fitting
-from windlass.apply.providers.ledger import Ledger
 from windlass.apply.providers.remote import RemoteChat
 from windlass.apply.rag.answers.abstention import AbstentionRule
 from windlass.apply.rag.embedding.hashing import HashingEmbedder
 from windlass.apply.rag.index import HybridIndex, build_index
+from windlass.apply.wrappers.answers import Answers
+from windlass.apply.wrappers.budget import Budget, Budgeted
+from windlass.apply.wrappers.cached import Cached
+from windlass.apply.wrappers.fitting import Fitting
+from windlass.apply.wrappers.ledger import Ledger
 from windlass.core.documents import Document, write_documents
 from windlass.core.errors import Unsupported
 from windlass.core.protocols import ChatModel

@@ -9,10 +9,10 @@ from typing import Any, Literal
 from studio_seed import HOSTILE
 
 from windlass.apply.prompts import Example, Prompt, artifact
-from windlass.apply.providers.budget import Budget
 from windlass.apply.tasks import task
 from windlass.apply.tasks.outcome import NoAnswer
 from windlass.apply.tasks.surroundings import Surroundings, surrounded
+from windlass.apply.wrappers.budget import Budget
 from windlass.core.values import ChatRequest
 from windlass.core.workspace import Workspace
 from windlass.loop.evaluating.items import Item

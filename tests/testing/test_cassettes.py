@@ -11,10 +11,10 @@ import httpx2
 import pytest
 from tests.apply.provider_world import KEY, Loopback, ask, events, piece, reply
 
-from windlass.apply.providers.chat_completions import ChatCompletions
-from windlass.apply.providers.http import Endpoint
-from windlass.apply.providers.keys import ApiKey
+from windlass.apply.providers.dialects.chat_completions import ChatCompletions
 from windlass.apply.providers.remote import RemoteChat
+from windlass.apply.providers.wire.http import Endpoint
+from windlass.apply.providers.wire.keys import ApiKey
 from windlass.core.errors import InputError, ProviderError
 from windlass.core.protocols import ChatModel
 from windlass.testing import BeyondLoopback, loopback_only

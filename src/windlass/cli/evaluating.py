@@ -67,9 +67,9 @@ def run(args: argparse.Namespace) -> int:
 
 def evaluated(ws: Workspace, args: argparse.Namespace, *, prompt: str | None) -> Results:
     """The results of one variant, evaluated now as far as they are not kept."""
-    from windlass.apply.providers.budget import Budget
     from windlass.apply.tasks import surrounded
     from windlass.apply.tasks.loading import load_task
+    from windlass.apply.wrappers.budget import Budget
     from windlass.core.progress import Progress
     from windlass.loop.evaluating.evaluation import evaluate
     from windlass.loop.evaluating.items import read_items

@@ -142,8 +142,8 @@ def _labels(ws: Workspace, artifact: Artifact) -> str:
 
 
 def _search(ws: Workspace, args: argparse.Namespace) -> int:
-    from windlass.apply.providers.budget import Budget
     from windlass.apply.tasks.loading import load_task
+    from windlass.apply.wrappers.budget import Budget
     from windlass.core.progress import Progress
     from windlass.loop.evaluating.items import read_items
     from windlass.loop.evaluating.scorers import equal

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from windlass.apply.providers import known
-from windlass.apply.providers.http import Endpoint
-from windlass.apply.providers.keys import ApiKey
+from windlass.apply.providers.wire.http import Endpoint
+from windlass.apply.providers.wire.keys import ApiKey
 from windlass.core.errors import NotFound, ProviderError
 from windlass.core.protocols import ChatModel
 from windlass.core.workspace import Workspace

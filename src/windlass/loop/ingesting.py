@@ -10,7 +10,6 @@ from typing import Any
 
 from windlass import __version__
 from windlass.apply.providers import known
-from windlass.apply.providers.budget import Budget
 from windlass.apply.rag.chunking import ChunkSettings
 from windlass.apply.rag.chunking.chunker import Chunker
 from windlass.apply.rag.chunking.contextual import ContextWriter
@@ -26,6 +25,7 @@ from windlass.apply.rag.ingest.ingesting import ingest
 from windlass.apply.rag.ingest.report import IngestReport
 from windlass.apply.rag.ingest.roots import URLS, Root, holds, place_name
 from windlass.apply.rag.ingest.stamps import FILE, Stamps
+from windlass.apply.wrappers.budget import Budget
 from windlass.core.documents import Document
 from windlass.core.errors import InputError
 from windlass.core.files import disk_errors, exclusive

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from windlass.apply.providers.budget import Budget, OverBudget
-from windlass.apply.providers.cached import replayed
-from windlass.apply.providers.wrapper import Model, Wrapper, identity_of
+from windlass.apply.wrappers.budget import Budget, OverBudget
+from windlass.apply.wrappers.cached import replayed
+from windlass.apply.wrappers.wrapper import Model, Wrapper, identity_of
 from windlass.core.errors import ConfigError, InputError
 from windlass.core.plain import asked, digest_of
 from windlass.core.protocols import ChatModel

@@ -19,12 +19,12 @@ from starlette.responses import Response
 
 from windlass.apply.prompts import artifact as prompts
 from windlass.apply.prompts.value import Prompt
-from windlass.apply.providers.budget import Budget, OverBudget
-from windlass.apply.providers.ledger import Ledger, Slot, ledger_path, period
 from windlass.apply.tasks.functions import Task
 from windlass.apply.tasks.outcome import NoAnswer, Outcome
 from windlass.apply.tasks.running import Model
 from windlass.apply.tasks.surroundings import Surroundings, surrounded
+from windlass.apply.wrappers.budget import Budget, OverBudget
+from windlass.apply.wrappers.ledger import Ledger, Slot, ledger_path, period
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import ConfigError, InputError, NotFound, WindlassError
 from windlass.core.values import Usage

@@ -8,11 +8,11 @@ import pytest
 from chunk_world import Words
 
 from windlass.apply.prompts import prompt
-from windlass.apply.providers.budget import Budget, OverBudget
 from windlass.apply.rag.chunking import ChunkSettings, chunk, embedding_text
 from windlass.apply.rag.chunking.cheapest import pieces_in
 from windlass.apply.rag.chunking.contextual import ContextWriter
 from windlass.apply.rag.index import HybridIndex, build_index
+from windlass.apply.wrappers.budget import Budget, OverBudget
 from windlass.core.documents import Document, write_documents
 from windlass.core.values import ChatRequest, ChatResponse, Message, Usage
 from windlass.core.workspace import Workspace

@@ -10,13 +10,13 @@ from typing import Any
 
 import httpx2
 
-from windlass.apply.providers.anthropic import Anthropic
-from windlass.apply.providers.chat_completions import ChatCompletions
-from windlass.apply.providers.dialect import Dialect
-from windlass.apply.providers.gemini import Gemini
-from windlass.apply.providers.http import Endpoint
-from windlass.apply.providers.mistral import Mistral
+from windlass.apply.providers.dialects.anthropic import Anthropic
+from windlass.apply.providers.dialects.chat_completions import ChatCompletions
+from windlass.apply.providers.dialects.dialect import Dialect
+from windlass.apply.providers.dialects.gemini import Gemini
+from windlass.apply.providers.dialects.mistral import Mistral
 from windlass.apply.providers.remote import RemoteChat
+from windlass.apply.providers.wire.http import Endpoint
 from windlass.core.pricing import Price, SellerPrices
 
 LATE = "late"

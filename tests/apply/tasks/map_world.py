@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from windlass.apply.providers.chat_completions import ChatCompletions
-from windlass.apply.providers.http import Endpoint
+from windlass.apply.providers.dialects.chat_completions import ChatCompletions
 from windlass.apply.providers.remote import RemoteChat
+from windlass.apply.providers.wire.http import Endpoint
 from windlass.apply.tasks import task
 from windlass.core.pricing import Price, price
 

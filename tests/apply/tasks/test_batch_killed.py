@@ -19,7 +19,8 @@ from windlass.apply.providers import known
 
 CHILD = """
 import sys
-from windlass.apply.providers import batches, known
+from windlass.apply.providers import known
+from windlass.apply.providers.batches import batch as batches
 from windlass.apply.tasks import task
 
 batches.LOOKS = (0.001, 0.002)

@@ -12,16 +12,17 @@ import httpx2
 import pytest
 from tests.apply.tasks.batch_world import LATE, PROVIDERS, AnthropicProvider, Failed, Provider
 
-from windlass.apply.providers import batches, known
-from windlass.apply.providers.azure import AzureDeployment
-from windlass.apply.providers.batches import Batches
-from windlass.apply.providers.bedrock import Bedrock
-from windlass.apply.providers.chat_completions import ChatCompletions
-from windlass.apply.providers.dialect import Call
-from windlass.apply.providers.http import Endpoint
-from windlass.apply.providers.known_batches import batches_of
-from windlass.apply.providers.openai_batches import MARK
+from windlass.apply.providers import known
+from windlass.apply.providers.batches import batch as batches
+from windlass.apply.providers.batches.batch import Batches
+from windlass.apply.providers.batches.known import batches_of
+from windlass.apply.providers.batches.openai import MARK
+from windlass.apply.providers.dialects.azure import AzureDeployment
+from windlass.apply.providers.dialects.bedrock import Bedrock
+from windlass.apply.providers.dialects.chat_completions import ChatCompletions
+from windlass.apply.providers.dialects.dialect import Call
 from windlass.apply.providers.remote import RemoteChat
+from windlass.apply.providers.wire.http import Endpoint
 from windlass.apply.tasks import batching, task
 from windlass.core.errors import ProviderError, Unsupported
 from windlass.core.values import Usage

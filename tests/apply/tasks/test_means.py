@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import pytest
 
-from windlass.apply.providers.answers import Answers
-from windlass.apply.providers.ledger import Slot, period
-from windlass.apply.providers.pool import Pool
 from windlass.apply.tasks import Budget, NoAnswer, OverBudget, Surroundings, surrounded, task
 from windlass.apply.tasks.choosing import agreed
+from windlass.apply.wrappers.answers import Answers
+from windlass.apply.wrappers.ledger import Slot, period
+from windlass.apply.wrappers.pool import Pool
 from windlass.core.errors import ConfigError, ProviderError, TooLong
 from windlass.core.values import ChatRequest, ChatResponse, Message, Usage
 from windlass.core.workspace import Workspace

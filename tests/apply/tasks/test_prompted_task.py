@@ -172,9 +172,9 @@ import json, sys, time
 from dataclasses import dataclass
 from typing import Any
 from pydantic import BaseModel
-from windlass.apply.providers.anthropic import Anthropic
-from windlass.apply.providers.chat_completions import ChatCompletions
-from windlass.apply.providers.gemini import Gemini
+from windlass.apply.providers.dialects.anthropic import Anthropic
+from windlass.apply.providers.dialects.chat_completions import ChatCompletions
+from windlass.apply.providers.dialects.gemini import Gemini
 from windlass.apply.tasks import Example, task
 from windlass.testing import Scripted
 

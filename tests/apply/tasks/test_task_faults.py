@@ -15,9 +15,9 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 from tests.apply.provider_world import Loopback, events, piece, reply
 
-from windlass.apply.providers.chat_completions import ChatCompletions
-from windlass.apply.providers.http import Endpoint, Timeouts
+from windlass.apply.providers.dialects.chat_completions import ChatCompletions
 from windlass.apply.providers.remote import RemoteChat
+from windlass.apply.providers.wire.http import Endpoint, Timeouts
 from windlass.apply.tasks import Example, NoAnswer, Refused, Surroundings, Task, surrounded, task
 from windlass.core.errors import ConfigError, InputError, ProviderError, Unsupported, WindlassError
 from windlass.core.values import ChatResponse, Message, Usage

@@ -14,9 +14,9 @@ from tests.apply.counting_provider import Counting
 from tests.loop.prompting.test_prompt_search import Answering, half, items, right, tone
 
 from windlass.apply.prompts import Prompt, artifact
-from windlass.apply.providers.budget import Budget, OverBudget
 from windlass.apply.tasks import Surroundings, surrounded
 from windlass.cli.main import main
+from windlass.apply.wrappers.budget import Budget, OverBudget
 from windlass.core.errors import InputError, ProviderError
 from windlass.core.values import ChatRequest, Message
 from windlass.core.workspace import Workspace
@@ -307,8 +307,8 @@ def test_an_invalid_experiment_backs_no_promotion(ws: Workspace) -> None:
 SHOP = '''
 from typing import Literal
 
-from windlass.apply.providers.chat_completions import ChatCompletions
-from windlass.apply.providers.http import Endpoint
+from windlass.apply.providers.dialects.chat_completions import ChatCompletions
+from windlass.apply.providers.wire.http import Endpoint
 from windlass.apply.providers.remote import RemoteChat
 from windlass.apply.tasks import task
 

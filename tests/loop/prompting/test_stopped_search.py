@@ -16,9 +16,9 @@ from tests.apply.counting_provider import Counting
 from tests.loop.prompting.test_prompt_search import AMPLE, Answering, half, items, right, tone
 
 from windlass.apply.prompts import artifact
-from windlass.apply.providers.budget import Budgeted
-from windlass.apply.providers.ledger import Ledger
 from windlass.apply.tasks import Budget, OverBudget, Surroundings, surrounded
+from windlass.apply.wrappers.budget import Budgeted
+from windlass.apply.wrappers.ledger import Ledger
 from windlass.cli.main import main
 from windlass.core.errors import InputError, ProviderError
 from windlass.core.values import ChatRequest, ChatResponse, Message, Usage
@@ -234,8 +234,8 @@ def test_a_journal_gives_each_answer_once_and_in_order(tmp_path: Path) -> None:
 TASK = '''
 from typing import Literal
 
-from windlass.apply.providers.chat_completions import ChatCompletions
-from windlass.apply.providers.http import Endpoint
+from windlass.apply.providers.dialects.chat_completions import ChatCompletions
+from windlass.apply.providers.wire.http import Endpoint
 from windlass.apply.providers.remote import RemoteChat
 from windlass.apply.tasks import task
 

@@ -19,8 +19,6 @@ from typing import Any
 from windlass.apply.assistant.asked import Asked, understood
 from windlass.apply.assistant.finding import Finder
 from windlass.apply.assistant.settings import AssistantSettings
-from windlass.apply.providers.counted import Counted
-from windlass.apply.providers.fitting import window_of
 from windlass.apply.rag.answers.answering import Found, Said, Saying, nothing, quoted, read, readings_of, written
 from windlass.apply.rag.answers.disagreement import Disagreeing, Disagreement, by_model, disagreements
 from windlass.apply.rag.answers.grounded import grounded_request
@@ -33,6 +31,8 @@ from windlass.apply.rag.answers.whole import route
 from windlass.apply.rag.indexes.searchable import Searchable, one_version
 from windlass.apply.rag.retrieving import Rewritten
 from windlass.apply.tasks.running import plain
+from windlass.apply.wrappers.counted import Counted
+from windlass.apply.wrappers.fitting import window_of
 from windlass.core import semconv
 from windlass.core.errors import ConfigError, InputError, WindlassError
 from windlass.core.protocols import ChatModel, Extracting, Index, Reranker, Scan

@@ -11,8 +11,8 @@ from typing import Any
 
 from windlass.apply.media.download import LARGEST, fetched, sources
 from windlass.apply.media.prediction import MediaDialect, Prediction
-from windlass.apply.providers.dialect import Call
-from windlass.apply.providers.http import Endpoint
+from windlass.apply.providers.dialects.dialect import Call
+from windlass.apply.providers.wire.http import Endpoint
 from windlass.apply.tasks.surroundings import here
 from windlass.core import semconv
 from windlass.core.errors import ProviderError, TimedOut, WindlassError

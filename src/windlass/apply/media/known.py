@@ -13,8 +13,8 @@ from windlass.apply.media.host import MediaHost
 from windlass.apply.media.openai_images import OpenAIImages
 from windlass.apply.media.prediction import MediaDialect
 from windlass.apply.media.replicate import Replicate
-from windlass.apply.providers.http import Endpoint, Timeouts
-from windlass.apply.providers.keys import ApiKey
+from windlass.apply.providers.wire.http import Endpoint, Timeouts
+from windlass.apply.providers.wire.keys import ApiKey
 from windlass.core.errors import ConfigError
 from windlass.core.pricing import prices_at
 from windlass.core.protocols import Made

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from windlass.apply.media.prediction import Prediction
-from windlass.apply.providers.dialect import Call
+from windlass.apply.providers.dialects.dialect import Call
 from windlass.core.errors import Unsupported
 from windlass.core.values import Usage
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal, Protocol
 
-from windlass.apply.providers.chat_completions import data_url
-from windlass.apply.providers.dialect import Call
+from windlass.apply.providers.dialects.chat_completions import data_url
+from windlass.apply.providers.dialects.dialect import Call
 from windlass.core.errors import InputError
 from windlass.core.values import AudioPart, FilePart, ImagePart, Usage
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from windlass.apply.media.prediction import Prediction, inputs_with
-from windlass.apply.providers.dialect import Call
+from windlass.apply.providers.dialects.dialect import Call
 from windlass.core.errors import ConfigError
 
 

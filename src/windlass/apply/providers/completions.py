@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from windlass.apply.providers.dialect import Call
+from windlass.apply.providers.dialects.dialect import Call
 from windlass.apply.providers.remote import RemoteChat
 from windlass.core.errors import InputError, ProviderError, Unsupported, WindlassError
 from windlass.core.protocols import Likelihood, Prompt

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from windlass.apply.providers.dialect import Call
-from windlass.apply.providers.http import Endpoint
+from windlass.apply.providers.dialects.dialect import Call
+from windlass.apply.providers.wire.http import Endpoint
 from windlass.core.errors import ProviderError
 from windlass.core.files import sha256_json
 from windlass.core.protocols import Embeddings, EmbedKind

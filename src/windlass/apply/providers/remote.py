@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Literal
 
-from windlass.apply.providers.dialect import Call, Dialect, OnUnsupported, Reading, fitted
-from windlass.apply.providers.http import Endpoint
+from windlass.apply.providers.dialects.dialect import Call, Dialect, OnUnsupported, Reading, fitted
+from windlass.apply.providers.wire.http import Endpoint
 from windlass.core.errors import ProviderError
 from windlass.core.files import sha256_json
 from windlass.core.pricing import PriceOf, prices_at, seller_at

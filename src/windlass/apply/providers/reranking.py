@@ -11,9 +11,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from windlass.apply.providers.dialect import Call
-from windlass.apply.providers.http import Endpoint, Timeouts
-from windlass.apply.providers.keys import ApiKey
+from windlass.apply.providers.dialects.dialect import Call
+from windlass.apply.providers.wire.http import Endpoint, Timeouts
+from windlass.apply.providers.wire.keys import ApiKey
 from windlass.core.config import secret
 from windlass.core.errors import ConfigError, ProviderError
 from windlass.core.protocols import Relevance

@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from windlass.apply.providers.batches import Batch, Batches, new_mark
-from windlass.apply.providers.known_batches import batches_of
+from windlass.apply.providers.batches.batch import Batch, Batches, new_mark
+from windlass.apply.providers.batches.known import batches_of
 from windlass.apply.providers.remote import RemoteChat
-from windlass.apply.providers.wrapper import innermost
 from windlass.apply.tasks.asking import asking
 from windlass.apply.tasks.items import Item
 from windlass.apply.tasks.map_run import Run, Waiting
 from windlass.apply.tasks.outcome import NoAnswer, Outcome
 from windlass.apply.tasks.results import Spent
 from windlass.apply.tasks.running import asked, note
+from windlass.apply.wrappers.wrapper import innermost
 from windlass.core.errors import ProviderError, Unsupported
 from windlass.core.values import ChatRequest, ChatResponse
 

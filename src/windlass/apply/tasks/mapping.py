@@ -23,7 +23,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from windlass.apply.providers.wrapper import closed
 from windlass.apply.tasks.asking import asking
 from windlass.apply.tasks.items import Item, opened
 from windlass.apply.tasks.journal import KIND, Journal
@@ -33,6 +32,7 @@ from windlass.apply.tasks.results import Mapped, Spent, metered
 from windlass.apply.tasks.running import arun
 from windlass.apply.tasks.surroundings import here
 from windlass.apply.tasks.variant import Variant
+from windlass.apply.wrappers.wrapper import closed
 from windlass.core.errors import InputError, ProviderError, TimedOut
 from windlass.core.progress import Progress
 from windlass.core.waiting import waited

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from windlass.apply.providers.answers import Answers
-from windlass.apply.providers.budget import Budget, Budgeted
-from windlass.apply.providers.cached import Cached
-from windlass.apply.providers.fitting import Fitting, window_of
-from windlass.apply.providers.wrapper import counts_tokens, innermost
 from windlass.apply.tasks.running import Model
 from windlass.apply.tasks.surroundings import Surroundings
+from windlass.apply.wrappers.answers import Answers
+from windlass.apply.wrappers.budget import Budget, Budgeted
+from windlass.apply.wrappers.cached import Cached
+from windlass.apply.wrappers.fitting import Fitting, window_of
+from windlass.apply.wrappers.wrapper import counts_tokens, innermost
 from windlass.core.windows import Window
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, TypeVar
 
-from windlass.apply.providers.cached import mark
-from windlass.apply.providers.wrapper import can_be_awaited, can_be_waited_for
+from windlass.apply.wrappers.cached import mark
+from windlass.apply.wrappers.wrapper import can_be_awaited, can_be_waited_for
 from windlass.core import semconv
 from windlass.core.protocols import AsyncChatModel, ChatModel
 from windlass.core.trace import Recorder, Span, carried, current_span

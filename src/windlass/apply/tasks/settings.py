@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from windlass.apply.prompts.value import Prompt
-from windlass.apply.providers.answers import Answers
-from windlass.apply.providers.budget import Budget
 from windlass.apply.tasks.asking import Mode
 from windlass.apply.tasks.prompt import Example
 from windlass.apply.tasks.running import Model
+from windlass.apply.wrappers.answers import Answers
+from windlass.apply.wrappers.budget import Budget
 from windlass.core.config import strict
 from windlass.core.errors import InputError
 from windlass.core.values import ChatRequest

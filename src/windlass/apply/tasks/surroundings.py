@@ -12,9 +12,9 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from windlass.apply.providers.answers import Answers, answers_path
-from windlass.apply.providers.ledger import Ledger, ledger_path
 from windlass.apply.tasks.running import Model
+from windlass.apply.wrappers.answers import Answers, answers_path
+from windlass.apply.wrappers.ledger import Ledger, ledger_path
 from windlass.core.errors import ConfigError, NotFound
 from windlass.core.trace import Recorder
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from windlass.apply.prompts import artifact as prompts
-from windlass.apply.providers.budget import Budget
 from windlass.apply.tasks.functions import Task
 from windlass.apply.tasks.surroundings import Surroundings, surrounded
+from windlass.apply.wrappers.budget import Budget
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError
 from windlass.core.files import exclusive, sha256_json

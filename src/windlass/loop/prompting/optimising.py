@@ -20,10 +20,10 @@ from typing import Any
 
 from windlass.apply.prompts import artifact as prompts
 from windlass.apply.prompts.value import Prompt
-from windlass.apply.providers.budget import Budget
 from windlass.apply.tasks.functions import Task
 from windlass.apply.tasks.running import Model
 from windlass.apply.tasks.surroundings import Surroundings, surrounded
+from windlass.apply.wrappers.budget import Budget
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError
 from windlass.core.files import exclusive, sha256_json, write_json

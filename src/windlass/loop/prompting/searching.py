@@ -23,7 +23,7 @@ from importlib import resources
 
 from windlass.apply.prompts.example import Example
 from windlass.apply.prompts.value import Prompt
-from windlass.apply.providers.budget import OverBudget
+from windlass.apply.wrappers.budget import OverBudget
 from windlass.core.errors import InputError, ProviderError
 from windlass.core.protocols import ChatModel
 from windlass.core.values import ChatRequest, Message

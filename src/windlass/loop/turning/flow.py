@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from windlass.apply.providers.budget import OverBudget
+from windlass.apply.wrappers.budget import OverBudget
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError
 from windlass.core.files import sha256_json

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from windlass.apply.providers.budget import Budget
+from windlass.apply.wrappers.budget import Budget
 from windlass.core.errors import InputError
 
 

@@ -24,11 +24,11 @@ from importlib import resources
 import numpy as np
 
 from windlass.apply.prompts.value import Prompt
-from windlass.apply.providers.budget import OverBudget
 from windlass.apply.rag.indexes.search import HybridIndex
 from windlass.apply.rag.sentences import sentence_spans
 from windlass.apply.tasks.functions import Task
 from windlass.apply.tasks.surroundings import Surroundings, surrounded
+from windlass.apply.wrappers.budget import OverBudget
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError
 from windlass.core.protocols import ChatModel, Embedder

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from windlass.apply.providers.budget import ASSUMED_OUTPUT
-from windlass.apply.providers.fitting import window_of
-from windlass.apply.providers.tokens import count
-from windlass.apply.providers.wrapper import Model, costs_of, innermost
+from windlass.apply.wrappers.budget import ASSUMED_OUTPUT
+from windlass.apply.wrappers.fitting import window_of
+from windlass.apply.wrappers.tokens import count
+from windlass.apply.wrappers.wrapper import Model, costs_of, innermost
 from windlass.core.errors import InputError
 from windlass.core.values import ChatRequest, Citation, Usage
 from windlass.core.windows import Window

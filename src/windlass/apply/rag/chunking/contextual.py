@@ -14,12 +14,12 @@ from functools import partial
 from itertools import groupby
 
 from windlass.apply.prompts import prompt
-from windlass.apply.providers.answers import Answers, answers_path
-from windlass.apply.providers.budget import Budget, Budgeted
-from windlass.apply.providers.cached import Cached
-from windlass.apply.providers.ledger import Ledger, ledger_path
-from windlass.apply.providers.wrapper import identity_of
 from windlass.apply.rag.chunking.settings import WRITTEN
+from windlass.apply.wrappers.answers import Answers, answers_path
+from windlass.apply.wrappers.budget import Budget, Budgeted
+from windlass.apply.wrappers.cached import Cached
+from windlass.apply.wrappers.ledger import Ledger, ledger_path
+from windlass.apply.wrappers.wrapper import identity_of
 from windlass.core.documents import Document, Passage
 from windlass.core.files import sha256_json
 from windlass.core.protocols import ChatModel

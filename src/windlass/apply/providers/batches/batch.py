@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import Any
 
-from windlass.apply.providers.dialect import Call
+from windlass.apply.providers.dialects.dialect import Call
 from windlass.apply.providers.remote import RemoteChat
 from windlass.core.errors import ProviderError
 from windlass.core.values import ChatRequest, ChatResponse

@@ -9,7 +9,7 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from windlass.apply.providers.dialect import PARAMETERS, Call, ServerSentEvents
+from windlass.apply.providers.dialects.dialect import PARAMETERS, Call, ServerSentEvents
 from windlass.core.errors import Unsupported
 from windlass.core.usage import usage_of
 from windlass.core.values import (

@@ -16,8 +16,8 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from windlass.apply.providers.answers import Answers
-from windlass.apply.providers.wrapper import Model, Wrapper, identity_of, to_its_end
+from windlass.apply.wrappers.answers import Answers
+from windlass.apply.wrappers.wrapper import Model, Wrapper, identity_of, to_its_end
 from windlass.core import semconv
 from windlass.core.errors import ConfigError, InputError, WorkspaceError
 from windlass.core.plain import asked, digest_of

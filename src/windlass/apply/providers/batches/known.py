@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from windlass.apply.providers.anthropic_batches import AnthropicBatches
-from windlass.apply.providers.batches import Batches
-from windlass.apply.providers.gemini_batches import GeminiBatches
-from windlass.apply.providers.mistral_batches import MistralBatches
-from windlass.apply.providers.openai_batches import OpenAIBatches
+from windlass.apply.providers.batches.anthropic import AnthropicBatches
+from windlass.apply.providers.batches.batch import Batches
+from windlass.apply.providers.batches.gemini import GeminiBatches
+from windlass.apply.providers.batches.mistral import MistralBatches
+from windlass.apply.providers.batches.openai import OpenAIBatches
 from windlass.apply.providers.remote import RemoteChat
 from windlass.core.errors import Unsupported
 

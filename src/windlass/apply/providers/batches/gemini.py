@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from windlass.apply.providers.batches import JSON, Batch, Batches, Fault, compact, told
-from windlass.apply.providers.dialect import Call
+from windlass.apply.providers.batches.batch import JSON, Batch, Batches, Fault, compact, told
+from windlass.apply.providers.dialects.dialect import Call
 from windlass.core.values import ChatRequest
 
 _OVER = ("SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")

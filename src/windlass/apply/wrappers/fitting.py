@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
-from windlass.apply.providers.tokens import count, tokenizer_at
-from windlass.apply.providers.wrapper import Model, Wrapper, counts_tokens, innermost
+from windlass.apply.wrappers.tokens import count, tokenizer_at
+from windlass.apply.wrappers.wrapper import Model, Wrapper, counts_tokens, innermost
 from windlass.core.errors import TooLong
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse
 from windlass.core.windows import Window, window

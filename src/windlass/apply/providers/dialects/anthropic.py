@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from windlass.apply.providers.dialect import Call, ServerSentEvents, arguments_of, finished_calls, system_apart
+from windlass.apply.providers.dialects.dialect import Call, ServerSentEvents, arguments_of, finished_calls, system_apart
 from windlass.core.errors import Unsupported
 from windlass.core.values import (
     AudioPart,

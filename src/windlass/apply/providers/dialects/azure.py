@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from urllib.parse import quote
 
-from windlass.apply.providers.chat_completions import ChatCompletions
-from windlass.apply.providers.dialect import Call
+from windlass.apply.providers.dialects.chat_completions import ChatCompletions
+from windlass.apply.providers.dialects.dialect import Call
 from windlass.core.values import ChatRequest
 
 VERSION = "2024-10-21"

@@ -19,9 +19,9 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from windlass.apply.providers.ledger import Ledger, Per, Slot, Spent, period
-from windlass.apply.providers.tokens import count, tokenizer_at
-from windlass.apply.providers.wrapper import Model, Wrapper, innermost, to_its_end
+from windlass.apply.wrappers.ledger import Ledger, Per, Slot, Spent, period
+from windlass.apply.wrappers.tokens import count, tokenizer_at
+from windlass.apply.wrappers.wrapper import Model, Wrapper, innermost, to_its_end
 from windlass.core.errors import ConfigError, ProviderError, TimedOut, WindlassError, WorkspaceError
 from windlass.core.pricing import Price
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Usage

@@ -9,8 +9,8 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from windlass.apply.providers.batches import Batch, Batches, Fault, compact, json_lines, told, upload
-from windlass.apply.providers.dialect import Call
+from windlass.apply.providers.batches.batch import Batch, Batches, Fault, compact, json_lines, told, upload
+from windlass.apply.providers.dialects.dialect import Call
 from windlass.core.values import ChatRequest
 
 MARK = "windlass_mark"

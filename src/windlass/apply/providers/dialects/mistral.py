@@ -10,8 +10,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from windlass.apply.providers.chat_completions import ChatCompletions, ChatReading, data_url, message_of, part_of
-from windlass.apply.providers.dialect import PARAMETERS, Call
+from windlass.apply.providers.dialects.chat_completions import (
+    ChatCompletions,
+    ChatReading,
+    data_url,
+    message_of,
+    part_of,
+)
+from windlass.apply.providers.dialects.dialect import PARAMETERS, Call
 from windlass.core.values import AudioPart, ChatDelta, ChatRequest, ChatResponse, FilePart, ImagePart, Message, Part
 
 EXTRA = frozenset(

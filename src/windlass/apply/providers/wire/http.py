@@ -22,14 +22,14 @@ import httpcore2
 import httpx2
 
 from windlass import __version__
-from windlass.apply.providers import proxies
-from windlass.apply.providers.clock import Clock
-from windlass.apply.providers.dialect import Call, Frames, ServerSentEvents
-from windlass.apply.providers.keys import ApiKey, Auth, sendable
-from windlass.apply.providers.loop_sockets import LoopSockets
-from windlass.apply.providers.plain_calls import KEPT_FOR, Connections
-from windlass.apply.providers.replies import BROKEN, Replies
-from windlass.apply.providers.tries import Tries
+from windlass.apply.providers.dialects.dialect import Call, Frames, ServerSentEvents
+from windlass.apply.providers.wire import proxies
+from windlass.apply.providers.wire.clock import Clock
+from windlass.apply.providers.wire.keys import ApiKey, Auth, sendable
+from windlass.apply.providers.wire.loop_sockets import LoopSockets
+from windlass.apply.providers.wire.plain_calls import KEPT_FOR, Connections
+from windlass.apply.providers.wire.replies import BROKEN, Replies
+from windlass.apply.providers.wire.tries import Tries
 from windlass.core.errors import ConfigError
 
 _KEPT_OPEN = 100

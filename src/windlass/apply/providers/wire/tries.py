@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import httpx2
 
-from windlass.apply.providers.clock import Clock
-from windlass.apply.providers.dialect import Call
-from windlass.apply.providers.replies import LATE, SILENT, Replies
+from windlass.apply.providers.dialects.dialect import Call
+from windlass.apply.providers.wire.clock import Clock
+from windlass.apply.providers.wire.replies import LATE, SILENT, Replies
 from windlass.core.errors import ProviderError
 from windlass.core.retry import AGAIN, backoff, retry_after
 from windlass.core.trace import current_span

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote, unquote, urlsplit
 
-from windlass.apply.providers.keys import sendable
+from windlass.apply.providers.wire.keys import sendable
 from windlass.core.config import secret
 from windlass.core.errors import ConfigError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Iterator
 
-from windlass.apply.providers.wrapper import Model, Wrapper
+from windlass.apply.wrappers.wrapper import Model, Wrapper
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Usage
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from windlass.apply.providers.batches import Batch, Batches, Fault, compact, json_lines, told, upload
-from windlass.apply.providers.dialect import Call
-from windlass.apply.providers.openai_batches import MARK, said
+from windlass.apply.providers.batches.batch import Batch, Batches, Fault, compact, json_lines, told, upload
+from windlass.apply.providers.batches.openai import MARK, said
+from windlass.apply.providers.dialects.dialect import Call
 from windlass.core.values import ChatRequest
 
 _OPEN = ("QUEUED", "RUNNING", "CANCELLATION_REQUESTED")

@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from windlass.apply.providers.batches import JSON, Batch, Batches, Fault, compact, json_lines, made_at, told
-from windlass.apply.providers.dialect import Call
+from windlass.apply.providers.batches.batch import JSON, Batch, Batches, Fault, compact, json_lines, made_at, told
+from windlass.apply.providers.dialects.dialect import Call
 from windlass.core.errors import ProviderError
 from windlass.core.values import ChatRequest
 

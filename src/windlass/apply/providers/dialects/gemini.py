@@ -7,7 +7,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from windlass.apply.providers.dialect import PARAMETERS, Call, ServerSentEvents, arguments_of, system_apart, text_alone
+from windlass.apply.providers.dialects.dialect import (
+    PARAMETERS,
+    Call,
+    ServerSentEvents,
+    arguments_of,
+    system_apart,
+    text_alone,
+)
 from windlass.core.errors import Unsupported
 from windlass.core.values import (
     AudioPart,

@@ -10,10 +10,10 @@ from typing import Any
 import httpcore2
 import httpx2
 
-from windlass.apply.providers.clock import Clock
-from windlass.apply.providers.dialect import Frames
-from windlass.apply.providers.keys import Auth
-from windlass.apply.providers.proxies import passwords
+from windlass.apply.providers.dialects.dialect import Frames
+from windlass.apply.providers.wire.clock import Clock
+from windlass.apply.providers.wire.keys import Auth
+from windlass.apply.providers.wire.proxies import passwords
 from windlass.core.errors import ProviderError
 from windlass.core.redact import secret_headers, struck
 from windlass.core.sse import BadEvent

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from windlass.apply.providers.plain_calls import Answer
+from windlass.apply.providers.wire.plain_calls import Answer
 from windlass.core.errors import TimedOut
 
 T = TypeVar("T")

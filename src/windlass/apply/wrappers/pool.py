@@ -18,8 +18,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from windlass.apply.providers.budget import OverBudget
-from windlass.apply.providers.wrapper import can_be_awaited, can_be_waited_for, costs_of, identity_of
+from windlass.apply.wrappers.budget import OverBudget
+from windlass.apply.wrappers.wrapper import can_be_awaited, can_be_waited_for, costs_of, identity_of
 from windlass.core.errors import ConfigError, ProviderError, TimedOut, TooLong, WindlassError
 from windlass.core.protocols import AsyncChatModel, ChatModel
 from windlass.core.trace import carried, current_span

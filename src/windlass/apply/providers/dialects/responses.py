@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from windlass.apply.providers.chat_completions import data_url, logprob_of
-from windlass.apply.providers.dialect import Call, ServerSentEvents
+from windlass.apply.providers.dialects.chat_completions import data_url, logprob_of
+from windlass.apply.providers.dialects.dialect import Call, ServerSentEvents
 from windlass.core.errors import Unsupported
 from windlass.core.usage import usage_of
 from windlass.core.values import (

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from windlass.apply.providers.wrapper import counts_tokens
+from windlass.apply.wrappers.wrapper import counts_tokens
 from windlass.core.errors import InputError, MissingExtra
 from windlass.core.values import AudioPart, ChatRequest, FilePart, ImagePart, Message, Part
 

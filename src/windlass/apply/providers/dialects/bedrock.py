@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from windlass.apply.providers.dialect import Call, arguments_of, finished_calls, system_apart
-from windlass.apply.providers.event_stream import EventStream
+from windlass.apply.providers.dialects.dialect import Call, arguments_of, finished_calls, system_apart
+from windlass.apply.providers.dialects.event_stream import EventStream
 from windlass.core.errors import Unsupported
 from windlass.core.values import (
     AudioPart,

@@ -1,0 +1,1 @@
+"""What stands before a model and is called as it is: budgets, kept answers, windows, stand-ins."""

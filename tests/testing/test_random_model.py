@@ -20,8 +20,8 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from windlass.apply.tasks import Absent, task
-from windlass.apply.tasks.schema import Shape
-from windlass.apply.tasks.strict import Strict
+from windlass.apply.tasks.forms.schema import Shape
+from windlass.apply.tasks.forms.strict import Strict
 from windlass.core.errors import Unsupported
 from windlass.core.protocols import AsyncChatModel, ChatModel
 from windlass.core.values import ChatRequest, Message, ToolSpec

@@ -79,7 +79,7 @@ def _streamed(task: AnyTask, inputs: dict[str, Any]) -> Outcome[Any]:
 
 
 def _shown(task: AnyTask, outcome: Outcome[Any]) -> None:
-    from windlass.apply.tasks.schema import Shape
+    from windlass.apply.tasks.forms.schema import Shape
 
     plain = Shape[Any](task.signature.output).plain(outcome.value)
     print(plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False, indent=2))

@@ -23,7 +23,8 @@ from windlass.apply.providers.dialects.chat_completions import ChatCompletions
 from windlass.apply.providers.dialects.dialect import Call
 from windlass.apply.providers.remote import RemoteChat
 from windlass.apply.providers.wire.http import Endpoint
-from windlass.apply.tasks import batching, task
+from windlass.apply.tasks import task
+from windlass.apply.tasks.mapping import batching
 from windlass.core.errors import ProviderError, Unsupported
 from windlass.core.values import Usage
 from windlass.testing import Random, Scripted

@@ -15,10 +15,10 @@ from tests.apply.tasks.kinds_of_values import VALUES
 from tests.apply.tasks.test_partial import ROOTS, is_beginning
 
 from windlass.apply.tasks import task
-from windlass.apply.tasks.begun import shown
-from windlass.apply.tasks.partial import NOTHING, beginning
-from windlass.apply.tasks.schema import Shape
-from windlass.apply.tasks.strict import Strict
+from windlass.apply.tasks.forms.begun import shown
+from windlass.apply.tasks.forms.partial import NOTHING, beginning
+from windlass.apply.tasks.forms.schema import Shape
+from windlass.apply.tasks.forms.strict import Strict
 from windlass.testing import Scripted
 
 

@@ -16,9 +16,9 @@ from pydantic import BaseModel
 import windlass
 from windlass.apply.prompts import Prompt
 from windlass.apply.tasks import Absent, Example, NoAnswer, Quote, Verbatim, task
-from windlass.apply.tasks.citing import context
+from windlass.apply.tasks.forms.citing import context
+from windlass.apply.tasks.forms.schema import Shape, Unfit
 from windlass.apply.tasks.prompted import plain_examples, typed_examples
-from windlass.apply.tasks.schema import Shape, Unfit
 from windlass.apply.verbatim import as_read
 from windlass.core.errors import InputError
 from windlass.core.values import Citation

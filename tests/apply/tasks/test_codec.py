@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 from tests.apply.tasks.kinds_of_values import VALUES, Tree
 
-from windlass.apply.tasks.schema import Shape, Unfit
-from windlass.apply.tasks.strict import Strict
+from windlass.apply.tasks.forms.schema import Shape, Unfit
+from windlass.apply.tasks.forms.strict import Strict
 from windlass.core.errors import InputError, Unsupported
 
 

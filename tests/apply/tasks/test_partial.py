@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from windlass.apply.tasks.partial import NOTHING, parsed
+from windlass.apply.tasks.forms.partial import NOTHING, parsed
 
 TEXTS = st.text(st.sampled_from('ab"\\/{}[]:,\n é😀\u2028'), max_size=6)
 VALUES = st.recursive(

@@ -13,8 +13,8 @@ import pytest
 from pydantic import BaseModel, Field
 
 from windlass.apply.tasks import Absent, Example, NoAnswer, Refused, Surroundings, Task, surrounded, task
-from windlass.apply.tasks.reading import json_in
-from windlass.apply.tasks.schema import Unfit
+from windlass.apply.tasks.forms.reading import json_in
+from windlass.apply.tasks.forms.schema import Unfit
 from windlass.core.errors import ConfigError, InputError, ProviderError, WindlassError
 from windlass.core.values import ChatResponse, ImagePart, Message, TextPart, Usage
 from windlass.core.workspace import Workspace

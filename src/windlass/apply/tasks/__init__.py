@@ -1,7 +1,7 @@
 """Typed AI functions. Importing this is cheap: pydantic, HTTP and the workspace come with the first call."""
 
-from windlass.apply.tasks.absent import Absent
-from windlass.apply.tasks.citing import Quote, Verbatim
+from windlass.apply.tasks.forms.absent import Absent
+from windlass.apply.tasks.forms.citing import Quote, Verbatim
 from windlass.apply.tasks.functions import Task, task
 from windlass.apply.tasks.outcome import Attempt, NoAnswer, Outcome, Refused
 from windlass.apply.tasks.prompt import Example

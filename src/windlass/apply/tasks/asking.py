@@ -10,9 +10,9 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
+from windlass.apply.tasks.forms.reading import Reader
+from windlass.apply.tasks.forms.schema import Unfit
 from windlass.apply.tasks.outcome import Attempt, NoAnswer, Outcome, Refused
-from windlass.apply.tasks.reading import Reader
-from windlass.apply.tasks.schema import Unfit
 from windlass.core.values import ChatRequest, ChatResponse, Message, ToolSpec
 
 T = TypeVar("T")

@@ -17,9 +17,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
+from windlass.apply.tasks.forms.schema import Shape
 from windlass.apply.tasks.functions import Task
 from windlass.apply.tasks.outcome import Attempt, NoAnswer, Outcome, cost_of, usage_of
-from windlass.apply.tasks.schema import Shape
 from windlass.apply.tasks.surroundings import here
 from windlass.apply.wrappers.wrapper import closed
 from windlass.core.errors import InputError, ProviderError, TimedOut, WindlassError

@@ -33,7 +33,7 @@ from windlass.core.trace import Span
 from windlass.core.values import ChatRequest
 
 if TYPE_CHECKING:
-    from windlass.apply.tasks.results import Mapped
+    from windlass.apply.tasks.mapping.results import Mapped
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -131,7 +131,7 @@ class Task(Generic[P, R]):
             there was no answer (the provider failed) are always asked again.
         batch: by the provider's batch API: within a day, and often at half the price.
         """
-        from windlass.apply.tasks.mapping import mapped
+        from windlass.apply.tasks.mapping.mapping import mapped
 
         return mapped(
             self.settled().variant, items, at_once, journal=journal, on_error=on_error, retry_errors=retry_errors,
@@ -150,7 +150,7 @@ class Task(Generic[P, R]):
         batch: bool = False,
     ) -> Mapped[R]:
         """As `map`, on the caller's event loop."""
-        from windlass.apply.tasks.mapping import amapped
+        from windlass.apply.tasks.mapping.mapping import amapped
 
         return await amapped(
             self.settled().variant, items, at_once, journal=journal, on_error=on_error, retry_errors=retry_errors,

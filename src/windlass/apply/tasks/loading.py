@@ -12,8 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from windlass.apply.tasks.forms.schema import Shape, Unfit
 from windlass.apply.tasks.functions import Task
-from windlass.apply.tasks.schema import Shape, Unfit
 from windlass.apply.tasks.signature import Signature
 from windlass.core.errors import InputError, NotFound, WindlassError
 from windlass.core.values import AudioPart, FilePart, ImagePart

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from windlass.apply.prompts.example import Example
-from windlass.apply.tasks.schema import Shape, Unfit
+from windlass.apply.tasks.forms.schema import Shape, Unfit
 from windlass.core.errors import InputError
 from windlass.core.values import AudioPart, FilePart, ImagePart, Message, Part, TextPart
 

@@ -12,8 +12,8 @@ from windlass.apply.prompts import artifact as artifacts
 from windlass.apply.prompts.example import Example
 from windlass.apply.prompts.file import read_prompt
 from windlass.apply.prompts.value import Prompt
-from windlass.apply.tasks.citing import context
-from windlass.apply.tasks.schema import Shape, Unfit
+from windlass.apply.tasks.forms.citing import context
+from windlass.apply.tasks.forms.schema import Shape, Unfit
 from windlass.apply.tasks.signature import Signature
 from windlass.apply.tasks.surroundings import Surroundings
 from windlass.core import semconv

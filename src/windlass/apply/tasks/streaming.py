@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, Generic, TypeVar
 
 from windlass.apply.tasks.asking import Mode
-from windlass.apply.tasks.begun import shown
+from windlass.apply.tasks.forms.begun import shown
+from windlass.apply.tasks.forms.partial import NOTHING, beginning
+from windlass.apply.tasks.forms.strict import Strict
 from windlass.apply.tasks.outcome import Outcome
-from windlass.apply.tasks.partial import NOTHING, beginning
 from windlass.apply.tasks.running import Steps, asked, note
-from windlass.apply.tasks.strict import Strict
 from windlass.apply.wrappers.wrapper import can_be_awaited, can_be_waited_for
 from windlass.core.errors import ProviderError
 from windlass.core.protocols import AsyncChatModel, ChatModel

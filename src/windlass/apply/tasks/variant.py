@@ -9,18 +9,18 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, Generic, TypeVar, get_args
 
-from windlass.apply.tasks.absent import Absent
 from windlass.apply.tasks.asking import Mode, Question, checked, form
-from windlass.apply.tasks.citing import context
+from windlass.apply.tasks.forms.absent import Absent
+from windlass.apply.tasks.forms.citing import context
+from windlass.apply.tasks.forms.reading import Reader
+from windlass.apply.tasks.forms.schema import Shape
+from windlass.apply.tasks.forms.strict import Strict
 from windlass.apply.tasks.means import supplied
 from windlass.apply.tasks.outcome import Outcome
 from windlass.apply.tasks.prompt import SCHEMA_NOTE, Example, content, messages
-from windlass.apply.tasks.reading import Reader
 from windlass.apply.tasks.running import Model
-from windlass.apply.tasks.schema import Shape
 from windlass.apply.tasks.settings import Settings
 from windlass.apply.tasks.signature import Signature
-from windlass.apply.tasks.strict import Strict
 from windlass.apply.tasks.surroundings import Surroundings
 from windlass.core.trace import Span
 from windlass.core.values import ChatRequest

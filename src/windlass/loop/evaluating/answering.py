@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from windlass.apply.tasks.forms.reading import json_in
 from windlass.apply.tasks.functions import Task
-from windlass.apply.tasks.map_run import HOPELESS
+from windlass.apply.tasks.mapping.run import HOPELESS
 from windlass.apply.tasks.outcome import Attempt, NoAnswer, Outcome, usage_of
 from windlass.apply.tasks.prompt import Example
-from windlass.apply.tasks.reading import json_in
 from windlass.core.errors import ProviderError, TimedOut, TooLong
 from windlass.core.trace import carried
 

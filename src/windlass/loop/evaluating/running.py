@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from windlass import __version__
-from windlass.apply.tasks.citing import context
+from windlass.apply.tasks.forms.citing import context
+from windlass.apply.tasks.forms.schema import Shape, Unfit
 from windlass.apply.tasks.functions import Task
 from windlass.apply.tasks.prompt import Example
 from windlass.apply.tasks.prompted import typed_examples
-from windlass.apply.tasks.schema import Shape, Unfit
 from windlass.core.errors import InputError
 from windlass.core.protocols import ChatModel
 from windlass.evaluate.experiments.results import OUTPUT, ItemResult, Results, split_values

@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 from windlass.apply.prompts.value import Prompt
+from windlass.apply.tasks.forms.schema import Shape
 from windlass.apply.tasks.functions import Task
 from windlass.apply.tasks.prompt import Example
 from windlass.apply.tasks.prompted import typed_examples
-from windlass.apply.tasks.schema import Shape
 from windlass.core.errors import InputError
 from windlass.core.protocols import ChatModel
 from windlass.loop.evaluating.answering import ask, at_once

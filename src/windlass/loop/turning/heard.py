@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from windlass.apply.tasks.forms.schema import Shape, Unfit
 from windlass.apply.tasks.functions import Task
-from windlass.apply.tasks.schema import Shape, Unfit
 from windlass.core.errors import InputError
 from windlass.core.records import ScoreRecord, SpanRecord
 from windlass.core.redact import MARK

@@ -18,10 +18,10 @@ from windlass.apply.providers.batches.batch import Batch, Batches, new_mark
 from windlass.apply.providers.batches.known import batches_of
 from windlass.apply.providers.remote import RemoteChat
 from windlass.apply.tasks.asking import asking
-from windlass.apply.tasks.items import Item
-from windlass.apply.tasks.map_run import Run, Waiting
+from windlass.apply.tasks.mapping.items import Item
+from windlass.apply.tasks.mapping.results import Spent
+from windlass.apply.tasks.mapping.run import Run, Waiting
 from windlass.apply.tasks.outcome import NoAnswer, Outcome
-from windlass.apply.tasks.results import Spent
 from windlass.apply.tasks.running import asked, note
 from windlass.apply.wrappers.wrapper import innermost
 from windlass.core.errors import ProviderError, Unsupported

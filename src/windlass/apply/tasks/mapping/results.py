@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from windlass.apply.tasks.journal import Line, lines_at
+from windlass.apply.tasks.forms.schema import Shape, Unfit
+from windlass.apply.tasks.mapping.journal import Line, lines_at
 from windlass.apply.tasks.outcome import Outcome
-from windlass.apply.tasks.schema import Shape, Unfit
 from windlass.apply.tasks.signature import Signature
 from windlass.core.errors import InputError
 from windlass.core.values import ChatRequest, ChatResponse, Usage

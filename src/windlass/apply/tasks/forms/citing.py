@@ -29,7 +29,7 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
-from windlass.apply.tasks.schema import AS_WRITTEN, MARK, Shape
+from windlass.apply.tasks.forms.schema import AS_WRITTEN, MARK, Shape
 from windlass.apply.verbatim import Text, parting
 from windlass.core.errors import InputError
 from windlass.core.values import AudioPart, Citation, FilePart, ImagePart

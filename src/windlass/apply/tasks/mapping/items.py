@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_origin
 
-from windlass.apply.tasks.schema import Shape, Unfit
+from windlass.apply.tasks.forms.schema import Shape, Unfit
 from windlass.apply.tasks.signature import Signature
 from windlass.core.errors import InputError
 from windlass.core.values import AudioPart, FilePart, ImagePart

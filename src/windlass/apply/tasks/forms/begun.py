@@ -12,9 +12,9 @@ from functools import reduce
 from itertools import takewhile
 from typing import Any
 
-from windlass.apply.tasks.codec import Anything, Codec, Items, Named, OneOf, Pairs, Plain, Properties
-from windlass.apply.tasks.partial import NOTHING
-from windlass.apply.tasks.strict import ROOT, Strict
+from windlass.apply.tasks.forms.codec import Anything, Codec, Items, Named, OneOf, Pairs, Plain, Properties
+from windlass.apply.tasks.forms.partial import NOTHING
+from windlass.apply.tasks.forms.strict import ROOT, Strict
 
 IMPOSSIBLE = object()
 """Nothing that can become a value of this place."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from windlass.apply.tasks.codec import (
+from windlass.apply.tasks.forms.codec import (
     Anything,
     Codec,
     Items,

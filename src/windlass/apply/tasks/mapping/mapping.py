@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from windlass.apply.tasks.asking import asking
-from windlass.apply.tasks.items import Item, opened
-from windlass.apply.tasks.journal import KIND, Journal
-from windlass.apply.tasks.map_run import OnError, Run, Waiting
+from windlass.apply.tasks.mapping.items import Item, opened
+from windlass.apply.tasks.mapping.journal import KIND, Journal
+from windlass.apply.tasks.mapping.results import Mapped, Spent, metered
+from windlass.apply.tasks.mapping.run import OnError, Run, Waiting
 from windlass.apply.tasks.outcome import NoAnswer
-from windlass.apply.tasks.results import Mapped, Spent, metered
 from windlass.apply.tasks.running import arun
 from windlass.apply.tasks.surroundings import here
 from windlass.apply.tasks.variant import Variant
@@ -82,7 +82,7 @@ async def amapped(
             book.begin(variant.name, at_once)
             try:
                 if batch:
-                    from windlass.apply.tasks.batching import by_batches  # with it comes HTTP
+                    from windlass.apply.tasks.mapping.batching import by_batches  # with it comes HTTP
 
                     await by_batches(run, rows, at_once)
                 else:

@@ -13,13 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from windlass.apply.tasks.items import Inputs, Item
-from windlass.apply.tasks.journal import Journal, Line
+from windlass.apply.tasks.forms.schema import Unfit
+from windlass.apply.tasks.mapping.items import Inputs, Item
+from windlass.apply.tasks.mapping.journal import Journal, Line
+from windlass.apply.tasks.mapping.results import Mapped, Spent, money, shape_of
 from windlass.apply.tasks.outcome import NoAnswer, Outcome, Refused
 from windlass.apply.tasks.prompt import content
-from windlass.apply.tasks.results import Mapped, Spent, money, shape_of
 from windlass.apply.tasks.running import Model
-from windlass.apply.tasks.schema import Unfit
 from windlass.apply.tasks.surroundings import Surroundings, here
 from windlass.apply.tasks.variant import Variant
 from windlass.core.errors import InputError, ProviderError, WindlassError

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
-from windlass.apply.tasks.schema import Shape, Unfit
-from windlass.apply.tasks.strict import Strict
+from windlass.apply.tasks.forms.schema import Shape, Unfit
+from windlass.apply.tasks.forms.strict import Strict
 
 T = TypeVar("T")
 

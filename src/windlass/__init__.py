@@ -9,7 +9,7 @@ and so does `windlass.evaluation`, which makes tests of tasks.
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+from windlass.core.version import __version__ as __version__
 
 __all__ = ["Absent", "Example", "Quote", "evaluation", "task"]
 

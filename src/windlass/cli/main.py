@@ -15,9 +15,9 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from windlass import __version__
 from windlass.core.errors import InputError, WindlassError
 from windlass.core.extras import lacking
+from windlass.core.version import __version__
 
 GROUPS: dict[str, dict[str, str]] = {
     "begin": {

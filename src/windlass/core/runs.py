@@ -19,11 +19,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from windlass import __version__
 from windlass.core.errors import InputError, NotFound, WorkspaceBusy
 from windlass.core.files import disk_errors, exclusive
 from windlass.core.records import MetricPoint, RunRecord, RunStatus
 from windlass.core.store import Store
+from windlass.core.version import __version__
 
 
 class Run:

@@ -15,7 +15,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from windlass import __version__
 from windlass.apply.rag.index import build_index
 from windlass.build.corpus import build_corpus, corpus_report, training_text
 from windlass.build.tokenizer import train_tokenizer
@@ -29,6 +28,7 @@ from windlass.core.protocols import Embedder
 from windlass.core.readers import Folder, PythonDocs, Source
 from windlass.core.tables import table
 from windlass.core.values import ChatRequest, Message
+from windlass.core.version import __version__
 from windlass.core.workspace import Workspace
 from windlass.evaluate.exam.deriving import derive_exam
 from windlass.evaluate.exam.items import load_items

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from windlass import __version__
 from windlass.apply.providers import known
 from windlass.apply.rag.chunking import ChunkSettings
 from windlass.apply.rag.chunking.chunker import Chunker
@@ -34,6 +33,7 @@ from windlass.core.protocols import LiveIndex
 from windlass.core.readers import FileSource, Folder, ReadReport, RowFields, SourceFile, source_at
 from windlass.core.readers.fetching import Fetching
 from windlass.core.readers.urls import UrlList
+from windlass.core.version import __version__
 from windlass.core.workspace import Workspace
 from windlass.loop.embedders import DEFAULT, called, embedder_named, lasting_name, usual
 from windlass.loop.living import (

@@ -22,9 +22,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from windlass import __version__
 from windlass.core.errors import InputError, NotFound, WindlassError
 from windlass.core.protocols import ChatModel
+from windlass.core.version import __version__
 from windlass.core.workspace import Workspace
 from windlass.studio.documents import Corpora
 from windlass.studio.format import FILTERS

@@ -17,10 +17,10 @@ from typing import IO, Any
 
 import httpx2
 
-from windlass import __version__
 from windlass.core.errors import ProviderError
 from windlass.core.files import disk_errors
 from windlass.core.protocols import MediaFile
+from windlass.core.version import __version__
 
 LARGEST = 256 << 20
 """Bytes of one file."""

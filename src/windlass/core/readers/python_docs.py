@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import windlass
 from windlass.core.documents import Document
 from windlass.core.errors import InputError
 from windlass.core.readers.headings import rst_sections
@@ -247,7 +246,7 @@ def _library_files(folder: Path, root: Path, report: ReadReport) -> Iterator[Pat
 
 def _own_pages(report: ReadReport) -> Iterator[Document]:
     """README and docs of a checkout; of an installed windlass, its package's docstrings."""
-    package = Path(windlass.__file__).parent
+    package = Path(__file__).parents[2]
     root = package.parent.parent
     pages = [root / "README.md", root / "CONTRIBUTING.md", *sorted((root / "docs").rglob("*.md"))]
     if package.parent.name == "src" and pages[0].is_file():

@@ -16,7 +16,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urldefrag, urlsplit
 
-from windlass import __version__
 from windlass.core.documents import Document
 from windlass.core.errors import InputError, MissingExtra
 from windlass.core.files import sha256_file, sha256_json
@@ -24,6 +23,7 @@ from windlass.core.readers.fetching import Fetched, Fetching, Refused, Unreachab
 from windlass.core.readers.reading import is_readable, read_file
 from windlass.core.readers.report import UNREACHED, ReadReport, SourceFile
 from windlass.core.readers.row_documents import RowFields
+from windlass.core.version import __version__
 
 if TYPE_CHECKING:
     from urllib.robotparser import RobotFileParser

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from windlass import __version__
 from windlass.core.errors import InputError
+from windlass.core.version import __version__
 from windlass.evaluate.deciding import Pairs, decide
 from windlass.evaluate.experiments import naming
 from windlass.evaluate.experiments.judged import ByJudge, Judged, by_judges

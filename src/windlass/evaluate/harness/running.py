@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from windlass import __version__
 from windlass.core.errors import InputError, ProviderError, WindlassError
 from windlass.core.protocols import LanguageModel
+from windlass.core.version import __version__
 from windlass.evaluate.experiments.results import OUTPUT, ItemResult, Results
 from windlass.evaluate.harness.benchmark import Benchmark, Scored
 from windlass.evaluate.harness.items import Exam, Item

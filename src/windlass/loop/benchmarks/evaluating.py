@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from windlass import __version__
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError
 from windlass.core.files import sha256_json, write_json
+from windlass.core.version import __version__
 from windlass.core.workspace import Workspace
 from windlass.evaluate.experiments.results import OUTPUT, Results
 from windlass.evaluate.harness.benchmark import Measure

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from windlass import __version__
 from windlass.apply.tasks.forms.citing import context
 from windlass.apply.tasks.forms.schema import Shape, Unfit
 from windlass.apply.tasks.functions import Task
@@ -20,6 +19,7 @@ from windlass.apply.tasks.prompt import Example
 from windlass.apply.tasks.prompted import typed_examples
 from windlass.core.errors import InputError
 from windlass.core.protocols import ChatModel
+from windlass.core.version import __version__
 from windlass.evaluate.experiments.results import OUTPUT, ItemResult, Results, split_values
 from windlass.loop.evaluating.answering import Answered, ask, at_once
 from windlass.loop.evaluating.items import Item, different, lines

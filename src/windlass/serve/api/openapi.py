@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from windlass import __version__
+from windlass.core.version import __version__
 from windlass.serve.api.fields import Json, body_schema
 from windlass.serve.api.operation import Operation, obj
 

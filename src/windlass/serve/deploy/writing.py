@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from windlass import __version__
 from windlass.build.transformer.hf import load_config
 from windlass.core.errors import InputError, MissingExtra
 from windlass.core.files import atomic_write
+from windlass.core.version import __version__
 from windlass.core.workspace import Workspace
 from windlass.serve.deploy.bundle import Cargo, pack
 from windlass.serve.engine.memory import Need, need_of

@@ -12,12 +12,12 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from windlass import __version__
 from windlass.core import sse
 from windlass.core.config import secret
 from windlass.core.errors import ProviderError
 from windlass.core.usage import usage_of
 from windlass.core.values import Usage
+from windlass.core.version import __version__
 from windlass.serve.gateway import events, faults
 from windlass.serve.gateway.config import Provider
 from windlass.serve.gateway.connections import Failed, Reply, Server, Timeouts

@@ -21,7 +21,6 @@ from typing import Any, Protocol
 import httpcore2
 import httpx2
 
-from windlass import __version__
 from windlass.apply.providers.dialects.dialect import Call, Frames, ServerSentEvents
 from windlass.apply.providers.wire import proxies
 from windlass.apply.providers.wire.clock import Clock
@@ -31,6 +30,7 @@ from windlass.apply.providers.wire.plain_calls import KEPT_FOR, Connections
 from windlass.apply.providers.wire.replies import BROKEN, Replies
 from windlass.apply.providers.wire.tries import Tries
 from windlass.core.errors import ConfigError
+from windlass.core.version import __version__
 
 _KEPT_OPEN = 100
 """Connections that stay when nothing is under way: each call looks through them, and asks the system of each."""

@@ -9,7 +9,6 @@ from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, 
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
-from windlass import __version__
 from windlass.apply.rag.chunking.chunker import Chunker
 from windlass.apply.rag.ingest.report import NAMED, FileLine, IngestReport
 from windlass.apply.rag.ingest.roots import Root, holds
@@ -19,6 +18,7 @@ from windlass.core.errors import InputError
 from windlass.core.files import sha256_json
 from windlass.core.protocols import LiveIndex
 from windlass.core.readers.report import ReadReport, SourceFile
+from windlass.core.version import __version__
 
 FORMAT = 1
 """Of what documents are made into. Raised when the same file would give something else: then all are read again."""

@@ -15,8 +15,8 @@ from tests.loop.prompting.test_prompt_search import Answering, half, items, righ
 
 from windlass.apply.prompts import Prompt, artifact
 from windlass.apply.tasks import Surroundings, surrounded
-from windlass.cli.main import main
 from windlass.apply.wrappers.budget import Budget, OverBudget
+from windlass.cli.main import main
 from windlass.core.errors import InputError, ProviderError
 from windlass.core.values import ChatRequest, Message
 from windlass.core.workspace import Workspace

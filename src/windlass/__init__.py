@@ -9,8 +9,6 @@ and so does `windlass.evaluation`, which makes tests of tasks.
 
 from __future__ import annotations
 
-from windlass.core.version import __version__ as __version__
-
 __all__ = ["Absent", "Example", "Quote", "evaluation", "task"]
 
 TYPE_CHECKING = False  # as `typing` has it, which is not worth its import here
@@ -18,10 +16,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from windlass.apply.tasks import Absent, Example, Quote, task
+    from windlass.core.version import __version__ as __version__
     from windlass.loop.evaluating.asserting import evaluation
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from windlass.core.version import __version__
+
+        return __version__
     if name == "evaluation":
         from windlass.loop.evaluating.asserting import evaluation
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from windlass.core.trace import carried
@@ -14,6 +12,9 @@ R = TypeVar("R")
 
 def waited(coroutine: Coroutine[Any, Any, R]) -> R:
     """The result of a coroutine, on an event loop of its own; where one runs already (a notebook), in a thread."""
+    import asyncio  # here, as core is loaded by all
+    from concurrent.futures import ThreadPoolExecutor
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -73,6 +73,7 @@ def test_the_help_of_the_command_line_imports_no_command() -> None:
     loaded = modules_after(f"from windlass.cli.main import main\n{run}")
     assert {name for name in loaded if name.startswith("windlass")} == {
         "windlass", "windlass.cli", "windlass.cli.main", "windlass.core", "windlass.core.errors",
+        "windlass.core.version",
     }  # fmt: skip
     assert heavy(loaded) == set()
     assert len(loaded) <= 80, sorted(loaded)

@@ -16,7 +16,6 @@ import traceback
 from collections.abc import Sequence
 
 from windlass.core.errors import InputError, WindlassError
-from windlass.core.extras import lacking
 from windlass.core.version import __version__
 
 GROUPS: dict[str, dict[str, str]] = {
@@ -127,6 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except WindlassError as error:
         return _refused(error, args.debug)
     except ModuleNotFoundError as error:
+        from windlass.core.extras import lacking
+
         missing = lacking(f"`windlass {known.command}`", error.name or "")
         return _unexpected(error, args.debug) if missing is None else _refused(missing, args.debug)
     except KeyboardInterrupt:

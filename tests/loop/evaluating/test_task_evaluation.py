@@ -31,7 +31,7 @@ from windlass.loop.evaluating.scorers import code_digest, equal, scorer, scorers
 from windlass.loop.harvesting.conversations import Wanted, harvest_conversations
 from windlass.loop.harvesting.feedback import give_feedback
 from windlass.loop.releasing import releases
-from windlass.loop.releasing.measuring import seen
+from windlass.loop.releasing.counting import seen
 from windlass.loop.releasing.tasks import released
 from windlass.loop.releasing.trial import must_run
 from windlass.loop.turning.heard import listen

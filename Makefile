@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# How many processes share the fast tests.
+WORKERS ?= 2
 READY  := $(VENV)/.ready
 
 .PHONY: help demo test test-slow clients peers rag-peers lm-eval-peers lint docs bench clean
@@ -30,7 +32,7 @@ demo: $(READY)
 	$(BIN)/windlass demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 test-slow: $(READY) clients lm-eval-peers
 	$(BIN)/python -m pytest -m slow

@@ -17,6 +17,15 @@ from hypothesis import HealthCheck, settings
 # As the command line does (see cli/main.py): where cores are shared, spinning threads make tests many times slower.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
+# `make test` runs two processes at once: one thread each, or they wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Workspaces wait for the disk at each commit. Where memory has room to spare, the folders of tests lie there instead.
+_MEMORY = Path("/dev/shm")
+if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 4 << 30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
 # Processes that tests start import the same windlass as the tests themselves, installed or not.
 _SRC = str(Path(__file__).resolve().parents[1] / "src")
 os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (_SRC, os.environ.get("PYTHONPATH", "")) if p)

@@ -52,7 +52,7 @@ class Server:
         self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(30)
 
     def _accept(self) -> None:
         while True:
@@ -189,8 +189,8 @@ def test_what_is_no_answer_is_asked_again(way: str, said: bytes, serve: Any) -> 
 def test_a_slow_answer_ends_with_its_time(way: str, serve: Any) -> None:
     begun = time.monotonic()
     with pytest.raises(TimedOut):
-        calls(way, serve(says(good(), step=50, pause=0.1)), within=0.5)
-    assert time.monotonic() - begun < 5
+        calls(way, serve(says(good(), step=10, pause=0.1)), within=0.5)  # all of it would take half a minute
+    assert time.monotonic() - begun < 20
 
 
 def test_silence_is_not_asked_again(way: str, serve: Any) -> None:

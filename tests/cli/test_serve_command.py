@@ -83,7 +83,7 @@ def test_models_answer_the_official_client_and_a_signal_ends_it_in_order(
     assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
 
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(30) == 0
     assert process.stdout is not None and "every request that had arrived" in process.stdout.read()
     assert process.stderr is not None
     log = process.stderr.read()

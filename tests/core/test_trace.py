@@ -215,7 +215,7 @@ def test_spans_are_stored_soon_without_a_flush(store: SqliteStore) -> None:
         time.sleep(pause)
         with recorder.span("one") as span:
             pass
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not store.trace(span.trace_id):
             assert time.monotonic() < deadline
             time.sleep(0.005)

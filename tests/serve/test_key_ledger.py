@@ -151,7 +151,7 @@ def test_a_kill_takes_no_more_than_is_promised(tmp_path: Path, keys: Keys) -> No
         process.stdin.flush()
         time.sleep(BEHIND + 1.0)
         process.send_signal(signal.SIGKILL)
-        told, _ = process.communicate(timeout=10)
+        told, _ = process.communicate(timeout=30)
     finally:
         process.kill()
     times = [float(line) for line in told.splitlines(keepends=True) if line.endswith("\n") and line != "ready\n"]

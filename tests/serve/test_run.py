@@ -94,7 +94,7 @@ def test_leaving_a_server_thread_finishes_what_is_in_flight_and_frees_the_port()
 
         thread = threading.Thread(target=ask)
         thread.start()
-        assert slow.started.wait(5)
+        assert slow.started.wait(30)
     thread.join()
     assert answers[0]["choices"][0]["message"]["content"] == "x" * 30
     with pytest.raises(httpx.ConnectError):
@@ -116,7 +116,7 @@ def test_a_head_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> N
                     if not slow.recv(1, socket.MSG_DONTWAIT):
                         break
                 except BlockingIOError:
-                    assert time.monotonic() - began < 5
+                    assert time.monotonic() - began < 30
                 except OSError:
                     break
         # a connection that is used is kept
@@ -268,7 +268,7 @@ def test_a_signal_lets_requests_finish(kind: signal.Signals, stream: bool) -> No
                 got = httpx.post(f"{address}/v1/chat/completions", json=body, timeout=20).json()
                 assert got["choices"][0]["message"]["content"] == "x" * 40
             assert process.stdout.read() == "closed in order\n"
-            assert process.wait(10) == 0, process.stderr.read()
+            assert process.wait(30) == 0, process.stderr.read()
             with pytest.raises(OSError):
                 socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=1)
         finally:
@@ -317,7 +317,7 @@ def test_no_accepted_request_is_lost_under_load(round: int) -> None:
                 thread.join(30)
             assert lost == []
             assert len(answered) >= 16 and set(answered) == {"xxxx"}
-            assert process.wait(10) == 0, process.stderr.read()
+            assert process.wait(30) == 0, process.stderr.read()
         finally:
             process.kill()
 

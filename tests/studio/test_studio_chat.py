@@ -188,7 +188,7 @@ def test_stopping_stops_the_model(page, models, how):
     else:
         page.keyboard.press("Escape")
     expect(page.locator(".turn.assistant .under")).to_have_text("stopped")
-    assert models["parrot"].stopped.wait(10)
+    assert models["parrot"].stopped.wait(30)
     expect(page.locator("#send")).to_be_visible()
     expect(page.locator("#q")).to_be_focused()
 

@@ -131,9 +131,18 @@ def test_other():
 """
 
 
-def test_pytest_shows_reports_and_a_table(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [[], ["-n", "1"]], ids=["in this process", "in another"])
+def test_pytest_shows_reports_and_a_table(tmp_path: Path, processes: list[str]) -> None:
     (tmp_path / "test_suite.py").write_text(SUITE)
-    run = [sys.executable, "-m", "pytest", "-q", "--junitxml", "j.xml"]  # the plug-in comes with the package
+    run = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--junitxml",
+        "j.xml",
+        *processes,
+    ]  # the plug-in comes with the package
     done = subprocess.run([*run, "test_suite.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "2 failed, 2 passed" in done.stdout and "gone.jsonl cannot be read" in done.stdout

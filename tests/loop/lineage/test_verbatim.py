@@ -59,7 +59,7 @@ def test_refuses_nothing_and_null() -> None:
 
 def test_ten_megabytes_take_no_noticeable_time() -> None:
     text = TrainingText(documents(*(f"line {i} of some text\n" * 100 for i in range(5_000))))
-    started = time.monotonic()
+    started = time.process_time()
     found = text.longest_suffix("unseen words, then line 4321 of some text\n" * 5)
     assert found.text.endswith("line 4321 of some text\n")
-    assert time.monotonic() - started < 5  # measured: about 0.1 s
+    assert time.process_time() - started < 5  # measured: about 0.1 s

@@ -107,12 +107,12 @@ def running(*script: Act, tls: ssl.SSLContext | None = None) -> Iterator[Provide
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    ready.wait(10)
+    ready.wait(30)
     try:
         yield provider
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(30)
 
 
 # acts -----------------------------------------------------------------------------------------------------------------

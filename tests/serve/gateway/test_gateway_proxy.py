@@ -87,12 +87,12 @@ def proxying(**about: Any) -> Iterator[Middleman]:
     task = loop.create_task(work())
     thread = threading.Thread(target=lambda: (loop.run_until_complete(task), loop.close()), daemon=True)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(30)
     try:
         yield made
     finally:
         loop.call_soon_threadsafe(task.cancel)
-        thread.join(10)
+        thread.join(30)
 
 
 @contextlib.contextmanager

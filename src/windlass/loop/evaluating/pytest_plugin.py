@@ -5,6 +5,7 @@ Registered by the entry point `pytest11`. Where no test is an evaluation it load
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 _ATTRIBUTE = "windlass_evaluation"
 """As in `asserting`, which is not imported for tests that are no evaluations."""
-_DONE = pytest.StashKey["list[Evaluation]"]()
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -30,8 +30,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         report.longrepr = str(call.excinfo.value)
     if told.verdict is None:
         return
-    item.config.stash.setdefault(_DONE, []).append(told)
     interval = told.verdict.interval
+    shown = "" if interval is None else f"  {told.metric} {interval}"
+    # On the report, as with pytest-xdist it is another process that prints the table.
+    report.windlass_row = [told.name, f"{told.verdict.decision:<12}{shown}, at least {told.at_least:g} is asked for"]
     item.user_properties.append(("windlass.verdict", told.verdict.decision))
     if interval is not None:
         item.user_properties.append((f"windlass.{told.metric}", f"{interval}"))
@@ -39,15 +41,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         report.longrepr = told.report
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    done = config.stash.get(_DONE, [])
-    if not done:
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    reports = [one for one in chain(*terminalreporter.stats.values()) if hasattr(one, "windlass_row")]
+    if not reports:
         return
     terminalreporter.section("evaluations")
-    width = max(len(told.name) for told in done)
-    for told in done:
-        assert told.verdict is not None
-        shown = "" if told.verdict.interval is None else f"  {told.metric} {told.verdict.interval}"
-        terminalreporter.write_line(
-            f"{told.name:<{width}}  {told.verdict.decision:<12}{shown}, at least {told.at_least:g} is asked for"
-        )
+    width = max(len(one.windlass_row[0]) for one in reports)
+    for one in sorted(reports, key=lambda report: report.start):
+        name, found = one.windlass_row
+        terminalreporter.write_line(f"{name:<{width}}  {found}")

@@ -182,6 +182,23 @@ def test_a_provider_that_lets_nobody_in_ends_the_map(error: ProviderError) -> No
     assert len(model.asked) <= 3
 
 
+@pytest.mark.parametrize("status", [None, 503])
+def test_a_provider_that_never_answers_is_not_asked_for_every_item(status: int | None, tmp_path: Path) -> None:
+    down, journal = ProviderError("It cannot be reached.", status=status), tmp_path / "j.jsonl"
+    model = Answering(lambda _: down)
+    with pytest.raises(ProviderError, match="cannot be reached"):
+        size.using(model=model).map(texts(200), journal=journal, at_once=4, progress=False)
+    assert 20 <= len(model.asked) <= 24
+    done = size.using(model=Answering()).map(texts(200), journal=journal, progress=False)
+    assert done.values == 200 and done.failed == 0
+
+
+def test_a_provider_that_answered_once_may_be_down_for_a_while() -> None:
+    model = Answering(lambda text: 1 if text.endswith("x0") or text == "0" else ProviderError("Down."))
+    done = size.using(model=model).map(texts(100), at_once=1, progress=False)
+    assert done.failed == 99
+
+
 def test_a_fault_in_the_code_is_raised_and_no_answer_is_lost(tmp_path: Path) -> None:
     model, journal = Answering(lambda text: KeyError("bug") if text == "bad" else 1), tmp_path / "j.jsonl"
     with pytest.raises(KeyError, match="bug"):

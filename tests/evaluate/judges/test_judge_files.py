@@ -12,7 +12,7 @@ import pytest
 from windlass.core.errors import ConfigError, InputError
 from windlass.evaluate.judges.file import read_judge, read_stored, stored
 from windlass.evaluate.judges.items import read_items, read_labelled
-from windlass.evaluate.judges.judge import Judge
+from windlass.evaluate.judges.judge import Criterion, Judge, Level
 from windlass.evaluate.judges.wording import instructions
 
 RUBRIC = """+++
@@ -142,7 +142,7 @@ def test_items_that_cannot_be_judged_are_named(tmp_path: Path, rows: list[dict[s
     [
         ({"label": "maybe"}, "'maybe' is no level of 'preferred'"),
         ({"label": 3}, "3 is no level"),
-        ({}, "no level of 'preferred'"),
+        ({}, "row 1: no label"),
         ({"labels": {"good": 1}}, "'good' is no criterion"),
     ],
 )
@@ -186,3 +186,16 @@ def test_llmbar_is_read_as_it_lies(tmp_path: Path) -> None:
         "adversarial_neighbor": 134, "faireval": 66, "natural": 100,
     }  # fmt: skip
     assert all(0.3 < share < 0.7 for _, share in counts.values())
+
+
+def test_not_a_number_is_nothing(tmp_path: Path) -> None:
+    """Tables write NaN for an empty cell: it is no text to be judged, and no label."""
+    judge = Judge("good", "Be strict.", criteria=(Criterion("good", "Is it?", (Level("no", 0), Level("yes", 1))),))
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"id": 1, "input": "?", "output": NaN}\n', encoding="utf-8")
+    with pytest.raises(InputError, match="row 1: no 'output'"):
+        read_items(path, judge)
+    for nothing in ('"label": NaN', '"label": null', '"other": 1', '"labels": {"good": ""}'):
+        path.write_text(f'{{"id": 1, "input": "?", "output": "x", {nothing}}}\n', encoding="utf-8")
+        with pytest.raises(InputError, match="row 1: no label"):
+            read_labelled(path, judge)

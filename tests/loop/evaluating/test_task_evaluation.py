@@ -207,6 +207,16 @@ def test_what_the_provider_failed_on_is_an_error_and_asked_again(ws: Workspace) 
         evaluate(ws, tone.using(model=nobody, think=True), FORTY, asking=ONE)
 
 
+def test_a_provider_that_never_answers_is_not_asked_for_every_item(ws: Workspace) -> None:
+    def answer(request: ChatRequest) -> Any:
+        raise ProviderError("nobody there")
+
+    model = Answering(answer)
+    with pytest.raises(ProviderError, match="nobody there"):
+        evaluate(ws, tone.using(model=model), FORTY, asking=ONE)
+    assert len(model.requests) == 20
+
+
 def test_an_answer_that_does_not_fit_scores_nothing_and_is_no_error(ws: Workspace) -> None:
     def answer(request: ChatRequest) -> Any:
         return "?" if "review 3" in repr(request.messages) else right(request)

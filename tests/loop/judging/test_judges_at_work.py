@@ -254,6 +254,15 @@ def test_two_systems_are_compared_on_the_same_items(ws: Workspace) -> None:
     assert first.findings[0].measured[0].judge.estimate == 0.5 and second.findings[0].measured[0].judge.estimate == 1.0
 
 
+def test_other_items_are_refused_before_anybody_is_paid(ws: Workspace) -> None:
+    model = Answering(odd)
+    with pytest.raises(InputError, match="do not hold the same items"):
+        compare_by_judge(ws, JUDGE, items(20), items(21), around=around(ws, model))
+    with pytest.raises(InputError, match="compares two outputs by itself"):
+        compare_by_judge(ws, PAIR, items(2), items(2), around=around(ws, model))
+    assert not model.requests
+
+
 def test_judges_of_the_workspace_by_name(ws: Workspace, tmp_path: Path) -> None:
     store_judge(ws, JUDGE)
     assert named(ws, "good") == JUDGE and named(ws, "good@1", ["a", "b"]).models == ("a", "b")

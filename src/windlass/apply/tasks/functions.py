@@ -126,7 +126,7 @@ class Task(Generic[P, R]):
         journal: the file that holds the results. With it, the same call after a crash goes on where the last one was
             and pays for no answer twice, save those of the items that were under way (at most `at_once`).
         on_error: "keep" makes an item's error its result; "raise" ends the map with it, and what was under way is kept.
-            A provider that lets nobody in ends it either way.
+            A provider that lets nobody in, or has not answered when 20 failed, ends it either way.
         retry_errors: ask items again whose answers did not fit, or were refused, in an earlier run. Items to which
             there was no answer (the provider failed) are always asked again.
         batch: by the provider's batch API: within a day, and often at half the price.

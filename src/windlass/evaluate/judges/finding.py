@@ -152,6 +152,16 @@ def findings(
     ]
 
 
+def same_items(before: Sequence[str], after: Sequence[str]) -> None:
+    """Raises `InputError` unless both hold the same ids."""
+    if set(before) != set(after):
+        only = sorted(set(before) ^ set(after))
+        raise InputError(
+            f"The two do not hold the same items: '{only[0]}' and {len(only) - 1:,} more are in one of them only.",
+            "Compare two systems on the same items, with the same ids.",
+        )
+
+
 def differences_found(
     judge: Judge,
     before: Sequence[Judgement],
@@ -164,12 +174,7 @@ def differences_found(
     if judge.pairwise:
         raise InputError(f"'{judge.name}' compares two outputs by itself.", "Give it items with both of them.")
     first = {judgement.item: judgement for judgement in before}
-    if set(first) != {judgement.item for judgement in after}:
-        only = sorted(set(first) ^ {judgement.item for judgement in after})
-        raise InputError(
-            f"The two do not hold the same items: '{only[0]}' and {len(only) - 1:,} more are in one of them only.",
-            "Compare two systems on the same items, with the same ids.",
-        )
+    same_items(list(first), [judgement.item for judgement in after])
     pairs = [(first[one.item], one) for one in after]
     done = [(a, b) for a, b in pairs if a.error is None and b.error is None]
     _judged(judge, [b for _, b in done] or list(after))

@@ -9,6 +9,7 @@ one item. `chosen` says why an item is there, where it was not drawn at random: 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ def read_labelled(path: Path, judge: Judge) -> tuple[list[Item], list[Label]]:
 def item_of(row: Mapping[str, Any], judge: Judge, where: str) -> Item:
     given = row["inputs"] if isinstance(row.get("inputs"), Mapping) else row
     for name in judge.fields:
-        if given.get(name) in (None, ""):
+        if _missing(given.get(name)):
             raise InputError(
                 f"{where}: no '{name}', which '{judge.name}' reads.", f"It reads {', '.join(judge.fields)}."
             )
@@ -110,8 +111,11 @@ def labels_of(row: Mapping[str, Any], judge: Judge, item: str, where: str) -> li
         given = {name.removeprefix(_COLUMN): said for name, said in row.items() if name.startswith(_COLUMN)}
     if not given and len(judge.criteria) == 1:
         given = {judge.criteria[0].name: row.get("label")}
-    if not isinstance(given, Mapping) or not given:
-        raise InputError(f"{where}: no labels.", f"Give `labels` by criterion: {_names(judge)}.")
+    if not isinstance(given, Mapping) or not given or all(_missing(said) for said in given.values()):
+        levels = ", ".join(level.name for level in judge.criteria[0].levels)
+        alone = len(judge.criteria) == 1
+        hint = f"Give `label`: {levels}." if alone else f"Give `labels` by criterion: {_names(judge)}."
+        raise InputError(f"{where}: no label.", hint)
     author = row.get("author")
     found = []
     for name, said in given.items():
@@ -137,6 +141,11 @@ def _value(said: Any, judge: Judge, criterion: Criterion, where: str) -> float:
         shown = ", ".join(f"{name} ({value:g})" for name, value in levels.items())
         raise InputError(f"{where}: {said!r} is no level of '{criterion.name}'.", f"Known: {shown}.")
     return number
+
+
+def _missing(value: Any) -> bool:
+    """Also NaN, which is what tables have for nothing."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def _names(judge: Judge) -> str:

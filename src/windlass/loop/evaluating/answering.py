@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from windlass.apply.tasks.forms.reading import json_in
 from windlass.apply.tasks.functions import Task
 from windlass.apply.tasks.mapping.run import HOPELESS
+from windlass.apply.tasks.mapping.silence import Silence
 from windlass.apply.tasks.outcome import Attempt, NoAnswer, Outcome, usage_of
 from windlass.apply.tasks.prompt import Example
 from windlass.core.errors import ProviderError, TimedOut, TooLong
@@ -37,8 +38,15 @@ class Answered:
     """Id of the trace that it left; None where none was kept."""
 
 
-def ask(variant: Task[..., Any], item: Example, clock: Callable[[], float] = time.perf_counter) -> Answered:
-    """Raises what a budget raises, and `ProviderError` for a provider that lets nobody in."""
+def ask(
+    variant: Task[..., Any],
+    item: Example,
+    clock: Callable[[], float] = time.perf_counter,
+    silence: Silence | None = None,
+) -> Answered:
+    """Raises what a budget raises, and `ProviderError` for a provider that lets nobody in, or that has answered nothing
+    in the run whose `silence` is given."""
+    silence = silence or Silence()
     began = clock()
     try:
         outcome: Outcome[Any] = variant.run(**item.inputs)
@@ -49,7 +57,9 @@ def ask(variant: Task[..., Any], item: Example, clock: Callable[[], float] = tim
     except (ProviderError, TimedOut) as error:
         if getattr(error, "status", None) in HOPELESS:
             raise
+        silence.failed(error)
         return Answered(failed=error.message or type(error).__name__)
+    silence.broken()
     thought = _reasoning(outcome) if variant.settings.think else ""
     return _told(outcome.attempts, clock() - began, outcome.cost_usd, value=outcome.value, reasoning=thought)
 

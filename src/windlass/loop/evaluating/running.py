@@ -15,6 +15,7 @@ from typing import Any
 from windlass.apply.tasks.forms.citing import context
 from windlass.apply.tasks.forms.schema import Shape, Unfit
 from windlass.apply.tasks.functions import Task
+from windlass.apply.tasks.mapping.silence import Silence
 from windlass.apply.tasks.prompt import Example
 from windlass.apply.tasks.prompted import typed_examples
 from windlass.core.errors import InputError
@@ -128,6 +129,7 @@ class _Run:
     kept: Kept
     shape: Shape[Any]
     evaluation: str
+    silence: Silence = field(default_factory=Silence)
 
     def answered(self, variant: Task[..., Any], item: Item, example: Example, repeat: int) -> Answered:
         place = f"{item.key}/{repeat}"
@@ -135,7 +137,7 @@ class _Run:
         if row is not None and (found := self._read(row, example)) is not None:
             return found
         with traced(item, repeat, name=self.task.__name__, evaluation=self.evaluation) as (span, trace):
-            said = replace(ask(variant, example), trace=trace)
+            said = replace(ask(variant, example, silence=self.silence), trace=trace)
             plain = None if said.problem or said.failed else self.shape.plain(said.value, as_written=True)
             span.output, span.error = plain, said.problem or said.failed or None
         if not said.failed:

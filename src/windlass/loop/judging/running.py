@@ -8,11 +8,12 @@ from pathlib import Path
 
 from windlass.apply.tasks.surroundings import Surroundings
 from windlass.core.artifacts import Artifact
+from windlass.core.errors import InputError
 from windlass.core.workspace import Workspace
 from windlass.evaluate.experiments.results import Results
 from windlass.evaluate.judges.calibration import Calibration, calibrate
 from windlass.evaluate.judges.file import read_judge
-from windlass.evaluate.judges.finding import Finding, differences_found, findings
+from windlass.evaluate.judges.finding import Finding, differences_found, findings, same_items
 from windlass.evaluate.judges.items import Item, Label
 from windlass.evaluate.judges.judge import Judge
 from windlass.evaluate.judges.judgement import Judgement
@@ -67,7 +68,11 @@ def compare_by_judge(
     around: Surroundings | None = None,
     at_once: int = 8,
 ) -> tuple[Judged, Judged, list[Finding]]:
-    """Both systems judged, and the difference over the items that they share."""
+    """Both systems judged, and the difference over their items. Raises `InputError` before anybody is asked where those
+    are not the same, and for a judge of pairs."""
+    if judge.pairwise:
+        raise InputError(f"'{judge.name}' compares two outputs by itself.", "Give it items with both of them.")
+    same_items([item.id for item in before], [item.id for item in after])
     first = run_judge(ws, judge, before, around=around, at_once=at_once)
     second = run_judge(ws, judge, after, around=around, at_once=at_once)
     known = calibration_of(ws, store_judge(ws, judge))

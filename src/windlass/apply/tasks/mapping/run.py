@@ -17,6 +17,7 @@ from windlass.apply.tasks.forms.schema import Unfit
 from windlass.apply.tasks.mapping.items import Inputs, Item
 from windlass.apply.tasks.mapping.journal import Journal, Line
 from windlass.apply.tasks.mapping.results import Mapped, Spent, money, shape_of
+from windlass.apply.tasks.mapping.silence import Silence
 from windlass.apply.tasks.outcome import NoAnswer, Outcome, Refused
 from windlass.apply.tasks.prompt import content
 from windlass.apply.tasks.running import Model
@@ -51,6 +52,7 @@ class Run(Generic[R]):
         self._shape = shape_of(variant.signature)
         self._inputs = Inputs(variant.signature)
         self._finished = 0
+        self._silence = Silence()
 
     def waiting(self, rows: Iterator[Item]) -> Iterator[Waiting]:
         """The items that have to be asked; those whose answers stand in the journal are counted on the way."""
@@ -93,6 +95,7 @@ class Run(Generic[R]):
         return "value" in line or (line["error"]["kind"] in _ANSWERED and not self._retry)
 
     async def answered(self, one: Waiting, outcome: Outcome[Any], spent: Spent) -> None:
+        self._silence.broken()
         await self._store(one, {**self._written(outcome.value, one.inputs), "trace": outcome.trace_id}, spent)
 
     def _written(self, value: Any, inputs: Mapping[str, Any]) -> Line:
@@ -115,6 +118,7 @@ class Run(Generic[R]):
             await self._store(one, {"error": reason}, spent)
         if hopeless or self._on_error == "raise":
             raise error
+        self._silence.failed(error)
 
     async def _store(self, one: Waiting, said: Line, spent: Spent) -> None:
         self.done.spent_now += spent

@@ -197,6 +197,18 @@ def test_labels_of_items_that_are_not_in_the_queue_are_refused_before_any_is_sto
     assert ws.store.scores(name="answers") == []
 
 
+def test_labels_of_another_text_are_not_taken_for_those_of_an_item(ws: Workspace, tmp_path: Path) -> None:
+    """Two outputs to one question have one id, and what people say of one is not said of the other."""
+    reviewing.add_queue(ws, Queue(RUBRIC, items()))
+    opened = open_queue(ws, "answers")
+    same = opened.queue.item("i0").inputs
+    rows = [{"id": "i0", **same, "label": 1}, {"id": "i1", "input": "question", "output": "of another", "label": 1}]
+    with pytest.raises(InputError, match="the item 'i1' is another one in the queue 'answers'"):
+        reviewing.import_labels(ws, opened, lines(tmp_path / "l.jsonl", rows), "ann")
+    assert ws.store.scores(name="answers") == []
+    assert reviewing.import_labels(ws, opened, lines(tmp_path / "l.jsonl", rows[:1]), "ann") == 1
+
+
 def test_two_people_at_once_lose_nothing(ws: Workspace, tmp_path: Path) -> None:
     reviewing.add_queue(ws, Queue(RUBRIC, items(12)))
 

@@ -27,6 +27,8 @@ from windlass.core.errors import InputError
 if TYPE_CHECKING:
     from argparse import _ArgumentGroup as Group
 
+    from windlass.core.workspace import Workspace
+
 _NO_BENCHMARK = "belongs to benchmarks: name them, --tasks piqa arc_easy."
 
 
@@ -93,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
     if args.promote or args.questions is not None or args.level is not None:
         raise InputError("--level, --questions and --promote belong to a calibration.", "Add --risk 0.1, for example.")
     with opened(args) as ws:
+        _refuse_models(ws, args.variant)
         if args.against is None:
             found = evaluate_variant(ws, args.variant, split=args.split, task=args.task)
             print(json.dumps(found.to_json(), indent=2) if args.json else render_report(found))
@@ -100,6 +103,15 @@ def run(args: argparse.Namespace) -> int:
         experiment = compare_variants(ws, args.variant, args.against, split=args.split, task=args.task)
         print(json.dumps(to_json(experiment), indent=2) if args.json else rendered(experiment))
         return verdicts.STATUS[experiment.verdict.decision]
+
+
+def _refuse_models(ws: Workspace, name: str) -> None:
+    artifact = ws.artifacts.find(name)
+    if Path(name).is_dir() or "://" in name or (artifact is not None and artifact.kind == "model"):
+        raise InputError(
+            f"'{name}' is a model: nobody said what to ask it.",
+            f"Name benchmarks: windlass eval {name} --tasks piqa arc_easy. `windlass eval --list` shows them.",
+        )
 
 
 def _calibrate(args: argparse.Namespace) -> int:

@@ -316,12 +316,19 @@ def as_csv(opened: Open) -> str:
 def import_labels(ws: Workspace, opened: Open, path: Path, author: str | None = None) -> int:
     """Labels of a file, by the ids of their items; returns how many are new. The same file again adds nothing.
 
-    author: of rows that name none. Raises `InputError` for an item that the queue does not have, before any is stored.
+    author: of rows that name none. Raises `InputError` for an item that the queue does not have, or has with another
+    text, before any is stored.
     """
-    _, labels = read_labelled(path, opened.queue.rubric)
+    items, labels = read_labelled(path, opened.queue.rubric)
+    known = [opened.queue.item(one.id) for one in items]
+    for one, there in zip(items, known, strict=True):
+        if there.content != one.content:
+            raise InputError(
+                f"{path}: the item '{one.id}' is another one in the queue '{opened.queue.name}'.",
+                "What people say of one text is not said of another: import into the queue that they labelled.",
+            )
     by_word: dict[tuple[str, str], list[Label]] = {}
     for one in labels:
-        opened.queue.item(one.item)
         who = author if one.author == ANYBODY and author else one.author
         by_word.setdefault((one.item, check_author(who)), []).append(one)
     new = 0

@@ -124,6 +124,8 @@ def test_an_endpoint_gives_the_same_scores(world: Path, model: Path, capsys: pyt
         (["tiny", "--tasks", "mats.toml", "--dollars", "3"], "--dollars belongs to typed tasks"),
         (["tiny", "--tasks", "mats.toml", "writing.toml", "--out", "x.json"], "results of one benchmark"),
         ([], "Nobody said what"),
+        (["tiny"], "'tiny' is a model: nobody said what to ask it"),
+        (["http://127.0.0.1:9/v1"], "is a model: nobody said what to ask it"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_two_lines(

@@ -25,30 +25,43 @@ from windlass.evaluate.statistics.shares import score_interval
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """A field that is made of others: the first group of a pattern in a template."""
+    """A field that is made of others: the first group of a pattern in a template. Of a field that is a list, each entry
+    is made so."""
 
     of: str
     match: str = "(.*)"
+    without: str = ""
+    """A pattern: what it matches is then left out."""
     replace: Mapping[str, str] = field(default_factory=dict)
     """What then takes the place of what."""
+    capital: bool = False
+    """In the end begun with a capital letter, and gone on with in small ones."""
 
     def __post_init__(self) -> None:
-        try:
-            groups = re.compile(self.match).groups
-        except re.error as error:
-            raise ValueError(f"{self.match!r} is no regular expression ({error})") from error
-        if groups < 1:
-            raise ValueError(f"{self.match!r} has no group: put what is wanted into parentheses")
+        for pattern in (self.match, self.without):
+            try:
+                groups = re.compile(pattern).groups
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression ({error})") from error
+            if groups < 1 and pattern == self.match:
+                raise ValueError(f"{self.match!r} has no group: put what is wanted into parentheses")
 
-    def value(self, row: Row) -> str:
-        text = templates.text(self.of, row)
+    def value(self, row: Row) -> str | list[str]:
+        found = templates.value(self.of, row)
+        if isinstance(found, list):
+            return [self._made(str(one)) for one in found]
+        return self._made(templates.text(self.of, row))
+
+    def _made(self, text: str) -> str:
         match = re.search(self.match, text, re.DOTALL)
         if match is None or match[1] is None:
             raise InputError(f"Nothing in {text[:80]!r} matches {self.match!r}.")
         found = str(match[1])
+        if self.without:
+            found = re.sub(self.without, "", found)
         for old, new in self.replace.items():
             found = found.replace(old, new)
-        return found
+        return found.capitalize() if self.capital else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,4 +204,5 @@ class Benchmark(abc.ABC):
 
 def share_of(items: Sequence[ItemResult], metric: str, level: float) -> Interval:
     """Of the items that are right, exactly, and by clusters where items hang together."""
-    return score_interval([one.values[metric] for one in items], [one.group for one in items], level)
+    found = score_interval([one.values[metric] for one in items], [one.group for one in items], level)
+    return found.within(0.0, 1.0)

@@ -5,6 +5,7 @@
     acc_bytes        divided by its bytes
     acc_token        divided by its tokens
     acc_mutual_info  less what it has without the question, behind an empty context (GPT-3, arXiv 2005.14165)
+    mass             no choice: of the probability of all choices, the share that the right ones have (TruthfulQA's MC2)
 
 The names are those of lm-evaluation-harness. Minimal pairs, of which the model should find one sentence likelier, are
 choices behind an empty prompt.
@@ -27,7 +28,8 @@ from windlass.evaluate.harness.framing import Example, Frame
 from windlass.evaluate.harness.requests import Continue, Reply, Request
 from windlass.evaluate.harness.rows import Row
 
-Metric = Literal["acc", "acc_norm", "acc_bytes", "acc_token", "acc_mutual_info"]
+Metric = Literal["acc", "acc_norm", "acc_bytes", "acc_token", "acc_mutual_info", "mass"]
+MASS = "mass"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,8 @@ class Choice(Benchmark):
     choices: str | tuple[str, ...]
     """Templates, or the one field that holds them."""
     gold: str
-    """Which choice is right: its place, from 0, or its text."""
+    """Which choice is right: its place, from 0, or its text; or a list that has 1 for each choice that is right, and 0
+    for others."""
     metrics: tuple[Metric, ...] = ("acc", "acc_norm")
 
     texts: ClassVar[tuple[str, ...]] = ("prompt", "choices", "gold")
@@ -48,7 +51,7 @@ class Choice(Benchmark):
 
     def example(self, row: Row) -> Example:
         choices = options(self.choices, row, "choices")
-        return Example(templates.text(self.prompt, row), choices[right_one(self.gold, row, choices)])
+        return Example(templates.text(self.prompt, row), choices[right_ones(self.gold, row, choices)[0]])
 
     def requests(self, row: Row, frame: Frame) -> Sequence[Request]:
         choices = options(self.choices, row, "choices")
@@ -60,11 +63,16 @@ class Choice(Benchmark):
 
     def score(self, row: Row, replies: Sequence[Reply]) -> Scored:
         choices = options(self.choices, row, "choices")
-        gold = right_one(self.gold, row, choices)
+        right = right_ones(self.gold, row, choices)
         found = likelihoods(replies)
-        chosen = {name: int(np.argmax(scores)) for name, scores in self._scores(choices, found).items()}
-        output = {"choices": chosen, "logprobs": [one.logprob for one in found], "of": len(choices)}
-        return Scored({name: float(place == gold) for name, place in chosen.items()}, output, gold)
+        scores = self._scores(choices, found)
+        chosen = {name: int(np.argmax(scores[name])) for name in self.metrics if name != MASS}
+        values = {name: float(place in right) for name, place in chosen.items()}
+        if MASS in self.metrics:
+            shares = np.exp(scores[MASS] - scores[MASS].max())
+            values[MASS] = float(shares[right].sum() / shares.sum())
+        output = {"choices": chosen, "logprobs": [one.logprob for one in found], "of": len(choices) / len(right)}
+        return Scored({name: values[name] for name in self.metrics}, output, right[0] if len(right) == 1 else right)
 
     def measures(self, items: Sequence[ItemResult], level: float = 0.95) -> list[Measure]:
         return beside_chance(super().measures(items, level), items)
@@ -80,6 +88,7 @@ class Choice(Benchmark):
             "acc_bytes": logprobs / [len(one.encode()) for one in choices],
             "acc_token": logprobs / [one.tokens for one in found[:n]],
             "acc_mutual_info": logprobs - alone,
+            MASS: logprobs,
         }
         return {name: compared[name] for name in self.metrics}
 
@@ -96,6 +105,18 @@ def options(given: str | Sequence[str], row: Row, what: str) -> list[str]:
     if len(texts) < 2 or not all(texts):
         raise InputError(f"{what}: {texts!r} offers no choice.", "There must be two at least, and none empty.")
     return texts
+
+
+def right_ones(gold: str, row: Row, choices: Sequence[str]) -> list[int]:
+    """The places of the right choices, in their order. Raises `InputError` where there is none."""
+    said = templates.value(gold, row)
+    if not isinstance(said, list):
+        return [right_one(gold, row, choices)]
+    if len(said) != len(choices) or any(one not in (0, 1) for one in said) or not any(said):
+        raise InputError(
+            f"gold: {said!r} does not say of {len(choices)} choices which are right.", "Give 1 or 0 for each."
+        )
+    return [place for place, one in enumerate(said) if one]
 
 
 def right_one(gold: str, row: Row, choices: Sequence[str]) -> int:

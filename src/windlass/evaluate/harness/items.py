@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from windlass.core.errors import InputError, WindlassError
+from windlass.core.errors import InputError, NotFound, WindlassError
 from windlass.core.files import sha256_json
 from windlass.evaluate.harness import templates
 from windlass.evaluate.harness.benchmark import Benchmark
@@ -95,8 +96,10 @@ def make_exam(benchmark: Benchmark, folder: Path, asking: Asking | None = None, 
     there = files_of(benchmark, folder)
     files = [file for file in there if _wanted(file, only)]
     if not files:
-        parts = ", ".join(sorted({name for file in there for name in file.names.values()})) or "none"
-        raise InputError(f"'{benchmark.name}' has no part '{only}'.", f"Its parts: {parts}.")
+        parts = sorted({name for file in there for name in file.names.values()})
+        near = difflib.get_close_matches(only, parts, n=1)
+        hint = f"Did you mean '{benchmark.name}/{near[0]}'?" if near else f"Its parts: {', '.join(parts) or 'none'}."
+        raise InputError(f"'{benchmark.name}' has no part '{only}'.", hint)
     number = benchmark.shots.number if asking.shots is None else asking.shots
     read = {_placed(folder, one): one.digest for one in files}
     items: list[Item] = []
@@ -128,8 +131,12 @@ def make_exam(benchmark: Benchmark, folder: Path, asking: Asking | None = None, 
 def files_of(benchmark: Benchmark, folder: Path) -> list[File]:
     """All files of a benchmark's data. Raises as `read_files`."""
     found: list[File] = []
-    for path in benchmark.paths:
-        found += read_files(folder, path, rows=benchmark.rows, split=benchmark.split)
+    try:
+        for path in benchmark.paths:
+            found += read_files(folder, path, rows=benchmark.rows, split=benchmark.split)
+    except NotFound as missing:
+        where = f" It is of {benchmark.source}." if benchmark.source else ""
+        raise NotFound(missing.message, missing.hint + where) from missing
     return found
 
 

@@ -47,8 +47,12 @@ def read_files(
     known = dict(bound or {})
     for name, meant in known.items():
         pattern = pattern.replace(f"{{{name}}}", meant)
-    found = [(path, {**known, **names}) for path, names in _matching(folder, pattern) if path.is_file()]
-    if not found:
+    packed = pattern.removesuffix(".gz")
+    for name in (pattern, packed if packed != pattern else f"{pattern}.gz"):  # also as somebody unpacked it
+        found = [(path, {**known, **names}) for path, names in _matching(folder, name) if path.is_file()]
+        if found:
+            break
+    else:
         raise NotFound(f"There is no {pattern} in {folder}.", "Put the data there, or name another folder with --data.")
     files = []
     for path, names in found:

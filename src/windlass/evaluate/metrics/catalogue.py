@@ -198,6 +198,7 @@ _OTHERS = (
     _given("acc_bytes", "the right choice is the likeliest per byte"),
     _given("acc_token", "the right choice is the likeliest per token"),
     _given("acc_mutual_info", "the right choice gains the most likelihood by the question"),
+    _given("mass", "share of the choices' probability that the right ones have"),
     _given("logprob", "natural logarithm of the right answer's probability", (-math.inf, 0.0)),
     _given_corpus("perplexity", "exp of the mean loss per token", (1.0, math.inf), "lower"),
     _given_corpus("bits-per-byte", "mean loss per byte in bits", _COUNT, "lower"),

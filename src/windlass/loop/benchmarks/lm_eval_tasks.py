@@ -15,7 +15,7 @@ from typing import Any
 from windlass.core.errors import Unsupported
 from windlass.core.files import write_json
 from windlass.evaluate.harness.answer import Answer
-from windlass.evaluate.harness.choice import Choice, options, right_one
+from windlass.evaluate.harness.choice import Choice, options, right_one, right_ones
 from windlass.evaluate.harness.continuation import Continuation
 from windlass.evaluate.harness.items import Exam, Item
 from windlass.evaluate.harness.perplexity import Perplexity
@@ -56,7 +56,10 @@ def _row(exam: Exam, item: Item) -> dict[str, Any]:
     if isinstance(benchmark, Choice):
         assert isinstance(first, Continue)
         choices = options(benchmark.choices, item.row, "choices")
-        return {"query": first.context, "choices": choices, "gold": right_one(benchmark.gold, item.row, choices)}
+        right = right_ones(benchmark.gold, item.row, choices)
+        if len(right) > 1:
+            raise Unsupported(f"'{exam.name}' has several right choices.", "lm_eval knows one as data, more as code.")
+        return {"query": first.context, "choices": choices, "gold": right[0]}
     if isinstance(benchmark, Schema):
         contexts = options(benchmark.contexts, item.row, "contexts")
         gold = right_one(benchmark.gold, item.row, contexts)

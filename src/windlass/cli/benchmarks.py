@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
                 found.append(one)
                 lines += rows(one.exam, one.results, one.measures)
                 lines += slice_rows(one.exam, one.results) if args.slices else []
-                for line in _told(one, several=len(exams) > 1):
+                for line in _told(one, several=len(exams) > 1, local=hasattr(model, "truncated")):
                     print(f"{one.exam.name}: {line}", file=sys.stderr)
             truncated = getattr(model, "truncated", 0)
         finally:
@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _told(one: Evaluated, several: bool) -> list[str]:
+def _told(one: Evaluated, several: bool, local: bool) -> list[str]:
     """What is said as soon as a benchmark is done: of several its first figure, and what failed."""
     from windlass.loop.benchmarks.tables import failures, whatever
 
@@ -139,7 +139,9 @@ def _told(one: Evaluated, several: bool) -> list[str]:
         lines.append(f"{one.measures[0].metric} {one.measures[0].interval}{kept}")
     if one.failed:
         lines += [*failures(one.results.items), *whatever(one.results, one.measures)]
-        if one.artifact is not None:
+        if local:
+            lines.append("--truncate cuts what is too long for the model at its left")
+        elif one.artifact is not None:
             lines.append("the same command asks for these again, and for no others")
     return lines
 

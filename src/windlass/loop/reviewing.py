@@ -320,11 +320,11 @@ def import_labels(ws: Workspace, opened: Open, path: Path, author: str | None = 
     text, before any is stored.
     """
     items, labels = read_labelled(path, opened.queue.rubric)
-    known = [opened.queue.item(one.id) for one in items]
-    for one, there in zip(items, known, strict=True):
-        if there.content != one.content:
+    known = [opened.queue.item(item.id) for item in items]
+    for item, there in zip(items, known, strict=True):
+        if there.content != item.content:
             raise InputError(
-                f"{path}: the item '{one.id}' is another one in the queue '{opened.queue.name}'.",
+                f"{path}: the item '{item.id}' is another one in the queue '{opened.queue.name}'.",
                 "What people say of one text is not said of another: import into the queue that they labelled.",
             )
     by_word: dict[tuple[str, str], list[Label]] = {}

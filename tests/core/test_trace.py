@@ -18,8 +18,9 @@ import pytest
 
 from windlass.core.errors import DiskFull, WorkspaceError
 from windlass.core.records import SpanRecord
+from windlass.core.spans import carried, current_span, marked
 from windlass.core.sqlite_store import SqliteStore
-from windlass.core.trace import Recorder, carried, current_span, marked, recording
+from windlass.core.trace import Recorder, recording
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ class SpanRecord:
 
 
 class SpanLike(Protocol):
-    """What a store takes as a span: a `SpanRecord`, or a `core.trace.Span` that has ended, without a copy."""
+    """What a store takes as a span: a `SpanRecord`, or a `core.spans.Span` that has ended, without a copy."""
 
     @property
     def trace_id(self) -> str: ...

@@ -1,6 +1,6 @@
 """The trace recorder: spans that cost their caller next to nothing and are safe once flushed.
 
-`Recorder.span` opens a span under the one that is open in this context (thread or asyncio task). When it ends,
+`Recorder.span` opens a span under the one that is open in this context (`spans`). When it ends,
 the caller only appends it to a queue; one writer thread encodes and stores batches. `flush()` returns
 when everything ended before the call is on disk; a killed process loses at most what was not yet flushed.
 """
@@ -11,187 +11,17 @@ import atexit
 import contextlib
 import itertools
 import os
-import random
 import sys
 import threading
-import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar, Token, copy_context
-from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from windlass.core.errors import WindlassError, WorkspaceError
-from windlass.core.records import SpanRecord, SpanStatus
+from windlass.core.records import SpanRecord
+from windlass.core.spans import Span
 from windlass.core.store import Store
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-_current: ContextVar[Span | None] = ContextVar("windlass_span", default=None)
-_marks: ContextVar[Mapping[str, Any] | None] = ContextVar("windlass_marks", default=None)
-_ids = random.Random(random.SystemRandom().getrandbits(128))
-
-
-def current_span() -> Span | None:
-    """The innermost open span of this context."""
-    return _current.get()
-
-
-@contextlib.contextmanager
-def marked(attributes: Mapping[str, Any]) -> Iterator[None]:
-    """Spans without a parent that begin in this block carry these attributes besides their own, and those of blocks
-    around it."""
-    token = _marks.set({**(_marks.get() or {}), **attributes})
-    try:
-        yield
-    finally:
-        _marks.reset(token)
-
-
-def carried(function: Callable[P, R]) -> Callable[P, R]:
-    """`function` for another thread: the spans it opens become children of the span that is open here and now.
-
-    asyncio tasks inherit the context by themselves, threads and executors do not:
-    `executor.submit(carried(work), …)`. May be called many times, also at once.
-    """
-    context = copy_context()
-
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        return context.copy().run(function, *args, **kwargs)  # a context can be entered only once at a time
-
-    return run
-
-
-class Span:
-    """One timed step of a call. Use as a context manager; set what is known by `span["gen_ai.request.model"] = …`.
-
-    Values are not copied: `attributes`, `input` and `output` belong to the recorder once the span has ended, which
-    reads them in its own thread. Hand over a copy of what is going to be changed afterwards.
-
-    A generator must not keep a `with span:` open across `yield`, because its caller would see the span as current.
-    It uses `begin()` and `finish()`, and `with span.active():` around its own steps.
-    """
-
-    # Defaults stand on the class: a span then costs its caller only what it sets.
-    parent: Span | None = None
-    input: Any = None
-    output: Any = None
-    error: str | None = None
-    start_ns: int = 0
-    end_ns: int = 0
-    _trace: int = 0
-    _span: int = 0
-    _token: Token[Span | None] | None = None
-
-    def __init__(self, recorder: Recorder | None, name: str, operation: str, attributes: dict[str, Any]) -> None:
-        self._recorder = recorder
-        self.name = name
-        self.operation = operation
-        self.attributes = attributes
-
-    # Ids are kept as numbers and written out only where somebody reads them, which is the writer thread mostly.
-
-    @property
-    def trace_id(self) -> str:
-        return f"{self._trace:032x}"
-
-    @property
-    def span_id(self) -> str:
-        return f"{self._span:016x}"
-
-    @property
-    def parent_id(self) -> str | None:
-        return None if self.parent is None else self.parent.span_id
-
-    @property
-    def status(self) -> SpanStatus:
-        return "ok" if self.error is None else "error"
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.attributes[key] = value
-
-    def begin(self, parent: Span | None = None) -> Span:
-        """Starts the span without making it current; `parent` None means the span that is current here."""
-        self.parent = parent if parent is not None else _current.get()
-        self._trace = self._first() if self.parent is None else self.parent._trace
-        self._span = _ids.getrandbits(64)
-        self.start_ns = time.time_ns()
-        return self
-
-    def _first(self) -> int:
-        """The trace that begins with this span."""
-        if (marks := _marks.get()) is not None:
-            self.attributes.update(marks)
-        return _ids.getrandbits(128)
-
-    def finish(self, error: BaseException | None = None) -> None:
-        """Ends a span that `begin` started."""
-        self.end_ns = time.time_ns()
-        if error is not None:
-            self._failed(error)
-        if self._recorder is not None:
-            self._recorder._ended(self)
-
-    def _failed(self, error: BaseException) -> None:
-        if isinstance(error, GeneratorExit):  # whoever reads a stream may stop early; nothing failed
-            self.attributes["windlass.stopped_early"] = True
-        else:
-            self.error = f"{type(error).__name__}: {error}"
-
-    @contextlib.contextmanager
-    def active(self) -> Iterator[Span]:
-        """Makes a span that `begin` started current for the length of a block."""
-        token = _current.set(self)
-        try:
-            yield self
-        finally:
-            _current.reset(token)
-
-    def __enter__(self) -> Span:
-        parent = _current.get()
-        if parent is None:
-            self._trace = self._first()
-        else:
-            self.parent = parent
-            self._trace = parent._trace
-        self._span = _ids.getrandbits(64)
-        self._token = _current.set(self)
-        self.start_ns = time.time_ns()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.end_ns = time.time_ns()
-        assert self._token is not None
-        try:  # noqa: SIM105 - suppress() would take a quarter of the time that a span may take
-            _current.reset(self._token)
-        except ValueError:
-            # The block is left in another context than it was entered in, which never saw this span as current:
-            # a generator that one thread began and another one closes.
-            pass
-        if error is not None:
-            self._failed(error)
-        if self._recorder is not None:
-            self._recorder._ended(self)
-
-    def record(self) -> SpanRecord:
-        return SpanRecord(
-            self.trace_id,
-            self.span_id,
-            self.parent_id,
-            self.name,
-            self.operation,
-            self.start_ns,
-            self.end_ns,
-            self.status,
-            self.error,
-            self.attributes,
-            self.input,
-            self.output,
-        )
 
 
 class _Flush:
@@ -285,7 +115,8 @@ class Recorder:
 
     # the caller's side ------------------------------------------------------------------------------------------
 
-    def _ended(self, span: Span) -> None:
+    def ended(self, span: Span) -> None:
+        """Called by the span."""
         queue = self._queue
         if len(queue) >= self._limit:
             self._drop()
@@ -324,7 +155,7 @@ class Recorder:
             self._drain()
             if idle > 10:  # nothing for a while: sleep until somebody appends, rather than wake up for ever
                 self._asleep = True
-                # `_ended` appends before it looks at `_asleep`, so one of the two sees what the other did
+                # `ended` appends before it looks at `_asleep`, so one of the two sees what the other did
                 self._urge.wait(None if not self._queue else 0)
                 self._asleep = False
                 idle = 0
@@ -404,7 +235,6 @@ _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    _ids.seed(random.SystemRandom().getrandbits(128))  # or the child would draw the same ids as its parent
     for recorder in list(_recorders):
         recorder._lock = threading.Lock()
         recorder._reset()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from windlass.core.trace import carried
+from windlass.core.spans import carried
 
 R = TypeVar("R")
 

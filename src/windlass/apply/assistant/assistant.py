@@ -36,7 +36,8 @@ from windlass.apply.wrappers.fitting import window_of
 from windlass.core import semconv
 from windlass.core.errors import ConfigError, InputError, WindlassError
 from windlass.core.protocols import ChatModel, Extracting, Index, Reranker, Scan
-from windlass.core.trace import Recorder, Span, current_span
+from windlass.core.spans import Span, current_span
+from windlass.core.trace import Recorder
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Citation, Message
 from windlass.core.windows import Window
 

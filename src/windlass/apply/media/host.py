@@ -18,7 +18,7 @@ from windlass.core import semconv
 from windlass.core.errors import ProviderError, TimedOut, WindlassError
 from windlass.core.protocols import Made
 from windlass.core.retry import AGAIN
-from windlass.core.trace import Span
+from windlass.core.spans import Span
 from windlass.core.values import AudioPart, FilePart, ImagePart
 from windlass.core.waiting import waited
 

@@ -29,7 +29,7 @@ from windlass.apply.tasks.streaming import Streaming
 from windlass.apply.tasks.surroundings import Surroundings, here
 from windlass.apply.tasks.variant import Variant
 from windlass.core.errors import InputError, WindlassError
-from windlass.core.trace import Span
+from windlass.core.spans import Span
 from windlass.core.values import ChatRequest
 
 if TYPE_CHECKING:

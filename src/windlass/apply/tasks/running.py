@@ -9,7 +9,8 @@ from windlass.apply.wrappers.cached import mark
 from windlass.apply.wrappers.wrapper import can_be_awaited, can_be_waited_for
 from windlass.core import semconv
 from windlass.core.protocols import AsyncChatModel, ChatModel
-from windlass.core.trace import Recorder, Span, carried, current_span
+from windlass.core.spans import Span, carried, current_span
+from windlass.core.trace import Recorder
 from windlass.core.values import ChatRequest, ChatResponse, Message
 
 T = TypeVar("T")

@@ -14,7 +14,8 @@ from windlass.apply.tasks.running import Steps, asked, note
 from windlass.apply.wrappers.wrapper import can_be_awaited, can_be_waited_for
 from windlass.core.errors import ProviderError
 from windlass.core.protocols import AsyncChatModel, ChatModel
-from windlass.core.trace import Recorder, Span
+from windlass.core.spans import Span
+from windlass.core.trace import Recorder
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse
 
 T = TypeVar("T")

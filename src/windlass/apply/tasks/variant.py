@@ -22,7 +22,7 @@ from windlass.apply.tasks.running import Model
 from windlass.apply.tasks.settings import Settings
 from windlass.apply.tasks.signature import Signature
 from windlass.apply.tasks.surroundings import Surroundings
-from windlass.core.trace import Span
+from windlass.core.spans import Span
 from windlass.core.values import ChatRequest
 
 R = TypeVar("R")

@@ -22,7 +22,7 @@ from windlass.core import semconv
 from windlass.core.errors import ConfigError, InputError, WorkspaceError
 from windlass.core.plain import asked, digest_of
 from windlass.core.protocols import Embedder
-from windlass.core.trace import Span, carried, current_span
+from windlass.core.spans import Span, carried, current_span
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Kept, ToolCallDelta, Usage
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from windlass.apply.wrappers.budget import OverBudget
 from windlass.apply.wrappers.wrapper import can_be_awaited, can_be_waited_for, costs_of, identity_of
 from windlass.core.errors import ConfigError, ProviderError, TimedOut, TooLong, WindlassError
 from windlass.core.protocols import AsyncChatModel, ChatModel
-from windlass.core.trace import carried, current_span
+from windlass.core.spans import carried, current_span
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Usage
 
 Model = ChatModel | AsyncChatModel

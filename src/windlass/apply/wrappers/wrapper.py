@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from windlass.core.errors import ConfigError
 from windlass.core.protocols import AsyncChatModel, ChatModel, Tokenizing
-from windlass.core.trace import carried
+from windlass.core.spans import carried
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Usage
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from windlass.apply.tasks.mapping.silence import Silence
 from windlass.apply.tasks.outcome import Attempt, NoAnswer, Outcome, usage_of
 from windlass.apply.tasks.prompt import Example
 from windlass.core.errors import ProviderError, TimedOut, TooLong
-from windlass.core.trace import carried
+from windlass.core.spans import carried
 
 A = TypeVar("A")
 B = TypeVar("B")

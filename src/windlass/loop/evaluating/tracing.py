@@ -14,8 +14,9 @@ from typing import Any
 
 from windlass.apply.tasks.surroundings import Surroundings, here, surrounded
 from windlass.core.semconv import EVALUATED_ITEM, EVALUATED_REPEAT, EVALUATION
+from windlass.core.spans import Span
 from windlass.core.store import Store
-from windlass.core.trace import Recorder, Span
+from windlass.core.trace import Recorder
 from windlass.evaluate.experiments.results import ItemResult, Results
 from windlass.loop.evaluating.items import Item
 

@@ -14,7 +14,7 @@ from typing import Any
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import WindlassError
 from windlass.core.protocols import ChatModel
-from windlass.core.trace import marked
+from windlass.core.spans import marked
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse
 from windlass.core.workspace import Workspace
 from windlass.loop.releasing.assigning import arm_of

@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from windlass.apply.prompts import artifact as prompts
 from windlass.apply.tasks.functions import Task
-from windlass.core.trace import marked
+from windlass.core.spans import marked
 from windlass.core.workspace import Workspace
 from windlass.loop.releasing.routing import assigned
 

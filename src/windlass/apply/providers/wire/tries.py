@@ -9,7 +9,7 @@ from windlass.apply.providers.wire.clock import Clock
 from windlass.apply.providers.wire.replies import LATE, SILENT, Replies
 from windlass.core.errors import ProviderError
 from windlass.core.retry import AGAIN, backoff, retry_after
-from windlass.core.trace import current_span
+from windlass.core.spans import current_span
 
 _LONGEST_WAIT = 60.0
 

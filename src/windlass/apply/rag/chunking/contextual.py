@@ -23,7 +23,7 @@ from windlass.apply.wrappers.wrapper import identity_of
 from windlass.core.documents import Document, Passage
 from windlass.core.files import sha256_json
 from windlass.core.protocols import ChatModel
-from windlass.core.trace import carried
+from windlass.core.spans import carried
 from windlass.core.values import ChatRequest, ChatResponse, Message
 from windlass.core.workspace import Workspace
 

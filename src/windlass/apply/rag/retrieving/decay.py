@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from windlass.apply.rag.retrieving.step import Asked, Step
 from windlass.core.errors import InputError
 from windlass.core.protocols import Hit, Index
-from windlass.core.trace import Recorder, Span
+from windlass.core.spans import Span
+from windlass.core.trace import Recorder
 
 DatesOf = Callable[[Sequence[Hit]], Sequence[Any]]
 """What each hit's document says of when it was written, as it stands in its metadata; None where it says nothing."""

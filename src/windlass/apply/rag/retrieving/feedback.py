@@ -22,7 +22,8 @@ from windlass.apply.rag.retrieving.mmr import VectorsOf, embedded
 from windlass.apply.rag.retrieving.step import Asked, Step, about
 from windlass.core.errors import InputError
 from windlass.core.protocols import Embedder, Hit, Index
-from windlass.core.trace import Recorder, Span
+from windlass.core.spans import Span
+from windlass.core.trace import Recorder
 
 _FOUND = 50
 """Hits of the first search, against which it is judged which words are rare."""

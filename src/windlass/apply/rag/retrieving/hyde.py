@@ -15,7 +15,8 @@ from windlass.apply.rag.retrieving.step import Asked, Step
 from windlass.core import semconv
 from windlass.core.errors import InputError
 from windlass.core.protocols import ChatModel, Embedder, Hit, Index
-from windlass.core.trace import Recorder, Span
+from windlass.core.spans import Span
+from windlass.core.trace import Recorder
 
 PROMPT = "retrieve-passage"
 

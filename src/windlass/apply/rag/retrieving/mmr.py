@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from windlass.apply.rag.retrieving.step import Asked, Step, about
 from windlass.core.errors import InputError
 from windlass.core.protocols import Embedder, Hit, Index
-from windlass.core.trace import Recorder, Span
+from windlass.core.spans import Span
+from windlass.core.trace import Recorder
 
 VectorsOf = Callable[[Sequence[Hit]], NDArray[np.float32]]
 """The vectors of hits, one row of unit length for each."""

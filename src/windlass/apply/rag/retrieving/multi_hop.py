@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from windlass.apply.rag.retrieving.step import Asked, Step, about, fused
 from windlass.core.errors import InputError, ProviderError
 from windlass.core.protocols import ChatModel, Hit, Index
-from windlass.core.trace import Recorder, Span
+from windlass.core.spans import Span
+from windlass.core.trace import Recorder
 
 PROMPT = "retrieve-hop"
 _SAYS = re.compile(r"^\s*(?:SEARCH:[ \t]*(?P<query>\S.*)|ENOUGH\b)", re.MULTILINE)

@@ -11,7 +11,8 @@ import re
 from windlass.apply.rag.retrieving.step import Asked, Step, fused
 from windlass.core.errors import InputError
 from windlass.core.protocols import ChatModel, Hit, Index
-from windlass.core.trace import Recorder, Span
+from windlass.core.spans import Span
+from windlass.core.trace import Recorder
 
 PROMPT = "retrieve-variants"
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.):])\s+")

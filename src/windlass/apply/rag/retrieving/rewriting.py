@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from windlass.apply.rag.retrieving.step import Asked, Step
 from windlass.core.protocols import ChatModel, Hit, Index
-from windlass.core.trace import Recorder, Span
+from windlass.core.spans import Span
+from windlass.core.trace import Recorder
 from windlass.core.values import Message
 
 PROMPT = "retrieve-rewrite"

@@ -16,7 +16,8 @@ from windlass.apply.rag.retrieving.step import Asked, Step
 from windlass.core import semconv
 from windlass.core.errors import InputError, ProviderError
 from windlass.core.protocols import ChatModel, Hit, Index
-from windlass.core.trace import Recorder, Span
+from windlass.core.spans import Span
+from windlass.core.trace import Recorder
 
 PROMPT = "retrieve-filter"
 Facets = Callable[[Collection[str]], Mapping[str, Sequence[Any]]]

@@ -17,7 +17,8 @@ from windlass.apply.tasks.running import note
 from windlass.core import semconv
 from windlass.core.errors import ProviderError, WindlassError
 from windlass.core.protocols import BatchIndex, ChatModel, Hit, Index
-from windlass.core.trace import Recorder, Span
+from windlass.core.spans import Span
+from windlass.core.trace import Recorder
 from windlass.core.values import ChatRequest, Message
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from office_world import R, S, W, docx, package, read, relations, xlsx
 
 from windlass.core.readers import Folder, ReadReport
+from windlass.core.readers.office.xml_events import DamagedXml, events
 from windlass.core.readers.unpacking import Bomb
-from windlass.core.readers.xml_events import DamagedXml, events
 
 LAUGHS = "<!DOCTYPE x [" + '<!ENTITY a "ha">' + "".join(
     f'<!ENTITY {name} "{f"&{before};" * 10}">' for before, name in zip("abcdefgh", "bcdefghi")
@@ -73,7 +73,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str, str]] = {
 
 @pytest.mark.parametrize("what", HOSTILE)
 def test_it_is_named_and_the_next_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    monkeypatch.setattr("windlass.core.readers.office_package.ALWAYS", 2_000_000)
+    monkeypatch.setattr("windlass.core.readers.office.package.ALWAYS", 2_000_000)
     make, reason, detail = HOSTILE[what]
     make(tmp_path / "bad.docx")
     docx(tmp_path / "good.docx", "<w:p><w:r><w:t>Good</w:t></w:r></w:p>")
@@ -102,7 +102,7 @@ def test_a_cell_far_to_the_right_and_a_text_shown_very_often(tmp_path: Path, mon
     often = '<row r="1">' + '<c t="s"><v>0</v></c>' * 3_000 + "</row>" + '<row r="2"><c><v>2</v></c></row>'
     (one,), report = read(xlsx(tmp_path / "often.xlsx", often, shared))
     assert one.text == "Data\n\n2" and report.skips == {"row too large": 1}
-    monkeypatch.setattr("windlass.core.readers.office_package.ALWAYS", 2_000_000)
+    monkeypatch.setattr("windlass.core.readers.office.package.ALWAYS", 2_000_000)
     rows = '<row><c t="s"><v>0</v></c></row>' * 1_000
     found, report = read(xlsx(tmp_path / "down.xlsx", rows, shared))
     assert report.skips == {"too large": 1} and sum(len(one.text) for one in found) < 3_000_000

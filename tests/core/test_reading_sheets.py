@@ -15,8 +15,8 @@ from office_world import read, xlsx
 
 from windlass.core.documents import place
 from windlass.core.readers import ReadReport, canonical
+from windlass.core.readers.office.xlsx_values import look_of, shown_number
 from windlass.core.readers.reading import read_file
-from windlass.core.readers.xlsx_values import look_of, shown_number
 
 DATES = st.datetimes(datetime.datetime(1900, 3, 1), datetime.datetime(2200, 1, 1)).map(
     lambda d: d.replace(microsecond=0)
@@ -140,7 +140,7 @@ def long(path: Path, rows: int) -> Path:
 
 
 def test_a_long_sheet_is_read_in_the_memory_of_a_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("windlass.core.readers.xlsx.DOCUMENT", 20_000)
+    monkeypatch.setattr("windlass.core.readers.office.xlsx.DOCUMENT", 20_000)
     peaks = []
     for path in (long(tmp_path, 800), long(tmp_path, 3_200)):
         tracemalloc.start()

@@ -100,7 +100,7 @@ def _document(file: Path, name: str, report: ReadReport, max_bytes: int) -> Iter
 
             yield from read_pdf(whole, name, report)
         else:
-            from windlass.core.readers.office import read_office
+            from windlass.core.readers.office.office import read_office
 
             yield from read_office(whole, name, suffix, report)
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from windlass.core.documents import Document
-from windlass.core.readers.docx import read_docx
-from windlass.core.readers.office_package import Package
-from windlass.core.readers.pptx import read_pptx
+from windlass.core.readers.office.docx import read_docx
+from windlass.core.readers.office.package import Package
+from windlass.core.readers.office.pptx import read_pptx
+from windlass.core.readers.office.xlsx import read_xlsx
 from windlass.core.readers.report import ReadReport
 from windlass.core.readers.unpacking import UNPACKING_ERRORS, reason
-from windlass.core.readers.xlsx import read_xlsx
 
 _READERS: Mapping[str, Callable[[Package, str, str, ReadReport], Iterator[Document]]] = {
     ".docx": read_docx,

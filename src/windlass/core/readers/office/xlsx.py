@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from windlass.core.documents import Document
 from windlass.core.readers.blocks import Blocks, row_text
-from windlass.core.readers.office_package import Package, document_of
+from windlass.core.readers.office.package import Package, document_of
+from windlass.core.readers.office.xlsx_values import CellValues, read_formats
+from windlass.core.readers.office.xml_events import events
 from windlass.core.readers.report import ReadReport
 from windlass.core.readers.text import canonical
 from windlass.core.readers.unpacking import Bomb
-from windlass.core.readers.xlsx_values import CellValues, read_formats
-from windlass.core.readers.xml_events import events
 
 DOCUMENT = 200_000
 """Characters after which a sheet goes on in another document."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from windlass.core.documents import Document
 from windlass.core.readers.blocks import Blocks, row_text
-from windlass.core.readers.office_package import Package, document_of
+from windlass.core.readers.office.package import Package, document_of
+from windlass.core.readers.office.xml_events import events
 from windlass.core.readers.report import ReadReport
-from windlass.core.readers.xml_events import events
 
 _TITLES = ("title", "ctrTitle")
 _FURNITURE = ("sldNum", "dt", "ftr", "hdr", "sldImg")

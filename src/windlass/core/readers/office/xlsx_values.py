@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from windlass.core.readers.office_package import Package
-from windlass.core.readers.xml_events import events
+from windlass.core.readers.office.package import Package
+from windlass.core.readers.office.xml_events import events
 
 Look = Literal["", "date", "time", "datetime", "percent"]
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from windlass.core.readers.office_package import Package
-from windlass.core.readers.xml_events import events
+from windlass.core.readers.office.package import Package
+from windlass.core.readers.office.xml_events import events
 
 _HEADING = re.compile(r"heading (\d)$", re.IGNORECASE)
 _PLACE = re.compile(r"%(\d)")

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 from windlass.core.documents import Document
 from windlass.core.readers.blocks import Blocks, row_text
-from windlass.core.readers.docx_styles import Numbering, Style, read_numbering, read_styles
-from windlass.core.readers.office_package import Package, document_of
+from windlass.core.readers.office.docx_styles import Numbering, Style, read_numbering, read_styles
+from windlass.core.readers.office.package import Package, document_of
+from windlass.core.readers.office.xml_events import Event, events
 from windlass.core.readers.report import ReadReport
-from windlass.core.readers.xml_events import Event, events
 
 _PASSED_OVER = frozenset({"Fallback", "moveFrom", "del", "pPrChange", "rPrChange", "sectPr"})
 """Elements that say again, in another way or as it was before, what the document says."""

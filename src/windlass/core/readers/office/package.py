@@ -17,9 +17,9 @@ from urllib.parse import unquote
 
 from windlass.core.documents import Document
 from windlass.core.readers.blocks import Blocks
+from windlass.core.readers.office.xml_events import events
 from windlass.core.readers.text import canonical
 from windlass.core.readers.unpacking import ALWAYS, EXPANSION, Bomb, Limited
-from windlass.core.readers.xml_events import events
 
 _MOST_PARTS = 50_000
 _MOST_BYTES = 2_000_000_000

@@ -1,0 +1,1 @@
+"""Readers of what Word, PowerPoint and Excel write."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from windlass.apply.rag.embedding.adapter import AdaptedEmbedder, Adapter, load_adapter
 from windlass.apply.rag.indexes.asked import check_wanted
+from windlass.apply.rag.indexes.compatible import check_vectors
 from windlass.apply.rag.indexes.embedded.cells import KIND, Cells
 from windlass.apply.rag.indexes.embedded.layout import FILE, IndexMeta, is_live, open_frozen, version_digest
 from windlass.apply.rag.indexes.embedded.products import product
@@ -332,12 +333,7 @@ class HybridIndex:
 def check_embedder(reading: Reading, embedder: Embedder, adapter: Adapter | None) -> None:
     """Raises `InputError` when the vectors of an index are not of this embedder."""
     meta, path = reading.meta, reading.folder / FILE
-    if meta.embedder != embedder.digest or meta.dimension != embedder.dimension:
-        raise InputError(
-            f"The index {path} holds vectors of {meta.embedder_name} ({meta.embedder[:12]}), "
-            f"not of {embedder.name} ({embedder.digest[:12]}).",
-            "Open it with the embedder it was built with, or build it again with this one.",
-        )
+    check_vectors(f"The index {path}", meta, embedder, "build it again with this one")
     given = None if adapter is None else adapter.digest
     if meta.adapter != given:
         raise InputError(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 
+from windlass.apply.rag.indexes.compatible import check_format, check_vectors
 from windlass.apply.rag.indexes.embedded.layout import IndexMeta
 from windlass.apply.rag.indexes.postgres.connection import Connection, Database, quoted
 from windlass.core.errors import InputError
@@ -84,17 +85,9 @@ def opened(database: Database, name: str, embedder: Embedder, context: int) -> I
         return IndexMeta(**row)
 
     meta = database.run(look)
-    if meta.format != FORMAT:
-        raise InputError(
-            f"Index '{name}' in {database.shown} has format {meta.format}, this windlass reads format {FORMAT}.",
-            "Make it again under another name, or use the windlass that made it.",
-        )
-    if meta.embedder != embedder.digest or meta.dimension != embedder.dimension:
-        raise InputError(
-            f"Index '{name}' in {database.shown} holds vectors of {meta.embedder_name} ({meta.embedder[:12]}), "
-            f"not of {embedder.name} ({embedder.digest[:12]}).",
-            "Open it with the embedder it was made with, or make one of another name with this one.",
-        )
+    index = f"Index '{name}' in {database.shown}"
+    check_format(index, meta.format, FORMAT)
+    check_vectors(index, meta, embedder)
     return meta
 
 

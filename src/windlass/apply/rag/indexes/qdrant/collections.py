@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from windlass.apply.rag.indexes.compatible import check_format, check_vectors
 from windlass.apply.rag.indexes.qdrant import points
 from windlass.apply.rag.indexes.qdrant.points import FORMAT, State
 from windlass.core.errors import InputError, MissingExtra, WorkspaceError
@@ -90,17 +91,9 @@ class Collections:
         if not self.documents.ask("collection_exists"):
             self._make(embedder, context)
         state = self.state()
-        if state.format != FORMAT:
-            raise InputError(
-                f"Index '{self.name}' in {self.where} has format {state.format}, this windlass reads format {FORMAT}.",
-                "Make it again under another name, or use the windlass that made it.",
-            )
-        if state.embedder != embedder.digest or state.dimension != embedder.dimension:
-            raise InputError(
-                f"Index '{self.name}' in {self.where} holds vectors of {state.embedder_name} ({state.embedder[:12]}), "
-                f"not of {embedder.name} ({embedder.digest[:12]}).",
-                "Open it with the embedder it was made with, or make one of another name with this one.",
-            )
+        index = f"Index '{self.name}' in {self.where}"
+        check_format(index, state.format, FORMAT)
+        check_vectors(index, state, embedder)
 
     def _make(self, embedder: Embedder, context: int) -> None:
         if not self.passages.ask("collection_exists"):

@@ -1,7 +1,7 @@
 """What a variant does with the questions of an exam, for all of them at once.
 
 The assistant's own search and abstention rule are run over whole arrays, which takes seconds where asking one by one
-takes minutes. `tests/loop/test_measure.py` holds the two ways equal.
+takes minutes. `tests/loop/turning/test_one_recipe.py` holds the two ways equal.
 """
 
 from __future__ import annotations

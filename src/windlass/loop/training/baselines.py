@@ -68,7 +68,7 @@ def measured(ws: Workspace, model: Artifact, kinds: Collection[str] | None = Non
 
 def comparison(ws: Workspace, model: Artifact, kinds: Collection[str] | None = None) -> str | None:
     """A table of the model beside its baselines, best first, with what exactly was measured; None where the model's
-    objective has none. Bits per byte for a decoder; for the others see `loop.counting`."""
+    objective has none. Bits per byte for a decoder; for the others see `counting`."""
     if "heldout_bpb" not in model.card:
         return counted(ws, model)
     report = measured(ws, model, kinds)

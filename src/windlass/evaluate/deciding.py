@@ -74,7 +74,8 @@ def decide(policy: Policy, pairs: Mapping[str, Pairs], *, seed: int = 0) -> Verd
     for limit in policy.limits:
         one = pairs[limit.metric]
         verdict = _unusable(limit.metric, one, policy) or decide_limit(candidate_interval(one, limit), limit=limit)
-        checks.append((f"{limit.metric}, {'ceiling' if limit.at_least is None else 'floor'}", verdict))
+        which = limit.metric if limit.statistic == "mean" else f"{limit.statistic} of {limit.metric}"
+        checks.append((f"{which}, {'ceiling' if limit.at_least is None else 'floor'}", verdict))
     if policy.slices is not None:
         metric = policy.slices.metric or policy.primary
         checks.extend(

@@ -24,11 +24,11 @@ from windlass.evaluate.experiments.slices import Slice
 from windlass.evaluate.experiments.stored import KIND, read_experiment
 from windlass.evaluate.gate import superiority
 from windlass.evaluate.policy import Policy
-from windlass.evaluate.statistics.intervals import Interval
 from windlass.loop.evaluating.evaluation import KIND as RESULTS
 from windlass.loop.evaluating.evaluation import read_results
 from windlass.loop.evaluating.experiments import invalid, named_results
 from windlass.loop.prompting.optimising import SEARCH
+from windlass.studio.checks import Check, checks
 from windlass.studio.difference import Changed, changed, changes
 from windlass.studio.turn_reports import report_of
 from windlass.studio.web import Visit
@@ -38,41 +38,6 @@ EXTREMES = 12
 LISTED = 50
 KEPT = 64
 """Experiments kept in memory after they were read; they never change."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One metric of both variants."""
-
-    comparison: Comparison
-    decision: str
-    """Of the gate on this metric; empty where the gate does not look."""
-    values: Scale
-    gains: Scale
-
-    @property
-    def metric(self) -> str:
-        return self.comparison.metric
-
-    @property
-    def label(self) -> str:
-        return self.comparison.label
-
-    @property
-    def lower_is_better(self) -> bool:
-        return self.comparison.direction == "lower"
-
-    @property
-    def incumbent(self) -> Interval:
-        return self.comparison.incumbent
-
-    @property
-    def candidate(self) -> Interval:
-        return self.comparison.candidate
-
-    @property
-    def difference(self) -> Interval:
-        return self.comparison.difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +71,8 @@ class View:
 
     record: ArtifactRecord
     experiment: Experiment
-    rows: Sequence[Row]
-    """The gate's metrics first, the primary one at the head."""
+    checks: Sequence[Check]
+    """What the gate looked at."""
     losses: Sequence[Changing]
     """The largest first."""
     gains: Sequence[Changing]
@@ -129,12 +94,13 @@ class View:
         return self.experiment.verdict.decision
 
     @property
-    def primary(self) -> str:
-        return self.experiment.policy.primary
+    def rows(self) -> Sequence[Comparison]:
+        """The gate's metrics first, the primary one at the head."""
+        return self.experiment.comparisons
 
     @property
-    def judged(self) -> list[Row]:
-        return [row for row in self.rows if row.decision]
+    def primary(self) -> str:
+        return self.experiment.policy.primary
 
 
 _views: OrderedDict[str, View] = OrderedDict()
@@ -173,29 +139,17 @@ def _view(artifact: Artifact) -> View:
 
 
 def shown(record: ArtifactRecord, experiment: Experiment, search: Mapping[str, Any] | None = None) -> View:
-    decisions = {metric: part.decision for metric, part in experiment.verdict.checks}
-    judged = [experiment.policy.primary, *experiment.policy.guards]
-    rows = [_row(one, decisions, one.metric in judged) for one in experiment.comparisons]
     primary = any(one.metric == experiment.policy.primary for one in experiment.comparisons)
     by_gain = regressions.changes(experiment) if primary else []
     return View(
         record,
         experiment,
-        rows,
+        checks(experiment),
         [_changing(one) for one in by_gain[:EXTREMES] if one.gain < 0],
         [_changing(one) for one in by_gain[: -EXTREMES - 1 : -1] if one.gain > 0],
         sum(one.gain < 0 for one in by_gain),
-        _sliced(experiment.slices),
+        _sliced(experiment.slices, experiment.policy),
         search,
-    )
-
-
-def _row(one: Comparison, decisions: Mapping[str, str], judged: bool) -> Row:
-    return Row(
-        one,
-        decisions.get(one.metric, "INCONCLUSIVE") if judged else "",
-        scale([one.incumbent.low, one.incumbent.high, one.candidate.low, one.candidate.high]),
-        scale([one.difference.low, one.difference.high, 0.0]),
     )
 
 
@@ -215,9 +169,14 @@ def _changing(change: regressions.Change) -> Changing:
     )
 
 
-def _sliced(slices: Sequence[Slice]) -> list[Sliced]:
+def _sliced(slices: Sequence[Slice], policy: Policy) -> list[Sliced]:
+    """Of each kind that the gate does not look at anyway."""
+    rule = policy.slices
+    looked = rule.by if rule is not None and rule.metric in (None, policy.primary) else ()
     kinds: dict[str, list[Slice]] = {}
     for one in slices:
+        if one.by in looked:
+            continue
         kinds.setdefault(one.by, []).append(one)
     return [
         Sliced(by, some, scale([0.0, *(end for one in some for end in (one.difference.low, one.difference.high))]))

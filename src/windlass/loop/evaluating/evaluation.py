@@ -77,7 +77,7 @@ def evaluate(
         model = _model(settled, apart)
         data = store_items(ws, name, items)
         variant, made_with = _variant(ws, settled), {"model": identity(model), "prompt": _prompt_digest(settled)}
-        key = sha256_json([settled.digest, made_with["model"], data.digest, asking.repeats, asking.seed])
+        key = sha256_json([name, settled.digest, made_with["model"], data.digest, asking.repeats, asking.seed])
         folder = ws.root / "evaluating"
         folder.mkdir(exist_ok=True)
         with exclusive(folder / f"{name}-{key[:16]}.lock", f"an evaluation of '{name}'"):
@@ -86,7 +86,7 @@ def evaluate(
             if earlier is not None:
                 before = read_results(earlier)
                 if dict(before.scorers) == wanted and not any(one.failed for one in before.items):
-                    tell(f"evaluated before: {earlier.ref}")
+                    tell(f"evaluated before: {earlier.ref}; --again asks anew")
                     return Evaluated(before, earlier, 0.0, 0, len(before.items))
             journal = Journal(folder / f"{name}-{key[:16]}.jsonl")
             try:

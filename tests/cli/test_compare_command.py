@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -180,3 +181,75 @@ def test_bad_input_is_one_clear_error(run: Run, arguments: list[str], why: str) 
     Path("f2.toml").write_text('[primary]\nmetric = "f2"\nrule = "superior"\nbetter = "higher"\n')
     status, _, err = run(*arguments)
     assert status == 2 and why in err and "Traceback" not in err
+
+
+def test_what_is_wrong_with_results_in_a_file_is_named_with_the_file(run: Run) -> None:
+    results(run, "tone", "--out", "good.json")
+    good = json.loads(Path("good.json").read_text())
+
+    def refused(change: Callable[[dict[str, Any]], object]) -> str:
+        worn = json.loads(json.dumps(good))
+        change(worn)
+        Path("worn.json").write_text(json.dumps(worn))
+        status, _, err = run("compare", "good.json", "worn.json")
+        assert status == 2, err
+        return err
+
+    first = good["items"][0]["item"]
+    said = refused(lambda row: row["items"].append(row["items"][0]))
+    assert "worn.json: The results of tone@1 hold item" in said and f"{first[:12]}…' (repeat 0) twice." in said
+    said = refused(lambda row: row["items"][0]["values"].update(equal=float("nan")))
+    assert f"worn.json: The metric 'equal' of item '{first[:12]}…' is nan" in said
+    assert "worn.json: The results of tone@1 hold no items" in refused(lambda row: row.update(items=[]))
+    assert "lacks 1 item" in refused(lambda row: row["items"].pop())
+    assert "on dataset" in refused(lambda row: row.update(dataset="another version"))
+    assert "different code" in refused(lambda row: row["scorers"].update(equal="other"))
+    assert "belongs to cluster" in refused(lambda row: row["items"][0].update(cluster="z"))
+    assert "not results" in run("compare", "tone-items@1", "tone-results@1")[2]
+
+
+def test_the_power_is_stated_before_anything_is_asked(run: Run) -> None:
+    asked = ("compare", "tone.md", "better.md", "--task", "shop.py:tone", "--items", "items.jsonl", "--effect", "0.05")
+    _, _, err = run(*asked)
+    said = "A difference of 0.05 in equal is found by 120 items with a chance of 19%"
+    assert said in err and err.index(said) < err.index("tone-results@1")
+
+
+def test_failures_say_what_follows_for_a_comparison(run: Run) -> None:
+    Path("picky.py").write_text("def picky(wanted, given):\n    if given == 'bad':\n        raise KeyError('no')\n")
+    _, out, _ = run("eval", "shop.py:tone", "items.jsonl", "--metric", "picky.py:picky", "--metric", "equal")
+    assert "answers have no picky" in out and "more than 2%: a comparison by it would decide nothing" in out
+    assert "comparison" not in run("eval", "shop.py:tone", "items.jsonl")[1]
+
+
+def test_items_are_called_what_was_asked(run: Run) -> None:
+    old, worse = results(run, "tone"), results(run, "worse")
+    run("compare", old, worse, "--markdown", "v.md", "--junit", "v.xml")
+    assert "### review " in Path("v.md").read_text() and "Item `" in Path("v.md").read_text()
+    told = ElementTree.parse("v.xml").getroot()[0].find(".//failure")
+    assert told is not None and str(told.text).startswith("review ")
+
+
+def test_what_does_not_fit_is_named_by_its_file_and_what_is_misspelt_by_what_is_near(run: Run) -> None:
+    rows = Path("items.jsonl").read_text().splitlines()[:3]
+    Path("wrong.jsonl").write_text("\n".join([*rows, '{"inputs": {"review": "x"}, "expected": "splendid"}']))
+    assert "Example 4 of wrong.jsonl" in run("eval", "shop.py:tone", "wrong.jsonl")[2]
+    assert "Did you mean 'equal'?" in run("eval", "shop.py:tone", "items.jsonl", "--metric", "equall")[2]
+
+
+def test_two_tasks_that_ask_the_same_have_evaluations_of_their_own(run: Run) -> None:
+    results(run, "tone")
+    Path("other.py").write_text(SHOP.replace("def tone", "def mood"))
+    _, _, err = run("eval", "other.py:mood", "items.jsonl", "--prompt", "tone.md")
+    assert "mood-results@1: 120 calls" in err
+    _, _, err = run("eval", "other.py:mood", "items.jsonl", "--prompt", "tone.md")
+    assert "evaluated before: mood-results@1; --again asks anew" in err
+
+
+def test_traces_are_kept_apart_and_can_be_switched_off(run: Run) -> None:
+    results(run, "tone")
+    assert "No traces yet" in run("traces")[1]
+    listed = run("traces", "--evaluations", "--limit", "3")[1]
+    assert listed.count("evaluate tone") == 3 and "review " in listed
+    results(run, "better", "--no-traces")
+    assert run("traces", "--evaluations", "--limit", "1000")[1].count("evaluate tone") == 120

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,10 +52,11 @@ def run(args: argparse.Namespace) -> int:
     # As `windlass eval`: a build that has its results in files needs no workspace, and gets one for what is found.
     with opened_or_made(args) if args.task or files else opened(args) as ws:
         if args.task:
+            _say_power(args)
             return _told(ws, args, [evaluating.evaluated(ws, args, prompt=ref) for ref in args.variants])
         if files:
             return _told(ws, args, files)
-        if all(_is_results(ws, ref) for ref in args.variants):
+        if any(_is_results(ws, ref) for ref in args.variants):
             return _told(ws, args, [_results(ws, ref) for ref in args.variants])
         return _exams(ws, args)
 
@@ -69,6 +71,16 @@ def _told(ws: Workspace, args: argparse.Namespace, results: list[Results]) -> in
     found = compare_all(incumbent, candidates, policy, plan=plan)
     name = args.name or incumbent.variant.split()[0].partition("@")[0]
     return verdicts.told([(one, store_experiment(ws, name, one).ref) for one in found], args)
+
+
+def _say_power(args: argparse.Namespace) -> None:
+    """Before anything is asked, or paid for."""
+    from windlass.loop.evaluating.items import read_items
+
+    if args.effect is None or args.pilot is not None or args.items is None:
+        return
+    policy = evaluating.policy(args, None)
+    print(evaluating.assumed(args.effect, len(read_items(args.items)), policy), file=sys.stderr)
 
 
 def _exams(ws: Workspace, args: argparse.Namespace) -> int:

@@ -99,6 +99,7 @@ def evaluated(ws: Workspace, args: argparse.Namespace, *, prompt: str | None) ->
             around=around,
             again=args.again,
             traces=not args.no_traces,
+            source=str(args.items),
             tell=progress.say,
             done=progress.update,
         )
@@ -118,18 +119,25 @@ def _prompt(named: str) -> str | Path:
     return named
 
 
-def policy(args: argparse.Namespace, incumbent: Results) -> Policy:
-    """That of the file; else the first metric that was asked for must be better, or the first that there is."""
+def policy(args: argparse.Namespace, incumbent: Results | None) -> Policy:
+    """That of the file; else the first metric that was asked for must be better, or the first that there is. None:
+    nothing was evaluated yet."""
     from windlass.evaluate.experiments.naming import direction
     from windlass.evaluate.gate import superiority
     from windlass.evaluate.policy import Policy
 
-    first = next(iter(incumbent.scorers), None) or incumbent.metrics[0]
-    if args.metric:
-        first = args.metric[0].rpartition(":")[2]
-        if first not in (known := dict.fromkeys([*incumbent.scorers, *incumbent.metrics])):
-            raise InputError(f"{incumbent.variant} has no metric '{first}'.", f"It has: {', '.join(known)}.")
+    known = ["equal"] if incumbent is None else list(dict.fromkeys([*incumbent.scorers, *incumbent.metrics]))
+    first = args.metric[0].rpartition(":")[2] if args.metric else known[0]
+    if incumbent is not None and first not in known:
+        raise InputError(f"{incumbent.variant} has no metric '{first}'.", f"It has: {', '.join(known)}.")
     return verdicts.policy_of(args, Policy(first, superiority(better=direction(first))))
+
+
+def assumed(effect: float, items: int, policy: Policy) -> Plan:
+    """The power where nobody knows how far the differences spread."""
+    from windlass.evaluate.experiments.planning import planned
+
+    return planned(policy.primary, effect, items, error_rate=policy.rule.error_rate)
 
 
 def plan(ws: Workspace, args: argparse.Namespace, incumbent: Results, policy: Policy) -> Plan | None:
@@ -144,7 +152,7 @@ def plan(ws: Workspace, args: argparse.Namespace, incumbent: Results, policy: Po
         return None
     items, rate = len({one.item for one in incumbent.items}), policy.rule.error_rate
     if args.pilot is None:
-        return planned(policy.primary, args.effect, items, error_rate=rate)
+        return assumed(args.effect, items, policy)
     column = paired(read_experiment(ws.artifacts.get(args.pilot)).pairs, policy.primary)
     if not column.items:
         raise InputError(f"{args.pilot} has no item with the metric '{policy.primary}'.", "Name another pilot.")

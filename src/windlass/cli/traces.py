@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
 from windlass.cli.workspace import add_option, opened
 from windlass.core.errors import NotFound
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
                     " + ".join("?" if count is None else f"{count:,}" for count in tokens) if any(tokens) else "",
                     "?" if one.cost_usd is None else f"{one.cost_usd:.6f}",
                     " ".join(f"{name}={value:g}" for name, value in one.scores.items()),
-                    shortened(asked(one.root), 50),
+                    shortened(asked(one.root) or _inputs(one.root.input), 50),
                 ]
             )
     if not rows:
@@ -51,3 +53,10 @@ def run(args: argparse.Namespace) -> int:
     header = ["trace", "name", "when", "ms", "spans", "errors", "tokens", "USD", "scores", "asked"]
     print(table(header, rows, right=(3, 4, 5, 7)))
     return 0
+
+
+def _inputs(held: Any) -> str:
+    """What a task was given."""
+    if isinstance(held, Mapping):
+        return ", ".join(map(str, held.values()))
+    return "" if held is None else str(held)

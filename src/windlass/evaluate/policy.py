@@ -44,6 +44,9 @@ from windlass.evaluate.gate import Limit, Rule, Statistic, superiority
 from windlass.evaluate.metrics import catalogue
 from windlass.evaluate.metrics.catalogue import Better
 
+ERROR_LIMIT = 0.02
+"""Of items without a value, where a policy says nothing else."""
+
 
 @dataclass(frozen=True, slots=True)
 class SliceRule:
@@ -85,7 +88,7 @@ class Policy:
     guards: Mapping[str, Rule] = field(default_factory=dict)
     limits: Sequence[Limit] = ()
     slices: SliceRule | None = None
-    error_limit: float = 0.02
+    error_limit: float = ERROR_LIMIT
     """Share of items without a value, because a system or its scorer failed, above which nothing is decided."""
 
     def __post_init__(self) -> None:
@@ -228,7 +231,7 @@ class _File:
     power: float = 0.8
     min_items: int = 50
     min_clusters: int = 10
-    error_limit: float = 0.02
+    error_limit: float = ERROR_LIMIT
 
 
 _KINDS: Mapping[str, Literal["superiority", "non-inferiority", "equivalence"]] = {

@@ -86,7 +86,7 @@ def typed_examples(examples: Sequence[Example], signature: Signature, whose: str
             inputs |= {key: shapes[key].value(value) for key, value in example.inputs.items()}
             answer = shapes[_ANSWER].value(example.answer, context(shapes[_ANSWER], inputs, signature.inputs))
         except Unfit as unfit:
-            raise InputError(f"{where}: {unfit}.", "Mend the example, or choose another prompt.") from unfit
+            raise InputError(f"{where}: {unfit}.", "Mend it: examples are of the task's own types.") from unfit
         found.append(Example(inputs, answer, example.reasoning))
     return found
 

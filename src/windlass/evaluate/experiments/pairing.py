@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.core.errors import InputError
-from windlass.evaluate.experiments.results import ItemResult, Results
+from windlass.evaluate.experiments.results import ItemResult, Results, shortened
 
 Pair = tuple[ItemResult, ItemResult]
 ONE_SIDED = "only one of the two has a value"
@@ -47,7 +47,9 @@ def matched(before: Results, after: Results) -> list[Pair]:
     for a, b in pairs:
         if a.group != b.group:
             raise InputError(
-                f"Item '{a.item}' belongs to cluster '{a.group}' on one side and '{b.group}' on the other."
+                f"Item '{shortened(a.item)}' belongs to cluster '{shortened(a.group)}' on one side and "
+                f"'{shortened(b.group)}' on the other.",
+                "Evaluate both on the same dataset.",
             )
     return pairs
 
@@ -140,5 +142,7 @@ def _same_scorers(before: Results, after: Results) -> None:
 
 
 def _named(keys: Collection[tuple[str, int]]) -> str:
-    shown = ", ".join(f"'{item}'" + (f" (repeat {repeat})" if repeat else "") for item, repeat in sorted(keys)[:_NAMED])
+    shown = ", ".join(
+        f"'{shortened(item)}'" + (f" (repeat {repeat})" if repeat else "") for item, repeat in sorted(keys)[:_NAMED]
+    )
     return f"{len(keys)} item{'s' if len(keys) > 1 else ''} ({shown}{', …' if len(keys) > _NAMED else ''})"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import unified_diff
 from typing import Any
 
 from windlass.evaluate.experiments.experiment import Experiment
 from windlass.evaluate.experiments.results import ItemResult
+
+_LONGEST = 100
+"""Characters of a title."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,15 @@ class Change:
     gain: float
     """Positive where the candidate is better, whichever direction is better."""
     runs: Sequence[tuple[ItemResult, ItemResult]]
+
+    @property
+    def title(self) -> str:
+        """What was asked, in one line; of an item that does not say so, what it is called."""
+        asked = self.runs[0][0].input
+        if isinstance(asked, Mapping) and len(asked) == 1:
+            asked = next(iter(asked.values()))
+        line = "" if asked is None else " ".join(as_text(asked).split())
+        return (line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…") or self.item
 
     @property
     def shown(self) -> tuple[ItemResult, ItemResult]:

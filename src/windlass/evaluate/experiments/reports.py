@@ -74,7 +74,7 @@ def _suite(e: Experiment) -> Element:
         if part.decision != "GO":
             kind = "failure" if part.decision == "NO-GO" else "error"
             told = SubElement(case, kind, type=part.decision, message=part.reason)
-            told.text = "\n".join(f"{c.item}: {c.incumbent:g} -> {c.candidate:g}" for c in _worst(e))
+            told.text = "\n".join(f"{c.title}: {c.incumbent:g} -> {c.candidate:g}" for c in _worst(e))
     SubElement(suite, "system-out").text = rendered(e)
     return suite
 
@@ -169,7 +169,7 @@ def _worst(experiment: Experiment) -> list[Change]:
 
 def _regression(change: Change) -> str:
     before, _ = change.shown
-    said = [f"### {change.item}: {change.incumbent:g} to {change.candidate:g}"]
+    said = [f"### {change.title}: {change.incumbent:g} to {change.candidate:g}", f"Item `{change.item}`"]
     for what, value in (("Asked", before.input), ("Wanted", before.expected)):
         if value is not None:
             said.append(f"{what}:\n\n{_fenced(as_text(value))}")

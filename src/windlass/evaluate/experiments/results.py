@@ -52,13 +52,15 @@ class ItemResult:
         for name, value in self.values.items():
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise InputError(
-                    f"The metric '{name}' of item '{self.item}' is {value!r}, which is no finite number.",
+                    f"The metric '{name}' of item '{shortened(self.item)}' is {value!r}, which is no finite number.",
                     "Put the reason into `errors`: `split_values` does.",
                 )
             if name in self.errors:
-                raise InputError(f"The metric '{name}' of item '{self.item}' has both a value and an error.")
+                raise InputError(f"The metric '{name}' of item '{shortened(self.item)}' has both a value and an error.")
         if self.repeat < 0:
-            raise InputError(f"Item '{self.item}' has the repeat {self.repeat}.", "Repeats are counted from 0.")
+            raise InputError(
+                f"Item '{shortened(self.item)}' has the repeat {self.repeat}.", "Repeats are counted from 0."
+            )
 
     @property
     def group(self) -> str:
@@ -98,15 +100,16 @@ class Results:
         if twice:
             item, repeat = twice[0]
             raise InputError(
-                f"The results of {self.variant} hold item '{item}' (repeat {repeat}) twice, and {len(twice) - 1} more.",
+                f"The results of {self.variant} hold item '{shortened(item)}' (repeat {repeat}) twice"
+                + (f", and {len(twice) - 1:,} more." if len(twice) > 1 else "."),
                 "Leave each item in once; ask it several times as repeats 0, 1, 2.",
             )
         groups: dict[str, str] = {}
         for one in self.items:
             if groups.setdefault(one.item, one.group) != one.group:
                 raise InputError(
-                    f"In the results of {self.variant} item '{one.item}' belongs to the clusters "
-                    f"'{groups[one.item]}' and '{one.group}'."
+                    f"In the results of {self.variant} item '{shortened(one.item)}' belongs to the clusters "
+                    f"'{shortened(groups[one.item])}' and '{shortened(one.group)}'."
                 )
 
     @property
@@ -133,9 +136,16 @@ class Results:
             return cls(**{**said, "items": tuple(ItemResult(**one) for one in row["items"])})
         except (TypeError, KeyError) as error:
             raise InputError(f"{where} cannot be read: {error}.", "Evaluate the variant again.") from error
+        except InputError as error:
+            raise InputError(f"{where}: {error.message}", error.hint) from error
 
     def write(self, path: Path) -> None:
         write_json(path, self.to_json())
+
+
+def shortened(item: str) -> str:
+    """What an item is called, for a message: of a digest its first digits."""
+    return item if len(item) <= 24 else f"{item[:12]}…"
 
 
 def split_values(said: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:

@@ -8,6 +8,7 @@ from windlass.evaluate.experiments.regressions import as_text
 from windlass.evaluate.experiments.reports import digits
 from windlass.evaluate.experiments.results import ItemResult, Results
 from windlass.evaluate.experiments.single import Column, column
+from windlass.evaluate.policy import ERROR_LIMIT
 from windlass.evaluate.statistics.intervals import Interval
 from windlass.evaluate.statistics.shares import score_interval
 
@@ -42,7 +43,10 @@ def summarised(results: Results, misses: int = 5) -> str:
     for name, one in columns.items():
         if one.missing:
             reason, often = next(iter(one.reasons.items()))
-            parts.append(f"{one.missing:,} answers have no {naming.label(name)}; {often:,} times: {reason[:_LONGEST]}")
+            said = f"{one.missing:,} answers have no {naming.label(name)}; {often:,} times: {reason[:_LONGEST]}"
+            if one.missing > ERROR_LIMIT * one.asked:
+                said += f"\nThat is more than {ERROR_LIMIT:.0%}: a comparison by it would decide nothing."
+            parts.append(said)
     parts += _worst(results, next(iter(columns), None), misses)
     return "\n\n".join(parts)
 

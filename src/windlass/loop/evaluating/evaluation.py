@@ -57,6 +57,7 @@ def evaluate(
     around: Surroundings | None = None,
     again: bool = False,
     traces: bool = True,
+    source: str | None = None,
     tell: Tell = lambda _: None,
     done: Callable[[int], object] = lambda _: None,
 ) -> Evaluated:
@@ -64,6 +65,7 @@ def evaluate(
 
     budget: for all of it, earlier runs included. again: ask anew though it was evaluated before.
     around: who answers for models by name. traces: whether each item leaves one, which counts as no traffic.
+    source: where the items are from, for messages.
 
     Raises `InputError` for items that do not fit, before anything is paid, `OverBudget` where the budget does not cover
     it, and `WorkspaceBusy` while another process evaluates the same.
@@ -108,6 +110,7 @@ def evaluate(
                     kept=kept,
                     made_with=made_with,
                     evaluation=key,
+                    source=source,
                     done=done,
                 )
                 if traces:

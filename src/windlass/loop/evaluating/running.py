@@ -81,10 +81,13 @@ def run_items(
     kept: Kept | None = None,
     made_with: Mapping[str, Any] | None = None,
     evaluation: str | None = None,
+    source: str | None = None,
     done: Callable[[int], object] = lambda _: None,
 ) -> Results:
-    """Asks and scores. `model`: who answers instead of the task's own. `evaluation`: what the items' traces say that
-    they belong to; None: to the variant on this dataset. `done` gets the count so far.
+    """Asks and scores. `done` gets the count so far.
+
+    model: who answers instead of the task's own. evaluation: what the items' traces say that they belong to; None: to
+    the variant on this dataset. source: where the items are from, for messages.
 
     An answer that does not fit scores 0; a provider that failed is an error of the item, and so is a metric that raises
     or gives no finite number. Raises `InputError` for items that do not fit the task, before anything is asked, and
@@ -92,9 +95,8 @@ def run_items(
     """
     different(items)
     asking, kept = asking or Asking(), kept or Kept()
-    typed = typed_examples(
-        [Example(item.inputs, item.answer) for item in items], task.signature, f"the items of '{task.__name__}'"
-    )
+    examples = [Example(item.inputs, item.answer) for item in items]
+    typed = typed_examples(examples, task.signature, source or f"the items of '{task.__name__}'")
     run = _Run(task, scorers, kept, Shape(task.signature.output), evaluation or evaluation_of(variant, dataset))
     variants = [_repeat(task if model is None else task.using(model=model), r, asking) for r in range(asking.repeats)]
     waiting = [(item, example, r) for r in range(asking.repeats) for item, example in zip(items, typed)]

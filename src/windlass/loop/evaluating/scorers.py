@@ -6,6 +6,7 @@ sentence on what is wrong. It may ask for the inputs too, by a parameter of that
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -77,10 +78,19 @@ def scorer(metric: str | Metric) -> Scorer:
     if metric == equal.__name__:
         return Scorer(metric, equal, code_digest(equal))
     if ":" not in metric:
-        texts = OfTexts(catalogue.metric(metric))
+        texts = OfTexts(_named(metric))
         return Scorer(texts.known.name, texts, code_digest(texts.values))
     found = load_function(metric)
     return Scorer(metric.rpartition(":")[2], found, code_digest(found))
+
+
+def _named(name: str) -> catalogue.Metric:
+    try:
+        return catalogue.metric(name)
+    except InputError as error:
+        if difflib.get_close_matches(name, [equal.__name__]):
+            raise InputError(error.message, f"Did you mean '{equal.__name__}'?") from error
+        raise
 
 
 def scorers(metrics: Sequence[str | Metric]) -> list[Scorer]:

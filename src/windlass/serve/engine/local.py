@@ -22,7 +22,7 @@ from windlass.core.errors import InputError, NotFound, Unsupported
 from windlass.core.files import sha256_file, sha256_json
 from windlass.core.trace import Recorder
 from windlass.core.values import ChatRequest, ChatResponse, Message
-from windlass.serve.engine.adapters.model import AdaptedModel
+from windlass.serve.engine.adapted import AdaptedModel
 from windlass.serve.engine.answer import Answer
 from windlass.serve.engine.arithmetic.attention import kernel_here
 from windlass.serve.engine.engine import Engine, Stats

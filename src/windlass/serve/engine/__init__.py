@@ -19,8 +19,11 @@ scoring/      how likely texts are; what they share is read once
 prompt.py     messages -> tokens: the model's chat template, or plain continuation for a base model
 dialect/      tool calls and reasoning, as the chat template writes them
 text.py       tokens -> text: whole characters only, stop strings across token boundaries
+tokens.py     what is known of the tokens: their texts, bytes and grammars
 wishes.py     a chat request, in the words of the wire -> what an engine is asked
-local.py      `LocalModel`, which puts these together and records what it did
+voice.py      who answers: a model as it is, or with an adapter
+answer.py     one request on its way, from what was asked to the deltas of the answer, recorded
+local.py      `LocalModel`, which puts these together; adapted.py: the same model with an adapter
 """
 
 from __future__ import annotations

@@ -55,6 +55,20 @@ def test_files_of_rows_and_several_sources(home: Path, capsys: pytest.CaptureFix
     assert "2 sources of the recipe are called 'page.md'" in capsys.readouterr().err
 
 
+def test_a_corpus_makes_its_workspace_and_says_what_comes_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["corpus", "nowhere"]) == 2 and not (tmp_path / ".windlass").exists()
+    (tmp_path / "play.txt").write_text("To be, or not to be, that is the question that he asked himself.\n" * 9)
+    assert main(["corpus", "play.txt"]) == 0
+    out, err = capsys.readouterr()
+    assert "made one in" in err and "Next: windlass tokenizer train corpus" in out
+    assert "Nothing is held out, so that no model trained on this can be scored." in out
+    assert main(["corpus", "play.txt", "--heldout", "0", "--workspace", str(tmp_path)]) == 0
+    assert "Nothing is held out" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [

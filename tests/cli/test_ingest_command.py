@@ -90,7 +90,7 @@ def test_living_indexes_from_their_making_to_their_end(home: Path, capsys: pytes
     assert main(["index", "list"]) == 0
     assert "docs" in (out := capsys.readouterr().out) and "docs/hr" in out and "hashing" in out
     assert main(["index", "show", "docs"]) == 0
-    assert "1 documents, 1 passages" in (out := capsys.readouterr().out) and "** for hr" in out and "team=mills" in out
+    assert "1 document, 1 passage " in (out := capsys.readouterr().out) and "** for hr" in out and "team=mills" in out
     assert main(["index", "search", "docs", "salary"]) == 0 and "0 of 1 passages" in capsys.readouterr().out
     assert main(["index", "search", "docs", "salary", "--as", "hr"]) == 0 and "miller" in capsys.readouterr().out
     assert main(["index", "snapshot", "docs", "--to", "frozen"]) == 0 and "frozen@1" in capsys.readouterr().out
@@ -118,7 +118,7 @@ def test_which_of_several_indexes_answers_is_said(home: Path, capsys: pytest.Cap
     assert ingest("docs") == 0 and ingest("docs/hr", "--name", "pay") == 0
     capsys.readouterr()
     assert main(["ask", "What is the salary of the miller?"]) == 0
-    assert "from pay, 1 passages (the one ingested into last; --name docs asks the other)" in capsys.readouterr().out
+    assert "from pay, 1 passage (the one ingested into last; --name docs asks the other)" in capsys.readouterr().out
     assert main(["ask", "What is the salary of the miller?", "--name", "docs"]) == 0
     assert "from docs, 2 passages · trace" in capsys.readouterr().out
 

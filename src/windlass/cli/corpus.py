@@ -28,6 +28,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from windlass.cli.workspace import add_option, opened, opened_or_made
+from windlass.core.errors import InputError
+
 if TYPE_CHECKING:
     from windlass.build.corpus import Part
     from windlass.core.artifacts import Artifact
@@ -64,6 +67,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--max-mb", type=float, default=20.0, help="skip larger files and rows (default: 20)")
     where.add_argument("--workers", type=int, default=1, help="processes that judge documents (default: this one)")
     where.add_argument("--engine", choices=("local", "ray"), default="local", help="on this machine or on Ray")
+    add_option(parser)
     shown = parser.add_argument_group("what is printed")
     shown.add_argument("--examples", type=int, default=3, help="names to print for each reason (default: 3)")
     shown.add_argument("--json", action="store_true", help="the whole report as JSON")
@@ -71,9 +75,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from windlass.build.corpus import corpus_report, corpus_summary
-    from windlass.core.workspace import find_workspace
 
-    with find_workspace() as workspace:
+    for path in args.source:
+        if not path.exists():  # before a workspace is made
+            raise InputError(f"{path} does not exist.", "Name a file or a folder of documents.")
+    with opened(args) if args.show else opened_or_made(args) as workspace:
         corpus = workspace.artifacts.get(args.show) if args.show else _built(args, workspace)
         report = corpus_report(corpus)
         if args.json:
@@ -82,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"{corpus.ref} · {corpus.digest[:12]} · {report['source']}\n")
         print(corpus_summary(report, examples=args.examples))
         print(f"\ndropped.jsonl and changed.jsonl in {corpus.path} name everything that was left out or changed.")
+        if not args.show:
+            print(f"Next: windlass tokenizer train {corpus.record.name}")
     return 0
 
 

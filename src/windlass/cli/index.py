@@ -158,12 +158,14 @@ def _list(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     from windlass.apply.rag.indexes.live import EmbeddedIndex
     from windlass.loop.living import open_living, settings_of
+    from windlass.loop.text import counted
 
     with opened(args) as ws:
         index = open_living(ws, args.name)
         settings = settings_of(ws, args.name)
         assert settings is not None, "it was opened by them"
-        print(f"{args.name}: {len(index.held()):,} documents, {len(index):,} passages · {index.digest[:12]}")
+        holds = f"{counted(len(index.held()), 'document')}, {counted(len(index), 'passage')}"
+        print(f"{args.name}: {holds} · {index.digest[:12]}")
         print(f"embedder {index.embedder.name} ({index.embedder.digest[:12]}) · chunks {settings.chunks.kind}")
         if isinstance(index, EmbeddedIndex):
             made = index.cells

@@ -175,6 +175,8 @@ def _show(args: argparse.Namespace, report: IngestReport) -> int:
 
 
 def _table(report: IngestReport) -> None:
+    from windlass.loop.text import counted
+
     print(f"{report.index}: {', '.join(report.roots)}, {report.seconds:,.1f} s\n")
     for name, count in report.rows():
         print(f"  {name:<46}{count:>12,}")
@@ -183,5 +185,6 @@ def _table(report: IngestReport) -> None:
     if report.dry:
         print("\nNothing was done: this was a dry run.", flush=True)
         return
-    print(f"\n{report.index} holds {report.holds_documents:,} documents, {report.holds_passages:,} passages.", end=" ")
+    holds = f"{counted(report.holds_documents, 'document')}, {counted(report.holds_passages, 'passage')}"
+    print(f"\n{report.index} holds {holds}.", end=" ")
     print('Next: windlass ask "…"' + ("" if report.index == "docs" else f" --name {report.index}"), flush=True)

@@ -22,6 +22,7 @@ from windlass.core.sandbox.process import confinement
 from windlass.core.workspace import find_workspace
 from windlass.loop.benchmarks.evaluating import data_folder
 from windlass.loop.living import living
+from windlass.loop.text import counted
 
 State = Literal["ok", "note", "missing", "broken"]
 
@@ -50,7 +51,7 @@ def examine(start: Path) -> Iterator[Finding]:
         with find_workspace(start) as workspace:
             config = workspace.config
             made, indexes = len(workspace.store.artifacts()), len(living(workspace))
-            holds = f"{_counted(made, 'artifact')}, {_counted(indexes, 'living index', 'living indexes')}"
+            holds = f"{counted(made, 'artifact')}, {counted(indexes, 'living index', 'living indexes')}"
             yield Finding("workspace", "ok", f"{workspace.root}: {holds}")
     except NotFound:
         yield Finding(
@@ -64,10 +65,6 @@ def examine(start: Path) -> Iterator[Finding]:
         yield Finding("workspace", "broken", error.message, error.hint)
     if config is not None:
         yield from _settings(config)
-
-
-def _counted(count: int, one: str, several: str = "") -> str:
-    return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
 def _python() -> Finding:

@@ -39,6 +39,11 @@ def ago(at: float, now: float | None = None) -> str:
     return f"{seconds:.0f} s ago"
 
 
+def counted(count: int, one: str, several: str = "") -> str:
+    """`1 document`, `2 documents`."""
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
+
+
 def size(count: int) -> str:
     """Bytes with a unit."""
     value = float(count)

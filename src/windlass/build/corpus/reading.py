@@ -72,7 +72,7 @@ def _kinds(corpus: Artifact, split: Split, kinds: Collection[str] | None) -> Col
     if not sum(report["kept"][kind][f"{split}_documents"] for kind in kinds):
         raise InputError(
             f"{corpus.ref} has no {split} documents of kind {', '.join(sorted(kinds))}.",
-            "Make a corpus of more files, or with another held-out share.",
+            "Make a corpus of more files, or of a text cut into several: whole files are held out.",
         )
     return kinds
 

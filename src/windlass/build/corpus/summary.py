@@ -15,6 +15,11 @@ def corpus_summary(report: Mapping[str, Any], *, examples: int = 3) -> str:
     """Tables of what was kept by kind, of the mix, of the stages, and of what they left out, with some names."""
     kept = sorted(report["kept"].items(), key=lambda item: (item[0] == "all", item[0]))
     parts = [table(("kept", "documents", "MB", "train MB", "held-out MB"), [_sizes(*item) for item in kept])]
+    if report["settings"]["heldout"] and not report["kept"]["all"]["heldout_documents"]:
+        parts.append(
+            "Nothing is held out, so that no model trained on this can be scored. Whole files are held out:\n"
+            "bring more of them, or cut the text into several."
+        )
     if report["mix"]:
         mix = [
             (part, row["train_bytes"] / 1e6, f"{row['share']:.1%}", row["epochs"])

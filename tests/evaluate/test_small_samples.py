@@ -13,7 +13,7 @@ from windlass.evaluate.statistics.intervals import mean_interval
 from windlass.evaluate.statistics.paired import mcnemar_p, paired_difference
 from windlass.evaluate.statistics.paired_shares import score_interval, score_statistic
 from windlass.evaluate.statistics.quantiles import paired_quantile_difference, quantile, quantile_interval
-from windlass.evaluate.statistics.shares import share_interval
+from windlass.evaluate.statistics.shares import bounded_interval, share_interval
 
 
 def chance(rate: float, repetitions: int) -> float:
@@ -192,3 +192,16 @@ def test_quantiles_of_pairs_cover(clusters: bool) -> None:
         one = paired_quantile_difference(a, b, 0.9, codes if clusters else None, seed=seed, resamples=499)
         missed += not one.low <= 0 <= one.high
     assert missed / 300 <= 0.07 + chance(0.07, 300)
+
+
+def test_values_that_are_all_the_same_do_not_show_that_all_are() -> None:
+    """Student's interval of a hundred ties is [0.5, 0.5]."""
+    narrow = bounded_interval([0.5] * 100, (0.0, 1.0))
+    assert narrow.estimate == 0.5 and narrow.low < 0.48 and narrow.high > 0.52
+    few = bounded_interval([0.5] * 100, (0.0, 1.0), [str(n // 20) for n in range(100)])
+    assert few.high - few.low > 2 * (narrow.high - narrow.low) and (few.n, few.clusters) == (100, 5)
+    top = bounded_interval([4.0] * 30, (1.0, 4.0))
+    assert top.low < 3.6 and top.high == 4.0
+    spread = [0.2, 0.4, 0.9, 0.7]
+    assert bounded_interval(spread, (0.0, 1.0)) == mean_interval(spread).within(0.0, 1.0)
+    assert bounded_interval([3.0] * 9, (0.0, math.inf)).low == 3.0, "without bounds nothing is known"

@@ -1,42 +1,60 @@
-"""Measures texts beside their references, and lists the metrics there are.
+"""Measures answers beside what is right, and lists the metrics there are.
 
     windlass metrics                                        all of them: which direction is better, and what they are
     windlass metrics new.jsonl rouge-l bleu                 each with its interval
     windlass metrics new.jsonl bleu --against old.jsonl     and what became better, on the same items
+    windlass metrics new.jsonl mine.py:polite               a function of yours, of what is right and what was said
+    windlass metrics run.txt ndcg@10 map --qrels qrels.txt  a run of trec_eval's form
 
-Files have lines of {"found": "...", "right": ["...", ...], "cluster": "..."}; the cluster may be left out.
+Lines of a file, each with a "cluster" where items hang together:
+    {"found": "the cat sat", "right": ["the cat sat down"]}         texts: f1, rouge-l, bleu, meteor, bertscore
+    {"found": "yes", "right": "no"}                                 labels: accuracy, f1-macro, kappa
+    {"found": {"yes": 0.8, "no": 0.2}, "right": "yes"}              probabilities: log-loss, brier, ece, auroc
+    {"found": 0.8, "right": true}                                   scores: auroc, auprc, ece
+    {"found": 3.1, "right": 3}                                      numbers: pearson, spearman, kendall
+    {"found": ["d3", "d1"], "right": {"d1": 2, "d7": 1}}            rankings: recall@5, ndcg@10, mrr, map
+
+The exit status is 4 where a function of yours has no value on some of the lines.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from windlass.cli.workspace import add_option, opened_if_any
 from windlass.core.errors import InputError
 from windlass.core.tables import table
 
 if TYPE_CHECKING:
-    from windlass.evaluate.metrics.catalogue import Metric
-    from windlass.evaluate.statistics.intervals import Interval
+    from windlass.loop.evaluating.measuring import Figure
+
+_INCONCLUSIVE = 4
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", nargs="?", type=Path, metavar="FILE.jsonl", help="what was said, and what is right")
-    parser.add_argument("names", nargs="*", metavar="METRIC", help="as exact, f1, rouge-l, bleu, chrf, wer")
-    parser.add_argument("--against", type=Path, metavar="FILE.jsonl", help="what another said to the same items")
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="what was said, and what is right")
+    parser.add_argument("names", nargs="*", metavar="METRIC", help="as exact, f1, rouge-l, bleu, or FILE.py:NAME")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="what another said to the same items")
+    parser.add_argument(
+        "--qrels", type=Path, metavar="FILE", help="where the file is a run of trec_eval's form: its judgements"
+    )
+    parser.add_argument("--positive", metavar="LABEL", help="of two labels, the one that an AUROC is of")
     parser.add_argument(
         "--synonyms",
         type=Path,
         metavar="PLACE",
         help="for meteor: a file, `begin, start` a line, or a WordNet's folder",
     )
+    parser.add_argument(
+        "--encoder", default="minilm", metavar="NAME", help="for bertscore: minilm, or an encoder's folder or name"
+    )
     parser.add_argument("--level", type=float, default=0.95, help="confidence of the intervals; default: 0.95")
     parser.add_argument("--seed", type=int, default=0, help="of what is resampled; default: 0")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,9 +80,8 @@ def _of(values: bool, corpus: bool) -> str:
 
 
 def _measured(args: argparse.Namespace) -> int:
-    from windlass.evaluate.metrics.catalogue import METRICS, metric
-    from windlass.evaluate.metrics.measure import difference, measured
-    from windlass.evaluate.metrics.pairs import read_pairs
+    from windlass.evaluate.metrics.catalogue import METRICS
+    from windlass.loop.evaluating.measuring import Answers, Options, measure
 
     if not args.names:
         raise InputError(
@@ -72,46 +89,44 @@ def _measured(args: argparse.Namespace) -> int:
         )
     if not args.file.exists() and args.file.name in METRICS:
         raise InputError(f"There is no file {args.file}.", f"The file comes first: windlass metrics FILE {args.file}")
-    metrics = [_with_synonyms(metric(name), args.synonyms) for name in args.names]
-    if args.synonyms is not None and not any(one.name == "meteor" for one in metrics):
-        raise InputError("--synonyms belongs to meteor.", "Name that metric, or leave the option out.")
-    pairs = read_pairs(args.file)
-    options = {"level": args.level, "seed": args.seed}
-    scores = {one.name: measured(one, pairs.found, pairs.right, pairs.clusters, **options) for one in metrics}
-    gains = {}
-    if args.against is not None:
-        other = read_pairs(args.against)
-        pairs.same_items(other)
-        gains = {
-            one.name: difference(one, other.found, pairs.found, pairs.right, pairs.clusters, **options)
-            for one in metrics
-        }
+    how = Options(args.level, args.seed, args.positive, args.synonyms, args.encoder)
+    file = Answers(args.file, args.qrels)
+    with opened_if_any(args) as ws:
+        found = measure(ws, args.names, file, args.against and Answers(args.against, args.qrels), how)
     if args.json:
-        told = {name: {"score": one.to_json()} for name, one in scores.items()}
-        for name, gain in gains.items():
-            told[name]["difference"] = gain.to_json()
-        print(json.dumps(told, indent=2))
-        return 0
-    groups = f" in {len(set(pairs.clusters)):,} clusters" if pairs.clusters else ""
-    print(f"{len(pairs.found):,} {'item' if len(pairs.found) == 1 else 'items'}{groups}, {args.level:.0%} intervals\n")
-    rows = [(one.name, one.better, str(scores[one.name]), *_gained(one, gains.get(one.name))) for one in metrics]
-    more = (f"less that of {args.against}", "which is") if gains else ()
-    print(table(("metric", "better", "score", *more), rows))
-    return 0
+        print(json.dumps({one.name: _told(one) for one in found}, indent=2))
+    else:
+        most = max((one.score for one in found), key=lambda score: score.n)
+        groups = f" in {most.clusters:,} clusters" if most.clusters < most.n else ""
+        print(f"{most.n:,} {'item' if most.n == 1 else 'items'}{groups}, {args.level:.0%} intervals\n")
+        rows = [(one.name, one.better, str(one.score), *_gained(one)) for one in found]
+        more = (f"less that of {args.against}", "which is") if args.against else ()
+        print(table(("metric", "better", "score", *more), rows))
+        for one in found:
+            for line in _failed(one):
+                print(line)
+    return _INCONCLUSIVE if any(one.errors for one in found) else 0
 
 
-def _with_synonyms(metric: Metric, place: Path | None) -> Metric:
-    from windlass.evaluate.metrics.text.meteor import meteor
-    from windlass.evaluate.metrics.text.synonyms import read_synonyms
+def _told(one: Figure) -> dict[str, Any]:
+    told: dict[str, Any] = {"score": one.score.to_json()}
+    if one.gain is not None:
+        told["difference"] = one.gain.to_json()
+    if one.errors:
+        told["errors"] = dict(one.errors)
+    return told
 
-    if place is None or metric.name != "meteor":
-        return metric
-    return replace(metric, values=partial(meteor, synonyms=read_synonyms(place)))
 
-
-def _gained(metric: Metric, gain: Interval | None) -> tuple[str, ...]:
-    if gain is None:
+def _gained(one: Figure) -> tuple[str, ...]:
+    if one.gain is None:
         return ()
-    if gain.low <= 0 <= gain.high:
-        return str(gain), "not told apart"
-    return str(gain), "better" if (gain.low > 0) == (metric.better == "higher") else "worse"
+    if one.gain.low <= 0 <= one.gain.high:
+        return str(one.gain), "not told apart"
+    return str(one.gain), "better" if (one.gain.low > 0) == (one.better == "higher") else "worse"
+
+
+def _failed(one: Figure) -> list[str]:
+    if not one.errors:
+        return []
+    where, why = next(iter(one.errors.items()))
+    return [f"\n{one.name}: {len(one.errors):,} lines have no value and are in no figure; the first, {where}: {why}"]

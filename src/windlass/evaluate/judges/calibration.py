@@ -22,8 +22,9 @@ from windlass.evaluate.judges.items import Item, Label
 from windlass.evaluate.judges.judge import Criterion, Judge
 from windlass.evaluate.judges.judgement import Judgement
 from windlass.evaluate.statistics.agreement import Measure, alpha_interval, gwet_ac1, kappa_interval
-from windlass.evaluate.statistics.intervals import Interval, mean_interval, wilson_interval
+from windlass.evaluate.statistics.intervals import Interval, wilson_interval
 from windlass.evaluate.statistics.judged import ErrorRates, error_rates
+from windlass.evaluate.statistics.shares import bounded_interval
 
 KIND, FILE = "calibration", "calibration.json"
 """Of the artifact."""
@@ -102,7 +103,7 @@ class Calibration:
     def agreement(self) -> Interval:
         """The share of items of which it says as people do; of a pair, a tie against a preference counts half."""
         if self.judge.pairwise:
-            return mean_interval([1 - abs(row.human - row.judge) for row in self.rows], self.clusters).within(0, 1)
+            return bounded_interval([1 - abs(row.human - row.judge) for row in self.rows], (0.0, 1.0), self.clusters)
         human, judge = self.passes
         return wilson_interval(int(np.sum(human == judge)), human.size)
 

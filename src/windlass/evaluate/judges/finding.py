@@ -21,9 +21,10 @@ from windlass.core.tables import table
 from windlass.evaluate.judges.calibration import FEW, Calibration, Labelled
 from windlass.evaluate.judges.judge import Criterion, Judge
 from windlass.evaluate.judges.judgement import Judgement
-from windlass.evaluate.statistics.intervals import Interval, mean_interval, wilson_interval
+from windlass.evaluate.statistics.intervals import Interval, wilson_interval
 from windlass.evaluate.statistics.judged import prediction_powered, rogan_gladen, rogan_gladen_difference
 from windlass.evaluate.statistics.paired import paired_difference
+from windlass.evaluate.statistics.shares import bounded_interval
 
 NEVER = "NEVER CALIBRATED: how this judge stands to people is not known. Label some items: windlass judge calibrate."
 _FEWEST = 10
@@ -269,12 +270,11 @@ def _measured(
 ) -> Measured:
     values = [_value(criterion, figure, one) for one in done]
     groups = _clusters(done, clusters)
+    least, most = (0.0, 1.0) if figure == "passed" else (criterion.lowest, criterion.highest)
     if figure == "passed" and groups is None:
         raw = wilson_interval(int(sum(values)), len(values))
     else:
-        raw = mean_interval(values, groups)
-    least, most = (0.0, 1.0) if figure == "passed" else (criterion.lowest, criterion.highest)
-    raw = raw.within(least, most)
+        raw = bounded_interval(values, (least, most), groups)
     people, note = (None, "") if known is None else corrected_mean(criterion, figure, done, known, clusters)
     return Measured(figure, raw, None if people is None else people.within(least, most), note)
 
@@ -298,7 +298,8 @@ def corrected_mean(
     here = [one for one in done if one.key in truth]
     others = [one for one in done if one.key not in truth]
     if len(here) >= _FEWEST and not others:
-        own = mean_interval([truth[one.key] for one in here], _clusters(here, clusters), level)
+        bounds = (0.0, 1.0) if figure == "passed" else (criterion.lowest, criterion.highest)
+        own = bounded_interval([truth[one.key] for one in here], bounds, _clusters(here, clusters), level)
         return own, "people labelled all of these items: their own mean"
     if len(here) >= _FEWEST:
         powered = prediction_powered(

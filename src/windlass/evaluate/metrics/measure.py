@@ -19,7 +19,7 @@ from windlass.evaluate.statistics.bootstrap import bootstrap_sums
 from windlass.evaluate.statistics.checks import Clusters
 from windlass.evaluate.statistics.intervals import Interval
 from windlass.evaluate.statistics.paired import paired_difference
-from windlass.evaluate.statistics.shares import score_interval
+from windlass.evaluate.statistics.shares import bounded_interval
 
 Scores = NDArray[np.float64]
 
@@ -42,7 +42,7 @@ def measured(
         counts = metric.pooled.counts(found, right)
         interval = bootstrap_sums(counts, metric.pooled.score, clusters, seed=seed, level=level)
     else:
-        interval = score_interval(values_of(metric, found, right), clusters, level)
+        interval = bounded_interval(values_of(metric, found, right), metric.bounds, clusters, level)
     return interval.within(*metric.bounds)
 
 

@@ -14,7 +14,8 @@ from windlass.evaluate.judges.items import Item
 from windlass.evaluate.judges.judge import Criterion
 from windlass.evaluate.review.labels import Labels, votes
 from windlass.evaluate.statistics.agreement import Measure, alpha_interval, cohen_kappa
-from windlass.evaluate.statistics.intervals import Interval, mean_interval, wilson_interval
+from windlass.evaluate.statistics.intervals import Interval, wilson_interval
+from windlass.evaluate.statistics.shares import bounded_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,4 +95,4 @@ def outcome(labels: Labels, criterion: Criterion) -> Interval | None:
     means = [fmean(said.values()) for said in by_item.values()]
     if criterion.is_binary and set(means) <= {criterion.lowest, criterion.highest}:
         return wilson_interval(sum(criterion.passed(mean) for mean in means), len(means))
-    return mean_interval(means).within(criterion.lowest, criterion.highest)
+    return bounded_interval(means, (criterion.lowest, criterion.highest))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from windlass.core.errors import InputError
+from windlass.evaluate.statistics.betting import betting_interval
 from windlass.evaluate.statistics.checks import Clusters, cluster_codes, finite, level_checked
 from windlass.evaluate.statistics.intervals import Interval, mean_error, mean_interval
 from windlass.evaluate.statistics.risk import upper_limit
@@ -23,6 +25,18 @@ def score_interval(values: ArrayLike, clusters: Clusters | None = None, level: f
         return mean_interval(x, clusters, level)
     alone = clusters is None or cluster_codes(clusters, x.size)[1] == x.size
     return share_interval(x, None if alone else clusters, level)
+
+
+def bounded_interval(
+    values: ArrayLike, bounds: tuple[float, float], clusters: Clusters | None = None, level: float = 0.95
+) -> Interval:
+    """The mean of scores that lie between bounds: as `score_interval`; where all are the same, by betting, since of a
+    hundred ties Student's interval is [0.5, 0.5], and no hundred items show that. Of clusters each bets once."""
+    x = finite(values)
+    if np.ptp(x) > 0 or not np.isfinite(bounds).all() or np.isin(x, (0.0, 1.0)).all():
+        return score_interval(x, clusters, level).within(*bounds)
+    groups = cluster_codes(clusters, x.size)[1]
+    return replace(betting_interval(x[:groups], bounds, level), n=x.size, clusters=groups)
 
 
 def share_interval(values: ArrayLike, clusters: Clusters | None = None, level: float = 0.95) -> Interval:

@@ -128,6 +128,16 @@ def test_init_makes_a_workspace_and_keeps_settings(tmp_path: Path, capsys: pytes
     assert "Workspace" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["traces", "runs"])
+@pytest.mark.parametrize("limit", ["0", "-3"])
+def test_a_list_of_nothing_is_refused(
+    command: str, limit: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(["init", str(tmp_path)])
+    assert cli.main([command, "--limit", limit, "--workspace", str(tmp_path)]) == 2
+    assert f"--limit {limit} lists nothing" in capsys.readouterr().err
+
+
 def test_doctor_names_a_wrong_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "windlass.toml").write_text("[serve]\nport = 'x'\n", encoding="utf-8")
     assert cli.main(["doctor", str(tmp_path)]) == 1

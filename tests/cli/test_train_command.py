@@ -9,6 +9,7 @@ import pytest
 from windlass.cli import main as cli
 from windlass.cli.train import _what, configure
 from windlass.core.errors import InputError
+from windlass.core.workspace import Workspace
 
 
 def meant(*words: str) -> tuple[str | None, dict]:
@@ -45,6 +46,23 @@ def test_the_shipped_recipes_are_listed(capsys):
     shown = capsys.readouterr().out
     for name in ("decoder", "encoder", "encoder-decoder", "embedding"):
         assert f"\n{name} " in shown
+
+
+def test_it_says_what_takes_long_after_the_training_and_what_comes_next(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    with Workspace(tmp_path) as ws:
+        for kind in ("corpus", "tokenizer", "model"):
+            with ws.artifacts.build(kind, kind) as draft:
+                (draft.path / "a.txt").write_text(kind)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("windlass.build.training.pretrain.pretrain", lambda ws, *_, **__: ws.artifacts.get("model"))
+    monkeypatch.setattr("windlass.loop.training.baselines.comparison", lambda *_: "gzip 2.0")
+    assert cli.main(["train"]) == 0
+    out, err = capsys.readouterr()
+    assert "gzip, xz, n-grams" in err and "gzip 2.0" in out and 'windlass generate model "Once upon"' in out
+    assert cli.main(["train", "encoder", "--no-baselines"]) == 0
+    out, err = capsys.readouterr()
+    assert "n-grams" not in err and "Next:" not in out
 
 
 def test_help_shows_how_to_begin(capsys):

@@ -522,6 +522,7 @@ def test_an_experiment_shows_verdict_reason_and_intervals(site: Site) -> None:
     go = page(site.client, f"/experiments/{site.seeded.experiment.ref}").text
     assert "GO" in go
     assert "so the candidate is better" in go
+    assert "Ndcg@10" not in go, "a metric is called as everywhere else"
     assert "Largest gains" in go and "Regressions" in go
     no_go = page(site.client, f"/experiments/{site.seeded.refused.ref}").text
     assert "NO-GO" in no_go

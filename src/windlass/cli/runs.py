@@ -34,6 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.limit < 1:
+        raise InputError(f"--limit {args.limit} lists nothing.", "Give 1 or more.")
     with opened(args) as ws:
         match args.what:
             case []:

@@ -192,7 +192,7 @@ def _greeting(url: str, lineup: Lineup, keyed: bool, studio: bool) -> str:
     ]
     if chat:
         model = "assistant" if "assistant" in chat else next(iter(chat))
-        body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "What is a generator?"}}]}}'
+        body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Your question"}}]}}'
         header = ' -H "Authorization: Bearer $KEY"' if keyed else ""
         lines += [
             "",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from windlass.cli.workspace import add_option, opened
-from windlass.core.errors import NotFound
+from windlass.core.errors import InputError, NotFound
 from windlass.core.tables import table
 from windlass.loop.lineage.spans import asked, find_spans
 from windlass.loop.text import ago, shortened
@@ -23,6 +23,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.limit < 1:
+        raise InputError(f"--limit {args.limit} lists nothing.", "Give 1 or more.")
     with opened(args) as ws:
         if args.id:
             spans = find_spans(ws, args.id)

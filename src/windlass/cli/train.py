@@ -14,6 +14,7 @@ The model is stored in Hugging Face layout.
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from windlass.cli import workers
@@ -82,8 +83,12 @@ def run(args: argparse.Namespace) -> int:
         if record is not None and record.run is not None:
             print(f"\n{summary(tracked(ws, record.run))}\n")
         print(f"{model.ref}  {model.digest[:12]}\n{model.path}\n")
-        if not args.no_baselines and (beside := comparison(ws, model, settings.data.kinds)):
-            print(beside)
+        if not args.no_baselines:
+            print("beside it on the same text: gzip, xz, n-grams … (--no-baselines leaves them out)", file=sys.stderr)
+            if beside := comparison(ws, model, settings.data.kinds):
+                print(f"{beside}\n")
+        if settings.model.architecture == "decoder":
+            print(f'Next: windlass generate {model.record.name} "Once upon"')
     return 0
 
 

@@ -53,6 +53,22 @@ def test_a_trial_is_shown_with_its_sequences(ws: Workspace) -> None:
     assert "failed changes by" in text and "NO-GO" in text
 
 
+def test_a_bandit_is_shown_with_weighted_means_and_shares_over_time(ws: Workspace) -> None:
+    state, chance = (
+        trial(ws, Policy("failed", Rule("non-inferiority", 0.05, "lower")), kind="bandit", reward="feedback"),
+        random.Random(1),
+    )
+    good = state.trial.candidates[0]
+    for step in range(4):
+        users = [f"user-{step}-{n}" for n in range(60)]
+        serve(ws, users, lambda arm, c: (False, 10, float(c.random() < (0.9 if arm == good else 0.3))), chance)
+        watch(ws, TASK)
+    text = opened(ws).get("/releases").text
+    assert "believe the weighted means" in text and "feedback, weighted" in text and "as it came" in text
+    assert "Share of the users" in text and "of the users get assistant@2" in text
+    assert "what must hold: failed at most 0.05 worse" in text
+
+
 def results(ws: Workspace, variant: str, gain: float) -> str:
     data = store_items(ws, "tone", [Item({"review": HOSTILE}, "good")])
     rows = [

@@ -114,6 +114,19 @@ def look(
     return together(checks)
 
 
+def check_live(policy: Policy) -> None:
+    """Raises `InputError` for what a policy asks that tallies of live traffic do not hold: quantiles, and slices."""
+    for metric, rule in {policy.primary: policy.rule, **policy.guards}.items():
+        _only_means(metric, rule)
+    for limit in policy.limits:
+        _only_means(limit.metric, limit)
+    if policy.slices is not None:
+        raise InputError(
+            f"The policy asks for slices by {', '.join(policy.slices.by)}, which live traffic does not carry.",
+            "Leave [slices] out, or compare on a dataset: windlass compare.",
+        )
+
+
 def _compared(metric: str, rule: Rule, before: Tally, after: Tally, planned: int) -> Verdict:
     _only_means(metric, rule)
     found = _sequence(before, after, rule.level, planned)

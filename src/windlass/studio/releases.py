@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from starlette.responses import Response
 from windlass.core.records import ArtifactRecord, ReleaseRecord
 from windlass.core.scale import Scale, scale
 from windlass.core.workspace import Workspace
+from windlass.loop.releasing.showing import asked
 from windlass.loop.releasing.trial import State, states
 from windlass.studio.web import Visit
 
@@ -41,7 +43,14 @@ class Curve:
 @dataclass(frozen=True, slots=True)
 class Shown:
     state: State
+    story: str
+    """What is going on, for somebody who was not there."""
+    asked: str
+    """What must hold."""
+    metrics: Sequence[str]
     curves: Sequence[Curve]
+    shares: Sequence[tuple[str, str]]
+    """Arm, and the points of its share over time; empty where shares never changed."""
 
 
 def live_releases(ws: Workspace) -> list[tuple[ReleaseRecord, ArtifactRecord | None]]:
@@ -57,16 +66,60 @@ def show(visit: Visit) -> Response:
     tasks: dict[str, list[ReleaseRecord]] = {}
     for release in history:
         tasks.setdefault(release.task, []).append(release)
-    trials = {task: [_shown(one) for one in states(visit.ws, task)[:TRIALS]] for task in tasks}
+    found = {task: states(visit.ws, task)[:TRIALS] for task in tasks}
     digests = {d for r in history for d in (r.variant, r.previous, r.experiment) if d}
-    digests |= {arm for some in trials.values() for one in some for arm in one.state.trial.arms}
+    digests |= {arm for some in found.values() for one in some for arm in one.trial.arms}
     names = {d: record.ref for d in digests if (record := visit.ws.store.artifact(d)) is not None}
+    trials = {task: [_shown(one, names, time.time()) for one in some] for task, some in found.items()}
     return visit.page("releases.html", "releases", tasks=tasks, names=names, trials=trials)
 
 
-def _shown(state: State) -> Shown:
-    curves = [_curve(state, one, metric) for one in state.trial.candidates for metric in state.trial.policy.metrics]
-    return Shown(state, [curve for curve in curves if curve is not None])
+def _shown(state: State, names: Mapping[str, str], now: float) -> Shown:
+    trial = state.trial
+    curves = [_curve(state, one, metric) for one in trial.candidates for metric in trial.policy.metrics]
+    metrics = list(dict.fromkeys([*trial.policy.metrics, *([trial.reward] if trial.reward else [])]))
+    drawn = [one for one in curves if one is not None]
+    return Shown(state, _story(state, names), asked(trial.policy), metrics, drawn, _shares(state, now))
+
+
+def _story(state: State, names: Mapping[str, str]) -> str:
+    trial = state.trial
+    called = {one: names.get(one, one[:12]) for one in trial.arms}
+    if not state.running:
+        tried = " and ".join(called[one] for one in trial.candidates)
+        return {
+            "promoted": f"{called.get(state.winner or '', 'The winner')} passed, and went live for everybody.",
+            "rolled back": f"{tried} did harm, or no good, and was taken back; all have {called[trial.incumbent]}.",
+            "stopped": f"The trial of {tried} was stopped; everybody has what is live.",
+        }[str(state.outcome)]
+    parts = " and ".join(f"{100 * state.shares[one]:.3g} % of the users get {called[one]}" for one in state.left)
+    last = state.looks[-1] if state.looks else None
+    if last is None:
+        return f"{parts}. Nobody has looked yet."
+    seen = f"{sum(last.units.values()):,} users so far"
+    passed = [called[one] for one in state.left if last.decisions.get(one) == "GO"]
+    if passed:
+        return f"{parts}. After {seen}: {' and '.join(passed)} may go live for everybody."
+    return f"{parts}. After {seen}, no harm is shown, and it cannot be told yet whether it may go live."
+
+
+def _shares(state: State, now: float) -> list[tuple[str, str]]:
+    """Each arm's share over time, as steps, in percent of the drawing."""
+    if state.steady:
+        return []
+    first, last = state.changes[0][0], state.ended or max(now, state.changes[-1][0])
+    span = max(last - first, 1e-9)
+    changes = state.changes[:: math.ceil(len(state.changes) / DRAWN)]
+    lines = []
+    for arm in state.trial.arms:
+        points, height = list[str](), 0.0
+        for at, shares, _ in changes:
+            x = WIDTH * (at - first) / span
+            points += [f"{x:.1f},{100 - height:.2f}"] if points else []
+            height = 100 * shares[arm]
+            points.append(f"{x:.1f},{100 - height:.2f}")
+        lines.append((arm, " ".join([*points, f"{WIDTH:.1f},{100 - 100 * state.shares[arm]:.2f}"])))
+    return lines
 
 
 def _curve(state: State, candidate: str, metric: str) -> Curve | None:

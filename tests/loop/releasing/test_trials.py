@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,9 @@ from traffic import BEGAN, TASK, seen_of, serve, trial, variant
 
 from windlass.core.errors import InputError, NotFound, WorkspaceBusy
 from windlass.core.workspace import Workspace
-from windlass.evaluate.gate import Rule, non_inferiority, superiority
+from windlass.evaluate.gate import Limit, Rule, non_inferiority, superiority
 from windlass.evaluate.moments import Moments
-from windlass.evaluate.policy import Policy
+from windlass.evaluate.policy import Policy, SliceRule
 from windlass.loop.releasing import watching
 from windlass.loop.releasing.assigning import arm_of
 from windlass.loop.releasing.bandit import thompson_shares
@@ -25,9 +26,10 @@ from windlass.loop.releasing.measuring import Seen
 from windlass.loop.releasing.releases import live_variant, promote, rollback
 from windlass.loop.releasing.showing import adjusted, rendered
 from windlass.loop.releasing.trial import Followed, State, begin, change_shares, end, must_run, running, states
-from windlass.loop.releasing.watching import promote_winner, watch, with_shares
+from windlass.loop.releasing.watching import peek, promote_winner, watch, with_shares
 
 NO_MORE_FAILURES = Policy("failed", Rule("non-inferiority", 0.05, "lower", min_items=50))
+SLOWER = Rule("non-inferiority", 0.1, "lower", relative=True)
 BETTER = Policy("feedback", superiority(), {"failed": non_inferiority(0.05, better="lower")})
 
 
@@ -208,6 +210,29 @@ def test_the_history_survives_and_two_who_decide_are_told_apart(ws: Workspace) -
     assert followed.running() is None and states(ws, TASK)[0].reason == "enough"
 
 
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Policy("failed", Rule("non-inferiority", 0.02, "lower"), {"latency_ms": replace(SLOWER, statistic="p95")}),
+        Policy("failed", Rule("non-inferiority", 0.02, "lower"), limits=(Limit("latency_ms", 900, statistic="p99"),)),
+        Policy("failed", Rule("non-inferiority", 0.02, "lower"), slices=SliceRule(["language"])),
+    ],
+)
+def test_a_policy_that_live_traffic_cannot_answer_is_refused_at_the_start(ws: Workspace, policy: Policy) -> None:
+    """Not at every look, in a log that nobody reads, while the guard protects nobody."""
+    with pytest.raises(InputError, match=r"The policy asks for (p95|p99|slices)"):
+        trial(ws, policy)
+
+
+def test_shares_of_one_stay_within_one(ws: Workspace) -> None:
+    state, chance = trial(ws, NO_MORE_FAILURES), random.Random(1)
+    serve(ws, users(0, 200), lambda arm, c: (c.random() < 0.01, 10, None), chance)
+    state = watch(ws, TASK)
+    said = [state.looks[-1].means[arm]["failed"] for arm in state.trial.arms]
+    assert all(0.0 == one["low"] <= one["estimate"] <= one["high"] <= 1.0 for one in said)
+    assert "What must hold: failed at most 0.05 worse." in rendered(ws, state)
+
+
 def test_who_had_no_share_does_not_come_back(ws: Workspace) -> None:
     state = trial(ws, NO_MORE_FAILURES, share=0.3, candidates=2)
     one, other = state.trial.candidates
@@ -341,6 +366,10 @@ def test_a_bandit_finds_the_better_arm(ws: Workspace) -> None:
         state = watch(ws, TASK)
     assert state.running and state.shares[good] > 0.8 and state.shares[state.trial.incumbent] >= 0.05 - 1e-9
     assert any(reason == "Thompson sampling" for _, _, reason in state.changes)
+    text = rendered(ws, peek(ws, state))
+    assert "believe the weighted means" in text and "feedback, weighted" in text and "feedback, as it came" in text
+    shown = state.looks[-1].means[good]["feedback"]
+    assert f"{shown['estimate']:.3g} [{shown['low']:.3g}, {shown['high']:.3g}]" in text
 
 
 @pytest.mark.slow

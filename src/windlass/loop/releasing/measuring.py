@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from windlass.loop.releasing.trial import Trial
 
 TRIAL, ARM, UNIT, PROPENSITY = (f"windlass.trial.{name}" for name in ("id", "arm", "unit", "propensity"))
 FAILED = "failed"
+BOUNDS = {FAILED: (0.0, 1.0), "feedback": (0.0, 1.0), "latency_ms": (0.0, math.inf), "cost_usd": (0.0, math.inf)}
+"""Between which the values of every trace lie; those of other scores are not known."""
 _PAGE = 5_000
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from windlass.core.errors import InputError
 from windlass.core.tables import table
 from windlass.core.workspace import Workspace
+from windlass.evaluate.gate import Rule
+from windlass.evaluate.policy import Policy
 from windlass.evaluate.statistics.cuped import Adjusted, cuped
 from windlass.loop.releasing.counting import Count
 from windlass.loop.releasing.measuring import before
@@ -34,8 +36,8 @@ def rendered(ws: Workspace, state: State) -> str:
     head = ["variant", "share", "users", *(name if state.steady else f"{name}, weighted" for name in metrics), ""]
     ended = f", {state.outcome} {ago(state.ended)}" if state.outcome and state.ended else ""
     lines = [
-        f"{trial.kind} of '{trial.task}' ({trial.id}), began {ago(trial.began)}{ended}; {len(state.looks):,} looks, "
-        f"planned for {trial.planned:,} users.",
+        f"{trial.kind} of '{trial.task}' ({trial.id}), began {ago(trial.began)}{ended}; planned for "
+        f"{trial.planned:,} users. What must hold: {asked(trial.policy)}.",
         table(head, rows, right=range(1, len(head) - 1)),
     ]
     if last is not None and not state.steady:
@@ -50,6 +52,23 @@ def rendered(ws: Workspace, state: State) -> str:
     return "\n\n".join(lines)
 
 
+def asked(policy: Policy) -> str:
+    """What a policy asks, in words."""
+    rules = {policy.primary: policy.rule, **policy.guards}
+    said = [f"{metric} {_words(rule)}" for metric, rule in rules.items()]
+    for limit in policy.limits:
+        ends = (("at most", limit.at_most), ("at least", limit.at_least))
+        said += [f"{limit.metric} {word} {end:g}" for word, end in ends if end is not None]
+    return ", ".join(said)
+
+
+def _words(rule: Rule) -> str:
+    if rule.kind == "superiority":
+        return "better"
+    margin = f"{100 * rule.margin:g} %" if rule.relative else f"{rule.margin:g}"
+    return f"at most {margin} worse" if rule.kind == "non-inferiority" else f"different by less than {margin}"
+
+
 def _ref(ws: Workspace, digest: str) -> str:
     record = ws.store.artifact(digest)
     return record.ref if record else digest[:12]
@@ -61,13 +80,13 @@ def _mean(look: Looked | None, arm: str, metric: str) -> str:
     if look is None or said is None:
         return "" if look is None else _as_it_came(look, arm, metric)
     if said["low"] is None or said["high"] is None:
-        return f"{said['estimate']:.4g}"
-    return f"{said['estimate']:.4g} [{said['low']:.4g}, {said['high']:.4g}]"
+        return f"{said['estimate']:.3g}"
+    return f"{said['estimate']:.3g} [{said['low']:.3g}, {said['high']:.3g}]"
 
 
 def _as_it_came(look: Looked, arm: str, metric: str) -> str:
     tally = look.metrics[arm].get(metric)
-    return f"{tally['mean']:.4g}" if tally and tally["n"] else ""
+    return f"{tally['mean']:.3g}" if tally and tally["n"] else ""
 
 
 def adjusted(ws: Workspace, state: State, candidate: str) -> Adjusted | None:

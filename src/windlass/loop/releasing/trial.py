@@ -17,6 +17,7 @@ from windlass.core.errors import InputError, NotFound
 from windlass.core.records import Mark
 from windlass.core.workspace import Workspace
 from windlass.evaluate.gate import Rule
+from windlass.evaluate.online import check_live
 from windlass.evaluate.policy import Policy
 
 Kind = Literal["canary", "bandit"]
@@ -178,6 +179,7 @@ def begin(ws: Workspace, trial: Trial, shares: Mapping[str, float], reason: str 
             f"A trial of '{trial.task}' runs already, since {time.ctime(newest.trial.began)}.",
             f"Stop it first: windlass canary stop {trial.task}",
         )
+    check_live(trial.policy)
     _check(trial, shares)
     if not all(shares.values()):
         raise InputError(

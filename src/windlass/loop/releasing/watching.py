@@ -8,6 +8,7 @@ decides nothing.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -17,10 +18,11 @@ from windlass.core.errors import InputError, WindlassError, WorkspaceBusy
 from windlass.core.workspace import Workspace
 from windlass.evaluate.gate import Verdict
 from windlass.evaluate.online import Tally, look
+from windlass.evaluate.statistics.intervals import Interval
 from windlass.evaluate.statistics.sequences import tally_sequence
 from windlass.loop.releasing.bandit import thompson_shares
 from windlass.loop.releasing.counting import seen
-from windlass.loop.releasing.measuring import Seen
+from windlass.loop.releasing.measuring import BOUNDS, Seen
 from windlass.loop.releasing.releases import live, promote
 from windlass.loop.releasing.trial import (
     Looked,
@@ -165,15 +167,21 @@ def _looked(state: State, found: Seen, verdicts: dict[str, Verdict], at: float) 
         },
         {
             arm: {
-                name: tally_sequence(
-                    one.n, one.mean, one.variance, trial.policy.rule.level, planned=max(2, trial.planned // 2)
-                ).to_json()
+                name: _mean(trial, name, one).to_json()
                 for name, one in found.tallies(arm, metrics, weighted=not state.steady).items()
                 if one.n
             }
             for arm in trial.arms
         },
     )
+
+
+def _mean(trial: Trial, metric: str, tally: Tally) -> Interval:
+    """An arm's own mean and its confidence sequence."""
+    level, planned = trial.policy.rule.level, max(2, trial.planned // 2)
+    found = tally_sequence(tally.n, tally.mean, tally.variance, level, planned=planned)
+    low, high = (0.0, 1.0) if metric == trial.reward else BOUNDS.get(metric, (-math.inf, math.inf))
+    return found if math.isinf(found.low) else found.within(low, high)
 
 
 def _why(said: Verdict) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,8 @@ def test_a_trial_is_shown_with_its_sequences(ws: Workspace) -> None:
     text = client.get("/releases").text
     assert "rolled back" in text and "<polygon" in text and "<polyline" in text
     assert "failed changes by" in text and "NO-GO" in text
+    (band,) = re.findall(r'<polygon points="([^"]+)"', text)
+    assert len({point.partition(",")[0] for point in band.split()}) > 1, "one look alone is drawn, too"
 
 
 def test_a_bandit_is_shown_with_weighted_means_and_shares_over_time(ws: Workspace) -> None:

@@ -124,7 +124,7 @@ def _shares(state: State, now: float) -> list[tuple[str, str]]:
 
 def _curve(state: State, candidate: str, metric: str) -> Curve | None:
     """None before the first look that bounds anything."""
-    found = [
+    found: list[tuple[float, Mapping[str, Any]]] = [
         (at, interval)
         for at, look in enumerate(state.looks)
         if (interval := look.differences.get(candidate, {}).get(metric)) is not None
@@ -140,9 +140,11 @@ def _curve(state: State, candidate: str, metric: str) -> Curve | None:
     axis = scale([0.0, last["low"] - width, last["high"] + width])
     most = max(1, len(state.looks) - 1)
 
-    def point(at: int, value: float) -> str:
+    def point(at: float, value: float) -> str:
         return f"{WIDTH * at / most:.1f},{100 - axis.at(value):.2f}"
 
+    if len(found) == 1:  # one look alone has no width: it is drawn as wide as from the look before it
+        found = [(max(0.0, found[0][0] - 0.5), last), *found]
     low = [point(at, one["low"]) for at, one in found]
     high = [point(at, one["high"]) for at, one in found]
     return Curve(

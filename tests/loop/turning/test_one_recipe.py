@@ -17,7 +17,7 @@ from tests.loop.loop_world import NoisyEmbedder, make_served_world, make_world
 from windlass.build.adapt.contrastive import AdaptSettings
 from windlass.cli.main import main
 from windlass.core.artifacts import Artifact
-from windlass.core.errors import InputError, NotFound, WorkspaceBusy
+from windlass.core.errors import ConfigError, InputError, NotFound, WorkspaceBusy
 from windlass.core.files import exclusive
 from windlass.core.values import ChatRequest, Message
 from windlass.core.workspace import Workspace
@@ -184,6 +184,9 @@ def test_variants_are_read_strictly(ws: Workspace) -> None:
     assert read_variant(make_variant(ws, VariantSpec(), ws.artifacts.get("index"))) == VariantSpec()
     (variant.path / "variant.json").write_text('{"task": "assistant", "setings": {}}')
     with pytest.raises(Exception, match="unknown key 'setings'"):
+        read_variant(variant)
+    (variant.path / "variant.json").write_text("cut o")
+    with pytest.raises(ConfigError, match="is not JSON"):
         read_variant(variant)
     with pytest.raises(InputError, match="not a variant"):
         read_variant(ws.artifacts.get("index"))

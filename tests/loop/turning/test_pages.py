@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 from windlass.core.workspace import Workspace
 from windlass.evaluate.statistics.intervals import Interval
 from windlass.loop.turning.ground import Gain
-from windlass.loop.turning.page import Page, Tried, store_page, told
+from windlass.loop.turning.page import Page, Tried, store_page
+from windlass.loop.turning.words import told
 
 
 def between(low: float, high: float) -> Interval:
@@ -66,6 +68,16 @@ def test_differences_in_words() -> None:
     assert "2.0 to 4.0 fewer of a hundred" in told(Gain("Calls", 0.5, 0.47, between(-0.04, -0.02), True))
     assert "surely less" in told(Gain("Milliseconds a call", 500, 5, between(-510, -480), False))
     assert "not shown" in told(Gain("Milliseconds a call", 500, 499, between(-5, 3), False))
+
+
+def test_bars_are_good_by_the_direction_that_is_good() -> None:
+    faster = Gain("Milliseconds a call", 500, 5, between(-510, -480), False, "lower")
+    dearer = Gain("US dollars a call", 0.001, 0.002, between(0.0005, 0.0015), False, "lower")
+    open_ = Gain("Calls", 0.5, 0.51, between(-0.02, 0.04), True)
+    html = replace(PAGE, gains=(*PAGE.gains, faster, dearer, open_), chosen="student").html()
+    assert re.findall(r'class="gain (\w+)"', html) == ["good", "good", "bad", "open"]
+    assert 'header class="promoted"' in html and '<tr class="chosen"><td>student' in html
+    assert "<code>windlass rollback topic</code>" in html and "prefers-color-scheme:dark" in html
 
 
 def test_the_page_is_stored_and_escaped(tmp_path: Path) -> None:

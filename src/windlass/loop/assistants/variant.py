@@ -14,7 +14,7 @@ from typing import Any
 from windlass.apply.assistant import AssistantSettings
 from windlass.core.artifacts import Artifact
 from windlass.core.config import strict
-from windlass.core.errors import InputError
+from windlass.core.errors import ConfigError, InputError
 from windlass.core.files import write_json
 from windlass.core.workspace import Workspace
 
@@ -57,7 +57,13 @@ def read_variant(variant: Artifact) -> VariantSpec:
     if variant.kind != "variant":
         raise InputError(f"{variant.ref} is of kind '{variant.kind}', not a variant.")
     path = variant.path / FILE
-    return strict(VariantSpec, json.loads(path.read_text(encoding="utf-8")), where=str(path))
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(
+            f"{path} is not JSON: {error}.", "Its files were changed: promote another variant."
+        ) from error
+    return strict(VariantSpec, said, where=str(path))
 
 
 def parts(ws: Workspace, variant: Artifact) -> tuple[Artifact, Artifact | None]:

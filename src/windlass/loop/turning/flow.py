@@ -239,6 +239,7 @@ class _Work:
             error_rate=last.error_rate if last else None,
             minutes=float(self.ledger.get("minutes", 0.0)),
             spent=self.ledger.get("spent", {}),
+            chosen=last.name if last else None,
         )
         parents = [("incumbent", incumbent), ("dataset", ground.dataset)]
         parents += [("experiment", one.experiment) for one in compared]

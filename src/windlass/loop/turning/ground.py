@@ -9,6 +9,7 @@ from typing import Protocol
 from windlass.core.artifacts import Artifact
 from windlass.core.workspace import Workspace
 from windlass.evaluate.gate import Decision
+from windlass.evaluate.metrics.catalogue import Better
 from windlass.evaluate.statistics.intervals import Interval
 from windlass.loop.turning.race import Score
 
@@ -39,6 +40,8 @@ class Gain:
     difference: Interval
     share: bool
     """Whether it is a share, to be told as so many of a hundred."""
+    better: Better = "higher"
+    """Which way is good."""
 
 
 @dataclass(frozen=True, slots=True)

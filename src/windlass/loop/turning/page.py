@@ -6,7 +6,6 @@ was not shown is said not to be shown.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +15,8 @@ from windlass.core.files import write_json
 from windlass.core.workspace import Workspace
 from windlass.evaluate.statistics.intervals import Interval
 from windlass.loop.turning.ground import Gain
+from windlass.loop.turning.page_html import html
+from windlass.loop.turning.words import told
 
 KIND = "report"
 
@@ -54,6 +55,8 @@ class Page:
     """What a share of the users gets since; None: nothing."""
     share: float = 0.0
     """Theirs, of all."""
+    chosen: str | None = None
+    """Which of those that were tried was compared last; None: none was."""
 
     @property
     def title(self) -> str:
@@ -134,54 +137,14 @@ class Page:
         )
 
     def html(self) -> str:
-        """The same page, for a browser; everything in it is escaped."""
-        say = html.escape
-        brought = "".join(f"<li>{say(line)}</li>" for line in self.brought) or "<li>Nothing that was shown.</li>"
-        header = "".join(
-            f"<th>{name}</th>" for name in ("tried", "what it is", "gain on dev", "minutes", "what came of it")
-        )
-        rows = "".join(f"<tr>{''.join(f'<td>{say(cell)}</td>' for cell in row)}</tr>" for row in self.rows())
-        caution = f"<p><strong>{say(self.caution)}</strong></p>" if self.caution else ""
-        return (
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{say(self.title)}</title>{_STYLE}'
-            f"<h1>{say(self.title)}</h1><p><strong>{say(self.done)}</strong></p>{caution}"
-            f"<h2>What it brings</h2><ul>{brought}</ul><p>{say(self.sure)}</p>"
-            f"<h2>What was tried</h2><p>Learned from {say(self.learned)}.</p><table><tr>{header}</tr>{rows}</table>"
-            f"<h2>What it cost</h2><p>{say(self.cost)}.</p><h2>How to go back</h2><p>{say(self.back)}</p>"
-            f"<h2>The gate's own words</h2><p>{say(self.verdict)}</p></html>\n"
-        )
+        """The same page, for a browser."""
+        return html(self)
 
     def to_json(self) -> dict[str, Any]:
         said = {name: getattr(self, name) for name in ("title", "done", "brought", "sure", "cost", "back", "caution")}
         gains = [{**asdict(one), "difference": one.difference.to_json()} for one in self.gains]
         tried = [{**asdict(one), "gain": None if one.gain is None else one.gain.to_json()} for one in self.tried]
         return {**asdict(self), "gains": gains, "tried": tried, **said}
-
-
-_STYLE = (
-    "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem}"
-    "table{border-collapse:collapse}td,th{border-bottom:1px solid #ccc;padding:.3rem .6rem;text-align:left;"
-    "vertical-align:top}</style>"
-)
-
-
-def told(gain: Gain) -> str:
-    """A difference and its interval as a sentence."""
-    d = gain.difference
-    if not gain.share:
-        known = "surely more" if d.low > 0 else "surely less" if d.high < 0 else "which way is not shown"
-        return (
-            f"{gain.what}: {gain.before:,.4g} before, {gain.after:,.4g} now; the difference is {d.estimate:+,.4g} "
-            f"(between {d.low:+,.4g} and {d.high:+,.4g}), {known}."
-        )
-    before, after, low, high = (100 * one for one in (gain.before, gain.after, d.low, d.high))
-    if d.low > 0:
-        said = f"{low:.1f} to {high:.1f} more of a hundred"
-    elif d.high < 0:
-        said = f"{-high:.1f} to {-low:.1f} fewer of a hundred"
-    else:
-        said = f"between {-low:.1f} fewer and {high:.1f} more of a hundred, so no difference is shown"
-    return f"{gain.what}: {before:.1f} of a hundred before, {after:.1f} now: {said}."
 
 
 def store_page(ws: Workspace, page: Page, parents: Sequence[tuple[str, Artifact]]) -> Artifact:

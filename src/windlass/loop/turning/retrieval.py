@@ -320,7 +320,8 @@ class Retrieval:
                 one = found.comparison(name)
                 share = METRICS[name].bounds == (0.0, 1.0)
                 what = _SAID.get(name, one.label)
-                gains.append(Gain(what, one.incumbent.estimate, one.candidate.estimate, one.difference, share))
+                sides = one.incumbent.estimate, one.candidate.estimate
+                gains.append(Gain(what, *sides, one.difference, share, one.direction))
         return Compared.of(self._ws, experiment, gains)
 
 

@@ -305,7 +305,7 @@ class Typed:
     def compared(self, experiment: Artifact) -> Compared:
         gains = [
             Gain(_SAID.get(one.metric, one.label), one.incumbent.estimate, one.candidate.estimate, one.difference,
-                 one.metric == SCORE)
+                 one.metric == SCORE, one.direction)
             for one in read_experiment(experiment).comparisons
         ]  # fmt: skip
         return Compared.of(self._ws, experiment, gains)

@@ -15,6 +15,7 @@ from windlass.apply.tasks import Budget, OverBudget, Surroundings, surrounded, t
 from windlass.core.errors import InputError, ProviderError, TimedOut, TooLong
 from windlass.core.values import ChatRequest, ChatResponse, Message, Usage
 from windlass.core.workspace import Workspace
+from windlass.evaluate.experiments.stored import read_experiment
 from windlass.evaluate.gate import superiority
 from windlass.loop.evaluating.items import Item, parted
 from windlass.loop.evaluating.scorers import equal
@@ -91,6 +92,9 @@ def test_what_helps_is_found_compared_and_promoted(ws: Workspace, answer: Any) -
     found = optimise(ws, used, items(300), AMPLE, settings=Search(sets=sets, proposals=0, rounds=rounds))
     assert found.verdict.decision == "GO" and found.candidate is not None and found.experiment is not None
     assert artifact.find(ws, "tone:live").digest == found.candidate.digest
+    compared = read_experiment(found.experiment)
+    assert all(ws.store.trace(str(one.trace)) for pair in compared.pairs for one in pair)
+    assert len(ws.store.traces(evaluations=True, limit=10_000)) == 2 * len(compared.pairs) and not ws.store.traces()
     assert found.candidate.parent("incumbent") == found.incumbent.digest
     assert releases.live_variant(ws, "tone").parent("prompt") == found.candidate.digest
     prompt = artifact.read(found.candidate)

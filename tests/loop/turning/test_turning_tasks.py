@@ -21,7 +21,7 @@ from windlass.core.errors import InputError
 from windlass.core.protocols import Classes
 from windlass.core.values import ChatRequest, ChatResponse, Message, Usage
 from windlass.core.workspace import Workspace
-from windlass.evaluate.experiments.stored import KIND
+from windlass.evaluate.experiments.stored import KIND, read_experiment
 from windlass.evaluate.gate import Limit, non_inferiority, superiority
 from windlass.evaluate.policy import Policy
 from windlass.loop.evaluating.items import Item
@@ -135,6 +135,9 @@ def test_a_better_prompt_is_found_on_what_users_said_and_promoted(ws: Workspace)
     traffic(ws, model)
     turned = turn_task(ws, kind.using(model=model), PAID, settings=SEARCH)
     assert turned.promoted and turned.compared[0].gains[0].difference.low > 0
+    compared = read_experiment(turned.compared[0].experiment)
+    assert all(ws.store.trace(str(one.trace)) for pair in compared.pairs for one in pair)
+    assert len(ws.store.traces(limit=10_000)) == 360, "what it asked itself is no traffic"
     assert artifact.read(artifact.find(ws, "kind:live")).examples
     assert turned.page.spent["calls"] > 0 and "calls of language models" in turned.page.markdown()
     assert not list((ws.root / "turning").iterdir()), "the journal of what was paid for is gone"

@@ -17,6 +17,7 @@ from windlass.core.semconv import EVALUATED_ITEM, EVALUATED_REPEAT, EVALUATION
 from windlass.core.spans import Span
 from windlass.core.store import Store
 from windlass.core.trace import Recorder
+from windlass.core.workspace import Workspace
 from windlass.evaluate.experiments.results import ItemResult, Results
 from windlass.loop.evaluating.items import Item
 
@@ -37,6 +38,18 @@ def untraced() -> Iterator[None]:
     around = here()
     with surrounded(Surroundings(around.workspace, recorder=Recorder(None), resolve=around.model)):
         yield
+
+
+@contextmanager
+def recorded(ws: Workspace) -> Iterator[None]:
+    """Items that are evaluated in this block leave traces in the workspace, where around it nothing is recorded."""
+    around = Surroundings(ws, recorder=ws.recorder, resolve=here().model)
+    try:
+        with surrounded(around):
+            yield
+        ws.recorder.flush()
+    finally:
+        around.close()
 
 
 def with_stored_traces(store: Store, results: Results) -> Results:

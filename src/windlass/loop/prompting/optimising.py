@@ -37,7 +37,9 @@ from windlass.evaluate.experiments.results import OUTPUT, ItemResult, Results
 from windlass.evaluate.gate import Rule, Verdict, superiority
 from windlass.evaluate.policy import Policy
 from windlass.loop.evaluating.items import Item, lines, parted
+from windlass.loop.evaluating.running import evaluation_of
 from windlass.loop.evaluating.scorers import Metric, equal
+from windlass.loop.evaluating.tracing import recorded
 from windlass.loop.journal import Journal
 from windlass.loop.metering import Meter, Metered, identity
 from windlass.loop.prompting.searching import Candidate, Ground, Search, Tell, best, search
@@ -109,7 +111,7 @@ def optimise(
     rest, held = parted(items, 1 - HELD_OUT, "held out")
     train, choose = parted(rest, TRAIN, "train")
     meter = Meter(budget, watch)
-    # An exam is no traffic: nothing of it is recorded.
+    # A search is no traffic: of it only what the comparison asks is recorded, and kept apart.
     silent = Surroundings(ws, recorder=Recorder(None), resolve=around.model if around else None)
     with exclusive(ws.root / f"prompt-{name}.lock", f"a search for '{name}'"), surrounded(silent):
         began_with = live_prompt(ws, task)
@@ -186,7 +188,8 @@ class _Work:
         rule = superiority(error_rate=error_rate(number, self.total_error))
         origin = best(pool).origin
         self.tell(f"compare on {len(self.held):,} items that the search has not seen: {origin}")
-        weighed = weigh(self.ground.trial, self.ground.model, self.held, _named_prompts(both), data.digest, rule)
+        with recorded(self.ws):
+            weighed = weigh(self.ground.trial, self.ground.model, self.held, _named_prompts(both), data.digest, rule)
         spent = {"usd": self.meter.usd, "tokens": self.meter.tokens, "calls": self.meter.calls}
         card = {"number": number, "search": asdict(self.settings), "origin": origin, "total_error": self.total_error}
         experiment = stored_experiment(self.ws, self.name, both, data, weighed, pool, {**card, "spent": spent})
@@ -209,7 +212,7 @@ def weigh(
         results_of(
             name,
             dataset,
-            trial.run(prompt, model, held),
+            trial.run(prompt, model, held, evaluation_of(name, dataset)),
             scorers={SCORE: trial.scorer.digest},
             made_with={"prompt": prompts.digest(prompt), "task": trial.task.digest, "model": identity(model)},
         )
@@ -231,6 +234,7 @@ def _row(run: Result) -> ItemResult:
         errors={OUTPUT: run.problem} if run.score is None else {},
         output={"no answer": run.problem} if run.problem else run.answer,
         slices=run.item.slices,
+        trace=run.trace,
         input=run.item.inputs,
         expected=run.item.answer,
     )

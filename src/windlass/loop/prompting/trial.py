@@ -17,6 +17,7 @@ from windlass.core.protocols import ChatModel
 from windlass.loop.evaluating.answering import ask, at_once
 from windlass.loop.evaluating.items import Item
 from windlass.loop.evaluating.scorers import Metric, scorer
+from windlass.loop.evaluating.tracing import traced
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Result:
     """None: nobody knows."""
     latency_ms: float | None = None
     """None: it was not waited for, or it failed."""
+    trace: str | None = None
 
     @property
     def example(self) -> Example:
@@ -59,28 +61,35 @@ class Trial:
         self._many = at_once
         self._shape: Shape[Any] = Shape(task.signature.output)
 
-    def run(self, prompt: Prompt, model: ChatModel, items: Sequence[Item]) -> list[Result]:
+    def run(self, prompt: Prompt, model: ChatModel, items: Sequence[Item], evaluation: str = "") -> list[Result]:
         """Results in the order of the items. Raises what the budget raises, once what was under way has ended, and
-        `ProviderError` for a provider that lets nobody in."""
+        `ProviderError` for a provider that lets nobody in.
+
+        evaluation: what the items' traces say that they belong to.
+        """
         variant = self.task.using(prompt=prompt).using(model=model).settled()
-        return at_once(self._many, partial(self._one, variant), items)
+        return at_once(self._many, partial(self._one, variant, evaluation), items)
 
     def thinks(self, prompt: Prompt) -> bool:
         """Whether answers are reasoned for."""
         return self.task.using(prompt=prompt).settled().settings.think
 
-    def _one(self, variant: Task[..., Any], item: Item) -> Result:
+    def _one(self, variant: Task[..., Any], evaluation: str, item: Item) -> Result:
         typed = self._typed[item.key]
-        said = ask(variant, typed)
+        with traced(item, 0, name=self.task.__name__, evaluation=evaluation) as (span, trace):
+            said = ask(variant, typed)
+            span.error = said.failed or said.problem or None
+            answer = span.output = None if span.error else self._shape.plain(said.value)
         if said.failed or said.problem:
-            return Result(item, None if said.failed else 0.0, problem=said.failed or said.problem)
+            return Result(item, None if said.failed else 0.0, problem=said.failed or said.problem, trace=trace)
         score, feedback = self.scorer(typed.answer, said.value, typed.inputs)
         return Result(
             item,
             float(score),
-            self._shape.plain(said.value),
+            answer,
             said.reasoning,
             feedback=feedback,
             cost_usd=said.cost_usd,
             latency_ms=said.latency_ms,
+            trace=trace,
         )

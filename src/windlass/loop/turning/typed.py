@@ -37,7 +37,9 @@ from windlass.evaluate.experiments.results import Results
 from windlass.evaluate.experiments.stored import KIND, read_experiment, write_experiment
 from windlass.evaluate.policy import Policy
 from windlass.loop.evaluating.items import Item, lines, parted
+from windlass.loop.evaluating.running import evaluation_of
 from windlass.loop.evaluating.scorers import Metric, equal
+from windlass.loop.evaluating.tracing import recorded
 from windlass.loop.journal import Journal
 from windlass.loop.metering import Meter, Metered
 from windlass.loop.prompting.optimising import (
@@ -110,7 +112,7 @@ class Typed:
         self._trial = Trial(task, [*heard.items, *heard.taught], metric, at_once=at_once)
         rest, self._held = parted(heard.items, 1 - HELD_OUT, "held out")
         self._learn, self._choose = parted(rest, LEARN, "train")
-        # An exam is no traffic: nothing of it is recorded.
+        # An exam is no traffic: of it only what the comparison asks is recorded, and kept apart.
         self._around = Surroundings(ws, recorder=Recorder(None), resolve=(around or surroundings(ws)).model)
         self._prompt = live_prompt(ws, task)
         self.incumbent = live_variant(ws, self.task)
@@ -261,6 +263,13 @@ class Typed:
         with surrounded(self._around):
             return self._trial.run(prompt, self._model(prompt), items)
 
+    def _examined(self, variant: Artifact, data: Artifact) -> Results:
+        """On the held-out items, each with its trace."""
+        prompt = prompts.read(prompts.prompt_of(self._ws, variant))
+        with surrounded(self._around), recorded(self._ws):
+            runs = self._trial.run(prompt, self._model(prompt), self._held, evaluation_of(variant.ref, data.digest))
+        return results(self._ws, variant, data, runs)
+
     # what judges them -----------------------------------------------------------------------------------------------
 
     def score(self, variant: Artifact) -> Score:
@@ -281,7 +290,7 @@ class Typed:
         rate = error_rate(number, self._total)
         data = stored_items(self._ws, self.task, self._held)
         both = (self.incumbent, candidate)
-        before, after = (results(self._ws, one, data, self._run(one, self._held)) for one in both)
+        before, after = (self._examined(one, data) for one in both)
         found = compare(before, after, at_rate(self._policy, rate))
         if found.excluded > self._policy.error_limit * len(self._held):
             raise InputError(found.verdict.reason, "Run the turn again when it answers: it goes on where it was.")

@@ -49,6 +49,55 @@ def test_releases_and_rollback(home: Path, capsys: pytest.CaptureFixture[str]) -
     assert "Nothing is released" in say(home, capsys, "rollback", "unknown", status=2)
 
 
+def test_a_variant_of_another_task_is_not_promoted(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A misspelt task would be released, by the looks of it, and nobody served by it."""
+    with Workspace(home) as ws, ws.artifacts.build("variant", "assistant") as draft:
+        (draft.path / "variant.json").write_text('{"task": "assistant"}')
+    words = ("promote", "asistant", "assistant@1", "--reason", "better")
+    assert "carries out the task 'assistant', not 'asistant'" in say(home, capsys, *words, status=2)
+    assert "Nothing is released" in say(home, capsys, "rollback", "asistant", status=2)
+    assert "serves assistant@1" in say(home, capsys, "promote", "assistant", *words[2:])
+
+
+def test_a_running_trial_stands_below_the_releases(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "canary" not in say(home, capsys, "releases")
+    say(home, capsys, "canary", "start", "assistant", "first@1", "--share", "0.2")
+    listing = say(home, capsys, "releases")
+    assert "canary of 'assistant'" in listing and "20.0%" in listing
+    assert "What must hold: failed at most 0.02 worse." in listing
+    say(home, capsys, "canary", "stop", "assistant")
+    assert "canary" not in say(home, capsys, "releases")
+    assert "stopped by hand" in say(home, capsys, "releases", "assistant")
+
+
+def test_an_index_is_promoted_by_what_answers_from_it(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Workspace(home) as ws, ws.artifacts.build("index", "docs") as draft:
+        (draft.path / "index.json").write_text("{}")
+    assert "serves assistant@1" in say(home, capsys, "promote", "assistant", "docs", "--reason", "the first")
+    with Workspace(home) as ws:
+        assert releases.live_variant(ws, "assistant").parent("index") == draft.done.digest
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--canary", "2"], "share between 0 and 1"),
+        (["--finalists", "0"], "0 finalists are none"),
+        (["--minutes", "0"], "that is nothing"),
+        (["--margin", "0.1"], "is for a typed task"),
+    ],
+)
+def test_a_turn_that_makes_no_sense_is_refused_at_once(
+    home: Path, capsys: pytest.CaptureFixture[str], words: list[str], why: str
+) -> None:
+    assert why in say(home, capsys, "turn", *words, status=2)
+
+
+def test_a_margin_is_a_share(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """2 for 2 of a hundred would let anything through that is faster."""
+    assert "share of the answers, not 2" in say(home, capsys, "turn", "kinds.py:kind", "--margin", "2", status=2)
+
+
 def test_traces_as_list_and_waterfall(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listing = say(home, capsys, "traces")
     assert "How is a rope spliced?" in listing

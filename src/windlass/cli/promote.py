@@ -11,6 +11,8 @@ declared it invalid.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 from typing import TYPE_CHECKING
 
 from windlass.cli.workspace import add_option, opened
@@ -59,4 +61,19 @@ def variant_of(ws: Workspace, task: str, ref: str) -> Artifact:
         from windlass.loop.turning.candidate import variant_of_index
 
         return variant_of_index(ws, found, task)
-    return prompts.variant_of(ws, task, found) if found.kind == prompts.KIND else found
+    if found.kind == prompts.KIND:
+        return prompts.variant_of(ws, task, found)
+    _check_task(found, task)
+    return found
+
+
+def _check_task(variant: Artifact, task: str) -> None:
+    """A misspelt task would get a release that nobody is served by."""
+    path = variant.path / "variant.json"
+    said = None
+    if path.is_file():
+        with contextlib.suppress(ValueError):  # what is no JSON is refused by whoever loads it
+            said = json.loads(path.read_text(encoding="utf-8"))
+    own = said.get("task") if isinstance(said, dict) else None
+    if isinstance(own, str) and own != task:
+        raise InputError(f"{variant.ref} carries out the task '{own}', not '{task}'.", f"Write: {own} {variant.ref}")

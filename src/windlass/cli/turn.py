@@ -84,6 +84,8 @@ def _refuse(args: argparse.Namespace, typed: bool) -> None:
     """Raises `InputError` for options of the other kind of task."""
     if args.policy and (args.metric or args.margin is not None):
         raise InputError("--policy says all that a candidate must show.", "Leave --metric and --margin out.")
+    if args.margin is not None and not 0 < args.margin < 1:
+        raise InputError(f"--margin is a share of the answers, not {args.margin:g}.", "Give 0.02, say: 2 of a hundred.")
     names = ("metric", "synthetic", "shuffled") if typed else ("items", "scored_by", "margin", "reflector", "base")
     for name in names:
         if getattr(args, name):

@@ -40,6 +40,8 @@ class Meter:
         self.usd = 0.0
         self.tokens = 0
         self.calls = 0
+        self.unpriced = 0
+        """Calls whose price nobody knows; `usd` is that of the others."""
         self.paid_usd = 0.0
         """Of that, what was paid by this process; the rest was given back by a journal."""
         self.paid_calls = 0
@@ -99,6 +101,7 @@ class Meter:
                 )
         with self._turn:
             self.calls += 1
+            self.unpriced += usd is None
             self.usd += usd or 0.0
             self.tokens += tokens or 0
             self.paid_calls += paid

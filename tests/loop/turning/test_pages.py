@@ -45,6 +45,9 @@ def test_a_promotion_says_what_it_brings_and_how_to_go_back() -> None:
     assert "by luck at most once in 160 times" in text and "number 2 on these" in text
     assert "`windlass rollback topic` serves topic-variant@1 again" in text
     assert "3.5 minutes, $1.2500 for 300 calls" in text
+    assert "90,000 tokens" in text
+    unpriced = replace(PAGE, spent={"usd": 0.0, "calls": 300, "tokens": 90_000, "unpriced": 300}).cost
+    assert unpriced == "3.5 minutes, 300 calls of language models whose price is not known, 90,000 tokens"
     assert "9.0 minutes, and 2.0 of 10 are left" in text
     assert len(text.split()) < 400, "one page"
 

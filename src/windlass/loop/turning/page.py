@@ -94,8 +94,13 @@ class Page:
     @property
     def cost(self) -> str:
         parts = [f"{self.minutes:,.1f} minutes"]
-        if calls := self.spent.get("calls"):
-            parts.append(f"${self.spent.get('usd', 0.0):,.4f} for {calls:,.0f} calls of language models")
+        unpriced = self.spent.get("unpriced", 0)
+        if priced := self.spent.get("calls", 0) - unpriced:
+            parts.append(f"${self.spent.get('usd', 0.0):,.4f} for {priced:,.0f} calls of language models")
+        if unpriced:
+            parts.append(f"{unpriced:,.0f} calls of language models whose price is not known")
+        if tokens := self.spent.get("tokens"):
+            parts.append(f"{tokens:,.0f} tokens")
         return ", ".join(parts)
 
     @property

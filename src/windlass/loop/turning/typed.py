@@ -177,13 +177,16 @@ class Typed:
 
     def spent(self) -> dict[str, float]:
         meter = self._meter
-        return {} if meter is None else {"usd": meter.usd, "tokens": meter.tokens, "calls": meter.calls}
+        return {} if meter is None else {
+            "usd": meter.usd, "tokens": meter.tokens, "calls": meter.calls, "unpriced": meter.unpriced,
+        }  # fmt: skip
 
     def go_on(self, spent: Mapping[str, float]) -> None:
         if self._meter is not None:
             self._meter.usd += spent.get("usd", 0.0)
             self._meter.tokens += int(spent.get("tokens", 0))
             self._meter.calls += int(spent.get("calls", 0))
+            self._meter.unpriced += int(spent.get("unpriced", 0))
 
     # candidates -----------------------------------------------------------------------------------------------------
 

@@ -32,8 +32,9 @@ def run(args: argparse.Namespace) -> int:
         request = ChatRequest(
             [Message("user", args.text)], temperature=args.temperature, max_tokens=args.max_tokens, seed=args.seed
         )
-        print(args.text, end="", flush=True)
+        text = args.text  # goes out with what is said first: what is refused says nothing
         for delta in model.stream(request):
-            print(delta.text, end="", flush=True)
-        print()
+            print(text + delta.text, end="", flush=True)
+            text = ""
+        print(text)
     return 0

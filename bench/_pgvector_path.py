@@ -87,8 +87,8 @@ def main() -> int:
 def measured(server: _postgres_server.PostgresServer, rows: int, queries: int) -> dict[str, Any]:
     from windlass.apply.rag.embedding.hashing import HashingEmbedder
     from windlass.apply.rag.indexes.fusion import SearchSettings
-    from windlass.apply.rag.indexes.lexical import Tokenizer
     from windlass.apply.rag.indexes.postgres import PostgresIndex, PostgresSettings
+    from windlass.apply.rag.indexes.terms import Tokenizer
 
     draw = np.random.default_rng(0)
     index = PostgresIndex(

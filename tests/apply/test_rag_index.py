@@ -21,7 +21,7 @@ from windlass.apply.rag.embedding.vectors import CachedEmbedder, cache_path
 from windlass.apply.rag.index import HybridIndex, build_index, reindex
 from windlass.apply.rag.indexes.embedded.layout import FILE
 from windlass.apply.rag.indexes.fusion import SearchSettings, best, fuse
-from windlass.apply.rag.indexes.lexical import TOKENIZER
+from windlass.apply.rag.indexes.terms import TOKENIZER
 from windlass.core.artifacts import Artifact
 from windlass.core.documents import Document, Passage, Section, write_documents
 from windlass.core.errors import InputError, NotFound, WindlassError, WorkspaceCorrupt

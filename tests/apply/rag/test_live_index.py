@@ -18,10 +18,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from windlass.apply.rag.embedding.hashing import HashingEmbedder
 from windlass.apply.rag.index import HybridIndex
 from windlass.apply.rag.indexes.embedded import postings, writing
+from windlass.apply.rag.indexes.embedded.lexical import Occurrences
 from windlass.apply.rag.indexes.embedded.vector_file import vectors_path
 from windlass.apply.rag.indexes.fusion import SearchSettings, fuse
-from windlass.apply.rag.indexes.lexical import K1, B, Occurrences, Tokenizer, idf_of
 from windlass.apply.rag.indexes.live import EmbeddedIndex, open_live
+from windlass.apply.rag.indexes.terms import K1, B, Tokenizer, idf_of
 from windlass.core.documents import Document, Entry, Passage, document_digest
 from windlass.core.errors import InputError, WorkspaceCorrupt
 from windlass.core.workspace import Workspace

@@ -24,8 +24,8 @@ from windlass.apply.rag.indexes.embedded.layout import IndexMeta, read_meta, rea
 from windlass.apply.rag.indexes.embedded.quantised import Quantised
 from windlass.apply.rag.indexes.embedded.reading import Connection, Connections, Reading
 from windlass.apply.rag.indexes.fusion import SearchSettings
-from windlass.apply.rag.indexes.lexical import Tokenizer
 from windlass.apply.rag.indexes.search import HybridIndex, check_embedder
+from windlass.apply.rag.indexes.terms import Tokenizer
 from windlass.core.artifacts import Artifact
 from windlass.core.documents import Document, Entry
 from windlass.core.errors import InputError, WorkspaceCorrupt

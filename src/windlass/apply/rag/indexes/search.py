@@ -16,11 +16,11 @@ from windlass.apply.rag.indexes.asked import check_wanted
 from windlass.apply.rag.indexes.compatible import check_vectors
 from windlass.apply.rag.indexes.embedded.cells import KIND, Cells
 from windlass.apply.rag.indexes.embedded.layout import FILE, IndexMeta, is_live, open_frozen, version_digest
+from windlass.apply.rag.indexes.embedded.lexical import Lexical, Query
 from windlass.apply.rag.indexes.embedded.products import product
 from windlass.apply.rag.indexes.embedded.quantised import CANDIDATES, likeness
 from windlass.apply.rag.indexes.embedded.reading import Connection, Reading
 from windlass.apply.rag.indexes.fusion import Ranked, Rows, SearchSettings, best, fuse, worded
-from windlass.apply.rag.indexes.lexical import Lexical, Query
 from windlass.core.artifacts import Artifact
 from windlass.core.documents import Document
 from windlass.core.errors import InputError

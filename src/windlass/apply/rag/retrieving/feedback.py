@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from windlass.apply.rag.indexes.lexical import FUNCTION_WORDS
+from windlass.apply.rag.indexes.terms import FUNCTION_WORDS
 from windlass.apply.rag.retrieving.mmr import VectorsOf, embedded
 from windlass.apply.rag.retrieving.step import Asked, Step, about
 from windlass.core.errors import InputError

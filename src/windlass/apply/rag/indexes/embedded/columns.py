@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from windlass.apply.rag.indexes.embedded.contents import Contents
 from windlass.apply.rag.indexes.embedded.layout import storable
-from windlass.apply.rag.indexes.lexical import Kept, Query
+from windlass.apply.rag.indexes.embedded.lexical import Kept, Query
 from windlass.core.errors import InputError
 
 Rows = NDArray[np.int64]

@@ -18,7 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from windlass.apply.rag.indexes.lexical import Occurrences, Tokenizer
+from windlass.apply.rag.indexes.embedded.lexical import Occurrences
+from windlass.apply.rag.indexes.terms import Tokenizer
 
 _FAN = 16
 _LARGEST = 1 << 18

@@ -19,9 +19,9 @@ from windlass.apply.rag.indexes.embedded.cells import Cells, made_of, mapped_cel
 from windlass.apply.rag.indexes.embedded.columns import Columns, Filters
 from windlass.apply.rag.indexes.embedded.contents import Contents, read
 from windlass.apply.rag.indexes.embedded.layout import FILE, IndexMeta, open_live, read_meta, sqlite_errors
+from windlass.apply.rag.indexes.embedded.lexical import Query
 from windlass.apply.rag.indexes.embedded.vector_file import Vectors, mapped, mapped_quantised
 from windlass.apply.rag.indexes.embedded.writing import whole
-from windlass.apply.rag.indexes.lexical import Query
 from windlass.core.documents import Document
 from windlass.core.errors import NotFound
 from windlass.core.values import Citation

@@ -31,7 +31,7 @@ from windlass.apply.rag.indexes.embedded.layout import (
     write_state,
 )
 from windlass.apply.rag.indexes.embedded.vector_file import Vectors, append, mapped, remove_others
-from windlass.apply.rag.indexes.lexical import Tokenizer
+from windlass.apply.rag.indexes.terms import Tokenizer
 from windlass.core.documents import Document, Entry, Passage
 from windlass.core.errors import InputError
 from windlass.core.sqlite import patiently

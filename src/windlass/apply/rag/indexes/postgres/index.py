@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from windlass.apply.rag.indexes.asked import asked
 from windlass.apply.rag.indexes.embedded.layout import IndexMeta
 from windlass.apply.rag.indexes.fusion import Ranked, SearchSettings, alone
-from windlass.apply.rag.indexes.lexical import FUNCTION_WORDS, Tokenizer, idf_of
 from windlass.apply.rag.indexes.postgres import searching, writing
 from windlass.apply.rag.indexes.postgres.connection import Connection, Database
 from windlass.apply.rag.indexes.postgres.filtering import Allowed, allowed_by, condition_of, labels_of
 from windlass.apply.rag.indexes.postgres.schema import opened, schema_of
 from windlass.apply.rag.indexes.postgres.searching import State
+from windlass.apply.rag.indexes.terms import FUNCTION_WORDS, Tokenizer, idf_of
 from windlass.core.artifacts import Artifact
 from windlass.core.documents import Document, Entry
 from windlass.core.errors import InputError, NotFound, Unsupported

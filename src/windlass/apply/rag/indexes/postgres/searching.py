@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.apply.rag.indexes.fusion import Ranked, SearchSettings, fuse
-from windlass.apply.rag.indexes.lexical import K1, B, idf_of
 from windlass.apply.rag.indexes.postgres.connection import Connection
 from windlass.apply.rag.indexes.postgres.filtering import Allowed, Condition
+from windlass.apply.rag.indexes.terms import K1, B, idf_of
 
 QUOTED = 'p.id, d.document, coalesce(p.title, d.title), p.heading, p.start, p."end", p.text, d.source'
 """Of a passage `p` and its document `d`: the number, and the fields of a `Citation`."""

@@ -19,8 +19,8 @@ import numpy as np
 from windlass.apply.rag.chunking import context_of
 from windlass.apply.rag.indexes.embedded.layout import IndexMeta
 from windlass.apply.rag.indexes.embedded.writing import check
-from windlass.apply.rag.indexes.lexical import Tokenizer
 from windlass.apply.rag.indexes.postgres.connection import Connection
+from windlass.apply.rag.indexes.terms import Tokenizer
 from windlass.core.documents import Entry
 from windlass.core.errors import InputError
 

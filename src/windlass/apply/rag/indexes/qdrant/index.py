@@ -29,10 +29,10 @@ from windlass.apply.rag.indexes.asked import asked
 from windlass.apply.rag.indexes.embedded.layout import IndexMeta
 from windlass.apply.rag.indexes.embedded.writing import check
 from windlass.apply.rag.indexes.fusion import SearchSettings, fuse
-from windlass.apply.rag.indexes.lexical import FUNCTION_WORDS, Tokenizer
 from windlass.apply.rag.indexes.qdrant import points
 from windlass.apply.rag.indexes.qdrant.collections import Collections
 from windlass.apply.rag.indexes.qdrant.points import State
+from windlass.apply.rag.indexes.terms import FUNCTION_WORDS, Tokenizer
 from windlass.core.artifacts import Artifact
 from windlass.core.documents import Document, Entry
 from windlass.core.errors import InputError, MissingExtra, NotFound, Unsupported

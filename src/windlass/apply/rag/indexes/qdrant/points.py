@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import Any
 
 from windlass.apply.rag.chunking import context_of
-from windlass.apply.rag.indexes.lexical import K1, B, Tokenizer
+from windlass.apply.rag.indexes.terms import K1, B, Tokenizer
 from windlass.core.documents import Entry
 from windlass.core.errors import InputError, MissingExtra
 from windlass.core.values import Citation

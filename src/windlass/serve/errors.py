@@ -21,9 +21,17 @@ from windlass.core.errors import (
     WorkspaceBusy,
     WorkspaceError,
 )
-from windlass.serve.api.fields import BadField
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+class BadField(InputError):
+    """A request that cannot be honoured; `param` names the field, as OpenAI's errors do."""
+
+    def __init__(self, param: str | None, message: str, hint: str = "", *, code: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.param = param
+        self.code = code
 
 
 class HttpError(WindlassError):

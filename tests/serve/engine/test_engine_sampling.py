@@ -8,10 +8,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from windlass.core.errors import InputError  # noqa: E402
-from windlass.serve.engine.request import Token  # noqa: E402
 from windlass.serve.engine.sampling.drawing import distribution, draw  # noqa: E402
 from windlass.serve.engine.sampling.sampler import Sampler, Unsamplable, choose  # noqa: E402
 from windlass.serve.engine.sampling.settings import Sampling  # noqa: E402
+from windlass.serve.engine.sampling.token import Token  # noqa: E402
 
 LOGITS = torch.tensor([1.0, 3.0, 2.0, -1.0])
 VOCABULARY = 200

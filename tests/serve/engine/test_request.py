@@ -7,8 +7,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from windlass.serve.engine.request import PATIENCE, Generation, Running, Token
+from windlass.serve.engine.request import PATIENCE, Generation, Running
 from windlass.serve.engine.sampling.settings import Sampling
+from windlass.serve.engine.sampling.token import Token
 
 
 def running() -> tuple[Running, list[int]]:

@@ -17,9 +17,10 @@ from windlass.build.transformer.config import TransformerConfig  # noqa: E402
 from windlass.core.errors import NoMemory  # noqa: E402
 from windlass.serve.engine import kv, request  # noqa: E402
 from windlass.serve.engine.kv import BLOCK, KVStore, Slab, block_keys  # noqa: E402
-from windlass.serve.engine.request import Generation, Running, Token  # noqa: E402
+from windlass.serve.engine.request import Generation, Running  # noqa: E402
 from windlass.serve.engine.sampling.sampler import Sampler  # noqa: E402
 from windlass.serve.engine.sampling.settings import Sampling  # noqa: E402
+from windlass.serve.engine.sampling.token import Token  # noqa: E402
 from windlass.serve.engine.scheduler import Row, Scheduler  # noqa: E402
 
 CONFIG = TransformerConfig(vocab_size=5, hidden=2, layers=1, heads=1, kv_heads=1, head_dim=2, ffn=2, context=200)

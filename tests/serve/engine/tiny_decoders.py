@@ -10,8 +10,9 @@ from windlass.build.transformer.config import TransformerConfig
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.init import initialise
 from windlass.serve.engine.engine import Engine
-from windlass.serve.engine.request import Generation, Running, Token
+from windlass.serve.engine.request import Generation, Running
 from windlass.serve.engine.sampling.settings import Sampling
+from windlass.serve.engine.sampling.token import Token
 
 VOCABULARY = 97
 

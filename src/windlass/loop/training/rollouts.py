@@ -10,8 +10,9 @@ from windlass.build.adapt.rl.rollouts import Rollout, Writing
 from windlass.build.transformer.decoder import Decoder
 from windlass.serve.engine.arithmetic.attention import kernel_here
 from windlass.serve.engine.engine import Engine
-from windlass.serve.engine.request import Generation, Token
+from windlass.serve.engine.request import Generation
 from windlass.serve.engine.sampling.settings import Sampling
+from windlass.serve.engine.sampling.token import Token
 
 
 class EngineRollouts:

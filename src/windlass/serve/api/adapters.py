@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 
 from windlass.serve.api.context import Context
-from windlass.serve.api.fields import BadField, Json, Table, text
+from windlass.serve.api.fields import Json, Table, text
 from windlass.serve.api.models import CARD, card
 from windlass.serve.api.operation import TEXT_, Caller, Operation, obj
-from windlass.serve.errors import HttpError
+from windlass.serve.errors import BadField, HttpError
 
 LONGEST_NAME = 200
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from windlass.serve.api.context import Context
-from windlass.serve.api.fields import BadField, Check, Json, Table, kind, one_of, read_body, text
+from windlass.serve.api.fields import Check, Json, Table, kind, one_of, read_body, text
 from windlass.serve.api.files import find_file, sees
 from windlass.serve.api.operation import COUNT, TEXT_, Caller, Operation, forever, obj
 from windlass.serve.api.paging import PARAMETERS, page, page_of
 from windlass.serve.batches import Batch, Batches
-from windlass.serve.errors import HttpError, error_json, status_of
+from windlass.serve.errors import BadField, HttpError, error_json, status_of
 from windlass.serve.filestore import FileStore
 from windlass.serve.gate import admit
 

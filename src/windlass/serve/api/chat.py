@@ -16,7 +16,7 @@ from starlette.responses import Response
 from windlass.core.values import ChatDelta, ChatResponse, TokenLogprob
 from windlass.serve.api.context import Answers, Context
 from windlass.serve.api.envelope import Envelope, envelope_schema
-from windlass.serve.api.fields import BadField, Json, Table, array, by_type, flag, integer, mapping, only, record, text
+from windlass.serve.api.fields import Json, Table, array, by_type, flag, integer, mapping, only, record, text
 from windlass.serve.api.fields import one_of as one
 from windlass.serve.api.generate import (
     CHAT_EXTRAS,
@@ -41,6 +41,7 @@ from windlass.serve.api.messages import (
 )
 from windlass.serve.api.operation import Caller, Operation, obj
 from windlass.serve.api.sse import DONE, EventStream, Put, Template
+from windlass.serve.errors import BadField
 
 JSON_SCHEMA: Table = {"name": text(empty=False), "description": text(), "schema": mapping, "strict": flag}
 FORMAT = by_type(

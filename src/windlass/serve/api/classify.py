@@ -13,8 +13,9 @@ from typing import Any
 from windlass.core.protocols import Classes
 from windlass.serve.api.context import Context
 from windlass.serve.api.envelope import list_answer, list_schema
-from windlass.serve.api.fields import BadField, Check, Json, Table, anything, array, kind, text
+from windlass.serve.api.fields import Check, Json, Table, anything, array, kind, text
 from windlass.serve.api.operation import COUNT, TEXT_, Caller, Operation, obj
+from windlass.serve.errors import BadField
 
 PATHS = ("/v1/classify", "/classify")
 

@@ -17,7 +17,7 @@ from windlass.core.protocols import Tokenizing
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Message, TokenLogprob
 from windlass.serve.api.context import Answers, Context
 from windlass.serve.api.envelope import Envelope, envelope_schema
-from windlass.serve.api.fields import BadField, Check, Json, Table, array, flag, integer, kind, only, text
+from windlass.serve.api.fields import Check, Json, Table, array, flag, integer, kind, only, text
 from windlass.serve.api.generate import (
     MAX_CHOICES,
     MAX_LOGPROBS,
@@ -31,6 +31,7 @@ from windlass.serve.api.generate import (
 from windlass.serve.api.messages import extension_json
 from windlass.serve.api.operation import TEXT_, Caller, Operation
 from windlass.serve.api.sse import DONE, EventStream, Put, Template
+from windlass.serve.errors import BadField
 
 Prompt = str | list[int]
 _TOKENS = array(integer(0, VOCABULARY), least=1, most=MAX_TOKENS)

@@ -15,10 +15,10 @@ from windlass.core.trace import Recorder
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse
 from windlass.serve.adapter_folders import AdapterFolders
 from windlass.serve.api.catalogue import Catalogue
-from windlass.serve.api.fields import BadField, Check, Json, text
+from windlass.serve.api.fields import Check, Json, text
 from windlass.serve.api.generate import Call
 from windlass.serve.api.operation import Caller
-from windlass.serve.errors import HttpError
+from windlass.serve.errors import BadField, HttpError
 from windlass.serve.keys import Keys
 from windlass.serve.limits import Limits
 from windlass.serve.metrics import Metrics

@@ -8,8 +8,9 @@ from windlass.core import semconv
 from windlass.core.protocols import Embeddings
 from windlass.serve.api.context import Context
 from windlass.serve.api.envelope import list_answer, list_schema
-from windlass.serve.api.fields import BadField, Check, Json, Table, anything, array, integer, one_of, text, text_or
+from windlass.serve.api.fields import Check, Json, Table, anything, array, integer, one_of, text, text_or
 from windlass.serve.api.operation import COUNT, TEXT_, Caller, Operation, obj
+from windlass.serve.errors import BadField
 
 
 def operation(context: Context) -> Operation:

@@ -15,18 +15,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from windlass.core.errors import InputError
+from windlass.serve.errors import BadField
 
 Json = dict[str, Any]
-
-
-class BadField(InputError):
-    """A request that cannot be honoured; `param` names the field, as OpenAI's errors do."""
-
-    def __init__(self, param: str | None, message: str, hint: str = "", *, code: str | None = None) -> None:
-        super().__init__(message, hint)
-        self.param = param
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from windlass.serve.api.context import Context
-from windlass.serve.api.fields import BadField, Json
+from windlass.serve.api.fields import Json
 from windlass.serve.api.operation import COUNT, TEXT_, Caller, Operation, obj
 from windlass.serve.api.paging import PARAMETERS, page, page_of
-from windlass.serve.errors import HttpError
+from windlass.serve.errors import BadField, HttpError
 from windlass.serve.filestore import FileStore, StoredFile
 
 PURPOSES = ("batch",)

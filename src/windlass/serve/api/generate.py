@@ -12,7 +12,6 @@ from typing import Any
 
 from windlass.core.values import ChatRequest, ChatResponse, Usage
 from windlass.serve.api.fields import (
-    BadField,
     Check,
     Json,
     Table,
@@ -29,6 +28,7 @@ from windlass.serve.api.fields import (
     text,
     text_or,
 )
+from windlass.serve.errors import BadField
 
 MAX_TOKENS = 1 << 24
 MAX_CHOICES = 16

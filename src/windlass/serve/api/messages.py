@@ -20,7 +20,6 @@ from windlass.core.values import (
     Usage,
 )
 from windlass.serve.api.fields import (
-    BadField,
     Check,
     Json,
     anything,
@@ -35,6 +34,7 @@ from windlass.serve.api.fields import (
     text,
     text_or,
 )
+from windlass.serve.errors import BadField
 
 MAX_TOOLS = 128
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from windlass.serve.api.fields import BadField, Json, integer
+from windlass.serve.api.fields import Json, integer
 from windlass.serve.api.operation import TEXT_, Caller, list_of
+from windlass.serve.errors import BadField
 
 MOST = 10_000
 T = TypeVar("T")

@@ -16,7 +16,6 @@ from starlette.responses import Response
 from windlass.core.values import ChatRequest, ImagePart, Message, Part, TextPart, ToolCall
 from windlass.serve.api.context import Context
 from windlass.serve.api.fields import (
-    BadField,
     Json,
     Table,
     anything,
@@ -37,6 +36,7 @@ from windlass.serve.api.operation import COUNT, TEXT_, Caller, Operation, obj
 from windlass.serve.api.responses_answer import Answer
 from windlass.serve.api.responses_stream import Events
 from windlass.serve.api.sse import EventStream
+from windlass.serve.errors import BadField
 
 # input ---------------------------------------------------------------------------------------------------------------
 

@@ -22,9 +22,9 @@ from windlass.serve.api import (
     tokens,
 )
 from windlass.serve.api.context import Context
-from windlass.serve.api.fields import BadField, Json, Table, parse_json, read_body
+from windlass.serve.api.fields import Json, Table, parse_json, read_body
 from windlass.serve.api.operation import Caller, Operation
-from windlass.serve.errors import HttpError, error_response, json_response
+from windlass.serve.errors import BadField, HttpError, error_response, json_response
 from windlass.serve.gate import admit, key_of, scope_error
 from windlass.serve.work import ClientGone
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from windlass.core.protocols import ChatModel, Tokenizing
 from windlass.serve.api.context import Context
-from windlass.serve.api.fields import BadField, Json, Table, array, flag, integer, text
+from windlass.serve.api.fields import Json, Table, array, flag, integer, text
 from windlass.serve.api.generate import MAX_TOKENS, VOCABULARY
 from windlass.serve.api.messages import MESSAGE
 from windlass.serve.api.operation import COUNT, TEXT_, Caller, Operation, obj
-from windlass.serve.errors import HttpError
+from windlass.serve.errors import BadField, HttpError
 
 
 def operations(context: Context) -> list[Operation]:

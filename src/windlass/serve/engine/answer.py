@@ -20,8 +20,9 @@ from windlass.core import semconv
 from windlass.core.errors import TimedOut, Unsupported, WindlassError
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, FinishReason, Message, TokenLogprob, Usage
 from windlass.serve.engine.dialect.tools import End, Piece
-from windlass.serve.engine.request import Finish, Running, Token
+from windlass.serve.engine.request import Finish, Running
 from windlass.serve.engine.sampling.beam import beam_search
+from windlass.serve.engine.sampling.token import Token
 from windlass.serve.engine.source import SourceEngine
 from windlass.serve.engine.text import Text
 from windlass.serve.engine.voice import Voice

@@ -14,8 +14,9 @@ from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.ragged import Kernel
 from windlass.core.errors import WindlassError
 from windlass.serve.engine.engine import Engine
-from windlass.serve.engine.request import Generation, Token
+from windlass.serve.engine.request import Generation
 from windlass.serve.engine.sampling.settings import Sampling
+from windlass.serve.engine.sampling.token import Token
 
 WRITE = 4
 LENGTHS = (3, 21, 44)

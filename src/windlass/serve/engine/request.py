@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from windlass.serve.engine.sampling.token import Token
+
 if TYPE_CHECKING:
     from windlass.serve.engine.constraints.constraint import Constraint
     from windlass.serve.engine.sampling.settings import Sampling
@@ -26,15 +28,6 @@ Finish = Literal["stop", "length", "cancelled", "deadline", "error"]
 
 PATIENCE = 10.0
 """Seconds of waiting that a unit of priority is worth."""
-
-
-class Token(NamedTuple):
-    """A token of an answer or a prompt. `logprob` is None where none was asked for."""
-
-    id: int
-    logprob: float | None = None
-    top: tuple[tuple[int, float], ...] = ()
-    """The likeliest tokens at this place and their log-probabilities, likeliest first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

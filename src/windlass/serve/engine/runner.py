@@ -13,10 +13,10 @@ from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.ragged import Kernel, Parts
 from windlass.serve.engine.adapters.lora import Adapters
 from windlass.serve.engine.arithmetic.blocks import blocks_of
-from windlass.serve.engine.request import Token
 from windlass.serve.engine.sampling.drawing import Guess
 from windlass.serve.engine.sampling.logprobs import reported
 from windlass.serve.engine.sampling.sampler import Unsamplable, choose
+from windlass.serve.engine.sampling.token import Token
 from windlass.serve.engine.scheduler import Row, Scheduler, Task
 
 TILE = 32

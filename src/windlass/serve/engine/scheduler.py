@@ -22,9 +22,10 @@ from typing import NamedTuple, Protocol
 from windlass.core.errors import NoMemory
 from windlass.serve.engine.adapters.lora_files import LoRA
 from windlass.serve.engine.kv import BLOCK, KVStore, Slab, block_keys
-from windlass.serve.engine.request import Finish, Generation, Running, Token
+from windlass.serve.engine.request import Finish, Generation, Running
 from windlass.serve.engine.sampling.drawing import Guess
 from windlass.serve.engine.sampling.sampler import Sampler
+from windlass.serve.engine.sampling.token import Token
 
 
 class Drafter(Protocol):

@@ -20,8 +20,9 @@ from windlass.core.errors import InputError, Unsupported
 from windlass.serve.engine.adapters.lora import MAX_BYTES, Adapters
 from windlass.serve.engine.adapters.lora_files import LoRA
 from windlass.serve.engine.engine import Closed
-from windlass.serve.engine.request import Finish, Generation, Running, Token
+from windlass.serve.engine.request import Finish, Generation, Running
 from windlass.serve.engine.sampling.sampler import Mask, Sampler, Unsamplable, choose
+from windlass.serve.engine.sampling.token import Token
 
 
 @dataclass(kw_only=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from windlass.serve.engine.request import Token
+from windlass.serve.engine.sampling.token import Token
 
 
 def reported(logits_BV: Tensor, ids: Sequence[int], tops: Sequence[int | None]) -> list[Token]:

@@ -28,10 +28,10 @@ from torch import Tensor
 
 from windlass.core.errors import WindlassError
 from windlass.serve.engine.arithmetic.fused import largest
-from windlass.serve.engine.request import Token
 from windlass.serve.engine.sampling.drawing import Guess, distribution, draw, verified
 from windlass.serve.engine.sampling.logprobs import reported
 from windlass.serve.engine.sampling.settings import Sampling
+from windlass.serve.engine.sampling.token import Token
 
 Mask = Callable[[Tensor], None]
 """Sets what a row, shape (vocabulary,), must not become to -inf, in place."""

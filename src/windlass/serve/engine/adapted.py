@@ -13,6 +13,7 @@ from typing import Any
 from windlass.core.files import sha256_json
 from windlass.core.values import ChatRequest, ChatResponse, Message
 from windlass.serve.engine.answer import Answer
+from windlass.serve.engine.prompt import Prompt
 from windlass.serve.engine.voice import Voice
 
 
@@ -34,6 +35,11 @@ class AdaptedModel:
         return sha256_json({"model": self.voice.digest, "adapter": self.voice.adapter})
 
     @property
+    def prompt(self) -> Prompt:
+        """How it is written to: by the chat template that the adapter brings, if it brings one."""
+        return self.voice.prompt
+
+    @property
     def context(self) -> int:
         return self.voice.context
 
@@ -46,13 +52,13 @@ class AdaptedModel:
         return Answer(self.voice, request)
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        return self.voice.prompt.encode(text, special=special)
+        return self.prompt.encode(text, special=special)
 
     def encode_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
-        return self.voice.prompt.tokens(messages, opening=add_generation_prompt)
+        return self.prompt.tokens(messages, opening=add_generation_prompt)
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self.voice.tokens.decode(tokens)
 
     def token_facts(self) -> Mapping[str, Any]:
-        return self.voice.prompt.facts()
+        return self.prompt.facts()

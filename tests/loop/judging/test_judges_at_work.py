@@ -102,6 +102,10 @@ def test_a_rubric_is_asked_once_an_item_and_says_why(ws: Workspace) -> None:
     assert found[1].reason("good") == "by its number" and found[1].cost_usd == 0.01 and found[1].opinions[0].traces
     asked = model.requests[0]
     assert asked.temperature == 0.0 and asked.schema is not None
+    ws.recorder.flush()
+    traces = [one.root.trace_id for one in ws.store.traces(evaluations=True)]
+    assert {trace for one in found for trace in one.opinions[0].traces} == set(traces) and len(traces) == 8
+    assert not ws.store.traces(), "what a judge is asked is no traffic"
     assert list(asked.schema["properties"]) == ["reason", "level"]  # the reason is written first
     assert asked.messages[0].text.startswith("Be strict.") and "- `no`: It is not." in asked.messages[0].text
 

@@ -15,6 +15,8 @@ from windlass.apply.tasks.functions import Task
 from windlass.apply.tasks.surroundings import Surroundings, surrounded
 from windlass.core.errors import InputError
 from windlass.core.protocols import Classifying
+from windlass.core.semconv import EVALUATION
+from windlass.core.spans import marked
 from windlass.core.workspace import Workspace
 from windlass.evaluate.judges.items import Item
 from windlass.evaluate.judges.judge import FIRST, SECOND, SIDES, TIE, Judge
@@ -99,7 +101,8 @@ def _asked(
     rows = [item.inputs for item in items]
     if judge.pairwise:
         rows += [_turned(judge, item) for item in items]
-    with surrounded(around):
+    # What a judge is asked is no traffic either.
+    with surrounded(around), marked({EVALUATION: f"judge {judge.name}"}):
         said = [
             Opinion(model, error=result.error, cost_usd=result.cost_usd, traces=_traces(result.trace_id))
             if result.value is None

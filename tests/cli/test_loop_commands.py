@@ -157,3 +157,14 @@ def test_an_empty_workspace_says_what_to_do(tmp_path: Path, capsys: pytest.Captu
         pass
     for command in ("releases", "traces", "artifacts", "runs"):
         assert "windlass" in say(tmp_path, capsys, command)
+
+
+def test_traces_of_evaluations_are_not_passed_over_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Workspace(tmp_path) as ws:
+        with ws.recorder.span("evaluate tone") as span:
+            span["windlass.evaluation"] = "an evaluation"
+        ws.recorder.flush()
+    assert "windlass traces --evaluations" in say(tmp_path, capsys, "traces")
+    assert "evaluate tone" in say(tmp_path, capsys, "traces", "--evaluations")

@@ -229,3 +229,13 @@ def test_equal_systems_are_promoted_at_most_at_the_stated_rate() -> None:
 
 def test_a_better_system_is_promoted() -> None:
     assert promotions(200, effect=1.0) > 0.85
+
+
+def test_where_nothing_is_known_no_figure_is_made_up() -> None:
+    nothing = Interval(0.0, -math.inf, math.inf, 0.95, 0, 0, "sequence")
+    verdict = decide(nothing, rule=non_inferiority(0.02), metric="failed")
+    assert verdict.decision == "INCONCLUSIVE"
+    assert (
+        verdict.reason.startswith("failed is known of no item yet: too little to decide on")
+        and "inf" not in verdict.reason
+    )

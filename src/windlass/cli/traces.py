@@ -49,8 +49,11 @@ def run(args: argparse.Namespace) -> int:
                     shortened(asked(one.root) or _inputs(one.root.input), 50),
                 ]
             )
+        evaluated = not rows and bool(ws.store.traces(evaluations=True, limit=1))
     if not rows:
         print("No traces yet. Every call of `windlass ask` and of the server leaves one.")
+        if evaluated and not args.evaluations:
+            print("Those of evaluations are shown by `windlass traces --evaluations`.")
         return 0
     header = ["trace", "name", "when", "ms", "spans", "errors", "tokens", "USD", "scores", "asked"]
     print(table(header, rows, right=(3, 4, 5, 7)))

@@ -333,6 +333,8 @@ def _called(metric: str, statistic: Statistic) -> str:
 
 
 def _facts(difference: Interval, metric: str, relative: bool) -> str:
+    if not difference.n:
+        return f"{metric} is known of no item yet"
     if relative:
         change, between = f"{100 * difference.estimate:+.1f} %", _range(difference, "+.1f", 100, " %")
     else:

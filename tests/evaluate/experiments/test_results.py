@@ -45,6 +45,7 @@ def test_what_metrics_gave_is_sorted_into_values_and_errors() -> None:
     values, errors = split_values({"a": 1, "b": True, "c": math.nan, "d": "bad", "e": None, "f": -math.inf, "g": "0.5"})
     assert values == {"a": 1.0, "b": 1.0, "g": 0.5}
     assert errors == {"c": "gave nan", "d": "gave 'bad', which is no number", "f": "gave -inf"}
+    assert split_values({"huge": 10**400}) == ({}, {"huge": "gave a number that is too large"})
 
 
 def test_errors_are_told_apart_from_what_does_not_apply() -> None:

@@ -31,7 +31,7 @@ def test_names_are_found_as_people_write_them() -> None:
     assert all(name == one.name and metric(name) is one for name, one in METRICS.items())
     with pytest.raises(InputError, match=r"no metric 'rouge3'\.\nNear it: rouge-"):
         metric("rouge3")
-    with pytest.raises(InputError, match=r"no metric 'zzz'\.\nThere are exact, "):
+    with pytest.raises(InputError, match=r"no metric 'zzz'\.\n`windlass metrics` lists them"):
         metric("zzz")
     with pytest.raises(InputError, match="no metric 'recall@0'"):
         metric("recall@0")

@@ -161,6 +161,9 @@ def split_values(said: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, s
         except (TypeError, ValueError):
             errors[name] = f"gave {value!r}, which is no number"
             continue
+        except OverflowError:
+            errors[name] = "gave a number that is too large"
+            continue
         if math.isfinite(number):
             values[name] = number
         else:

@@ -80,7 +80,7 @@ def metric(name: str) -> Metric:
     if at_cutoff and (family := _BY_KEY.get(f"{at_cutoff[1]}@k")):
         return replace(family, name=key, what=family.what.replace(" k ", f" {at_cutoff[2]} "))
     near = difflib.get_close_matches(key, _BY_KEY, n=4, cutoff=0.5)
-    hint = f"Near it: {', '.join(_BY_KEY[one].name for one in near)}." if near else f"There are {', '.join(METRICS)}."
+    hint = f"Near it: {', '.join(_BY_KEY[one].name for one in near)}." if near else "`windlass metrics` lists them."
     raise InputError(f"There is no metric '{name}'.", hint)
 
 

@@ -75,6 +75,8 @@ def test_from_a_file_to_a_corrected_mean(said: Said) -> None:
     shown = said("judge", "show", "odd.md")
     assert "Look at the last digit." in shown and '"level"' in shown and "models: scripted" in shown
     first = said("judge", "run", "odd.md", rows("items.jsonl", 40))
+    assert first.count(": 0: its last digit\n") == 3, "the worst, with the reason"
+    assert "its last digit" not in said("judge", "run", "odd.md", "items.jsonl", "--show", "0")
     assert "passed" in first and "0.500" in first and "NEVER CALIBRATED" in first and "$0.0400" in first
     labels = rows(
         "labels.jsonl", 60, input=lambda n: f"number {n}", label=lambda n: "yes" if n % 2 or n % 10 == 4 else "no"

@@ -148,11 +148,16 @@ def test_bertscore_reads_with_an_encoder(tmp_path: Path, capsys: pytest.CaptureF
     file.write_text("".join(json.dumps({"found": a, "right": [b, "zzz"]}) + "\n" for a, b in pairs), encoding="utf-8")
     assert main(["metrics", str(file), "bertscore", "--json"]) == 0
     whole = json.loads(capsys.readouterr().out)["bertscore"]["score"]["estimate"]
-    from windlass.loop.evaluating.measuring import bertscore_by
+    from windlass.loop.evaluating.by_encoder import bertscore_by, similarity_by
 
-    values = bertscore_by(None, "minilm").values
+    values = bertscore_by(None)[0].values
     assert values is not None
     same, near, far = values([a for a, _ in pairs], [[b, "zzz"] for _, b in pairs])
     assert same == pytest.approx(1, abs=1e-5) and same > near > far and whole == pytest.approx((same + near + far) / 3)
+    alike = similarity_by(None)[0].values
+    assert alike is not None
+    same, near, far = alike([a for a, _ in pairs], [[b, "zzz"] for _, b in pairs])
+    assert same == pytest.approx(1, abs=1e-5) and same > near > far
+    assert main(["metrics", str(file), "similarity", "contains", "--encoder", "hashing"]) == 0
     assert main(["metrics", str(file), "bertscore", "--encoder", "hashing"]) == 2
     assert "no vectors of tokens" in capsys.readouterr().err

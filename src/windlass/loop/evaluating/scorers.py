@@ -78,10 +78,21 @@ def scorer(metric: str | Metric) -> Scorer:
     if metric == equal.__name__:
         return Scorer(metric, equal, code_digest(equal))
     if ":" not in metric:
-        texts = OfTexts(_named(metric))
+        named = _named(metric)
+        if named.name in ("bertscore", "similarity"):
+            return _by_encoder(named.name)
+        texts = OfTexts(named)
         return Scorer(texts.known.name, texts, code_digest(texts.values))
     found = load_function(metric)
     return Scorer(metric.rpartition(":")[2], found, code_digest(found))
+
+
+def _by_encoder(name: str) -> Scorer:
+    from windlass.loop.evaluating.by_encoder import metric_by
+
+    known, encoder = metric_by(None, name)
+    texts = OfTexts(known)
+    return Scorer(name, texts, hashlib.sha256(f"{name}\n{code_digest(texts.values)}\n{encoder}".encode()).hexdigest())
 
 
 def _named(name: str) -> catalogue.Metric:

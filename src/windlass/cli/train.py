@@ -55,7 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     workers.quieten()
-    from windlass.build.training.checks.checking import check_run
+    from windlass.build.training.checking import check_run
     from windlass.build.training.distributed.workers import joined
     from windlass.build.training.pretrain import pretrain
     from windlass.build.training.recipe import parse_change, read_recipe, shipped_recipes

@@ -11,10 +11,10 @@ from test_batches import SEPARATOR, epoch, shard_of
 
 from windlass.build.tokenizer import Specials
 from windlass.build.training.data.batches import IGNORE
-from windlass.build.training.data.examples import examples_of
 from windlass.build.training.data.masking import MaskedExamples
 from windlass.build.training.data.pairs import SHORTEST, PairExamples
 from windlass.build.training.data.spans import SpanExamples, corruption, lengths
+from windlass.build.training.examples import examples_of
 from windlass.build.training.recipe import read_recipe
 from windlass.core.errors import InputError
 

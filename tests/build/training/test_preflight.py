@@ -13,8 +13,9 @@ import pytest
 
 from windlass.build.corpus import CorpusSettings, build_corpus
 from windlass.build.tokenizer import train_tokenizer
-from windlass.build.training.checks import checking, footprint
-from windlass.build.training.checks.checking import check_run
+from windlass.build.training import checking
+from windlass.build.training.checking import check_run
+from windlass.build.training.checks import footprint
 from windlass.build.training.data.batches import CausalExamples
 from windlass.build.training.data.shard import Shard
 from windlass.build.training.recipe import read_recipe

@@ -23,8 +23,8 @@ from windlass.build.corpus import CorpusSettings, build_corpus
 from windlass.build.tokenizer import load_tokenizer, train_tokenizer
 from windlass.build.training.bigram import bigram_start, bigrams
 from windlass.build.training.checkpoints import checkpoint
-from windlass.build.training.data.examples import LOSSES
 from windlass.build.training.data.shard import Shard, write_shard
+from windlass.build.training.examples import LOSSES
 from windlass.build.training.measuring.heldout import score
 from windlass.build.training.objectives import Loss, arithmetic, causal
 from windlass.build.training.pretrain import finished, pretrain

@@ -106,8 +106,8 @@ def test_cancelling_ends_it_while_another_thread_waits(model: LocalModel, stage:
     else:
         before.close()
     answer.cancel()  # once more does nothing
-    model._recorder.flush()
-    store = model._recorder._store
+    model._voice.recorder.flush()
+    store = model._voice.recorder._store
     roots = [trace.root for trace in store.traces()]
     assert len(roots) == 1 + (before is not None)
     assert all(root.status == "ok" and root.attributes["windlass.stopped_early"] for root in roots), "nothing failed"

@@ -28,7 +28,7 @@ from windlass.build.adapt.peft.quantised import numbers, told
 from windlass.build.adapt.settings import TuneSettings
 from windlass.build.adapt.tuning import OBJECTIVES, job_of
 from windlass.build.tokenizer import batches
-from windlass.build.training.checks.checking import Check
+from windlass.build.training.checking import Check
 from windlass.build.training.checks.footprint import (
     Memory,
     available,

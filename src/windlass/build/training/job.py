@@ -15,10 +15,10 @@ from windlass.build.training.checkpoints import checkpoint
 from windlass.build.training.checks.preflight import check_disk, check_text, check_workers
 from windlass.build.training.compiling import prepare
 from windlass.build.training.data.batches import Examples
-from windlass.build.training.data.examples import LOSSES, examples_of
 from windlass.build.training.data.shard import Shard, write_shard
 from windlass.build.training.distributed.parallel import Kind, Spread
 from windlass.build.training.distributed.workers import Workers
+from windlass.build.training.examples import LOSSES, examples_of
 from windlass.build.training.fitting import Fit, Say, Tick
 from windlass.build.training.loop import TrainState
 from windlass.build.training.measuring.heldout import HeldOut, score, score_examples

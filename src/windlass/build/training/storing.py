@@ -8,7 +8,7 @@ from typing import Any
 from windlass.build.tokenizer import load_tokenizer
 from windlass.build.tokenizer.chat import end_of_turn
 from windlass.build.training.card import model_card
-from windlass.build.training.data.examples import start_token
+from windlass.build.training.examples import start_token
 from windlass.build.training.job import Job
 from windlass.build.training.measuring.heldout import HeldOut
 from windlass.build.transformer.hf import save_model

@@ -17,7 +17,7 @@ from windlass.build.adapt.opening import Opened
 from windlass.build.adapt.peft.beginning import attached
 from windlass.build.adapt.peft.storing import save_tuned, stored_kind
 from windlass.build.training.compiling import prepare_blocks
-from windlass.build.training.data.examples import start_token
+from windlass.build.training.examples import start_token
 from windlass.build.training.fitting import Tick
 from windlass.build.training.measuring.heldout import HeldOut, score_examples
 from windlass.build.training.objectives import arithmetic, spans

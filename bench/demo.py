@@ -39,13 +39,13 @@ from windlass.evaluate.experiments.experiment import Experiment
 from windlass.evaluate.experiments.pairing import paired
 from windlass.evaluate.experiments.stored import read_experiment
 from windlass.evaluate.gate import Rule, decide, superiority
+from windlass.evaluate.repeated import error_rate
 from windlass.evaluate.statistics.intervals import wilson_interval
 from windlass.evaluate.statistics.paired import paired_difference
 from windlass.loop.assistants.assemble import cached, load_assistant
 from windlass.loop.assistants.variant import VariantSpec
 from windlass.loop.releasing import releases
 from windlass.loop.turning.candidate import Recipe, first_variant
-from windlass.loop.turning.comparison import error_rate
 from windlass.loop.turning.one_recipe import TurnReport, turn
 from windlass.loop.turning.users import simulate_users
 

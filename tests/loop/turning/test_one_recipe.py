@@ -26,6 +26,7 @@ from windlass.evaluate.exam.items import load_items
 from windlass.evaluate.exam.outcomes import Answer
 from windlass.evaluate.exam.outcomes import ask as ask_each
 from windlass.evaluate.experiments.stored import read_experiment
+from windlass.evaluate.repeated import error_rate
 from windlass.loop.assistants.assemble import load_assistant
 from windlass.loop.assistants.measure import measure
 from windlass.loop.assistants.variant import VariantSpec, make_variant, parts, read_variant
@@ -34,7 +35,7 @@ from windlass.loop.lineage.following import lineage
 from windlass.loop.lineage.tree import render_tree
 from windlass.loop.releasing import releases
 from windlass.loop.turning.candidate import Recipe, first_variant, make_candidate
-from windlass.loop.turning.comparison import error_rate, turns_before
+from windlass.loop.turning.comparison import turns_before
 from windlass.loop.turning.one_recipe import render_turn, turn
 from windlass.loop.turning.users import AUTHOR, simulate_users
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from windlass.core.errors import InputError
 from windlass.evaluate.gate import decide, superiority
+from windlass.evaluate.repeated import error_rate
 from windlass.evaluate.statistics.intervals import mean_interval
 from windlass.evaluate.statistics.paired import paired_difference
-from windlass.loop.turning.comparison import error_rate
 from windlass.loop.turning.race import Positions, Score, Standing, _heats, race
 
 

@@ -36,6 +36,7 @@ from windlass.evaluate.experiments.experiment import Experiment, compare
 from windlass.evaluate.experiments.results import OUTPUT, ItemResult, Results
 from windlass.evaluate.gate import Rule, Verdict, superiority
 from windlass.evaluate.policy import Policy
+from windlass.evaluate.repeated import TOTAL_ERROR, error_rate
 from windlass.loop.evaluating.items import Item, lines, parted
 from windlass.loop.evaluating.running import evaluation_of
 from windlass.loop.evaluating.scorers import Metric, equal
@@ -45,7 +46,6 @@ from windlass.loop.metering import Meter, Metered, identity
 from windlass.loop.prompting.searching import Candidate, Ground, Search, Tell, best, search
 from windlass.loop.prompting.trial import Result, Trial
 from windlass.loop.releasing.releases import live, promote
-from windlass.loop.turning.comparison import TOTAL_ERROR, error_rate
 
 SEARCH = "search.json"
 """Beside the experiment: what else was tried."""

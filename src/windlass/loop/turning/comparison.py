@@ -4,18 +4,10 @@
 nor fitting has seen (`check_leak` and the split argument see to it). The gate decides on the interval, so one turn
 promotes a candidate that is no better with probability at most its error rate.
 
-**Several turns on one exam.** Each verdict tells the next turn something about the test questions: at most one bit,
-since nothing but promotion or refusal flows back. Before turn k there are at most 2^(k-1) different histories, hence at
-most as many different candidates that turn k could test; with an error rate of `total / 2^(2k-1)` for turn k, the union
-bound over all of them is `total / 2^k`, and over all turns together `total` (the argument of Blum and Hardt 2015,
-https://arxiv.org/abs/1502.04585). So the chance that any number of turns on the same questions *ever* promotes a
-candidate that is no better stays below `total`; the price is that later turns need clearer evidence, until a new exam
-with fresh questions starts anew. Scores that a person read and acted upon are beyond any such promise.
+Several turns on one exam share what may go wrong, see `evaluate.repeated`.
 """
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 from windlass.core.artifacts import Artifact
 from windlass.core.errors import InputError
@@ -27,12 +19,10 @@ from windlass.evaluate.exam.results import POLICY, results
 from windlass.evaluate.experiments.experiment import compare
 from windlass.evaluate.experiments.stored import write_experiment
 from windlass.evaluate.policy import Policy
+from windlass.evaluate.repeated import at_rate, error_rate
 from windlass.loop.assistants.assemble import load_assistant
 from windlass.loop.assistants.measure import measure
 from windlass.loop.harvesting.harvest import question_key
-
-TOTAL_ERROR = 0.05
-"""Chance, at most, that all turns on one exam together ever promote a candidate that is no better."""
 
 
 def compared(
@@ -80,18 +70,6 @@ def compared(
             "difference": main.to_json(),
         }
     return draft.done
-
-
-def at_rate(policy: Policy, rate: float) -> Policy:
-    """The same policy, each of whose rules and limits lets what is no better through at most this often."""
-    guards = {name: replace(rule, error_rate=rate) for name, rule in policy.guards.items()}
-    limits = tuple(replace(limit, error_rate=rate) for limit in policy.limits)
-    return replace(policy, rule=replace(policy.rule, error_rate=rate), guards=guards, limits=limits)
-
-
-def error_rate(number: int, total: float = TOTAL_ERROR) -> float:
-    """The one-sided error rate of turn `number` (from 1) on the same questions; see the module's text."""
-    return total * 0.5 ** (2 * number - 1)
 
 
 def turns_before(ws: Workspace, exam: Artifact) -> int:

@@ -19,11 +19,12 @@ from windlass.evaluate.exam.items import load_items
 from windlass.evaluate.experiments.reports import rendered
 from windlass.evaluate.experiments.stored import read_experiment
 from windlass.evaluate.gate import Decision
+from windlass.evaluate.repeated import TOTAL_ERROR
 from windlass.loop.assistants.assemble import cached, load_embedder
 from windlass.loop.harvesting.harvest import harvest
 from windlass.loop.releasing.releases import history, live, live_variant, promote
 from windlass.loop.turning.candidate import Recipe, Tell, make_candidate, plain_index
-from windlass.loop.turning.comparison import TOTAL_ERROR, compared, exam_of, made
+from windlass.loop.turning.comparison import compared, exam_of, made
 
 
 @dataclass(frozen=True, slots=True)

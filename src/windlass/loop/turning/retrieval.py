@@ -47,6 +47,7 @@ from windlass.evaluate.exam.results import POLICY
 from windlass.evaluate.experiments.stored import read_experiment
 from windlass.evaluate.metrics.retrieval import judged_ranks, ndcg
 from windlass.evaluate.policy import Policy
+from windlass.evaluate.repeated import TOTAL_ERROR
 from windlass.loop.assistants.assemble import cached, load_assistant, load_reranker
 from windlass.loop.assistants.measure import measure
 from windlass.loop.assistants.variant import make_variant, parts, read_variant, reader_of
@@ -64,7 +65,7 @@ from windlass.loop.turning.candidate import (
     make_candidate,
     plain_index,
 )
-from windlass.loop.turning.comparison import TOTAL_ERROR, compared, exam_of, made
+from windlass.loop.turning.comparison import compared, exam_of, made
 from windlass.loop.turning.ground import Compared, Gain, Proposal, Tell
 from windlass.loop.turning.race import Positions, Score
 

@@ -36,6 +36,7 @@ from windlass.evaluate.experiments.experiment import compare
 from windlass.evaluate.experiments.results import Results
 from windlass.evaluate.experiments.stored import KIND, read_experiment, write_experiment
 from windlass.evaluate.policy import Policy
+from windlass.evaluate.repeated import TOTAL_ERROR, at_rate, error_rate
 from windlass.loop.evaluating.items import Item, lines, parted
 from windlass.loop.evaluating.running import evaluation_of
 from windlass.loop.evaluating.scorers import Metric, equal
@@ -56,7 +57,7 @@ from windlass.loop.prompting.searching import Search, best, search
 from windlass.loop.prompting.trial import Result, Trial
 from windlass.loop.releasing.releases import live_variant
 from windlass.loop.tasks import LOCAL, surroundings
-from windlass.loop.turning.comparison import TOTAL_ERROR, at_rate, error_rate, made
+from windlass.loop.turning.comparison import made
 from windlass.loop.turning.ground import Compared, Gain, Proposal, Tell
 from windlass.loop.turning.heard import Heard
 from windlass.loop.turning.race import Positions, Score

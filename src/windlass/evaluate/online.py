@@ -24,7 +24,7 @@ from windlass.evaluate.gate import Limit, Rule, Verdict, decide, decide_limit, t
 from windlass.evaluate.policy import Policy
 from windlass.evaluate.statistics.checks import finite
 from windlass.evaluate.statistics.intervals import Interval
-from windlass.evaluate.statistics.sequences import arms_sequence, tally_sequence
+from windlass.evaluate.statistics.sequences import FIRST_LOOK, arms_sequence, tally_sequence
 from windlass.evaluate.statistics.srm import sequential_mismatch_p
 
 MISMATCH = 0.001
@@ -130,6 +130,8 @@ def check_live(policy: Policy) -> None:
 def _compared(metric: str, rule: Rule, before: Tally, after: Tally, planned: int) -> Verdict:
     _only_means(metric, rule)
     found = _sequence(before, after, rule.level, planned)
+    if math.isinf(found.low):
+        return _unbounded(metric, before, after, found)
     if not rule.relative:
         return decide(found, rule=rule, metric=metric)
     if before.mean <= 0.0:
@@ -141,6 +143,17 @@ def _compared(metric: str, rule: Rule, before: Tally, after: Tally, planned: int
         after.mean / before.mean - 1.0, ends[0], ends[1], found.level, found.n, found.clusters, f"{found.method}, ratio"
     )
     return decide(relative, rule=rule, metric=metric)
+
+
+def _unbounded(metric: str, before: Tally, after: Tally, found: Interval) -> Verdict:
+    """Nothing bounds the difference yet: a number of items that would settle it is not known either."""
+    fewer = min(before.n, after.n)
+    if fewer < FIRST_LOOK:
+        which = "candidate" if after.n == fewer else "incumbent"
+        why = f"the {which} has {fewer:,} values so far, and the first interval takes {FIRST_LOOK}"
+    else:
+        why = "no value has differed from another one yet"
+    return Verdict("INCONCLUSIVE", f"{metric}: it cannot be told yet; {why}.", interval=found)
 
 
 def _ratio_end(before: Tally, after: Tally, level: float, planned: int, side: float) -> float:

@@ -233,6 +233,14 @@ def test_shares_of_one_stay_within_one(ws: Workspace) -> None:
     assert "What must hold: failed at most 0.05 worse." in rendered(ws, state)
 
 
+def test_before_the_first_interval_nothing_is_said_to_be_hopeless(ws: Workspace) -> None:
+    """An interval that nothing bounds was read as "no practical number of items would tell"."""
+    trial(ws, NO_MORE_FAILURES, share=0.05)
+    serve(ws, users(0, 200), lambda arm, c: (False, 10, None), random.Random(1))
+    text = rendered(ws, watch(ws, TASK))
+    assert "so far, and the first interval takes 30" in text and "inf" not in text and "practical" not in text
+
+
 def test_who_had_no_share_does_not_come_back(ws: Workspace) -> None:
     state = trial(ws, NO_MORE_FAILURES, share=0.3, candidates=2)
     one, other = state.trial.candidates

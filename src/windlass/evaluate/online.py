@@ -130,12 +130,12 @@ def check_live(policy: Policy) -> None:
 def _compared(metric: str, rule: Rule, before: Tally, after: Tally, planned: int) -> Verdict:
     _only_means(metric, rule)
     found = _sequence(before, after, rule.level, planned)
+    if rule.relative and before.mean <= 0.0:
+        raise InputError(f"{metric} of the incumbent is {before.mean:g}, so nothing is a share of it.")
     if math.isinf(found.low):
         return _unbounded(metric, before, after, found)
     if not rule.relative:
         return decide(found, rule=rule, metric=metric)
-    if before.mean <= 0.0:
-        raise InputError(f"{metric} of the incumbent is {before.mean:g}, so nothing is a share of it.")
     # after / before - 1 >= r is mean(after) - (1 + r) mean(before) >= 0, of which there is a sequence: each end of the
     # relative difference is the r where that sequence lets go of 0.
     ends = [_ratio_end(before, after, rule.level, planned, side) for side in (-1.0, 1.0)]

@@ -92,6 +92,8 @@ def test_a_better_candidate_goes_live_by_itself(ws: Workspace) -> None:
         if not state.running:
             break
     assert state.outcome == "promoted" and state.winner == good == live_variant(ws, TASK).digest
+    (before, now) = (line for line in rendered(ws, state).splitlines() if line.startswith("assistant@"))
+    assert now.endswith("GO, went live") and "live" not in before
     assert rollback(ws, TASK).variant == state.trial.incumbent
 
 

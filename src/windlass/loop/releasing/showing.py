@@ -29,7 +29,9 @@ def rendered(ws: Workspace, state: State) -> str:
     metrics = list(dict.fromkeys([*trial.policy.metrics, *([trial.reward] if trial.reward else [])]))
     rows = []
     for arm in trial.arms:
-        decision = "live" if arm == trial.incumbent else (last.decisions.get(arm, "") if last else "")
+        decision = last.decisions.get(arm, "") if last else ""
+        if arm == (state.winner or trial.incumbent):
+            decision = "live" if state.winner is None else f"{decision}, went live"
         values = [_mean(last, arm, metric) for metric in metrics]
         units = f"{last.units[arm]:,}" if last else ""
         rows.append([_ref(ws, arm), f"{state.shares[arm]:.1%}", units, *values, decision])

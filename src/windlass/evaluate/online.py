@@ -12,7 +12,7 @@ Arms are kept as tallies (number, mean, variance), which add up: no value has to
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from windlass.evaluate.policy import Policy
 from windlass.evaluate.statistics.checks import finite
 from windlass.evaluate.statistics.intervals import Interval
 from windlass.evaluate.statistics.sequences import FIRST_LOOK, arms_sequence, tally_sequence
-from windlass.evaluate.statistics.srm import sequential_mismatch_p
+from windlass.evaluate.statistics.srm import periods_mismatch_p
 
 MISMATCH = 0.001
 """Below this p-value arms do not get the shares that they are meant to get."""
@@ -73,6 +73,8 @@ class Tally:
 
 Arm = Mapping[str, Tally]
 """Metric -> its values so far."""
+Period = tuple[tuple[int, int], tuple[float, float]]
+"""How many units came to (incumbent, candidate), and the shares that they were to get meanwhile."""
 
 
 def look(
@@ -83,22 +85,26 @@ def look(
     planned: int,
     units: tuple[int, int] | None = None,
     shares: tuple[float, float] = (0.5, 0.5),
+    periods: Sequence[Period] | None = None,
 ) -> Verdict:
     """The verdict on both arms as they are now; call it as often as you like.
 
     planned: about how many values both arms together are to have; it must not change between looks (`sequences`).
     units: how many users or calls went to (incumbent, candidate), checked against the `shares` that were meant;
-    without, the primary metric's numbers. Values of one user are alike: tally one value per user. Raises `InputError`
-    for a metric that an arm lacks and for rules on quantiles, which tallies do not hold.
+    without, the primary metric's numbers. `periods`: in the place of both, where shares changed on the way. Values of
+    one user are alike: tally one value per user. Raises `InputError` for a metric that an arm lacks and for rules on
+    quantiles, which tallies do not hold.
     """
     policy.check_metrics(set(incumbent) & set(candidate))
     arrived = units or (incumbent[policy.primary].n, candidate[policy.primary].n)
-    p = sequential_mismatch_p(arrived, shares)
+    held = [(arrived, shares)] if periods is None else periods
+    p = periods_mismatch_p(held)
     if p < MISMATCH:
+        meant = [sum(sum(counts) * parts[side] for counts, parts in held) / sum(arrived) for side in (0, 1)]
         return Verdict(
             "INCONCLUSIVE",
-            f"The arms got {arrived[0]:,} and {arrived[1]:,} units, but were to get {shares[0]:.3g} and "
-            f"{shares[1]:.3g} of all (sample-ratio mismatch, p {p:.1g}). Something loses units of one arm; find it "
+            f"The arms got {arrived[0]:,} and {arrived[1]:,} units, but were to get {meant[0]:.3g} and "
+            f"{meant[1]:.3g} of all (sample-ratio mismatch, p {p:.1g}). Something loses units of one arm; find it "
             "before you compare.",
         )
     checks = [

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -125,12 +126,15 @@ def promoted_of(
     promoted = 0
     for seed in range(seeds):
         chance, sums = random.Random(seed), {live: Moments(), new: Moments()}
+        came: dict[str, Counter[float]] = {live: Counter(), new: Counter()}
         for step in range(steps):
             shares = {live: 1 - share(step), new: share(step)}
             for user in users(step * 25, 25):
                 arm = arm_of(str(seed), user, shares)
                 sums[arm] += Moments.of(float(chance.random() < happy(step)), shares[arm])
-            found = Seen({arm: one.n for arm, one in sums.items()}, {}, {a: {"feedback": s} for a, s in sums.items()})
+                came[arm][shares[arm]] += 1
+            values = {arm: {"feedback": one} for arm, one in sums.items()}
+            found = Seen({arm: one.n for arm, one in sums.items()}, {}, values, came)
             if watching.verdict(state, found, new).decision == "GO":
                 promoted += 1
                 break
@@ -145,8 +149,32 @@ def test_lost_traffic_decides_nothing(ws: Workspace) -> None:
         values = {
             arm: {f"{arm}{n}": {"feedback": float(n < n_of * won)} for n in range(n_of)} for arm, n_of, won in arms
         }
-        said = watching.verdict(state, seen_of(values), good)
+        said = watching.verdict(state, seen_of(values, state.shares), good)
         assert said.decision == decision and ("sample-ratio mismatch" in said.reason) == bool(lost)
+
+
+def test_traffic_that_is_lost_after_a_share_grew_is_noticed(ws: Workspace) -> None:
+    """Arms whose shares changed were held to no share any more."""
+    for lost in (0.0, 0.5):
+        state, chance = trial(ws, NO_MORE_FAILURES, share=0.1, planned=4000), random.Random(3)
+        (new,) = state.trial.candidates
+        serve(ws, users(0, 200), lambda arm, c: (False, 10, None), chance)
+        state = change_shares(ws, state, with_shares(state, {new: 0.5}), "more", BEGAN + 20)
+
+        def lose(arm: str, new: str = new, lost: float = lost, chance: random.Random = chance) -> bool:
+            return arm == new and chance.random() < lost
+
+        serve(ws, users(200, 1200), lambda arm, c: (False, 10, None), chance, lose=lose, at=BEGAN + 30)
+        state = watch(ws, TASK)
+        assert ("sample-ratio mismatch" in state.looks[-1].reasons[new]) == bool(lost), state.looks[-1].reasons
+        end(ws, state, "stopped", "", BEGAN + 40)
+        rollback_to_nothing(ws)
+
+
+def rollback_to_nothing(ws: Workspace) -> None:
+    """What is live goes, so that another first release may come."""
+    with ws.store.database.write() as db:  # type: ignore[attr-defined]
+        db.execute("DELETE FROM releases")
 
 
 def test_a_user_who_is_moved_counts_where_he_was_first(ws: Workspace) -> None:

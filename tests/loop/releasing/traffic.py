@@ -70,11 +70,12 @@ def serve(
         ws.store.add_score(score)
 
 
-def seen_of(values: Mapping[str, Mapping[str, Mapping[str, float]]], propensity: float = 1.0) -> Seen:
-    """Arm -> unit -> metric -> value, as a count of them."""
+def seen_of(values: Mapping[str, Mapping[str, Mapping[str, float]]], shares: Mapping[str, float]) -> Seen:
+    """Arm -> unit -> metric -> value, as a count of them under these shares."""
     sums: dict[str, dict[str, Moments]] = {arm: {} for arm in values}
     for arm, units in values.items():
         for said in units.values():
             for metric, value in said.items():
-                sums[arm][metric] = sums[arm].get(metric, Moments()) + Moments.of(value, propensity)
-    return Seen({arm: len(units) for arm, units in values.items()}, dict.fromkeys(values, 0), sums)
+                sums[arm][metric] = sums[arm].get(metric, Moments()) + Moments.of(value, shares[arm])
+    units = {arm: len(some) for arm, some in values.items()}
+    return Seen(units, dict.fromkeys(values, 0), sums, {arm: {shares[arm]: n} for arm, n in units.items()})

@@ -17,6 +17,11 @@ from numpy.typing import NDArray
 from windlass.core.errors import InputError
 from windlass.evaluate.statistics.distributions import chi2_cdf
 
+STRENGTH = 1_000.0
+"""Of the other shares that are held to be possible. Of two equal arms, one of which loses half of its traffic, a fifth, a
+twentieth or a fiftieth, that is found at a rate of 0.001 after 435, 1,900, 27,000 or 188,000 units; with ten times the
+strength after 1,200, 4,000, 31,000 or 173,000."""
+
 
 def ratio_mismatch_p(counts: Sequence[int], shares: Sequence[float]) -> float:
     """p-value of "units arrive in these shares", for one look: Pearson's chi-square test."""
@@ -28,7 +33,7 @@ def ratio_mismatch_p(counts: Sequence[int], shares: Sequence[float]) -> float:
     return 1.0 - chi2_cdf(statistic, seen.size - 1)
 
 
-def sequential_mismatch_p(counts: Sequence[int], shares: Sequence[float], strength: float = 10_000.0) -> float:
+def sequential_mismatch_p(counts: Sequence[int], shares: Sequence[float], strength: float = STRENGTH) -> float:
     """The same, valid at every look: stop the experiment whenever it falls below your rate. The smallest seen so far is
     valid too.
 
@@ -36,14 +41,25 @@ def sequential_mismatch_p(counts: Sequence[int], shares: Sequence[float], streng
     pseudo-counts, against the meant ones; it is a martingale under them (Lindon & Malek, "Anytime-valid inference for
     multinomial count data", NeurIPS 2022).
     """
-    seen, expected = _checked(counts, shares)
+    return periods_mismatch_p([(counts, shares)], strength)
+
+
+def periods_mismatch_p(periods: Sequence[tuple[Sequence[int], Sequence[float]]], strength: float = STRENGTH) -> float:
+    """The same where shares changed on the way: (counts, shares) of each period. A product of martingales, one after
+    the other, is one as well."""
     if not 0 < strength < math.inf:
         raise InputError(f"The strength must be above 0, not {strength}.")
+    return min(1.0, math.exp(min(0.0, -math.fsum(_log_factor(*one, strength) for one in periods))))
+
+
+def _log_factor(counts: Sequence[int], shares: Sequence[float], strength: float) -> float:
+    """Bayes factor of other shares against the meant ones."""
+    seen, expected = _checked(counts, shares)
     prior = strength * expected
-    log_factor = math.lgamma(strength) - math.lgamma(strength + float(seen.sum()))
+    found = math.lgamma(strength) - math.lgamma(strength + float(seen.sum()))
     for count, before, share in zip(seen.tolist(), prior.tolist(), expected.tolist()):
-        log_factor += math.lgamma(before + count) - math.lgamma(before) - count * math.log(share)
-    return min(1.0, math.exp(min(0.0, -log_factor)))
+        found += math.lgamma(before + count) - math.lgamma(before) - count * math.log(share)
+    return found
 
 
 def _checked(counts: Sequence[int], shares: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

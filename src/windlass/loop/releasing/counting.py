@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -37,7 +37,11 @@ _MIGRATIONS = (
         """CREATE TABLE units (
             unit TEXT PRIMARY KEY, arm TEXT NOT NULL, propensity REAL NOT NULL, means TEXT NOT NULL
         ) WITHOUT ROWID""",
-        "CREATE TABLE arms (arm TEXT PRIMARY KEY, calls INTEGER NOT NULL, units INTEGER NOT NULL, sums TEXT NOT NULL)",
+        # Sums by metric, and how many units came by the share that the arm had.
+        """CREATE TABLE arms (
+            arm TEXT PRIMARY KEY, calls INTEGER NOT NULL, units INTEGER NOT NULL, sums TEXT NOT NULL,
+            arrivals TEXT NOT NULL
+        )""",
         "CREATE TABLE mark (spans INTEGER NOT NULL, scores INTEGER NOT NULL)",
     ),
 )
@@ -77,11 +81,12 @@ class Count:
         return touched
 
     def seen(self) -> Seen:
-        arms = _arms(self._db.read("SELECT arm, calls, units, sums FROM arms"))
+        arms = _arms(self._db.read("SELECT arm, calls, units, sums, arrivals FROM arms"))
         return Seen(
             {arm: arms[arm].units for arm in self._trial.arms},
             {arm: arms[arm].calls for arm in self._trial.arms},
             {arm: arms[arm].sums for arm in self._trial.arms},
+            {arm: dict(arms[arm].arrivals) for arm in self._trial.arms},
         )
 
     def column(self, arm: str, metric: str) -> dict[str, float]:
@@ -143,7 +148,7 @@ _Call = tuple[str, str, str, int, float, str]
 
 def _add_up(db: sqlite3.Connection, units: Iterable[str], new: Iterable[str]) -> None:
     """Puts these units into the sums of their arms as their calls are now. `new`: the arm of each new call."""
-    arms = _arms(db.execute("SELECT arm, calls, units, sums FROM arms"))
+    arms = _arms(db.execute("SELECT arm, calls, units, sums, arrivals FROM arms"))
     for arm in new:
         arms[arm].calls += 1
     for unit in units:
@@ -153,11 +158,10 @@ def _add_up(db: sqlite3.Connection, units: Iterable[str], new: Iterable[str]) ->
         arm, propensity, means = _stands(db, unit)
         arms[arm].put(means, propensity)
         db.execute("INSERT OR REPLACE INTO units VALUES (?,?,?,?)", (unit, arm, propensity, json.dumps(means)))
-    rows = [
-        (arm, one.calls, one.units, json.dumps({metric: sums.to_json() for metric, sums in one.sums.items()}))
-        for arm, one in arms.items()
-    ]
-    db.executemany("INSERT OR REPLACE INTO arms VALUES (?,?,?,?)", rows)
+    for arm, one in arms.items():
+        sums = json.dumps({metric: found.to_json() for metric, found in one.sums.items()})
+        row = (arm, one.calls, one.units, sums, json.dumps(+one.arrivals))
+        db.execute("INSERT OR REPLACE INTO arms VALUES (?,?,?,?,?)", row)
 
 
 def _stands(db: sqlite3.Connection, unit: str) -> tuple[str, float, dict[str, float]]:
@@ -182,23 +186,26 @@ class _Arm:
     calls: int = 0
     units: int = 0
     sums: dict[str, Moments] = field(default_factory=dict)
+    arrivals: Counter[float] = field(default_factory=Counter)
 
     def put(self, means: Mapping[str, float], propensity: float) -> None:
         """A unit comes in."""
         self.units += 1
+        self.arrivals[propensity] += 1
         for metric, value in means.items():
             self.sums[metric] = self.sums.get(metric, Moments()) + Moments.of(value, propensity)
 
     def take(self, means: Mapping[str, float], propensity: float) -> None:
         """What was put in goes out again."""
         self.units -= 1
+        self.arrivals[propensity] -= 1
         for metric, value in means.items():
             self.sums[metric] -= Moments.of(value, propensity)
 
 
-def _arms(rows: Iterable[tuple[str, int, int, str]]) -> defaultdict[str, _Arm]:
+def _arms(rows: Iterable[tuple[str, int, int, str, str]]) -> defaultdict[str, _Arm]:
     found = defaultdict(_Arm)
-    for arm, calls, units, sums in rows:
+    for arm, calls, units, sums, arrivals in rows:
         said = {metric: Moments.from_json(one) for metric, one in json.loads(sums).items()}
-        found[arm] = _Arm(calls, units, said)
+        found[arm] = _Arm(calls, units, said, Counter({float(share): n for share, n in json.loads(arrivals).items()}))
     return found

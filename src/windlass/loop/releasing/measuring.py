@@ -28,6 +28,8 @@ class Seen:
     calls: Mapping[str, int]
     sums: Mapping[str, Mapping[str, Moments]]
     """Arm -> metric -> its values, one for each unit that has one."""
+    arrivals: Mapping[str, Mapping[float, int]]
+    """Arm -> propensity -> how many units came when the arm had that share."""
 
     def tallies(self, arm: str, metrics: tuple[str, ...], *, weighted: bool = False) -> dict[str, Tally]:
         """`weighted`: each unit by one over the share that its arm had when it came."""

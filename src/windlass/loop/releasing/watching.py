@@ -17,7 +17,7 @@ from dataclasses import replace
 from windlass.core.errors import InputError, WindlassError, WorkspaceBusy
 from windlass.core.workspace import Workspace
 from windlass.evaluate.gate import Verdict
-from windlass.evaluate.online import Tally, look
+from windlass.evaluate.online import Period, Tally, look
 from windlass.evaluate.statistics.intervals import Interval
 from windlass.evaluate.statistics.sequences import tally_sequence
 from windlass.loop.releasing.bandit import thompson_shares
@@ -97,12 +97,10 @@ def verdict(state: State, found: Seen, candidate: str) -> Verdict:
     for metric, rule in {trial.policy.primary: trial.policy.rule, **trial.policy.guards}.items():
         if rule.relative and (sides[0][metric].n < 2 or sides[0][metric].mean <= 0):
             return Verdict("INCONCLUSIVE", f"The incumbent has no {metric} yet that a share could be taken of.")
-    weights = state.shares[trial.incumbent], state.shares[candidate]
-    whole = sum(weights)
-    # Arms whose shares changed on the way have no one share that they could be held to.
     units = (found.units[trial.incumbent], found.units[candidate])
-    meant = (weights[0] / whole, weights[1] / whole) if state.steady else _as_arrived(units)
-    return look(trial.policy, *sides, planned=max(2, trial.planned), units=units, shares=meant)
+    return look(
+        trial.policy, *sides, planned=max(2, trial.planned), units=units, periods=_periods(state, found, candidate)
+    )
 
 
 def _as_it_left(state: State, candidate: str) -> Verdict:
@@ -113,9 +111,19 @@ def _as_it_left(state: State, candidate: str) -> Verdict:
     return Verdict("NO-GO", said.reasons[candidate])
 
 
-def _as_arrived(units: tuple[int, int]) -> tuple[float, float]:
-    whole = units[0] + units[1] + 2
-    return (units[0] + 1) / whole, (units[1] + 1) / whole
+def _periods(state: State, found: Seen, candidate: str) -> list[Period]:
+    """The shares that two arms were to get, and the units that came while they were: by the propensity that units say,
+    which names the period where there are two arms. Of three, one may have kept its share when others changed: then
+    nothing is held to anything."""
+    incumbent = state.trial.incumbent
+    shares = {(at[incumbent], at[candidate]) for _, at, _ in state.changes if at[candidate] > 0}
+    if len(shares) > 1 and len(state.trial.arms) > 2:
+        return []
+    periods = []
+    for one, other in sorted(shares):
+        counts = found.arrivals[incumbent].get(one, 0), found.arrivals[candidate].get(other, 0)
+        periods.append((counts, (one / (one + other), other / (one + other))))
+    return periods
 
 
 def _without(ws: Workspace, state: State, out: list[str], verdicts: dict[str, Verdict], at: float) -> State:

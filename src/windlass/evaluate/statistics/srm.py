@@ -18,7 +18,7 @@ from windlass.core.errors import InputError
 from windlass.evaluate.statistics.distributions import chi2_cdf
 
 STRENGTH = 1_000.0
-"""Of the other shares that are held to be possible. Of two equal arms, one of which loses half of its traffic, a fifth, a
+"""Of the other shares that are held to be possible. Where one of two equal arms loses half of its traffic, a fifth, a
 twentieth or a fiftieth, that is found at a rate of 0.001 after 435, 1,900, 27,000 or 188,000 units; with ten times the
 strength after 1,200, 4,000, 31,000 or 173,000."""
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from bench._gate_exact import Chances, of_latent
 from numpy.typing import NDArray
 
 from windlass.evaluate.deciding import Pairs
@@ -32,6 +33,8 @@ class World:
     best: str = "paired t"
     """The best test known for such values: `paired t` (cluster-robust where there are clusters), `McNemar`, or that of
     somebody who knows more (`known`)."""
+    exact: Callable[[bool], Chances] | None = None
+    """Right or wrong on independent items: of what all is drawn, so that shares of promotions are exact sums."""
 
 
 def right_or_wrong(n: int, gain: float) -> Draw:
@@ -46,6 +49,10 @@ def right_or_wrong(n: int, gain: float) -> Draw:
         return {"score": Pairs((old < edge).astype(float), after.astype(float), bounds=UNIT)}
 
     return draw
+
+
+def right_or_wrong_chances(n: int, gain: float) -> Callable[[bool], Chances]:
+    return lambda deserves: of_latent(n, 0.7, 0.7 + (gain if deserves else 0.0), 0.8)
 
 
 def graded(n: int, gain: float, steps: int = 0) -> Draw:
@@ -100,6 +107,10 @@ def rare(n: int, margin: float) -> Draw:
         return {"score": Pairs(np.ones(n), 1.0 - lost, bounds=UNIT)}
 
     return draw
+
+
+def rare_chances(n: int, margin: float) -> Callable[[bool], Chances]:
+    return lambda deserves: Chances(n, 0.0, 0.1 * margin if deserves else margin)
 
 
 def rare_in_clusters(clusters: int, size: int, margin: float) -> Draw:
@@ -166,10 +177,20 @@ KNOWN = "what somebody who knew the spreads would see"
 KNOWN_WEIGHT = 0.42
 """Covariance of true and judged differences over the variance of judged ones, from a million items."""
 
+# fmt: off
 WORLDS: tuple[World, ...] = (
-    World("right or wrong, 100 items", Policy("score"), right_or_wrong(100, 0.12), "McNemar"),
-    World("right or wrong, 300 items", Policy("score"), right_or_wrong(300, 0.06), "McNemar"),
-    World("right or wrong, 1,000 items", Policy("score"), right_or_wrong(1000, 0.04), "McNemar"),
+    World(
+        "right or wrong, 100 items", Policy("score"), right_or_wrong(100, 0.12), "McNemar",
+        right_or_wrong_chances(100, 0.12),
+    ),
+    World(
+        "right or wrong, 300 items", Policy("score"), right_or_wrong(300, 0.06), "McNemar",
+        right_or_wrong_chances(300, 0.06),
+    ),
+    World(
+        "right or wrong, 1,000 items", Policy("score"), right_or_wrong(1000, 0.04), "McNemar",
+        right_or_wrong_chances(1000, 0.04),
+    ),
     World("graded, 60 items", Policy("score"), graded(60, 0.25)),
     World("graded, 300 items", Policy("score"), graded(300, 0.12)),
     World("marks from 1 to 5, 200 items", Policy("score"), graded(200, 0.15, steps=4)),
@@ -180,8 +201,14 @@ WORLDS: tuple[World, ...] = (
         Policy("latency_ms", Rule("non-inferiority", 0.1, "lower", relative=True)),
         slow(300, 0.1, -0.02),
     ),
-    World("rare losses, 2 % allowed, 300 items", Policy("score", non_inferiority(0.02)), rare(300, 0.02), "McNemar"),
-    World("rare losses, 10 % allowed, 50 items", Policy("score", non_inferiority(0.1)), rare(50, 0.1), "McNemar"),
+    World(
+        "rare losses, 2 % allowed, 300 items", Policy("score", non_inferiority(0.02)), rare(300, 0.02), "McNemar",
+        rare_chances(300, 0.02),
+    ),
+    World(
+        "rare losses, 10 % allowed, 50 items", Policy("score", non_inferiority(0.1)), rare(50, 0.1), "McNemar",
+        rare_chances(50, 0.1),
+    ),
     World(
         "sources that break, 10 % allowed",
         Policy("score", non_inferiority(0.1)),
@@ -199,6 +226,7 @@ WORLDS: tuple[World, ...] = (
         several(400),
     ),
 )
+# fmt: on
 
 
 def stream(rng: np.random.Generator, n: int, gain: float) -> NDArray[np.float64]:

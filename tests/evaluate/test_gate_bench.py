@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from bench._gate_data import WORLDS
-from bench.gate import fixed, honest, peeking, shown, summary
+from bench.gate import chunk, fixed, honest, peeking, row, shown, summary
 
 from windlass.evaluate.deciding import difference_interval
 from windlass.evaluate.gate import Rule
@@ -31,9 +31,31 @@ def test_critical_values_are_raised_only_for_tests_that_err() -> None:
     assert np.mean(z + 1 > raised) <= 0.025 < np.mean(z + 1 > raised - 0.05)
 
 
+@pytest.mark.parametrize("number", [0, 10])
+def test_exact_sums_are_what_draws_come_to(number: int) -> None:
+    world, draws = WORLDS[number], 400
+    seen = {deserves: fixed(world, deserves, draws, np.random.default_rng(4)) for deserves in (False, True)}
+    found = row(world.name, seen[False], seen[True], world)
+    assert found.exact is not None and found.kept and found.rate == found.exact and found.rate_error == 0.0
+    assert abs(found.wrong - found.exact) <= 4 * found.wrong_error
+    assert abs(np.mean(seen[True].ours) - found.power) <= 4 * np.sqrt(found.power * (1 - found.power) / draws)
+
+
+def test_draws_do_not_depend_on_how_many_processes_make_them() -> None:
+    task = (3, False, 20, (1, 3, 0, 0))
+    assert (chunk(task).best == chunk(task).best).all()
+    assert not (chunk(task).best == chunk((3, False, 20, (1, 3, 0, 500))).best).any()
+
+
 def test_the_table_and_its_last_line() -> None:
-    rows = [fixed(WORLDS[0], 60, seed=1), fixed(WORLDS[9], 60, seed=2), peeking(20, seed=3)]
+    rng = np.random.default_rng(3)
+    worlds = [
+        (world, [fixed(world, deserves, 60, rng) for deserves in (False, True)]) for world in (WORLDS[3], WORLDS[9])
+    ]
+    rows = [row(world.name, *seen, world) for world, seen in worlds]
+    rows.append(row("looked at", peeking(False, 20, rng), peeking(True, 20, rng)))
     assert all(one.kept for one in rows) and rows[0].peers["point"][0] > 0.2
     text, last = shown(rows), summary(rows, 60)
-    assert WORLDS[0].name in text and "unpaired z" in text
+    assert WORLDS[3].name in text and "unpaired z" in text
     assert last["bench"] == "gate" and 0.5 < float(str(last["ratio"])) < 1.5
+    assert 0 < float(str(last["false_promotion_max_exact"])) <= 0.025

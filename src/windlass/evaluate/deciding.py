@@ -2,7 +2,8 @@
 
 | asked of | values | interval |
 |---|---|---|
-| difference of means | zeros and ones | paired t and Tango's score interval, whichever is wider; cluster-robust |
+| difference of means | zeros and ones | exact (Buehler's limits in the order of Tango's score) |
+| | zeros and ones in clusters | cluster-robust t and Tango's score interval, whichever is wider |
 | difference of means | others | paired t with Hall's correction for skewed values; cluster-robust |
 | relative difference of means | | Fieller's ratio, with Hall's correction |
 | difference of quantiles | | BCa bootstrap of items or clusters |
@@ -31,7 +32,7 @@ from windlass.evaluate.slices import SliceDifference, slice_differences
 from windlass.evaluate.statistics.betting import betting_interval
 from windlass.evaluate.statistics.checks import Clusters, finite
 from windlass.evaluate.statistics.intervals import Interval
-from windlass.evaluate.statistics.paired import paired_difference
+from windlass.evaluate.statistics.paired import differences, paired_interval
 from windlass.evaluate.statistics.quantiles import paired_quantile_difference, quantile_interval
 from windlass.evaluate.statistics.shares import share_interval
 from windlass.evaluate.statistics.skewed import skewed_mean_interval, skewed_paired_ratio
@@ -96,7 +97,7 @@ def difference_interval(pairs: Pairs, rule: Rule, *, seed: int = 0) -> Interval:
         return replace(ratio, estimate=ratio.estimate - 1, low=ratio.low - 1, high=ratio.high - 1)
     if pairs.difference is not None:
         return pairs.difference
-    return paired_difference(pairs.before, pairs.after, pairs.clusters, rule.level).difference
+    return paired_interval(differences(pairs.before, pairs.after), pairs.clusters, rule.level)
 
 
 def candidate_interval(pairs: Pairs, limit: Limit) -> Interval:

@@ -11,10 +11,9 @@ from numpy.typing import ArrayLike
 
 from windlass.core.errors import InputError
 from windlass.evaluate.statistics.checks import Clusters, finite
-from windlass.evaluate.statistics.equivalence import exceeds_p
-from windlass.evaluate.statistics.intervals import Interval, MeanError, mean_interval
+from windlass.evaluate.statistics.intervals import Interval, mean_interval
 from windlass.evaluate.statistics.multiple import holm
-from windlass.evaluate.statistics.paired import PairedDifference, differences, paired_difference
+from windlass.evaluate.statistics.paired import differences, paired_difference, paired_exceeds_p
 
 ALL = "all"
 Slices = Sequence[str | Sequence[str]]
@@ -71,18 +70,14 @@ def slice_differences(
     labels = None if clusters is None else np.asarray(clusters, dtype=object)
     found: dict[str, SliceDifference] = {}
     for name, chosen in _members(slices, change.size).items():
-        pair = paired_difference(a[chosen], b[chosen], None if labels is None else list(labels[chosen]), level)
-        tested = len(chosen) >= min_items and pair.difference.clusters >= 2
-        found[name] = SliceDifference(pair.difference, _harm_p(pair, margin, better) if tested else None, None)
+        groups = None if labels is None else list(labels[chosen])
+        seen = paired_difference(a[chosen], b[chosen], groups, level).difference
+        tested = len(chosen) >= min_items and seen.clusters >= 2
+        loss = -change[chosen] if better == "higher" else change[chosen]
+        found[name] = SliceDifference(seen, paired_exceeds_p(loss, margin, groups) if tested else None, None)
     tests = {name: one.p_harm for name, one in found.items() if one.p_harm is not None}
     corrected = dict(zip(tests, holm(list(tests.values())).tolist())) if tests else {}
     return {name: SliceDifference(one.difference, one.p_harm, corrected.get(name)) for name, one in found.items()}
-
-
-def _harm_p(pair: PairedDifference, margin: float, better: Literal["higher", "lower"]) -> float:
-    estimate = pair.difference.estimate
-    loss = -estimate if better == "higher" else estimate
-    return exceeds_p(MeanError(loss, pair.error, pair.freedom, pair.difference.n, pair.difference.clusters), margin)
 
 
 def _members(slices: Slices, n: int) -> dict[str, list[int]]:

@@ -30,11 +30,16 @@ def finite(values: ArrayLike, what: str = "values") -> NDArray[np.float64]:
 
 
 def cluster_codes(clusters: Clusters | None, n: int) -> tuple[NDArray[np.intp], int]:
-    """(code per value, number of clusters). `None` makes every value its own cluster."""
+    """(code per value in order of appearance, number of clusters). `None` makes every value its own cluster."""
     if clusters is None:
         return np.arange(n, dtype=np.intp), n
     if len(clusters) != n:
         raise InputError(f"There are {n} values but {len(clusters)} cluster labels.", "Give one label per value.")
+    if isinstance(clusters, np.ndarray) and clusters.dtype.kind in "biuU":
+        _, first, codes = np.unique(clusters, return_index=True, return_inverse=True)
+        place = np.empty(first.size, np.intp)
+        place[np.argsort(first)] = np.arange(first.size)
+        return place[codes], first.size
     known: dict[object, int] = {}
     codes = np.fromiter((known.setdefault(label, len(known)) for label in clusters), dtype=np.intp, count=n)
     return codes, len(known)

@@ -14,8 +14,7 @@ from numpy.typing import ArrayLike
 
 from windlass.core.errors import InputError
 from windlass.evaluate.statistics.checks import Clusters
-from windlass.evaluate.statistics.distributions import t_cdf
-from windlass.evaluate.statistics.intervals import MeanError, mean_error
+from windlass.evaluate.statistics.intervals import exceeds_p, mean_error
 from windlass.evaluate.statistics.paired import differences
 
 
@@ -26,12 +25,3 @@ def equivalence_p(incumbent: ArrayLike, candidate: ArrayLike, margin: float, clu
         raise InputError(f"Equivalence needs a margin above 0, not {margin}.")
     found = mean_error(differences(incumbent, candidate), clusters)
     return max(exceeds_p(found, -margin), 1.0 - exceeds_p(found, margin))
-
-
-def exceeds_p(found: MeanError, bar: float) -> float:
-    """One-sided p-value of "the mean is at most `bar`": small when it is shown to be above."""
-    if math.isinf(found.error):
-        return 1.0
-    if found.error == 0.0:
-        return 0.0 if found.mean > bar else 1.0
-    return t_cdf((bar - found.mean) / found.error, found.freedom)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from windlass.core.errors import InputError
 from windlass.evaluate.statistics.checks import Clusters, cluster_codes, finite, level_checked
-from windlass.evaluate.statistics.distributions import normal_quantile, t_quantile
+from windlass.evaluate.statistics.distributions import normal_quantile, t_cdf, t_quantile
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,15 @@ def mean_interval(values: ArrayLike, clusters: Clusters | None = None, level: fl
     half = math.inf if math.isinf(found.error) else t_quantile(0.5 + level / 2, found.freedom) * found.error
     method = "t" if clusters is None else "t, cluster-robust (CR2)"
     return Interval(found.mean, found.mean - half, found.mean + half, level, found.n, found.clusters, method)
+
+
+def exceeds_p(found: MeanError, bar: float) -> float:
+    """One-sided p-value of "the mean is at most `bar`": small when it is shown to be above."""
+    if math.isinf(found.error):
+        return 1.0
+    if found.error == 0.0:
+        return 0.0 if found.mean > bar else 1.0
+    return t_cdf((bar - found.mean) / found.error, found.freedom)
 
 
 def _correlation(residuals: NDArray[np.float64], sums: NDArray[np.float64], sizes: NDArray[np.float64]) -> float:

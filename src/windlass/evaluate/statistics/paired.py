@@ -14,10 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from windlass.core.errors import InputError
 from windlass.evaluate.statistics.checks import Clusters, cluster_codes, finite
-from windlass.evaluate.statistics.distributions import t_cdf
-from windlass.evaluate.statistics.intervals import Interval, MeanError, mean_error, mean_interval
-from windlass.evaluate.statistics.paired_shares import score_interval
-from windlass.evaluate.statistics.skewed import skewed_mean_interval
+from windlass.evaluate.statistics.distributions import normal_cdf
+from windlass.evaluate.statistics.intervals import Interval, MeanError, exceeds_p, mean_error, mean_interval
+from windlass.evaluate.statistics.paired_exact import exact_exceeds_p, exact_interval
+from windlass.evaluate.statistics.paired_shares import score_interval, score_statistic
+from windlass.evaluate.statistics.skewed import skewed_exceeds_p, skewed_mean_interval
 
 _EXACT = 16
 """Up to this many clusters all 2^G sign patterns are tried."""
@@ -31,7 +32,7 @@ class PairedDifference:
     error: float
     """Standard error of the difference, cluster-robust when clusters were given."""
     p_value: float
-    """Two-sided, of the t test that matches the interval: below 1 - level when 0 is outside."""
+    """Two-sided, of the test behind the interval: below 1 - level where 0 is outside, and only there."""
     better: int
     """Items on which the candidate scored higher."""
     worse: int
@@ -43,41 +44,67 @@ class PairedDifference:
 def paired_difference(
     incumbent: ArrayLike, candidate: ArrayLike, clusters: Clusters | None = None, level: float = 0.95
 ) -> PairedDifference:
-    """Mean of candidate - incumbent over the same items in the same order, with a (cluster-robust) t interval.
+    """Mean of candidate - incumbent over the same items in the same order, with an interval that suits the values.
 
-    Each end stands further out where the t interval is known to fail: for right or wrong where the score test puts it
-    (`paired_shares`), else where Hall's transformation for skewed values does (`skewed`). Of losses that are rare or
-    large a sample without one knows nothing, and without these corrections a gate would take it for proof.
+    Right or wrong, independent: exact (`paired_exact`). Right or wrong in clusters: cluster-robust t, each end moved
+    out to where the score test puts it (`paired_shares`). All else: t, cluster-robust with clusters, each end moved
+    out to where Hall's transformation for skewed values puts it (`skewed`). Of losses that are rare or large a sample
+    without one knows nothing; t alone would let a gate take it for proof.
     """
     difference = differences(incumbent, candidate)
-    better, worse = int(np.sum(difference > 0)), int(np.sum(difference < 0))
+    better, worse = _counts(difference)
+    interval, found = paired_interval(difference, clusters, level), mean_error(difference, clusters)
+    p = 2.0 * paired_exceeds_p(difference if found.mean > 0.0 else -difference, 0.0, clusters)
     same = difference.size - better - worse
-    found = mean_error(difference, clusters)
-    if same < difference.size and np.isin(difference, (-1.0, 0.0, 1.0)).all():
-        interval = _of_shares(mean_interval(difference, clusters, level), found, better, worse)
-    else:
-        interval = skewed_mean_interval(difference, clusters, level)
-    return PairedDifference(interval, found.error, _two_sided_p(found), better, worse, same, found.freedom)
+    return PairedDifference(interval, found.error, min(1.0, p), better, worse, same, found.freedom)
 
 
-def _of_shares(plain: Interval, found: MeanError, better: int, worse: int) -> Interval:
-    """The t and the score interval together; with clusters of as many independent items as would spread as much."""
-    n, alone = float(found.n), (better + worse) / found.n - found.mean**2
-    if 0.0 < found.error < math.inf:
-        n = max(1.0, min(n, alone / found.error**2 if plain.clusters < plain.n else n))
-    share = n / found.n
-    low, high = score_interval(better * share, worse * share, n, plain.level)
-    return replace(
-        plain, low=max(-1.0, min(plain.low, low)), high=min(1.0, max(plain.high, high)), method=f"{plain.method}, score"
-    )
+def paired_interval(difference: ArrayLike, clusters: Clusters | None = None, level: float = 0.95) -> Interval:
+    """The interval of `paired_difference`, from the differences of the items."""
+    x = finite(difference, "differences")
+    better, worse = _counts(x)
+    if better + worse == 0 or not _of_shares(x):
+        return skewed_mean_interval(x, clusters, level)
+    plain, found = mean_interval(x, clusters, level), mean_error(x, clusters)
+    if found.clusters == found.n:
+        low, high = exact_interval(better, worse, found.n, level)
+        return replace(plain, low=low, high=high, method="exact, by Tango's score")
+    n = _effective(found, better, worse)
+    low, high = score_interval(better * n / found.n, worse * n / found.n, n, level)
+    low, high = max(-1.0, min(plain.low, low)), min(1.0, max(plain.high, high))
+    return replace(plain, low=low, high=high, method=f"{plain.method}, score")
 
 
-def _two_sided_p(found: MeanError) -> float:
-    if found.error == 0.0:
-        return 1.0 if found.mean == 0.0 else 0.0
-    if math.isinf(found.error):
-        return 1.0
-    return 2.0 * t_cdf(-abs(found.mean / found.error), found.freedom)
+def paired_exceeds_p(difference: ArrayLike, bar: float, clusters: Clusters | None = None) -> float:
+    """One-sided p-value of "the mean of the paired differences is at most `bar`": at most (1 - level) / 2 where the
+    interval of `paired_difference` lies above the bar, and only there."""
+    x = finite(difference, "differences")
+    better, worse = _counts(x)
+    if better + worse == 0 or not _of_shares(x):
+        return skewed_exceeds_p(x, bar, clusters)
+    found = mean_error(x, clusters)
+    if found.clusters == found.n:
+        return exact_exceeds_p(better, worse, found.n, bar)
+    n = _effective(found, better, worse)
+    score = score_statistic(better * n / found.n, worse * n / found.n, n, bar)
+    return max(exceeds_p(found, bar), normal_cdf(-score))
+
+
+def _counts(difference: NDArray[np.float64]) -> tuple[int, int]:
+    """Items won and lost."""
+    return int(np.sum(difference > 0)), int(np.sum(difference < 0))
+
+
+def _of_shares(difference: NDArray[np.float64]) -> bool:
+    return bool(np.isin(difference, (-1.0, 0.0, 1.0)).all())
+
+
+def _effective(found: MeanError, better: int, worse: int) -> float:
+    """How many independent items would spread as much as these do in their clusters."""
+    alone = (better + worse) / found.n - found.mean**2
+    if not 0.0 < found.error < math.inf:
+        return float(found.n)
+    return max(1.0, min(float(found.n), alone / found.error**2))
 
 
 def differences(incumbent: ArrayLike, candidate: ArrayLike) -> NDArray[np.float64]:

@@ -17,11 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from windlass.core.errors import InputError
 from windlass.evaluate.statistics.checks import Clusters, cluster_codes, finite, level_checked
-from windlass.evaluate.statistics.distributions import t_quantile
-from windlass.evaluate.statistics.intervals import Interval, mean_error, mean_interval
+from windlass.evaluate.statistics.distributions import t_cdf, t_quantile
+from windlass.evaluate.statistics.intervals import Interval, exceeds_p, mean_error, mean_interval
+from windlass.evaluate.statistics.roots import bracket, crossing
 
 _DOUBLINGS = 40
-"""A ratio that is not refuted at 2^40 times a thousandth of it is not bounded; as many halvings find where it is."""
+"""A ratio that is not refuted 2^40 half-widths from the estimate is not bounded."""
 
 
 def skewed_mean_interval(values: ArrayLike, clusters: Clusters | None = None, level: float = 0.95) -> Interval:
@@ -34,6 +35,20 @@ def skewed_mean_interval(values: ArrayLike, clusters: Clusters | None = None, le
     sums = np.bincount(codes, weights=x - found.mean, minlength=groups).astype(np.float64)
     low, high = _ends(found.mean, found.error, t_quantile(0.5 + level / 2, found.freedom), sums)
     return Interval(plain.estimate, low, high, level, plain.n, plain.clusters, f"{plain.method}, skewness (Hall)")
+
+
+def skewed_exceeds_p(values: ArrayLike, bar: float, clusters: Clusters | None = None) -> float:
+    """One-sided p-value of "the mean is at most `bar`": at most (1 - level) / 2 where `skewed_mean_interval` lies above
+    the bar, and only there."""
+    x = finite(values)
+    found = mean_error(x, clusters)
+    plain = exceeds_p(found, bar)
+    if not 0.0 < found.error < math.inf:
+        return plain
+    codes, groups = cluster_codes(clusters, x.size)
+    sums = np.bincount(codes, weights=x - found.mean, minlength=groups).astype(np.float64)
+    t = _transformed((found.mean - bar) / found.error, _skewness(sums), groups)
+    return max(plain, t_cdf(-t, found.freedom))
 
 
 def skewed_paired_ratio(
@@ -66,16 +81,22 @@ def skewed_paired_ratio(
     ]
     quantile = t_quantile(0.5 + level / 2, min(bottom.freedom, top.freedom))
 
-    def held(ratio: float) -> bool:
+    def interval(ratio: float) -> tuple[float, float]:
         residual = sums[1] - ratio * sums[0]
         error = math.sqrt(float(np.sum(residual * residual / (1.0 - sizes / n)))) / n
         mean = top.mean - ratio * bottom.mean
         if error == 0.0:
-            return abs(mean) <= 1e-12 * abs(top.mean)
-        low, high = _ends(mean, error, quantile, residual)
-        return low <= 0.0 <= high
+            mean = mean if abs(mean) > 1e-12 * abs(top.mean) else 0.0
+            return mean, mean
+        return _ends(mean, error, quantile, residual)
 
-    low, high = (_edge(held, estimate, side) for side in (-1.0, 1.0))
+    around = interval(estimate)
+    if around[0] == around[1]:  # every value is the same multiple
+        return Interval(estimate, estimate, estimate, level, n, groups, method)
+    step = max(1e-6 * abs(estimate), 1e-9, (around[1] - around[0]) / (2.0 * bottom.mean))
+    # The ratio rises, the mean of what it leaves falls: its lower end passes 0 first, its upper end last.
+    low = _end(lambda ratio: -interval(ratio)[0], estimate, step, -1.0)
+    high = _end(lambda ratio: -interval(ratio)[1], estimate, step, 1.0)
     return Interval(estimate, low, high, level, n, groups, method)
 
 
@@ -96,16 +117,18 @@ def _skewness(sums: NDArray[np.float64]) -> float:
     if scale == 0.0:
         return 0.0
     x = sums / scale
-    second, third = x**2, x**3
+    second = x * x
+    third = second * x
     seen = float(third.mean() / second.mean() ** 1.5)
     if seen == 0.0:
         return 0.0
     # Central moments of all but one, which have a mean of their own; nothing is skewed where nothing else varies.
     mean, rest = -x / (n - 1), (second.sum() - second) / (n - 1)
-    spread = rest - mean**2
+    spread = rest - mean * mean
     varies = spread > 1e-8 * second.mean()
-    cubes = (third.sum() - third) / (n - 1) - 3.0 * mean * rest + 2.0 * mean**3
-    without = np.where(varies, cubes / np.where(varies, spread, 1.0) ** 1.5, 0.0)
+    cubes = (third.sum() - third) / (n - 1) - 3.0 * mean * rest + 2.0 * mean * mean * mean
+    spread = np.where(varies, spread, 1.0)
+    without = np.where(varies, cubes / (spread * np.sqrt(spread)), 0.0)
     variance = (n - 1) / n * float(np.sum((without - without.mean()) ** 2))
     return seen * max(0.0, 1.0 - 0.5 * variance / seen**2)
 
@@ -119,18 +142,16 @@ def _back(t: float, skewness: float, n: int) -> float:
     return (math.copysign(abs(inner) ** (1.0 / 3.0), inner) - 1.0) / a
 
 
-def _edge(held: Callable[[float], bool], start: float, side: float) -> float:
-    """The outermost value held on one side of `start`, where all between the two are."""
-    step = max(abs(start), 1e-9) * 1e-3
-    inside = start
-    for _ in range(_DOUBLINGS):
-        outside = start + side * step
-        if not held(outside):
-            break
-        inside, step = outside, 2.0 * step
-    else:
-        return side * math.inf
-    for _ in range(_DOUBLINGS):
-        middle = 0.5 * (inside + outside)
-        inside, outside = (middle, outside) if held(middle) else (inside, middle)
-    return inside
+def _transformed(studentised: float, skewness: float, n: int) -> float:
+    """g(T), which is nearly normal where T is skewed."""
+    a = skewness / (3.0 * math.sqrt(n))
+    return studentised + a * studentised**2 + a * a * studentised**3 / 3.0 + a / 2.0
+
+
+def _end(rising: Callable[[float], float], estimate: float, step: float, side: float) -> float:
+    """Where `rising` passes 0 on one side of the estimate; infinite where nothing refutes however far one goes."""
+    least, most = estimate - step * 2.0**_DOUBLINGS, estimate + step * 2.0**_DOUBLINGS
+    low, high = bracket(rising, estimate, step, *((least, estimate) if side < 0 else (estimate, most)))
+    if low == high:
+        return estimate if low == estimate else side * math.inf
+    return crossing(rising, low, high, 1e-9 * step)[0 if side < 0 else 1]

@@ -14,8 +14,8 @@ from the draws: nobody knows it outside, so its power is an upper mark. `ratio` 
 all worlds together.
 
 Of right or wrong on independent items the shares are exact sums over all samples (`_gate_exact`), and the draws check
-them. Elsewhere 40,000 draws tell wrong promotions to 0.0008 (one standard error), and of some twenty worlds that keep
-the rate exactly the largest is expected two errors above it.
+them. Elsewhere draws tell wrong promotions to 0.0008 (one standard error), so that of some ten worlds in which the rate
+is just the stated one the largest is expected 0.0012 above it.
 
     python -m bench.gate            some minutes on two cores
     python -m bench.gate --small
@@ -27,7 +27,8 @@ import argparse
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
@@ -291,7 +292,11 @@ def _looked_at(ours: list[bool], best: list[float], exceeded_at: list[list[bool]
 LOOKED_AT = {"right or wrong, looked at 20 times": peeking, "canary with a tenth, looked at 20 times": canary}
 
 
-def chunk(task: tuple[int, bool, int, tuple[int, ...]]) -> Seen:
+Task = tuple[int, bool, int, tuple[int, ...]]
+"""Number of the world, whether the candidate deserves promotion, draws, seed."""
+
+
+def chunk(task: Task) -> Seen:
     """So many draws of one world; the seed says which, whatever process draws them."""
     number, deserves, draws, seed = task
     rng = np.random.default_rng(seed)
@@ -300,27 +305,32 @@ def chunk(task: tuple[int, bool, int, tuple[int, ...]]) -> Seen:
     return list(LOOKED_AT.values())[number - len(WORLDS)](deserves, draws, rng)
 
 
-def measured(at_edge: int, deserving: int, seed: int = 0, processes: int = 1) -> list[Row]:
+def measured(at_edge: int, seed: int = 0, processes: int = 1, told: Callable[[Row], None] | None = None) -> list[Row]:
+    """A row for each world; `told` hears of each as soon as it is done."""
     names = [*(world.name for world in WORLDS), *LOOKED_AT]
-    tasks = [
-        (number, deserves, min(CHUNK, draws - start), (seed, number, int(deserves), start))
-        for number in range(len(names))
-        for deserves, draws in ((False, at_edge), (True, deserving))
-        for start in range(0, draws, CHUNK)
-    ]
-    if processes > 1:
-        with ProcessPoolExecutor(processes) as pool:
-            found = list(pool.map(chunk, tasks))
-    else:
-        found = [chunk(task) for task in tasks]
+    worlds = [*WORLDS, *[None] * len(LOOKED_AT)]
+    tasks: dict[tuple[int, bool], list[Task]] = {
+        (number, deserves): [
+            (number, deserves, min(CHUNK, draws - start), (seed, number, int(deserves), start))
+            for start in range(0, draws, CHUNK)
+        ]
+        for number, world in enumerate(worlds)
+        for deserves, draws in ((False, needed(world, at_edge)), (True, max(CHUNK // 5, at_edge // 4)))
+    }
     rows = []
-    for number, name in enumerate(names):
-        edge, right = (
-            Seen.joined([seen for task, seen in zip(tasks, found) if task[:2] == (number, deserves)])
-            for deserves in (False, True)
-        )
-        rows.append(row(name, edge, right, WORLDS[number] if number < len(WORLDS) else None))
+    with ProcessPoolExecutor(processes) as pool:
+        found = {which: [pool.submit(chunk, task) for task in some] for which, some in tasks.items()}
+        for number, (name, world) in enumerate(zip(names, worlds)):
+            edge, right = (Seen.joined([one.result() for one in found[number, side]]) for side in (False, True))
+            rows.append(row(name, edge, right, world))
+            if told:
+                told(rows[-1])
     return rows
+
+
+def needed(world: World | None, at_edge: int) -> int:
+    """Fewer draws where a sum says it exactly, and where looks are paid for, so that promotions are rare."""
+    return at_edge // 4 if world and world.exact else at_edge if world else at_edge // 2
 
 
 def shown(rows: list[Row]) -> str:
@@ -367,7 +377,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
     options = parser.parse_args()
     draws = 100 if options.small else options.draws
-    rows = measured(draws, max(100, draws // 4), options.seed, options.processes)
+    rows = measured(draws, options.seed, options.processes, lambda one: print(f"{one.name}: done", file=sys.stderr))
     print(shown(rows))
     print(json.dumps(summary(rows, draws)))
 

@@ -17,8 +17,7 @@ from windlass.evaluate.experiments.planning import Plan
 from windlass.evaluate.experiments.results import Results
 from windlass.evaluate.gate import Rule, Verdict
 from windlass.evaluate.policy import Policy
-from windlass.evaluate.statistics.distributions import t_cdf
-from windlass.evaluate.statistics.intervals import mean_error
+from windlass.evaluate.statistics.paired import paired_exceeds_p
 
 
 def compare_all(
@@ -64,7 +63,4 @@ def _p_value(incumbent: Results, candidate: Results, policy: Policy) -> float:
     if not column.items:
         return 1.0
     gain = column.after - column.before if policy.rule.better == "higher" else column.before - column.after
-    found = mean_error(gain + policy.rule.margin, column.clusters)
-    if found.error == 0:
-        return 0.0 if found.mean > 0 else 1.0
-    return t_cdf(-found.mean / found.error, found.freedom) if found.freedom else 1.0
+    return paired_exceeds_p(gain, -policy.rule.margin, column.clusters)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from windlass.core.workspace import Workspace
-from windlass.loop.turning.page import KIND
+from windlass.loop.turning.report import KIND
 
 _LOOKED_AT = 500
 

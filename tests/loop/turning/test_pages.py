@@ -10,7 +10,9 @@ from pathlib import Path
 from windlass.core.workspace import Workspace
 from windlass.evaluate.statistics.intervals import Interval
 from windlass.loop.turning.ground import Gain
-from windlass.loop.turning.page import Page, Tried, store_page
+from windlass.loop.turning.page import Page, Tried
+from windlass.loop.turning.page_html import html
+from windlass.loop.turning.report import store_page
 from windlass.loop.turning.words import told
 
 
@@ -77,17 +79,17 @@ def test_bars_are_good_by_the_direction_that_is_good() -> None:
     faster = Gain("Milliseconds a call", 500, 5, between(-510, -480), False, "lower")
     dearer = Gain("US dollars a call", 0.001, 0.002, between(0.0005, 0.0015), False, "lower")
     open_ = Gain("Calls", 0.5, 0.51, between(-0.02, 0.04), True)
-    html = replace(PAGE, gains=(*PAGE.gains, faster, dearer, open_), chosen="student").html()
-    assert re.findall(r'class="gain (\w+)"', html) == ["good", "good", "bad", "open"]
-    assert 'header class="promoted"' in html and '<tr class="chosen"><td>student' in html
-    assert "<code>windlass rollback topic</code>" in html and "prefers-color-scheme:dark" in html
+    shown = html(replace(PAGE, gains=(*PAGE.gains, faster, dearer, open_), chosen="student"))
+    assert re.findall(r'class="gain (\w+)"', shown) == ["good", "good", "bad", "open"]
+    assert 'header class="promoted"' in shown and '<tr class="chosen"><td>student' in shown
+    assert "<code>windlass rollback topic</code>" in shown and "prefers-color-scheme:dark" in shown
 
 
 def test_the_page_is_stored_and_escaped(tmp_path: Path) -> None:
     with Workspace(tmp_path) as ws:
         report = store_page(ws, PAGE, [])
         assert store_page(ws, PAGE, []).digest == report.digest
-        html = (report.path / "report.html").read_text()
-        assert "a small &lt;model&gt;" in html and "<model>" not in html
+        kept = (report.path / "report.html").read_text()
+        assert "a small &lt;model&gt;" in kept and "<model>" not in kept
         assert json.loads((report.path / "report.json").read_text())["title"] == PAGE.title
         assert report.kind == "report" and report.card["done"].startswith("PROMOTED")

@@ -9,7 +9,7 @@ A file each, in the order in which it happens:
   `candidate` for assistants, `typed` with `students` for typed tasks;
 - who is worth a comparison: `race` (on the dev questions, losers leave early);
 - what is better: `comparison` (on questions that nothing has seen, under the error rate that all turns share);
-- what came of it: `page`, `page_html` and `words` (the report).
+- what came of it: `page`, `page_html` and `words`, kept by `report`.
 
 `one_recipe` is a turn with one candidate and no race, as the demo takes it, and `users` simulates who asks.
 """

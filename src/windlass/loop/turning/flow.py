@@ -34,8 +34,9 @@ from windlass.loop.ledger import Ledger
 from windlass.loop.releasing.releases import history, live, promote
 from windlass.loop.releasing.trial import NO_WORSE, PLANNED, State, Trial, begin, new_id, states
 from windlass.loop.turning.ground import Compared, Ground, Proposal, Tell
-from windlass.loop.turning.page import Page, Tried, store_page
+from windlass.loop.turning.page import Page, Tried
 from windlass.loop.turning.race import Positions, Score, Standing, race
+from windlass.loop.turning.report import store_page
 from windlass.loop.turning.spending import Clock, Limits
 
 

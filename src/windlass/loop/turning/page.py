@@ -10,15 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from windlass.core.artifacts import Artifact
-from windlass.core.files import write_json
-from windlass.core.workspace import Workspace
 from windlass.evaluate.statistics.intervals import Interval
 from windlass.loop.turning.ground import Gain
-from windlass.loop.turning.page_html import html
 from windlass.loop.turning.words import told
-
-KIND = "report"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,24 +135,8 @@ class Page:
             f"## The gate's own words\n\n{self.verdict}\n"
         )
 
-    def html(self) -> str:
-        """The same page, for a browser."""
-        return html(self)
-
     def to_json(self) -> dict[str, Any]:
         said = {name: getattr(self, name) for name in ("title", "done", "brought", "sure", "cost", "back", "caution")}
         gains = [{**asdict(one), "difference": one.difference.to_json()} for one in self.gains]
         tried = [{**asdict(one), "gain": None if one.gain is None else one.gain.to_json()} for one in self.tried]
         return {**asdict(self), "gains": gains, "tried": tried, **said}
-
-
-def store_page(ws: Workspace, page: Page, parents: Sequence[tuple[str, Artifact]]) -> Artifact:
-    """The page as an artifact: `report.md`, `report.html`, and `report.json` for programs."""
-    with ws.artifacts.build(KIND, f"{page.task}-report") as draft:
-        (draft.path / "report.md").write_text(page.markdown(), encoding="utf-8")
-        (draft.path / "report.html").write_text(page.html(), encoding="utf-8")
-        write_json(draft.path / "report.json", page.to_json())
-        for role, parent in parents:
-            draft.add_parent(role, parent)
-        draft.card = {"task": page.task, "promoted": page.promoted, "title": page.title, "done": page.done}
-    return draft.done

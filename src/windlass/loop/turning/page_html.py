@@ -7,13 +7,10 @@ outside is escaped.
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
 
 from windlass.loop.turning.ground import Gain
+from windlass.loop.turning.page import Page
 from windlass.loop.turning.words import figure, told
-
-if TYPE_CHECKING:
-    from windlass.loop.turning.page import Page
 
 
 def html(page: Page) -> str:

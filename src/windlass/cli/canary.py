@@ -84,8 +84,9 @@ def _start(ws: Workspace, args: argparse.Namespace) -> State:
     kind, reward = ("bandit", args.reward) if args.bandit else ("canary", "")
     share = 1 / (len(candidates) + 1) if args.bandit else args.share
     shares = {incumbent.digest: 1 - share * len(candidates)} | dict.fromkeys(candidates, share)
+    planned = PLANNED if args.planned is None else args.planned
     trial = Trial(
-        new_id(), args.task, incumbent.digest, tuple(candidates), policy, args.planned or PLANNED,
+        new_id(), args.task, incumbent.digest, tuple(candidates), policy, planned,
         kind, reward, args.floor, args.promote, time.time(),  # type: ignore[arg-type]
     )  # fmt: skip
     return begin(ws, trial, shares, args.reason)

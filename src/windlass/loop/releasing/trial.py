@@ -167,6 +167,7 @@ def must_run(ws: Workspace, task: str) -> State:
 
 NO_WORSE = Policy("failed", Rule("non-inferiority", 0.02, "lower"))
 """What a trial asks for where nobody says anything: failures may not grow by 2 % of the calls."""
+LEAST_FLOOR = 0.001
 PLANNED = 2000
 """Users of a trial where nobody says how many."""
 
@@ -180,6 +181,7 @@ def begin(ws: Workspace, trial: Trial, shares: Mapping[str, float], reason: str 
             f"Stop it first: windlass canary stop {trial.task}",
         )
     check_live(trial.policy)
+    _check_settings(trial)
     _check(trial, shares)
     if not all(shares.values()):
         raise InputError(
@@ -231,6 +233,24 @@ def end(ws: Workspace, state: State, outcome: Outcome, reason: str, at: float, w
 
 def new_id() -> str:
     return uuid.uuid4().hex[:12]
+
+
+def _check_settings(trial: Trial) -> None:
+    """What would else be found out at the first look, when users have come."""
+    if trial.planned < 2:
+        raise InputError(f"A trial planned for {trial.planned:,} users compares nobody.", "Plan for hundreds at least.")
+    if trial.kind != "bandit":
+        return
+    if not trial.floor >= LEAST_FLOOR or trial.floor * len(trial.arms) >= 1:
+        raise InputError(
+            f"{len(trial.arms)} arms cannot keep a share of {trial.floor:g} each.",
+            f"Give a floor from {LEAST_FLOOR:g} to below {1 / len(trial.arms):.3g}: what nobody gets is not compared.",
+        )
+    if trial.reward in ("latency_ms", "cost_usd"):
+        raise InputError(
+            f"A bandit's reward lies between 0 and 1, and more is better: {trial.reward} is no such metric.",
+            "Let it follow feedback, and guard this one by a policy.",
+        )
 
 
 def _check(trial: Trial, shares: Mapping[str, float]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from windlass.core.errors import InputError
-from windlass.evaluate.experiments.experiment import Experiment, compare
+from windlass.evaluate.experiments.experiment import Experiment, code_digests, compare
 from windlass.evaluate.experiments.reports import junit, markdown, rendered
 from windlass.evaluate.experiments.results import JUDGES, ItemResult, Results
 from windlass.evaluate.experiments.stored import from_json, to_json
@@ -179,6 +179,39 @@ def test_a_corrected_difference_is_wrongly_above_zero_as_seldom_as_it_says() -> 
         found = corrected("kind", list(zip(*rows)), trust, 0.9).difference
         wrong += found is not None and found.low > 0
     assert wrong / repeats <= 0.05 + 2.5 * (0.05 * 0.95 / repeats) ** 0.5
+
+
+def test_a_judge_that_errs_on_a_third_decides_nothing_and_its_errors_are_in_no_mean() -> None:
+    plain = [Results(name, None, "d", said(name, OLD).items) for name in ("old", "new")]
+    bare = [replace(one, items=tuple(replace(item, values={}) for item in one.items)) for one in plain]
+    sides = []
+    for results, values in zip(bare, (OLD, NEW)):
+        judgements = [
+            Judgement(item.id, error="no verdict")
+            if n % 10 < 3
+            else Judgement(item.id, {"good": value}, (), None, item.content)
+            for n, (item, value) in enumerate(zip(judged_items(results, JUDGE), values))
+        ]
+        sides.append(with_judgements(results, JUDGE, judgements, [KNOWN]))
+    found = compare(sides[0], sides[1], POLICY)
+    assert found.verdict.decision == "INCONCLUSIVE" and "90 of 300 items have no kind" in found.verdict.reason
+    judged = found.comparison("kind")
+    kept = [n for n in range(300) if n % 10 >= 3]
+    assert judged.judged is not None and judged.missing == 90
+    assert judged.judged.difference.estimate == pytest.approx(np.mean([NEW[n] - OLD[n] for n in kept]))
+
+
+def test_the_record_holds_the_code_of_all_that_decides() -> None:
+    for module in (
+        "deciding",
+        "gate",
+        "policy",
+        "slices",
+        "judges.correcting",
+        "statistics.paired",
+        "metrics.catalogue",
+    ):
+        assert f"{module.replace('.', '/')}.py" in code_digests()
 
 
 def test_results_of_an_earlier_form_are_refused() -> None:

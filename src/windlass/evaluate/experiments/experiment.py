@@ -121,7 +121,8 @@ def code_digests() -> dict[str, str]:
     """SHA-256 of every module whose change may change an interval or a verdict."""
     here = Path(__file__).parents[1]
     folders = ("experiments", "judges", "statistics")
-    paths = sorted([*(path for one in folders for path in here.glob(f"{one}/*.py")), here / "gate.py"])
+    files = ("deciding.py", "gate.py", "policy.py", "slices.py", "metrics/catalogue.py")
+    paths = sorted([*(path for one in folders for path in here.glob(f"{one}/*.py")), *(here / one for one in files)])
     return {p.relative_to(here).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
 
 

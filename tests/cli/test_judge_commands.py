@@ -94,6 +94,51 @@ def test_from_a_file_to_a_corrected_mean(said: Said) -> None:
     assert "all of the panel say the same" in other and "NEVER CALIBRATED" in other
 
 
+TASK = '''
+from windlass import task
+from windlass.testing import Scripted
+
+
+def play(request):
+    number = int(request.messages[-1].text.split()[-1])
+    better = "better" in request.messages[0].text
+    return str(number % 10 | 1 if better and number % 10 < 4 else number % 10)
+
+
+@task(model=Scripted(*[play] * 2000, cost_usd=0.001))
+def digit(text: str) -> str:
+    """Say the last digit."""
+'''
+
+
+def test_a_judge_is_a_metric_of_an_evaluation_and_of_a_comparison(said: Said) -> None:
+    Path("shop.py").write_text(TASK)
+    Path("better.md").write_text("Say a better digit.\n")
+    items = [{"inputs": {"text": f"number {n}"}, "expected": str(n % 10)} for n in range(60)]
+    Path("texts.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in items))
+    shown = said("eval", "shop.py:digit", "texts.jsonl", "--metric", "odd.md", "--metric", "equal")
+    assert "odd is what a judge says, never calibrated" in shown and "0.500" in shown
+    Path("plain.md").write_text("Say the last digit.\n")
+    asked = (
+        "compare",
+        "plain.md",
+        "better.md",
+        "--task",
+        "shop.py:digit",
+        "--items",
+        "texts.jsonl",
+        "--metric",
+        "odd.md",
+    )
+    found = said(*asked)
+    assert "GO: odd changes by +0.2000" in found and "NEVER CALIBRATED: odd." in found
+    labels = rows("labels.jsonl", 90, label=lambda n: "yes" if n % 2 or n % 10 == 4 else "no")
+    said("judge", "calibrate", "odd.md", labels)
+    found = said(*asked, "--effect", "0.1")
+    assert "GO: odd changes by +0.2400" in found and "the judge itself says +0.2000" in found
+    assert "cannot be read" in said("eval", "shop.py:digit", "texts.jsonl", "--metric", "none.md", status=2)
+
+
 def test_too_many_items_without_a_judgement(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     def some(request: ChatRequest) -> Any:
         return "nothing" if "<output>\n3\n" in request.messages[1].text else answer(request)

@@ -15,15 +15,23 @@ from windlass.core.errors import InputError
 if TYPE_CHECKING:
     from argparse import _ArgumentGroup as Group
 
+    from windlass.apply.tasks.surroundings import Surroundings
+    from windlass.core.artifacts import Artifact
     from windlass.core.workspace import Workspace
     from windlass.evaluate.experiments.planning import Plan
     from windlass.evaluate.experiments.results import Results
     from windlass.evaluate.policy import Policy
 
 
+_JUDGE = ".md"
+"""A metric of this ending is a judge's file."""
+
+
 def add_options(group: Group) -> None:
     """Those of `windlass eval`, which shares --repeats, --seed, --out and --again with benchmarks."""
-    group.add_argument("--metric", action="append", metavar="M", help="equal, exact, f1 or FILE.py:NAME; repeatable")
+    group.add_argument(
+        "--metric", action="append", metavar="M", help="equal, exact, f1, FILE.py:NAME or JUDGE.md; repeatable"
+    )
     group.add_argument("--model", metavar="PROVIDER:NAME", help="instead of the task's own")
     group.add_argument("--prompt", metavar="PROMPT", help="another: name@version, name:label, or a file")
     group.add_argument("--misses", type=int, default=5, metavar="N", help="show so many that went wrong; default: 5")
@@ -37,7 +45,9 @@ def add_options_of_variants(group: Group) -> None:
     group.add_argument("--model", metavar="PROVIDER:NAME", help="instead of the task's own")
     group.add_argument("--repeats", type=int, default=1, metavar="N", help="ask each item so often; default: 1")
     group.add_argument("--seed", type=int, metavar="S", help="repeat r is asked with the seed S + r")
-    group.add_argument("--metric", action="append", metavar="M", help="equal, exact, f1 or FILE.py:NAME; repeatable")
+    group.add_argument(
+        "--metric", action="append", metavar="M", help="equal, exact, f1, FILE.py:NAME or JUDGE.md; repeatable"
+    )
     _add_limits(group)
     group.add_argument("--again", action="store_true", help="ask anew what was evaluated before")
 
@@ -88,12 +98,14 @@ def evaluated(ws: Workspace, args: argparse.Namespace, *, prompt: str | None) ->
     limited = args.dollars is not None or args.tokens is not None
     budget = Budget(dollars=args.dollars, tokens=args.tokens, per="ever") if limited else None
     label = task.__name__ if prompt is None else prompt
+    wanted = args.metric or ["equal"]
+    judges = [one for one in wanted if one.endswith(_JUDGE)]
     with surrounded(around), Progress(label, len(items) * args.repeats, "answers") as progress:
         found = evaluate(
             ws,
             task,
             items,
-            args.metric or ["equal"],
+            [one for one in wanted if one not in judges] or ["equal"],
             asking=Asking(args.repeats, args.seed, args.at_once),
             budget=budget,
             around=around,
@@ -105,7 +117,17 @@ def evaluated(ws: Workspace, args: argparse.Namespace, *, prompt: str | None) ->
         )
     if found.calls:
         progress.say(f"{found.artifact.ref}: {found.calls:,} calls, ${found.usd:.4f}")
-    return found.results
+    return _judged(ws, found.artifact, judges, around, args.at_once) if judges else found.results
+
+
+def _judged(ws: Workspace, stored: Artifact, judges: list[str], around: Surroundings, at_once: int) -> Results:
+    """The results with what judges say of the answers. What they said before is not paid for again."""
+    from windlass.loop.evaluating.evaluation import read_results
+    from windlass.loop.judging.running import judge_stored, named
+
+    for file in judges:
+        _, stored = judge_stored(ws, named(ws, file), stored, around=around, at_once=at_once)
+    return read_results(stored)
 
 
 def _prompt(named: str) -> str | Path:
@@ -127,10 +149,20 @@ def policy(args: argparse.Namespace, incumbent: Results | None) -> Policy:
     from windlass.evaluate.policy import Policy
 
     known = ["equal"] if incumbent is None else list(dict.fromkeys([*incumbent.scorers, *incumbent.metrics]))
-    first = args.metric[0].rpartition(":")[2] if args.metric else known[0]
+    first = _named(args.metric[0]) if args.metric else known[0]
     if incumbent is not None and first not in known:
         raise InputError(f"{incumbent.variant} has no metric '{first}'.", f"It has: {', '.join(known)}.")
     return verdicts.policy_of(args, Policy(first, superiority(better=direction(first))))
+
+
+def _named(metric: str) -> str:
+    """What the values of a metric are called; of a judge of several criteria, those of the first."""
+    from windlass.evaluate.judges.file import read_judge
+
+    if not metric.endswith(_JUDGE):
+        return metric.rpartition(":")[2]
+    judge = read_judge(Path(metric))
+    return judge.score_name(judge.criteria[0].name)
 
 
 def assumed(effect: float, items: int, policy: Policy) -> Plan:

@@ -33,7 +33,7 @@ from windlass.loop.judging.running import (
     named,
     run_judge,
 )
-from windlass.loop.judging.storing import calibration_of, find_judge, read_judgements, store_judge
+from windlass.loop.judging.storing import calibration_of, find_judge, read_judgements, record_scores, store_judge
 from windlass.loop.reviewing import from_experiment
 
 GOOD = Criterion("good", "Is it good?", (Level("no", 0.0, "It is not."), Level("yes", 1.0)))
@@ -310,3 +310,12 @@ def test_stored_results_get_the_metric_of_a_judge(ws: Workspace) -> None:
     assert {role for role, _ in made.record.parents} == {"dataset", "results", "judge", "judgements"}
     with pytest.raises(InputError, match="not results"):
         judge_stored(ws, JUDGE, judged.stored)
+
+
+def test_one_word_on_outputs_of_two_traces_is_a_score_of_each(ws: Workspace) -> None:
+    model = Answering(odd)
+    found = ask(ws, JUDGE, items(2), around=around(ws, model), progress=False)
+    for trace in ("a" * 32, "b" * 32):
+        traced = [replace(item, trace=trace) for item in items(2)]
+        assert record_scores(ws, JUDGE, traced, found) == 2 and record_scores(ws, JUDGE, traced, found) == 0
+        assert len(ws.store.scores(subject=trace)) == 2

@@ -6,8 +6,9 @@ from windlass.core.tables import table
 from windlass.evaluate.experiments import naming
 from windlass.evaluate.experiments.regressions import as_text
 from windlass.evaluate.experiments.reports import digits
-from windlass.evaluate.experiments.results import ItemResult, Results
+from windlass.evaluate.experiments.results import JUDGES, ItemResult, Results
 from windlass.evaluate.experiments.single import Column, column
+from windlass.evaluate.judges.trust import trusts
 from windlass.evaluate.policy import ERROR_LIMIT
 from windlass.evaluate.statistics.intervals import Interval
 from windlass.evaluate.statistics.shares import score_interval
@@ -47,6 +48,8 @@ def summarised(results: Results, misses: int = 5) -> str:
             if one.missing > ERROR_LIMIT * one.asked:
                 said += f"\nThat is more than {ERROR_LIMIT:.0%}: a comparison by it would decide nothing."
             parts.append(said)
+    if JUDGES in results.made_with:
+        parts += [f"{naming.label(name)} is what a judge says, {one.worth}." for name, one in trusts([results]).items()]
     parts += _worst(results, next(iter(columns), None), misses)
     return "\n\n".join(parts)
 

@@ -120,7 +120,7 @@ def read_judgements(artifact: Artifact) -> Iterator[tuple[Item, Judgement]]:
 def record_scores(ws: Workspace, judge: Judge, items: Sequence[Item], judgements: Sequence[Judgement]) -> int:
     """A score for each criterion of each item, on the item's trace where it comes from one; returns how many are new.
 
-    The same judgement of the same item is one score, however often it is made.
+    The same judgement of the same item is one score, however often it is made; of two traces it is two.
     """
     new = 0
     for item, judgement in zip(items, judgements, strict=True):
@@ -128,7 +128,7 @@ def record_scores(ws: Workspace, judge: Judge, items: Sequence[Item], judgements
         for criterion in judge.criteria:
             name = judge.score_name(criterion.name)
             value = None if judgement.error is not None else judgement.values[criterion.name]
-            said = [judge.digest, name, item.id, item.inputs, value, judgement.error]
+            said = [judge.digest, name, subject, item.id, item.inputs, value, judgement.error]
             score = ScoreRecord(
                 id=sha256_json(said)[:32],
                 subject=subject,

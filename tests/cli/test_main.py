@@ -19,6 +19,7 @@ from windlass.core.extras import ALL, EXTRAS
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 0
     text = capsys.readouterr().out
+    assert text.index("windlass ingest FOLDER") < text.index("begin:") and "positional" not in text
     for name, line in cli.COMMANDS.items():
         assert name in text
         assert line in text

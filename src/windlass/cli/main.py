@@ -80,6 +80,12 @@ GROUPS: dict[str, dict[str, str]] = {
 }
 """Commands by what they are for, in the order of `--help`, each with its line."""
 
+_DESCRIPTION = """\
+Build, adapt, serve and apply generative AI on your own machine, in one loop that only moves up.
+
+New here?   windlass ingest FOLDER, then windlass ask "…": your documents answer, with citations.
+            windlass demo shows the whole loop, in a few minutes."""
+
 COMMANDS = {name: line for group in GROUPS.values() for name, line in group.items()}
 
 
@@ -178,12 +184,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="windlass",
         usage="windlass COMMAND [OPTIONS]",
-        description="Build, adapt, serve and apply generative AI on your own machine, in one loop that only moves up.",
+        description=_DESCRIPTION,
         epilog=f"{listing}\n\n`windlass COMMAND --help` explains a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"windlass {__version__}")
-    parser.add_argument("command", nargs="?", metavar="COMMAND", help="one of those below")
+    parser.add_argument("command", nargs="?", metavar="COMMAND", help=argparse.SUPPRESS)
     return parser
 
 

@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import cast
@@ -17,7 +18,10 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 from studio_seed import HOSTILE, Seeded, Site, seed
 
+from windlass.apply.assistant import Assistant, AssistantSettings
+from windlass.apply.rag.answers.abstention import AbstentionRule
 from windlass.core import sqlite
+from windlass.core.documents import Document, write_documents
 from windlass.core.errors import ProviderError
 from windlass.core.protocols import ChatModel
 from windlass.core.records import SpanRecord
@@ -25,7 +29,7 @@ from windlass.core.trace import Recorder
 from windlass.core.values import ChatDelta, ChatRequest, ChatResponse, Message
 from windlass.core.workspace import Workspace
 from windlass.loop.ingesting import Wishes, opened_for_ingest
-from windlass.loop.living import LivingSettings, write_settings
+from windlass.loop.living import LivingSettings, open_living, write_settings
 from windlass.studio.app import routes
 
 PAGES: dict[str, Callable[[Seeded], str]] = {
@@ -412,6 +416,35 @@ def test_a_browser_that_is_lost_gets_a_page_and_a_program_the_servers_answer(sit
     for path, accept in (("/nowhere", "*/*"), ("/v1/nowhere", "text/html")):
         answer = site.client.get(path, headers={"Accept": accept})
         assert answer.status_code == 404 and "There is no page" not in answer.text
+
+
+def test_what_a_living_index_quoted_is_shown_in_its_text(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    text = "# Pump\n\nThe red pump moves nine litres of water in a minute.\n"
+    (tmp_path / "docs" / "red pump.md").write_text(text)
+    with Workspace(tmp_path) as ws:
+        with ws.artifacts.build("corpus", "other") as draft:  # a newer corpus that has nothing to do with it
+            write_documents(draft.path / "documents.jsonl", [Document("x", "x.md", "X", "Nothing.", "markdown")])
+        with opened_for_ingest(ws, "manual", Wishes([tmp_path / "docs"], embedder="hashing")) as into:
+            into.ingest()
+        index = open_living(ws, "manual")
+        model = Assistant(index, AssistantSettings(abstention=AbstentionRule(threshold=0.0)), ws.recorder)
+        client = TestClient(Starlette(routes=routes(ws, {"assistant": model})), base_url="http://127.0.0.1")
+        answer = post(client, "/ask", question="How much water does the red pump move?")
+        ws.recorder.flush()
+        trace = ws.store.traces(limit=1)[0].root.trace_id
+        for shown in (answer.text, client.get(f"/traces/{trace}").text, client.get(f"/lineage/{trace}").text):
+            (link,) = set(re.findall(r'href="(/indexes/manual/document[^"]*)"', shown))
+        source = client.get(unescape(link))
+        marked = "".join(re.findall(r"<mark[^>]*>(.*?)</mark>", source.text, re.DOTALL))
+        assert source.status_code == 200 and "nine litres of water" in marked and "manual, living" in source.text
+        for gone in ("/indexes/manual/document?id=gone", "/indexes/nothing/document?id=gone"):
+            assert client.get(gone).status_code == 404
+        (tmp_path / "docs" / "red pump.md").write_text("# Pump\n\nGone.\n")
+        with opened_for_ingest(ws, "manual", Wishes([tmp_path / "docs"])) as into:
+            into.ingest()
+        index.close()
+        assert client.get(unescape(link)).status_code == 400  # shorter than what was quoted
 
 
 def test_the_overview_counts_living_indexes(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from windlass.studio import (
     comparison,
     experiments,
     feedback,
+    indexes,
     lineage,
     overview,
     prompt_editing,
@@ -69,6 +70,7 @@ def routes(ws: Workspace, models: Mapping[str, ChatModel]) -> list[BaseRoute]:
         "/artifacts/{ref}/files/{file:path}": artifacts.download,
         "/artifacts/{ref}/documents": artifacts.documents,
         "/artifacts/{ref}/document": artifacts.document,
+        "/indexes/{name}/document": indexes.document,
         "/releases": releases.show,
         "/lineage/{id}": lineage.show,
     }

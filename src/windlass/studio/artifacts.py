@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from starlette.responses import FileResponse, Response
@@ -87,19 +88,25 @@ def document(visit: Visit) -> Response:
     """A document's text with a span of it highlighted, cut to a window around the span when it is long."""
     artifact = _artifact(visit)
     found = visit.studio.corpora.document(artifact, visit.query("id"))
+    page = f"/artifacts/{artifact.digest}"
+    return reader(visit, found, "artifacts", [(artifact.ref, page), ("Documents", f"{page}/documents")])
+
+
+def reader(visit: Visit, found: Document, here: str, crumbs: Sequence[tuple[str, str]]) -> Response:
+    """The page of a text, with the span that the address names."""
     start, end = visit.whole("start", 0), visit.whole("end", 0)
     if not start <= end <= len(found.text):
         raise InputError(
             f"Characters {start} to {end} do not lie in '{found.title}', which has {len(found.text):,}.",
-            "The quotation may be of another version of the corpus.",
+            "The quotation may be of another version of the text.",
         )
     middle = visit.whole("at", (start + end) // 2)
     low = 0 if len(found.text) <= SHOWN else max(0, min(middle - SHOWN // 2, len(found.text) - SHOWN))
     high = min(len(found.text), low + SHOWN)
     return visit.page(
         "document.html",
-        "artifacts",
-        artifact=artifact,
+        here,
+        crumbs=crumbs,
         document=found,
         start=start,
         end=end,

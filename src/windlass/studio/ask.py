@@ -19,6 +19,7 @@ from windlass.apply.rag.answers.showing import sources
 from windlass.core.errors import InputError
 from windlass.core.protocols import ChatModel
 from windlass.core.values import ChatRequest, ChatResponse, Citation, Message
+from windlass.studio import indexes
 from windlass.studio.web import Studio, Visit
 from windlass.studio.writing import take_place, written
 
@@ -133,6 +134,10 @@ def only_quotes(response: ChatResponse) -> bool:
 
 def document_address(studio: Studio, digest: str | None, citation: Citation) -> str | None:
     """The page of the cited document, opened at the quotation; `digest` names what answered."""
+    if digest is None or studio.ws.store.artifact(digest) is None:  # a version of a living index is no artifact
+        found = indexes.address(studio.ws, digest or "", citation)
+        if found is not None:
+            return found
     corpus = studio.corpora.behind(digest)
     if corpus is None:
         return None

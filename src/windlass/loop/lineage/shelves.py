@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from windlass.apply.rag.indexes.embedded.peeking import peek
 from windlass.core.documents import Document
@@ -60,27 +60,36 @@ def shelf_of(builder: GraphBuilder, index: str | None, cited: Sequence[str]) -> 
 
 
 def _living(builder: GraphBuilder, index: str, cited: Sequence[str]) -> Shelf:
+    held = held_by(builder.ws, index, cited)
+    if held is None:
+        return Shelf()
+    label = f"{held.name}, living" if held.version == index else f"{held.name}, living, which has changed since"
+    return Shelf(builder.add(f"living:{held.name}", "index", label), held.documents, living=True)
+
+
+class Held(NamedTuple):
+    """What a living index holds of the documents that are cited."""
+
+    name: str
+    version: str
+    documents: Mapping[str, Document]
+
+
+def held_by(ws: Workspace, version: str, cited: Sequence[str]) -> Held | None:
     """The living index whose version that is, or else the one that holds the most of what is cited."""
-    held = _held(builder.ws, cited)
-    if not held:
-        return Shelf()
-    name, version, documents = max(held, key=lambda one: (one[1] == index, len(one[2])))
-    if version != index and not documents:
-        return Shelf()
-    label = f"{name}, living" if version == index else f"{name}, living, which has changed since"
-    return Shelf(builder.add(f"living:{name}", "index", label), documents, living=True)
+    best = max(_held(ws, cited), key=lambda one: (one.version == version, len(one.documents)), default=None)
+    return best if best is not None and (best.version == version or best.documents) else None
 
 
-def _held(ws: Workspace, cited: Sequence[str]) -> list[tuple[str, str, dict[str, Document]]]:
-    """Of each living index of this workspace its name, its version, and those of the documents that it holds. Those in
-    databases are not asked: that takes their servers."""
+def _held(ws: Workspace, cited: Sequence[str]) -> list[Held]:
+    """By each living index of this workspace. Those in databases are not asked: that takes their servers."""
     found = []
     for name in living(ws):
         settings = settings_of(ws, name)
         place = None if settings is None else place_of(ws, name, settings)
         seen = _peeked(place, cited) if isinstance(place, Path) else None
         if seen is not None:
-            found.append((name, *seen))
+            found.append(Held(name, *seen))
     return found
 
 

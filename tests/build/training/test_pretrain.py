@@ -154,13 +154,13 @@ def start(home: Path, settings: dict) -> subprocess.Popen:
 def wait_for_step(process: subprocess.Popen, home: Path, name: str, step: int) -> None:
     """Until the run called `name` has a checkpoint at or behind `step`."""
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, f"ended before it could be stopped: {process.communicate()}"
-        with Workspace(home) as ws:
+    with Workspace(home) as ws:
+        while time.monotonic() < deadline:
+            assert process.poll() is None, f"ended before it could be stopped: {process.communicate()}"
             runs = [r for r in ws.store.runs("pretrain") if r.name == name]
-        if runs and max(checkpoint.steps(home / ".windlass/runs" / runs[0].id), default=-1) >= step:
-            return
-        time.sleep(0.01)
+            if runs and max(checkpoint.steps(home / ".windlass/runs" / runs[0].id), default=-1) >= step:
+                return
+            time.sleep(0.02)
     raise AssertionError("no checkpoint in 120 s")
 
 

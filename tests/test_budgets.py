@@ -135,17 +135,6 @@ FORBIDDEN_CALLS = {
     "yaml.load",
     "tempfile.mktemp",
 }
-
-
-def dotted(node: ast.expr) -> str:
-    """`a.b.c` as it is written; what is not such a name is "". `ast.unparse` of every call takes seconds."""
-    names = []
-    while isinstance(node, ast.Attribute):
-        names.append(node.attr)
-        node = node.value
-    return ".".join((node.id, *reversed(names))) if isinstance(node, ast.Name) else ""
-
-
 IN_THE_SANDBOX = SRC / "core/sandbox/inside.py"
 """A script that nothing imports: it is started as a process, and locks itself in before it runs what a model wrote."""
 
@@ -168,7 +157,7 @@ def test_the_source_uses_no_unsafe_format_and_no_shell() -> None:
             found += [f"{where} imports {name}" for name in names if name.partition(".")[0] in FORBIDDEN_MODULES]
             found += [f"{where} imports {name}" for name in names if name.endswith("sandbox.inside")]
             if isinstance(node, ast.Call):
-                called = dotted(node.func)
+                called = ast.unparse(node.func)
                 if called in FORBIDDEN_CALLS and path != IN_THE_SANDBOX:
                     found.append(f"{where} calls {called}")
                 for keyword in node.keywords:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -21,6 +20,7 @@ class Loopback:
     def __init__(self) -> None:
         self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         self.answers: list[tuple[int, dict[str, str], bytes]] = []
+        self.closing = threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -29,7 +29,7 @@ class Loopback:
                 outer.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
                 status, headers, content = outer.answers.pop(0) if len(outer.answers) > 1 else outer.answers[0]
                 if status == 0:  # a server that never answers
-                    time.sleep(1.0)
+                    outer.closing.wait(30)
                     return
                 self.send_response(status)
                 for name, value in {"content-type": "application/json", **headers}.items():
@@ -48,6 +48,7 @@ class Loopback:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.closing.set()
         self.server.shutdown()
         self.server.server_close()
 

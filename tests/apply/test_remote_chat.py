@@ -37,7 +37,7 @@ def server() -> Iterator[Loopback]:
 @pytest.fixture
 def endpoint(server: Loopback, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     monkeypatch.setenv("WINDLASS_TEST_KEY", KEY)
-    made = Endpoint(server.url, ApiKey("WINDLASS_TEST_KEY"), timeouts=Timeouts(read=0.5))
+    made = Endpoint(server.url, ApiKey("WINDLASS_TEST_KEY"))
     yield made
     made.close()
 
@@ -263,10 +263,12 @@ def test_a_stream_that_breaks_off_is_an_error(server: Loopback, endpoint: Endpoi
         list(RemoteChat(endpoint, ChatCompletions("m")).stream(ask()))
 
 
-def test_a_server_that_never_answers(server: Loopback, endpoint: Endpoint) -> None:
+def test_a_server_that_never_answers(server: Loopback) -> None:
     server.answer((0, {}, b""))
+    endpoint = Endpoint(server.url, timeouts=Timeouts(read=0.5))
     with pytest.raises(ProviderError, match="did not answer in time"):
         RemoteChat(endpoint, ChatCompletions("m")).complete(ask())
+    endpoint.close()
     assert len(server.requests) == 1, "it may have been working on the first one"
 
 

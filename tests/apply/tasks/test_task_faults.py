@@ -101,7 +101,8 @@ def test_what_a_provider_does_wrong_is_one_error_and_on_the_trace(ws: Workspace,
     answer, error, told = BAD[bad]
     with Loopback() as provider:
         provider.answer(answer)
-        model = RemoteChat(Endpoint(provider.url, timeouts=Timeouts(read=0.2)), ChatCompletions("m"))
+        patience = Timeouts(read=0.2 if bad == "silence" else 30)
+        model = RemoteChat(Endpoint(provider.url, timeouts=patience), ChatCompletions("m"))
         with pytest.raises(error) as caught:
             seats.using(model=model)("here")
         model.close()

@@ -14,12 +14,13 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from windlass.build.transformer.attention import STRIPE
 from windlass.build.transformer.config import Experts, RopeScaling, TransformerConfig
 from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.hf import load_model
 from windlass.build.transformer.init import initialise
 from windlass.core.errors import InputError
-from windlass.serve.engine.scoring.scorer import Scorer, rolling_windows
+from windlass.serve.engine.scoring.scorer import Scorer, even_parts, rolling_windows
 from windlass.serve.engine.scoring.trie import Trie
 
 CONTEXT = 24
@@ -77,6 +78,30 @@ def test_any_sharing_and_any_chunk(name: str, calls: list, chunk: int) -> None:
     scorer = Scorer(MODELS[name], chunk=chunk)
     for pairs in calls:  # what one call leaves behind must not show in the next
         assert_same(scorer.loglikelihood(pairs), [alone(MODELS[name], *pair) for pair in pairs])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_many_branches_in_one_pass(name: str) -> None:
+    """More than a stripe of queries, each stripe of which looks at its own keys only."""
+    draw = random.Random(name)
+
+    def some() -> list[int]:
+        return [draw.randrange(4) for _ in range(draw.randint(2, CONTEXT // 2))]
+
+    contexts = [some() for _ in range(20)]
+    pairs = [(context, some()) for context in contexts for _ in range(3)]
+    scorer = Scorer(MODELS[name])
+    assert len(Trie.of([[*context, *continuation] for context, continuation in pairs])) > 3 * STRIPE
+    for part in (pairs[:50], pairs[40:]):
+        assert_same(scorer.loglikelihood(part), [alone(MODELS[name], *pair) for pair in part])
+
+
+@given(st.lists(st.integers(0, 5), max_size=40), st.integers(1, 9))
+def test_passes_are_as_few_and_as_even_as_they_can_be(nodes: list[int], most: int) -> None:
+    parts = even_parts(np.array(nodes, dtype=np.int64), most)
+    assert [node for part in parts for node in part] == nodes
+    assert len(parts) == math.ceil(len(nodes) / most)
+    assert not parts or max(map(len, parts)) <= min(most, min(map(len, parts)) + 1)
 
 
 @given(st.lists(st.lists(st.integers(0, 2), max_size=6), max_size=8))

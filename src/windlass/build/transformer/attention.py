@@ -25,7 +25,7 @@ _SHORT = 512
 """Up to this many tokens the explicit formula, compiled, is faster on a CPU than the fused kernel."""
 _TINY = 64
 """Up to this many tokens PyTorch's kernel in float32 is faster on the way back than anything in bfloat16."""
-_STRIPE = 128
+STRIPE = 128
 """So many queries at a time, where none looks ahead: more and smaller stripes save little and cost time to compile."""
 
 
@@ -57,6 +57,9 @@ class Sight(NamedTuple):
     """The same as `stretches`, of short texts that are learned from."""
     real: int | None = None
     """Positions of the row before its padding; None: there is none."""
+    glimpses: tuple[tuple[Tensor, Tensor], ...] = ()
+    """For each `STRIPE` queries in turn the keys that any of them sees (int64), and the mask over these; instead of
+    `mask`, where most of it would say no."""
 
 
 def visible(
@@ -147,6 +150,14 @@ class Attention(nn.Module):
             return self._look_by_stretch(q_BHTD, k_BKSD, v_BKSD, sight)
         if sight.cache is not None:
             k_BKSD, v_BKSD = sight.cache.extend(self.layer, k_BKSD, v_BKSD, sight.first, sight.at)
+        if sight.glimpses:
+            return torch.cat(
+                [
+                    self._attend(q, k_BKSD[:, :, keys], v_BKSD[:, :, keys], Sight(mask=mask))
+                    for q, (keys, mask) in zip(q_BHTD.split(STRIPE, dim=2), sight.glimpses, strict=True)
+                ],
+                dim=2,
+            )
         return self._attend(q_BHTD, k_BKSD, v_BKSD, sight)
 
     def _look_by_stretch(self, q_1HTD: Tensor, k_1KTD: Tensor, v_1KTD: Tensor, sight: Sight) -> Tensor:
@@ -195,7 +206,7 @@ def _explicit(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, sight: Sight, scal
     products; where no position looks ahead, stripes of queries leave out the keys ahead of them, and what one stripe
     needs stays in the cache. Both passes together take less than half of the fused kernel's time (docs/lab.md)."""
     length = q_BHTD.shape[2]
-    stripe = min(length, _STRIPE) if sight.causal or sight.ordered else length
+    stripe = min(length, STRIPE) if sight.causal or sight.ordered else length
     parts = []
     for start in range(0, length, stripe):
         stop = min(start + stripe, length)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from windlass.build.transformer.attention import KeysValues, Sight, as_mask, visible
+from windlass.build.transformer.attention import STRIPE, KeysValues, Sight, as_mask, visible
 from windlass.build.transformer.block import Block
 from windlass.build.transformer.branches import Branches
 from windlass.build.transformer.cache import KVCache
@@ -216,12 +216,17 @@ class Stack(nn.Module):
         may = branches.seen_TS
         if local and config.window is not None:
             may = may & (branches.distances > -config.window)
+        rotation = self._rotation(local, branches.new_places, branches.reach) if config.position == "rope" else None
         if config.position in ("alibi", "relative"):
             mask = self._bias(branches.distances).masked_fill(~may, float("-inf"))
-        else:
-            mask = as_mask(may)
-        rotation = self._rotation(local, branches.new_places, branches.reach) if config.position == "rope" else None
-        return Sight(False, mask, rotation, cache)
+            return Sight(False, mask, rotation, cache)
+        if len(may) <= STRIPE:
+            return Sight(False, as_mask(may), rotation, cache)
+        # Neighbours are of few branches, and see little of the others: a fifth of all keys, among choices of questions.
+        stripes = [(rows, rows.any(0).nonzero()[:, 0]) for rows in may.split(STRIPE)]
+        return Sight(
+            rotation=rotation, cache=cache, glimpses=tuple((keys, as_mask(rows[:, keys])) for rows, keys in stripes)
+        )
 
     def _sight_by_stretch(self, local: bool, lengths: Sequence[int], device: torch.device) -> Sight:
         """Of a row of whole documents: one sight for all neighbours of equal length, or nearly equal."""

@@ -22,7 +22,7 @@ from windlass.evaluate.harness.items import Exam, Item
 from windlass.evaluate.harness.journal import Journal
 from windlass.evaluate.harness.requests import Reply, Request, Write, ask
 
-BATCH, WRITTEN = 256, 32
+BATCH, WRITTEN = 512, 32
 """Requests of one call, and those for texts, which take longer: so many may be lost by a kill."""
 
 

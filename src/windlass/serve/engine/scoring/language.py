@@ -15,6 +15,7 @@ from typing import Any
 from windlass.core.errors import InputError, TooLong, Unsupported, WindlassError
 from windlass.core.protocols import Likelihood, Prompt
 from windlass.core.values import ChatRequest, Message
+from windlass.serve.engine.arithmetic.linears import pack
 from windlass.serve.engine.engine import Engine
 from windlass.serve.engine.local import LocalModel
 from windlass.serve.engine.scoring.scorer import Scorer
@@ -23,6 +24,8 @@ from windlass.serve.engine.wishes import PROMPT_TOKENS
 Tokens = list[int]
 _AT_ONCE = 32
 """Requests for text that wait in the engine together."""
+_CHUNK = 1024
+"""Tokens of one pass: nobody else waits for it."""
 
 
 class EngineLanguageModel:
@@ -37,7 +40,10 @@ class EngineLanguageModel:
         if not isinstance(model.engine, Engine):
             raise Unsupported(f"'{model.name}' is an encoder-decoder, whose texts are not scored.", "Give a decoder.")
         self._model, self._engine = model, model.engine
-        self._scorer = Scorer(model.engine.decoder, turn=model.engine.turn)
+        decoder = model.engine.decoder
+        if model.policy == "fp32":
+            model.engine.turn(lambda: pack(decoder))
+        self._scorer = Scorer(decoder, chunk=_CHUNK, turn=model.engine.turn)
         self._tokenizer = model.prompt.tokenizer
         self._bos, self._truncate = bos, truncate
         self._opening = model.token_facts()["bos_token"]

@@ -16,6 +16,7 @@ Windows and the flag "is it what greedy decoding would write" are those of lm-ev
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from windlass.serve.engine.scoring.trie import Ints, Trie
 Floats = NDArray[np.float32]
 
 CHUNK = 512
-"""Tokens of one pass: enough to keep the matrix products busy, few enough that siblings waste little of attention."""
+"""Tokens of one pass, at most: enough to keep the matrix products busy, few enough that others wait little for it."""
 _LOGITS = 2**24
 """So many numbers of logits at a time (64 MiB)."""
 
@@ -146,8 +147,7 @@ class Scorer:
     def _run(self, call: _Call, reach: int, stretched: bool) -> None:
         self._make_room(len(call.held), len(call.held) + reach + self._chunk)
         self._turn(lambda: self._look_again(call))
-        for start in range(0, len(call.unread), self._chunk):
-            nodes = call.unread[start : start + self._chunk]
+        for nodes in even_parts(call.unread, self._chunk):
             self._turn(lambda nodes=nodes: self._read(call, nodes, reach))  # type: ignore[misc]
         if len(slots := call.last_path()):
             self._keep(slots)
@@ -301,6 +301,12 @@ class _Call:
             self._known[nodes],
             stretched,
         )
+
+
+def even_parts(nodes: Ints, most: int) -> list[Ints]:
+    """As few parts of at most so many nodes as there can be, all of about one length: a short last one would waste a
+    pass over the weights."""
+    return np.array_split(nodes, math.ceil(len(nodes) / most)) if len(nodes) else []
 
 
 def rolling_windows(text: Sequence[int], start: int, length: int) -> Iterator[tuple[Sequence[int], Sequence[int]]]:

@@ -49,7 +49,8 @@ from windlass.core.readers import PythonDocs
 from windlass.core.tables import table
 from windlass.core.workspace import Workspace
 from windlass.serve.encoders.embedder import MiniLM
-from windlass.serve.engine.arithmetic.linears import BF16, POLICIES, Product, Served, prepare
+from windlass.serve.engine.arithmetic.linears import BF16, POLICIES, prepare
+from windlass.serve.engine.arithmetic.places import Product, Served
 from windlass.serve.engine.arithmetic.quantised import Quantised
 
 Make = Callable[[Tensor, Tensor | None], Product]

@@ -14,7 +14,7 @@ from windlass.build.transformer.decoder import Decoder
 from windlass.build.transformer.init import initialise
 from windlass.core.errors import InputError
 from windlass.serve.engine.arithmetic import linears
-from windlass.serve.engine.arithmetic.linears import AUTOMATIC, POLICIES, Served, pack, prepare
+from windlass.serve.engine.arithmetic.linears import AUTOMATIC, POLICIES, prepare
 
 LLAMA = TransformerConfig(
     vocab_size=101, hidden=48, layers=2, heads=4, kv_heads=2, head_dim=12, ffn=80, context=64, qkv_bias=True
@@ -159,32 +159,3 @@ def test_a_reason_keeps_the_decoder_as_it_is() -> None:
     assert (report.policy, report.reasons) == ("fp32", ("somebody said so",))
     assert str(report).endswith("; somebody said so") and torch.equal(model(asked), expected)
     assert prepare(model, "bf16", keep="somebody said so").reasons != ("somebody said so",), "bf16 was asked for"
-
-
-@pytest.mark.skipif(linears._no_packing() is not None, reason=str(linears._no_packing()))
-@pytest.mark.parametrize("shape", SHAPES)
-def test_packed_weights_give_the_same_numbers(shape: str) -> None:
-    model, packed = decoder(SHAPES[shape]), decoder(SHAPES[shape])
-    pack(packed)
-    assert isinstance(packed.blocks[0].attention.output, Served)
-    for rows, length in ((1, 1), (1, 7), (2, 20), (3, 45)):  # one row, few, and numbers that are filled up
-        ids = tokens(SHAPES[shape], rows, length)
-        with torch.inference_mode():
-            assert torch.allclose(packed(ids), model(ids), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.skipif(linears._no_packing() is not None, reason=str(linears._no_packing()))
-def test_what_packing_would_change_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = linears.Packed.__call__
-
-    def wrong(self: linears.Packed, x: Tensor) -> Tensor:
-        out = right(self, x)
-        return out * 1.001 if out.shape[-1] == LLAMA.hidden else out
-
-    monkeypatch.setattr(linears.Packed, "__call__", wrong)
-    model, packed = decoder(), decoder()
-    pack(packed)
-    attention = packed.blocks[0].attention
-    assert isinstance(attention.query, Served) and not isinstance(attention.output, Served)
-    with torch.inference_mode():
-        assert torch.allclose(packed(tokens(LLAMA)), model(tokens(LLAMA)), rtol=1e-4, atol=1e-4)

@@ -154,7 +154,7 @@ class Attention(nn.Module):
             return torch.cat(
                 [
                     self._attend(q, k_BKSD[:, :, keys], v_BKSD[:, :, keys], Sight(mask=mask))
-                    for q, (keys, mask) in zip(q_BHTD.split(STRIPE, dim=2), sight.glimpses, strict=True)
+                    for q, (keys, mask) in zip(torch.split(q_BHTD, STRIPE, dim=2), sight.glimpses, strict=True)
                 ],
                 dim=2,
             )

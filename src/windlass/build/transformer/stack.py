@@ -223,7 +223,7 @@ class Stack(nn.Module):
         if len(may) <= STRIPE:
             return Sight(False, as_mask(may), rotation, cache)
         # Neighbours are of few branches, and see little of the others: a fifth of all keys, among choices of questions.
-        stripes = [(rows, rows.any(0).nonzero()[:, 0]) for rows in may.split(STRIPE)]
+        stripes = [(rows, rows.any(0).nonzero()[:, 0]) for rows in torch.split(may, STRIPE)]
         return Sight(
             rotation=rotation, cache=cache, glimpses=tuple((keys, as_mask(rows[:, keys])) for rows, keys in stripes)
         )

@@ -20,7 +20,7 @@ from windlass.build.transformer.ragged import Parts
 from windlass.serve.engine.arithmetic import native
 from windlass.serve.engine.arithmetic.attention import sight_of, table
 from windlass.serve.engine.arithmetic.fused import FusedNorm, silu_gate
-from windlass.serve.engine.arithmetic.linears import Served
+from windlass.serve.engine.arithmetic.places import Served
 from windlass.serve.engine.arithmetic.quantised import Quantised
 
 _POINTER, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float

@@ -7,9 +7,13 @@ for once its products are fast. Both are what the decoder's own modules compute,
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
+from windlass.build.transformer.mlp import ACTIVATIONS, MLP
 from windlass.build.transformer.norm import RMSNorm
 from windlass.serve.engine.arithmetic import native
 
@@ -45,6 +49,21 @@ def silu_gate(gate: Tensor, up: Tensor) -> Tensor:
     count, stride = rows
     native.library().windlass_silu_mul(gate.data_ptr(), up.data_ptr(), count, gate.shape[-1], stride, out.data_ptr())
     return out
+
+
+def fuse(model: nn.Module) -> list[Callable[[], None]]:
+    """Puts norms and gates of one pass in the places of the modules' own; returns what undoes each. Raises
+    `native.Unavailable` where there are no kernels."""
+    undo: list[Callable[[], None]] = []
+    for owner in list(model.modules()):
+        for name, module in list(owner.named_children()):
+            if isinstance(module, RMSNorm):
+                setattr(owner, name, FusedNorm(module))
+                undo.append(partial(setattr, owner, name, module))
+        if isinstance(owner, MLP) and owner.activation is ACTIVATIONS["silu"]:
+            undo.append(partial(setattr, owner, "gating", owner.gating))
+            owner.gating = silu_gate
+    return undo
 
 
 def largest(x_NV: Tensor) -> tuple[Tensor, Tensor]:

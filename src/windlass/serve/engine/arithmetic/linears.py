@@ -18,53 +18,23 @@ machine cannot do, gives way to the next more exact one, and the `Report` says w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from windlass.build.transformer.attention import Attention
 from windlass.build.transformer.decoder import Decoder
-from windlass.build.transformer.gradients import rounded
 from windlass.build.transformer.linear import Linear
-from windlass.build.transformer.mlp import ACTIVATIONS, MLP
-from windlass.build.transformer.norm import RMSNorm
 from windlass.core.errors import InputError
 from windlass.core.memory import keep_freed_memory
 from windlass.serve.engine.arithmetic import native
-from windlass.serve.engine.arithmetic.fused import FusedNorm, silu_gate
+from windlass.serve.engine.arithmetic.fused import fuse
+from windlass.serve.engine.arithmetic.packed import no_packing
+from windlass.serve.engine.arithmetic.places import Product, error_of, places
 from windlass.serve.engine.arithmetic.quantised import Quantised, lay_together
-
-
-class Product(Protocol):
-    """x (..., inputs) -> x W^T + b (..., outputs) in the dtype of x, of weights that it holds in its own way."""
-
-    bytes: int
-    """What one pass reads of the weights."""
-
-    def __call__(self, x: Tensor) -> Tensor: ...
-
-
-class Served(Linear):
-    """A `Linear` whose outputs are `rows` of a product, which others of the same input may share."""
-
-    def __init__(self, product: Product, rows: slice) -> None:
-        nn.Module.__init__(self)  # no parameters: the product holds the weights
-        self.product, self.rows = product, rows
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.product(x)[..., self.rows]
-
-    def together(self, x: Tensor, *others: Linear) -> tuple[Tensor, ...]:
-        parts = [other.rows for other in others if isinstance(other, Served) and other.product is self.product]
-        if len(parts) < len(others):
-            return self(x), *(other(x) for other in others)
-        out = self.product(x)
-        return tuple(out[..., rows] for rows in (self.rows, *parts))
 
 
 class BF16:
@@ -84,28 +54,6 @@ _TYPICAL_BATCH = 8
 """Rows that oneDNN chooses the order of packed weights for; any other number is computed from it too."""
 
 
-class Packed:
-    """float32 as it is (oneDNN), weights in the order its kernel reads them: on processors that MKL does not know well
-    twice as fast as its product, elsewhere about the same."""
-
-    def __init__(self, weight_NK: Tensor, bias_N: Tensor | None) -> None:
-        self.bytes = 4 * weight_NK.numel()
-        self._bias = bias_N
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight_NK.contiguous(), _MANY)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        rows = x.shape[:-1].numel()
-        filling = rounded(rows) - rows if rows > _TYPICAL_BATCH else 0
-        flat = F.pad(x.reshape(rows, -1), (0, 0, 0, filling))
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(flat, self._weight, self._bias, "none", [], "")
-        return out[:rows].view(*x.shape[:-1], -1)
-
-
-_MANY = 512
-_EXACT = 1e-5
-"""Of one product: root mean square of what another order of sums says differently, relative to the product's own."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Choice:
     """A policy, and what it has to prove."""
@@ -119,16 +67,8 @@ class _Choice:
     """Nats per token by which the model's distribution may differ from that of float32 (Kullback-Leibler)."""
 
 
-def _no_packing() -> str | None:
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return "this PyTorch has no oneDNN"
-    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return "this PyTorch's oneDNN packs no weights"
-    return None
-
-
 def _no_bf16() -> str | None:
-    if reason := _no_packing():
+    if reason := no_packing():
         return reason
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return "this processor has no bfloat16 arithmetic"
@@ -171,22 +111,6 @@ class Report:
             moved = f"{max(self.divergence, 0):.1g} nats a token from float32, {choice.divergence:g} may be"
             text += f", {why} ({moved})"
         return "; ".join([f"{text}: {self.products} products, {self.bytes / 1e6:,.0f} MB a pass", *self.reasons])
-
-
-def pack(decoder: Decoder) -> None:
-    """Puts the weights of a decoder, in place, into the order in which float32 is multiplied fastest here, and leaves
-    alone what would give other numbers: for reading many tokens at once. Where this cannot be done it does nothing."""
-    weight = decoder.embedding
-    if weight.dtype != torch.float32 or weight.device.type != "cpu" or _no_packing() is not None:
-        return
-    with torch.inference_mode():
-        for place in _places(decoder):
-            weight_NK, bias_N = place.joined()
-            product = Packed(weight_NK, bias_N)
-            if _error(product, weight_NK, bias_N) <= _EXACT:
-                place.replace(product)
-        if native.unavailable() is None:
-            list(_fuse(decoder))  # for good: what would undo it is not needed
 
 
 def likely(policy: str) -> str:
@@ -248,19 +172,19 @@ def _attempt(decoder: Decoder, name: str, choice: _Choice, expected: Tensor) -> 
     undo: list[Callable[[], None]] = []
     products: list[Product] = []
     tried: set[tuple[int, ...]] = set()
-    for place in _places(decoder):
+    for place in places(decoder):
         weight_NK, bias_N = place.joined()
         product = choice.make(weight_NK, bias_N)
         if tuple(weight_NK.shape) not in tried:  # every shape once: kernels fail by shape, if they fail
             tried.add(tuple(weight_NK.shape))
-            error = _error(product, weight_NK, bias_N)
+            error = error_of(product, weight_NK, bias_N)
             if not error <= choice.error:
                 _all(undo)
                 return f"its product of {tuple(weight_NK.shape)} is wrong by {error:.2g} of its size"
         undo.append(place.replace(product))
         products.append(product)
     if native.unavailable() is None:
-        undo += list(_fuse(decoder))
+        undo += fuse(decoder)
     divergence = _divergence(expected, _trial(decoder))
     if not divergence <= choice.divergence:
         _all(undo)
@@ -273,69 +197,6 @@ def _attempt(decoder: Decoder, name: str, choice: _Choice, expected: Tensor) -> 
 def _all(actions: list[Callable[[], None]]) -> None:
     for action in actions:
         action()
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Maps of the same input, attributes `names` of `owner`, to become one product."""
-
-    owner: nn.Module
-    names: tuple[str, ...]
-
-    def joined(self) -> tuple[Tensor, Tensor | None]:
-        maps: list[Any] = [getattr(self.owner, name) for name in self.names]
-        if maps == [None]:  # a head that is the embedding
-            embedding: Tensor = self.owner.embedding  # type: ignore[assignment]
-            return embedding, None
-        biases = [m.bias for m in maps if m.bias is not None]
-        return torch.cat([m.weight for m in maps]), torch.cat(biases) if biases else None
-
-    def replace(self, product: Product) -> Callable[[], None]:
-        """Puts served maps in the places; returns what undoes it."""
-        before: dict[str, Any] = {name: getattr(self.owner, name) for name in self.names}
-        start = 0
-        for name, linear in before.items():
-            stop = start + (0 if linear is None else linear.weight.shape[0])
-            setattr(self.owner, name, Served(product, slice(start, None if linear is None else stop)))
-            start = stop
-
-        def undo() -> None:
-            for name, linear in before.items():
-                setattr(self.owner, name, linear)
-
-        return undo
-
-
-def _places(decoder: Decoder) -> Iterator[_Place]:
-    for module in list(decoder.modules()):
-        if isinstance(module, Attention):
-            yield _Place(module, ("query", "key", "value"))
-            yield _Place(module, ("output",))
-        elif isinstance(module, MLP):
-            yield _Place(module, ("up",) if module.gate is None else ("gate", "up"))
-            yield _Place(module, ("down",))
-    yield _Place(decoder, ("head",))
-
-
-def _fuse(decoder: Decoder) -> Iterator[Callable[[], None]]:
-    """Puts norms and gates of one pass in the places of the modules' own; yields what undoes each."""
-    for owner in list(decoder.modules()):
-        for name, module in list(owner.named_children()):
-            if isinstance(module, RMSNorm):
-                setattr(owner, name, FusedNorm(module))
-                yield partial(setattr, owner, name, module)
-        if isinstance(owner, MLP) and owner.activation is ACTIVATIONS["silu"]:
-            yield partial(setattr, owner, "gating", owner.gating)
-            owner.gating = silu_gate
-
-
-def _error(product: Product, weight_NK: Tensor, bias_N: Tensor | None) -> float:
-    """Root mean square of a product's deviation from float32, relative to the product's own, on normal inputs."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(3, weight_NK.shape[1], generator=generator)  # not a power of two: kernels have tails
-    expected = F.linear(x, weight_NK, bias_N)
-    difference = (product(x) - expected).square().mean().sqrt()
-    return float(difference / expected.square().mean().sqrt().clamp_min(1e-30))
 
 
 _TRIAL = 32

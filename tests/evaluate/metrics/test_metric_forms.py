@@ -15,9 +15,11 @@ from sklearn import metrics as sk
 
 from windlass.cli.main import main
 from windlass.core.errors import InputError
+from windlass.evaluate.metrics.calibration import calibration_error, calibration_parts
 from windlass.evaluate.metrics.catalogue import metric
 from windlass.evaluate.metrics.forms import apply, read_rows
 from windlass.evaluate.metrics.trec import read_trec
+from windlass.evaluate.statistics.distances import distance_interval
 
 RNG = np.random.default_rng(0)
 N = 60
@@ -34,11 +36,7 @@ def written(path: Path, found: Sequence[Any], right: Sequence[Any]) -> Path:
 
 def score(path: Path, name: str, positive: str | None = None) -> float:
     rows = read_rows(path)
-    applied = apply(metric(name), rows, positive)
-    if applied.values is not None:
-        return float(applied.values.mean())
-    assert applied.score is not None
-    return applied.score(np.arange(len(rows.found)))
+    return apply(metric(name), rows, positive).measured(None, len(rows.found), 0.95, 0).estimate
 
 
 def test_labels(tmp_path: Path) -> None:
@@ -60,7 +58,9 @@ def test_probabilities(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", [dict(zip(labels, row)) for row in TABLE.tolist()], RIGHT)
     assert score(path, "log-loss") == pytest.approx(sk.log_loss(RIGHT, TABLE, labels=labels))
     assert score(path, "accuracy") == pytest.approx(sk.accuracy_score(RIGHT, np.array(labels)[TABLE.argmax(axis=1)]))
-    assert 0 < score(path, "ece") < 1 and 0 < score(path, "brier") < 2
+    correct = [labels[row.argmax()] == one for row, one in zip(TABLE, RIGHT)]
+    assert score(path, "ece") == pytest.approx(calibration_error(TABLE.max(axis=1), correct))
+    assert 0 < score(path, "brier") < 2
     two = written(tmp_path / "b.jsonl", [{"no": 1 - p, "yes": p} for p in SURE], ["yes" if t else "no" for t in TRUE])
     assert score(two, "auroc", "yes") == pytest.approx(sk.roc_auc_score(TRUE, SURE))
     assert score(two, "auroc", "no") == pytest.approx(sk.roc_auc_score(~TRUE, 1 - SURE))
@@ -181,3 +181,19 @@ def test_a_function_of_ones_own_may_fail_and_is_told_apart(
     assert main(["metrics", str(path), "mine.py:far"]) == 2
     assert main(["metrics", str(written(tmp_path / "c.jsonl", [13] * 3, [1, 2, 3])), "mine.py:near"]) == 2
     assert "has no value on any line; the first: raised ValueError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("by_how_much", [0.0, 0.1])
+def test_the_interval_of_a_calibration_error_holds_the_truth(by_how_much: float) -> None:
+    """Of perfectly calibrated answers too, where a bootstrap of the error itself lies above the truth."""
+    rng, held, repeats = np.random.default_rng(1), 0, 80
+    for _ in range(repeats):
+        truth = 0.25 + 0.5 * rng.random(300)
+        sure, right = truth + by_how_much, rng.random(300) < truth
+        found = distance_interval(calibration_parts(sure, right), seed=0, resamples=400)
+        assert found.low <= found.estimate <= found.high
+        held += found.low <= by_how_much <= found.high
+    assert held / repeats >= 0.95 - 3 * (0.95 * 0.05 / repeats) ** 0.5
+    worse = calibration_parts(sure - 0.2, right)
+    gap = distance_interval(worse, less=calibration_parts(sure, right), seed=0)
+    assert gap.low < abs(0.2 - by_how_much) - by_how_much < gap.high

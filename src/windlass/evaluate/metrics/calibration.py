@@ -77,6 +77,16 @@ def calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: int = 15,
     return float(np.average(np.abs(found.accuracy - found.confidence), weights=found.items))
 
 
+def calibration_parts(confidence: ArrayLike, correct: ArrayLike, bins: int = 15) -> Scores:
+    """What each answer adds to its bin, of equal width: shape (items, bins). The calibration error is the sum over bins
+    of the distance of their means from 0: see `statistics.distances` for its interval. Raises as `reliability`."""
+    sure, right = _sure(confidence, correct)
+    place = np.searchsorted(np.arange(1, bins) / bins, sure, side="left")
+    parts = np.zeros((sure.size, bins))
+    parts[np.arange(sure.size), place] = right - sure
+    return parts
+
+
 def average_precision(positive: ArrayLike, scores: ArrayLike) -> float:
     """The area under the precision-recall curve in steps, as scikit-learn has it; equal scores are one step. Raises
     `InputError` where nothing is positive. The AUROC is in `selective`."""

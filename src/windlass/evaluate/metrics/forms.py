@@ -23,13 +23,16 @@ from windlass.evaluate.metrics import calibration, classification, correlation, 
 from windlass.evaluate.metrics.catalogue import Metric
 from windlass.evaluate.metrics.pairs import clusters_of, read_objects
 from windlass.evaluate.metrics.selective import auroc
-from windlass.evaluate.statistics.bootstrap import bootstrap
+from windlass.evaluate.statistics.bootstrap import bootstrap, bootstrap_sums
+from windlass.evaluate.statistics.distances import distance_interval
 from windlass.evaluate.statistics.intervals import Interval
 from windlass.evaluate.statistics.paired import paired_difference
 from windlass.evaluate.statistics.shares import score_interval
 
 Scores = NDArray[np.float64]
 Places = NDArray[np.intp]
+_CELLS = 20_000_000
+"""Of a table of confusions, a row each; with more, resamples are counted one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +70,43 @@ def read_rows(path: Path) -> Rows:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A metric of rows: a value each, whose mean it is; or a score of any of them, by their places."""
+    """A metric of rows, as one of these."""
 
     values: Scores | None = None
+    """One each, whose mean it is."""
+    pooled: tuple[Scores, Callable[[Scores], Scores]] | None = None
+    """What each row adds, and the score of sums."""
+    distances: Scores | None = None
+    """What each row adds to parts, whose means' distances from 0 it is the sum of."""
     score: Callable[[Places], float] | None = None
+    """Of any rows, by their places."""
 
     def measured(self, clusters: Sequence[str] | None, n: int, level: float, seed: int) -> Interval:
         if self.values is not None:
             return score_interval(self.values, clusters, level)
-        assert self.score is not None, "it is one of the two"
+        if self.pooled is not None:
+            return bootstrap_sums(*self.pooled, clusters, seed=seed, level=level)
+        if self.distances is not None:
+            return distance_interval(self.distances, clusters, seed=seed, level=level)
+        assert self.score is not None, "it is one of them"
         return bootstrap(self.score, n, clusters, seed=seed, level=level)
 
     def less(self, other: Applied, clusters: Sequence[str] | None, n: int, level: float, seed: int) -> Interval:
-        """This less the other one's, on the same items."""
+        """This less the other one's, which is of the same metric, on the same items."""
         if self.values is not None and other.values is not None:
             return paired_difference(other.values, self.values, clusters, level).difference
-        ours, theirs = self.score, other.score
-        assert ours is not None and theirs is not None, "both are of one metric"
-        return bootstrap(lambda at: ours(at) - theirs(at), n, clusters, seed=seed, level=level)
+        if self.pooled is not None and other.pooled is not None:
+            (ours, score), (theirs, scored) = self.pooled, other.pooled
+            size = ours.shape[1]
+            both = np.hstack([ours, theirs])
+            return bootstrap_sums(
+                both, lambda sums: score(sums[..., :size]) - scored(sums[..., size:]), clusters, seed=seed, level=level
+            )
+        if self.distances is not None:
+            return distance_interval(self.distances, clusters, less=other.distances, seed=seed, level=level)
+        first, second = self.score, other.score
+        assert first is not None and second is not None, "both are of one metric"
+        return bootstrap(lambda at: first(at) - second(at), n, clusters, seed=seed, level=level)
 
 
 def apply(metric: Metric, rows: Rows, positive: str | None = None) -> Applied:
@@ -116,7 +138,7 @@ def apply(metric: Metric, rows: Rows, positive: str | None = None) -> Applied:
         table, classes = _probabilities(rows)
         known = isinstance(rows.found[0], Mapping)
         sure, right_ = (table.max(axis=1), table.argmax(axis=1) == classes) if known else (table[:, 1], classes == 1)
-        return Applied(score=lambda at: calibration.calibration_error(sure[at], right_[at]))
+        return Applied(distances=calibration.calibration_parts(sure, right_))
     if name in ("auroc", "auprc"):
         scores, truth = _ranked(rows, positive)
         ranks = auroc if name == "auroc" else calibration.average_precision
@@ -161,7 +183,11 @@ def _label(value: Any, name: str, where: str) -> str:
 
 def _of_labels(rows: Rows, score: Callable[[NDArray[np.float64]], Any]) -> Applied:
     right, said, classes = _labels(rows)
-    return Applied(score=lambda at: float(score(classification.confusion(right[at], said[at], classes))))
+    if len(rows.found) * classes**2 > _CELLS:
+        return Applied(score=lambda at: float(score(classification.confusion(right[at], said[at], classes))))
+    counts = np.zeros((len(rows.found), classes**2))
+    counts[np.arange(len(rows.found)), right * classes + said] = 1.0
+    return Applied(pooled=(counts, lambda sums: score(sums.reshape(*sums.shape[:-1], classes, classes))))
 
 
 _OF_LABELS: Mapping[str, Callable[[NDArray[np.float64]], Any]] = {

@@ -60,12 +60,12 @@ def bootstrap(
     order = np.argsort(codes, kind="stable").astype(np.intp)
     members = np.split(order, np.cumsum(np.bincount(codes, minlength=groups))[:-1])
     rng = np.random.default_rng(seed)
-    replicates = np.array(
-        [
-            statistic(np.concatenate([members[g] for g in rng.integers(0, groups, size=groups)]))
-            for _ in range(resamples)
-        ]
-    )
+
+    def drawn() -> NDArray[np.intp]:
+        some = rng.integers(0, groups, size=groups)
+        return order[some] if groups == n else np.concatenate([members[g] for g in some])
+
+    replicates = np.array([statistic(drawn()) for _ in range(resamples)])
     without = np.array([statistic(order[codes[order] != g]) for g in range(groups)])
     kept = replicates[np.isfinite(replicates)]
     if kept.size < 0.99 * resamples or not np.isfinite(without).all():

@@ -438,6 +438,7 @@ def test_what_a_living_index_quoted_is_shown_in_its_text(tmp_path: Path) -> None
         source = client.get(unescape(link))
         marked = "".join(re.findall(r"<mark[^>]*>(.*?)</mark>", source.text, re.DOTALL))
         assert source.status_code == 200 and "nine litres of water" in marked and "manual, living" in source.text
+        assert '<div class="reader">' in source.text, "the class by which lines stay lines"
         for gone in ("/indexes/manual/document?id=gone", "/indexes/nothing/document?id=gone"):
             assert client.get(gone).status_code == 404
         (tmp_path / "docs" / "red pump.md").write_text("# Pump\n\nGone.\n")

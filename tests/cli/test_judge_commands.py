@@ -136,7 +136,8 @@ def test_a_judge_is_a_metric_of_an_evaluation_and_of_a_comparison(said: Said) ->
     said("judge", "calibrate", "odd.md", labels)
     found = said(*asked, "--effect", "0.1")
     assert "GO: odd changes by +0.2400" in found and "the judge itself says +0.2000" in found
-    assert "cannot be read" in said("eval", "shop.py:digit", "texts.jsonl", "--metric", "none.md", status=2)
+    wrong = said("eval", "shop.py:digit", "texts.jsonl", "--again", "--metric", "none.md", status=2)
+    assert "cannot be read" in wrong and "calls" not in wrong, "before anything is paid"
 
 
 def test_too_many_items_without_a_judgement(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:

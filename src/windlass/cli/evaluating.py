@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from windlass.core.workspace import Workspace
     from windlass.evaluate.experiments.planning import Plan
     from windlass.evaluate.experiments.results import Results
+    from windlass.evaluate.judges.judge import Judge
     from windlass.evaluate.policy import Policy
 
 
@@ -99,13 +100,13 @@ def evaluated(ws: Workspace, args: argparse.Namespace, *, prompt: str | None) ->
     budget = Budget(dollars=args.dollars, tokens=args.tokens, per="ever") if limited else None
     label = task.__name__ if prompt is None else prompt
     wanted = args.metric or ["equal"]
-    judges = [one for one in wanted if one.endswith(_JUDGE)]
+    judges = _judges(ws, [one for one in wanted if one.endswith(_JUDGE)], around)
     with surrounded(around), Progress(label, len(items) * args.repeats, "answers") as progress:
         found = evaluate(
             ws,
             task,
             items,
-            [one for one in wanted if one not in judges] or ["equal"],
+            [one for one in wanted if not one.endswith(_JUDGE)] or ["equal"],
             asking=Asking(args.repeats, args.seed, args.at_once),
             budget=budget,
             around=around,
@@ -120,13 +121,27 @@ def evaluated(ws: Workspace, args: argparse.Namespace, *, prompt: str | None) ->
     return _judged(ws, found.artifact, judges, around, args.at_once) if judges else found.results
 
 
-def _judged(ws: Workspace, stored: Artifact, judges: list[str], around: Surroundings, at_once: int) -> Results:
+def _judges(ws: Workspace, files: list[str], around: Surroundings) -> list[Judge]:
+    """What is wrong with one, or with what its models need, is told before anything is paid."""
+    from windlass.loop.judging.asking import CLASSIFIER
+    from windlass.loop.judging.running import named
+    from windlass.loop.tasks import LOCAL
+
+    found = [named(ws, file) for file in files]
+    for judge in found:
+        for model in judge.models:
+            if not model.startswith((CLASSIFIER, LOCAL)):
+                around.model(model)
+    return found
+
+
+def _judged(ws: Workspace, stored: Artifact, judges: list[Judge], around: Surroundings, at_once: int) -> Results:
     """The results with what judges say of the answers. What they said before is not paid for again."""
     from windlass.loop.evaluating.evaluation import read_results
-    from windlass.loop.judging.running import judge_stored, named
+    from windlass.loop.judging.running import judge_stored
 
-    for file in judges:
-        _, stored = judge_stored(ws, named(ws, file), stored, around=around, at_once=at_once)
+    for judge in judges:
+        _, stored = judge_stored(ws, judge, stored, around=around, at_once=at_once)
     return read_results(stored)
 
 

@@ -82,7 +82,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--look", type=listening.positive, default=30, metavar="N",
-        help="seconds between two looks at a trial of what is served (`windlass canary`; default: 30)",
+        help="seconds between two looks at the trials that run (`windlass canary`; default: 30)",
     )  # fmt: skip
     add_option(parser)
 
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
             print("Loading models …", flush=True)
             app, lineup = _compose(workspace, args, host, key, keys)
             if workspace is not None:
-                stack.enter_context(contextlib.closing(_watcher(workspace, lineup, args.look)))
+                stack.enter_context(contextlib.closing(_watcher(workspace, args.look)))
             greeting = _greeting(server.url(listener, tls), lineup, key is not None or keyed, workspace is not None)
             cut_off = server.run(
                 app, listener, tls=tls, drain=args.drain, linger=args.linger,
@@ -174,13 +174,11 @@ def _compose(
     return app, lineup
 
 
-def _watcher(workspace: Workspace, lineup: Lineup, every: float) -> Watcher:
-    """Looks at trials of what is served."""
-    from windlass.loop.releasing.routing import Routed
+def _watcher(workspace: Workspace, every: float) -> Watcher:
+    """Looks at the trials of the workspace."""
     from windlass.loop.releasing.watching import Watcher
 
-    tasks = [name for name, model in lineup.models.items() if isinstance(model, Routed)]
-    return Watcher(workspace, tasks, every=every, tell=lambda line: print(line, flush=True))
+    return Watcher(workspace, every=every, tell=lambda line: print(line, flush=True))
 
 
 def _greeting(url: str, lineup: Lineup, keyed: bool, studio: bool) -> str:

@@ -70,7 +70,7 @@ def test_a_watcher_looks_by_itself_and_says_what_came_of_it(ws: Workspace) -> No
         said.append(line)
         heard.set()
 
-    watcher = watching.Watcher(ws, ["another task", TASK], every=0.02, tell=tell)
+    watcher = watching.Watcher(ws, every=0.02, tell=tell)
     try:
         assert heard.wait(30)
     finally:
@@ -327,7 +327,7 @@ def test_a_watcher_outlives_whatever_goes_wrong_in_a_look(ws: Workspace, monkeyp
             ended.set()
 
     monkeypatch.setattr(watching, "watch", fails_twice)
-    watcher = watching.Watcher(ws, [TASK], every=0.02, tell=tell)
+    watcher = watching.Watcher(ws, every=0.02, tell=tell)
     try:
         assert ended.wait(30)
     finally:
@@ -341,7 +341,7 @@ def test_a_watcher_says_that_a_candidate_may_go_live(ws: Workspace) -> None:
     serve(ws, users(0, 900), lambda arm, c: (False, 10, float(c.random() < (0.8 if arm == good else 0.4))), chance)
     heard = threading.Event()
     said: list[str] = []
-    watcher = watching.Watcher(ws, [TASK], every=0.02, tell=lambda line: (said.append(line), heard.set()))
+    watcher = watching.Watcher(ws, every=0.02, tell=lambda line: (said.append(line), heard.set()))
     try:
         assert heard.wait(30)
     finally:

@@ -23,7 +23,7 @@ from windlass.evaluate.statistics.sequences import tally_sequence
 from windlass.loop.releasing.bandit import thompson_shares
 from windlass.loop.releasing.counting import seen
 from windlass.loop.releasing.measuring import BOUNDS, Seen
-from windlass.loop.releasing.releases import live, promote
+from windlass.loop.releasing.releases import history, live, promote
 from windlass.loop.releasing.trial import (
     Looked,
     State,
@@ -210,13 +210,14 @@ def _name(ws: Workspace, digest: str) -> str:
 
 
 class Watcher:
-    """Looks at the running trials of some tasks every so often, from a thread of its own, until it is closed.
+    """Looks at the trials that run in a workspace every so often, from a thread of its own, until it is closed: those
+    of tasks that are served elsewhere as well, by an application in Python for instance.
 
     Whatever goes wrong in one look is told, once, and the next look comes all the same: a guard that nobody looks at
     any more protects nobody."""
 
-    def __init__(self, ws: Workspace, tasks: list[str], *, every: float = 30.0, tell: Callable[[str], object]) -> None:
-        self._ws, self._tasks, self._every, self._tell = ws, tasks, every, tell
+    def __init__(self, ws: Workspace, *, every: float = 30.0, tell: Callable[[str], object]) -> None:
+        self._ws, self._every, self._tell = ws, every, tell
         self._told: dict[str, str] = {}
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="windlass-trials", daemon=True)
@@ -228,17 +229,25 @@ class Watcher:
 
     def _run(self) -> None:
         while not self._closed.wait(self._every):
-            for task in self._tasks:
-                try:
-                    before = running(self._ws, task)
-                    if before is not None:
-                        self._say(task, news(self._ws, before, watch(self._ws, task)))
-                except WorkspaceBusy:
-                    continue  # another process looked at the same time
-                except WindlassError as error:
-                    self._say(task, f"trial of '{task}' cannot be looked at: {error.message}")
-                except Exception as error:  # noqa: BLE001 - or the thread would end, and with it all guards
-                    self._say(task, f"trial of '{task}' cannot be looked at: {type(error).__name__}: {error}")
+            try:
+                tasks = sorted({row.task for row in history(self._ws)})
+            except WindlassError as error:
+                self._say("", f"trials cannot be looked at: {error.message}")
+                continue
+            for task in tasks:
+                self._look(task)
+
+    def _look(self, task: str) -> None:
+        try:
+            before = running(self._ws, task)
+            if before is not None:
+                self._say(task, news(self._ws, before, watch(self._ws, task)))
+        except WorkspaceBusy:
+            pass  # another process looked at the same time
+        except WindlassError as error:
+            self._say(task, f"trial of '{task}' cannot be looked at: {error.message}")
+        except Exception as error:  # noqa: BLE001 - or the thread would end, and with it all guards
+            self._say(task, f"trial of '{task}' cannot be looked at: {type(error).__name__}: {error}")
 
     def _say(self, task: str, line: str) -> None:
         if line and self._told.get(task) != line:

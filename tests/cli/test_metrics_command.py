@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -19,7 +20,7 @@ RIGHT = [["the cat sat down"], ["a dog ran home", "dogs ran"], ["it rained all d
 def written(path: Path, found: list[str], **more: list[str]) -> Path:
     rows = [
         {"found": one, "right": right, **{key: more[key][i] for key in more}}
-        for i, (one, right) in enumerate(zip(found, RIGHT))
+        for i, (one, right) in enumerate(zip(found, itertools.cycle(RIGHT)))
     ]
     path.write_text("\n\n".join(map(json.dumps, rows)), encoding="utf-8")
     return path
@@ -47,8 +48,8 @@ def test_files_are_measured_and_compared(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_the_direction_decides_what_is_better(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    right = [some[0] for some in RIGHT]
-    best, none = str(written(tmp_path / "a.jsonl", right)), str(written(tmp_path / "b.jsonl", ["x"] * 4))
+    right = 5 * [some[0] for some in RIGHT]  # four items alone tell nothing apart
+    best, none = str(written(tmp_path / "a.jsonl", right)), str(written(tmp_path / "b.jsonl", ["x"] * 20))
     for one, other, told in ((best, none, "better"), (none, best, "worse"), (best, best, "not told apart")):
         assert main(["metrics", one, "f1", "wer", "--against", other]) == 0
         assert [line.endswith(told) for line in capsys.readouterr().out.splitlines()[-2:]] == [True, True]

@@ -86,7 +86,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "code that fails": (("run", "fails.py", "--input", "x"), "fails.py, line 2, cannot be run: ZeroDivisionError"),
     "code that is none": (("run", "none_at_all.py", "--input", "x"), "SyntaxError"),
     "items that are not there": (("eval", "shop.py:tone", "none.jsonl"), "none.jsonl cannot be read"),
-    "items of another form": (("eval", "shop.py:tone", "items.jsonl"), "Example 2 of the items of 'tone'"),
+    "items of another form": (("eval", "shop.py:tone", "items.jsonl"), "Example 2 of items.jsonl"),
 }
 
 

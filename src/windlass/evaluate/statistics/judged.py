@@ -14,14 +14,14 @@ All are of independent items, or of clusters where these are given.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from windlass.core.errors import InputError
-from windlass.evaluate.statistics.checks import Clusters, finite, level_checked
+from windlass.evaluate.statistics.checks import Clusters, cluster_codes, finite, level_checked
 from windlass.evaluate.statistics.distributions import normal_quantile, t_quantile
 from windlass.evaluate.statistics.intervals import Interval, mean_error, wilson_interval
 from windlass.evaluate.statistics.paired import differences, paired_difference
@@ -169,7 +169,9 @@ def prediction_powered(
     weight: how far the judge is trusted, from 0 (labels alone) to 1; by default as makes the interval shortest (PPI++,
         equation 8). Whatever it is, the interval is right; a wrong one is only wider.
 
-    The spread of the two sets adds up, with Welch's degrees of freedom, as labels are few.
+    The spread of the two sets adds up, with Welch's degrees of freedom, as labels are few. A weight that was fitted on
+    them follows them: then their spread is what the result varies by when each is left out in turn and the weight
+    fitted anew (the jackknife), where that is more.
     """
     f_other = finite(judged, "judgements of items without labels")
     y, f = finite(human, "labels of people"), finite(judge, "judgements of labelled items")
@@ -179,6 +181,9 @@ def prediction_powered(
         raise InputError("One label tells nothing of how the judge errs.", "Label some 50 items or more.")
     trust = _best_weight(y, f, f_other) if weight is None else weight
     left = mean_error(y - trust * f, labelled_clusters)
+    if weight is None:
+        error = max(left.error, _error_with_weight(y, f, f_other, labelled_clusters))
+        left = replace(left, error=error, freedom=max(1.0, left.freedom - 1.0))
     moved = mean_error(trust * f_other, clusters)
     variance = left.error**2 + moved.error**2
     point = left.mean + moved.mean
@@ -200,6 +205,27 @@ def _best_weight(y: NDArray[np.float64], f: NDArray[np.float64], other: NDArray[
         return 0.0
     together = float(np.cov(y, f)[0, 1])
     return min(1.0, max(0.0, together / (spread * (1.0 + y.size / other.size))))
+
+
+def _error_with_weight(
+    y: NDArray[np.float64], f: NDArray[np.float64], other: NDArray[np.float64], clusters: Clusters | None
+) -> float:
+    """Standard error of the labelled part by leaving out each cluster of labels in turn (Quenouille; Tukey 1958)."""
+    codes, groups = cluster_codes(clusters, y.size)
+    if groups < 3:
+        return 0.0
+
+    def without(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return x.sum() - np.bincount(codes, weights=x, minlength=groups)
+
+    n, y_sum, f_sum = without(np.ones(y.size)), without(y), without(f)
+    all_n, all_sum = n + other.size, f_sum + other.sum()
+    spread = (without(f * f) + float(other @ other) - all_sum**2 / all_n) / (all_n - 1.0)
+    together = (without(y * f) - y_sum * f_sum / n) / np.maximum(n - 1.0, 1.0)
+    best = together / np.where(spread > 0, spread * (1.0 + n / other.size), np.inf)
+    trust = np.clip(best, 0.0, 1.0)
+    found = y_sum / n + trust * (other.mean() - f_sum / n)
+    return math.sqrt((groups - 1) / groups * float(np.sum((found - found.mean()) ** 2)))
 
 
 def _zero_one(values: ArrayLike, what: str) -> NDArray[np.float64]:

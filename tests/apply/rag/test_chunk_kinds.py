@@ -9,9 +9,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from chunk_world import Words, documents
-from hypothesis import given, settings
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from windlass.apply.rag.chunking import RECIPES, ChunkSettings, chunk
+from windlass.apply.rag.chunking.fixed import token_windows
 from windlass.apply.rag.chunking.semantic import likeness
 from windlass.apply.rag.embedding.hashing import HashingEmbedder
 from windlass.core.documents import Document, Section
@@ -192,3 +194,20 @@ def test_what_needs_an_embedder_says_so() -> None:
         list(chunk(document, (), ChunkSettings("semantic")))
     with pytest.raises(InputError, match="'hashing-256' gives vectors of whole texts only"):
         list(chunk(document, (), RECIPES["tokens"], HashingEmbedder()))
+
+
+@given(
+    st.lists(st.sampled_from([1, 3, 40, 250]), min_size=1, max_size=30),
+    st.integers(2, 8),
+    st.integers(0, 7),
+    st.booleans(),
+)
+@example([5, 1, 250, 1, 1, 1, 250, 1], 4, 2, True)
+def test_windows_of_tokens_follow_each_other(lengths: list[int], size: int, overlap: int, cut: bool) -> None:
+    """Also where a token is longer than a passage may be, and the next window begins within what was cut."""
+    starts = np.cumsum([0, *lengths])[:-1]
+    high, limit = sum(lengths), 100 if cut else None
+    spans = list(token_windows(starts, 0, high, size, min(overlap, size - 1), limit))
+    assert spans[0][0] == 0 and spans[-1][1] == high
+    assert all(one[0] < other[0] <= one[1] < other[1] for one, other in pairwise(spans))
+    assert not cut or all(end - start <= 100 for start, end in spans)

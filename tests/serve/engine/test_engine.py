@@ -129,7 +129,7 @@ def test_a_deadline_ends_running_and_waiting_requests(model):
 def test_priority_goes_before_arrival(model):
     engine = Engine(model, max_batch=1, token_budget=16)
     order: list[int] = []
-    asked = [(1, 60), (1, 5), (0, 5), (2, 5), (0, 5)]
+    asked = [(1, 60), (1, 5), (0, 5), (2, 60), (0, 5)]  # the last has so much to do that its reader is surely last
     first = engine.submit(ask([1], 60, priority=1))
     stream = iter(first)
     next(stream)

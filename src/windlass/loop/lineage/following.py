@@ -73,7 +73,6 @@ def _answer(builder: GraphBuilder, spans: Sequence[SpanRecord]) -> str:
     for role in ("variant", "index", "adapter", "model"):
         if role in used:
             digest = builder.artifact(used[role])
-            reached = any(digest == target for _, target, _ in builder.graph(trace).edges)
-            if not reached:
+            if not builder.leads(trace, digest):
                 builder.edge(trace, digest, role)
     return trace

@@ -60,6 +60,17 @@ class GraphBuilder:
     def edge(self, source: str, target: str, role: str) -> None:
         self._edges.setdefault((source, target, role))
 
+    def leads(self, source: str, target: str) -> bool:
+        """Whether edges lead from one node to the other, so far."""
+        met, waiting = set[str](), [source]
+        while waiting:
+            if (node := waiting.pop()) == target:
+                return True
+            if node not in met:
+                met.add(node)
+                waiting += [below for above, below, _ in self._edges if above == node]
+        return False
+
     def graph(self, root: str) -> LineageGraph:
         return LineageGraph(root, tuple(self._nodes.values()), tuple(self._edges))
 

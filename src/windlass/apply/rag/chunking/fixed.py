@@ -33,10 +33,12 @@ def token_windows(
 
     A span longer than `limit` characters, as of a token that stands for a word nobody knows, is cut at that size."""
     places = [low, *np.unique(starts[(starts > low) & (starts < high)]).tolist()]
-    for first in range(0, len(places), size - overlap):
+    step = size - overlap
+    for first in range(0, len(places), step):
         left = places[first]
         right = places[first + size] if first + size < len(places) else high
-        for at in range(left, right, limit or right - left):
+        following = places[first + step] if right < high else high
+        for at in range(left, following, limit or right - left):  # what is left of a cut span begins the next one
             yield at, min(at + (limit or right - left), right)
         if right == high:
             break

@@ -216,7 +216,8 @@ def _error_with_weight(
         return 0.0
 
     def without(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        return x.sum() - np.bincount(codes, weights=x, minlength=groups)
+        rest: NDArray[np.float64] = x.sum() - np.bincount(codes, weights=x, minlength=groups)
+        return rest
 
     n, y_sum, f_sum = without(np.ones(y.size)), without(y), without(f)
     all_n, all_sum = n + other.size, f_sum + other.sum()

@@ -86,7 +86,11 @@ def kill_writers(folder: Path, trials: int) -> None:
         lines = [process.stdout.readline() for _ in range(draw.randint(1, 12))]
         time.sleep(draw.random() * 0.05)
         process.kill()
-        out, err = process.communicate()
+        # By the streams: `communicate` reads beside them, and would not see the lines that they hold already.
+        out, err = process.stdout.read(), process.stderr.read()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
         assert err == b"", err.decode()
         said = [line.decode().split() for line in [*lines, *out.splitlines(keepends=True)] if line.endswith(b"\n")]
         for what, turn, *numbers in (words for words in said if len(words) > 1):

@@ -132,7 +132,7 @@ class Database:
             seat = self._seat(keeps_plans)
             try:
                 if not seat.alive():
-                    self._told(seat, self._connected)
+                    self._told(seat, lambda _: self._connected(seat))
                 yield seat
             except BaseException:
                 if not seat.alive():
@@ -167,7 +167,7 @@ class Database:
             raise
 
     def _told(self, seat: _Seat, work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
-        """What `work` makes of the seat's connection, or of the seat where it has none; errors in words for people."""
+        """What `work` makes of the seat's connection; errors in words for people."""
         try:
             return seat.wait(work)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
@@ -209,8 +209,8 @@ class _Seat:
         return not self.db.is_closed()
 
     def wait(self, work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
-        """`work` of the connection, or of this where there is none yet."""
-        return self._run(lambda: work(self if self.db is None or self.db.is_closed() else self.db))
+        """`work` of the connection; where the server has ended that, it says so."""
+        return self._run(lambda: work(self.db))
 
     def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:
